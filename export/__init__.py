@@ -1,0 +1,1 @@
+"""Turns a tuned model into a graph, proves that both answer alike, and packs bundles."""

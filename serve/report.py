@@ -1,0 +1,256 @@
+"""What was measured: base, stages, candidates, machine, gates, and the choice with its reason.
+
+The reader owns the format, so these frozen values live on the floor. Field names are the contract that
+scripts rely on (docs/report-format.md); a value that could not be measured is None, never 0.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from edgetune.serve.errors import BundleError
+
+REPORT_FORMAT = 1
+
+
+class _Value(msgspec.Struct, frozen=True):
+    """Base of all report values: frozen. (`kw_only` does not pass to subclasses, so each says it.)"""
+
+
+class Machine(_Value, kw_only=True):
+    """Where the figures were taken. `memory_bytes` is what this process may use; `threads` what it was given."""
+
+    cpu: str
+    cores: int
+    threads: int
+    isa: list[str]
+    gpu: str | None
+    os: str
+    memory_bytes: int | None
+    versions: dict[str, str]
+
+
+class StageQuality(_Value, kw_only=True):
+    """Quality of one stage on the frozen test slice.
+
+    `value` is the metric with its 95% interval `ci95`; `agreement` the share of rows answered as the tuned
+    model answers; `max_abs_diff` and `mean_abs_diff` compare logits with the tuned model's; `drop` is the
+    tuned model's value minus this one's. The comparisons are None for the base, which answers differently
+    by design.
+    """
+
+    stage: str
+    value: float
+    ci95: list[float]
+    agreement: float | None = None
+    max_abs_diff: float | None = None
+    mean_abs_diff: float | None = None
+    drop: float | None = None
+
+
+class Confusion(_Value, kw_only=True):
+    """Rows of class `expected` that the packed candidate answered as `predicted`."""
+
+    expected: str
+    predicted: str
+    rows: int
+    example: str
+
+
+class ClassQuality(_Value, kw_only=True):
+    """Precision, recall and F1 of one class on the test slice, for the packed candidate."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    rows: int
+
+
+class Quality(_Value, kw_only=True):
+    """The ledger. `first_loss` names the first stage after tuning whose answers changed for the worse."""
+
+    metric: str
+    n: int
+    stages: list[StageQuality]
+    first_loss: str | None = None
+    classes: list[ClassQuality] = msgspec.field(default_factory=list)
+    confusions: list[Confusion] = msgspec.field(default_factory=list)
+
+
+class LatencySummary(_Value, kw_only=True):
+    """Latency in ms of `n` single calls, text in to label out. A percentile that n cannot bound is None."""
+
+    n: int
+    mean: float
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    samples: list[float] = msgspec.field(default_factory=list)
+
+
+class Speedup(_Value, kw_only=True):
+    """How many times faster the bundle answered than the base; `ci95` bounds the p50 ratio."""
+
+    p50: float | None
+    p90: float | None
+    ci95: list[float] | None
+
+
+class LatencyComparison(_Value, kw_only=True):
+    base: LatencySummary
+    bundle: LatencySummary
+    speedup: Speedup
+
+
+class GridCell(_Value, kw_only=True):
+    """Median time in ms of one forward pass, ids in to logits out, at a fixed batch and length."""
+
+    batch: int
+    tokens: int
+    base_ms: float | None
+    bundle_ms: float | None
+
+
+class Pair(_Value, kw_only=True):
+    """One figure for the base and one for the bundle."""
+
+    base: float | None
+    bundle: float | None
+
+
+class Memory(_Value, kw_only=True):
+    """Peak memory of one process in bytes; None where the machine has no such device or counter.
+
+    `rss_peak_bytes` is VmHWM, `rss_file_bytes` the file-backed share of what was resident at the end,
+    `gpu_peak_bytes` torch's own counter, `gpu_device_bytes` the rise of the whole device's use (NVML).
+    """
+
+    rss_peak_bytes: int | None
+    rss_file_bytes: int | None = None
+    gpu_peak_bytes: int | None = None
+    gpu_device_bytes: int | None = None
+
+
+class MemoryComparison(_Value, kw_only=True):
+    base: Memory
+    bundle: Memory
+
+
+class CandidateReport(_Value, kw_only=True):
+    """One candidate and its verdict. `rows_needed` is the test rows that would settle an inconclusive gate.
+
+    `gate` is pass, fail or inconclusive; `accepted` says whether the recipe's policy lets it be packed.
+    `drop_interval` is the paired interval of the drop at the gate's confidence; `p_value` McNemar's exact
+    test for a difference in either direction (None for metrics other than accuracy).
+    """
+
+    scheme: str
+    size_bytes: int
+    dtypes: dict[str, float]
+    value: float
+    drop: float
+    drop_interval: list[float]
+    p_value: float | None
+    gate: str
+    accepted: bool
+    reason: str
+    rows_needed: int | None = None
+    latency_ms: LatencySummary | None = None
+    chosen: bool = False
+
+
+class CurvePoint(_Value, kw_only=True):
+    """One evaluation during training; losses are mean cross-entropy in nats."""
+
+    epoch: float
+    train_loss: float | None
+    validation_loss: float
+    validation_value: float
+
+
+class Training(_Value, kw_only=True):
+    """How the model was tuned. `probe_value` is what the head alone reached on the validation part."""
+
+    method: str
+    handed_on: str
+    pooling: str
+    probe_value: float
+    best_value: float
+    best_epoch: float | None
+    epochs: float
+    remark: str
+    curve: list[CurvePoint] = msgspec.field(default_factory=list)
+    settings: dict[str, str | int | float | bool | None] = msgspec.field(default_factory=dict)
+
+
+class DataSummary(_Value, kw_only=True):
+    """The data as it was used. `findings` are sentences, each with its count."""
+
+    source: str
+    digest: str
+    rows: dict[str, int]
+    labels: list[str]
+    tokens_mean: float
+    tokens_max: int
+    truncated: int
+    unknown_share: float
+    findings: list[str] = msgspec.field(default_factory=list)
+
+
+class Report(_Value, kw_only=True):
+    """One build, whole. Sizes are bytes, times ms unless the name says otherwise."""
+
+    format: int = REPORT_FORMAT
+    name: str
+    task: str
+    created: str
+    edgetune: str
+    verdict: str
+    base: str
+    chosen: str
+    command: str
+    machine: Machine
+    data: DataSummary
+    training: Training
+    quality: Quality
+    candidates: list[CandidateReport]
+    latency_ms: LatencyComparison | None = None
+    grid_ms: list[GridCell] = msgspec.field(default_factory=list)
+    throughput_per_second: Pair | None = None
+    memory: MemoryComparison | None = None
+    cold_start_ms: Pair | None = None
+    size_bytes: Pair
+    placement: dict[str, int] = msgspec.field(default_factory=dict)
+    build_seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    build_peak_bytes: dict[str, int] = msgspec.field(default_factory=dict)
+    gate: dict[str, str | float] = msgspec.field(default_factory=dict)
+    notes: list[str] = msgspec.field(default_factory=list)
+
+    def to_json(self) -> bytes:
+        """The report as indented UTF-8 JSON."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+    @classmethod
+    def load(cls, path: Path) -> Report:
+        """Read a report.json.
+
+        Raises:
+            BundleError: the file is missing, or is no report of a format that this release reads.
+        """
+        try:
+            report = msgspec.json.decode(path.read_bytes(), type=cls)
+        except FileNotFoundError as error:
+            raise BundleError(f"There is no report at {path}.") from error
+        except msgspec.DecodeError as error:
+            raise BundleError(f"{path} is no report: {error}") from error
+        if report.format > REPORT_FORMAT:
+            raise BundleError(
+                f"{path} has report format {report.format}.",
+                expected=f"format {REPORT_FORMAT} or older",
+                action="install a newer edgetune",
+            )
+        return report
