@@ -16,7 +16,10 @@ from edgetune.serve.errors import EdgetuneError
 # name: (module, help line). The help line stands here so that `edgetune --help` loads no command.
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("edgetune.commands.init", "Write a commented recipe from a look at the data."),
-    "build": ("edgetune.commands.build", "Fine-tune, compress, prove and pack: labelled data in, bundle out."),
+    "build": (
+        "edgetune.commands.build",
+        "Fine-tune, compress, prove and pack: labelled data in, bundle out.",
+    ),
     "tune": ("edgetune.commands.tune", "Run the build up to the tuned and merged model."),
     "export": ("edgetune.commands.export", "Run the build up to the graph and its parity proof."),
     "compress": ("edgetune.commands.compress", "Run the build up to the compressed candidates."),
@@ -24,7 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("edgetune.commands.predict", "Answer texts with a bundle."),
     "inspect": ("edgetune.commands.inspect", "Show what a bundle is and what it was measured to do."),
     "verify": ("edgetune.commands.verify", "Check a bundle's bytes and replay its golden answers."),
-    "doctor": ("edgetune.commands.doctor", "Tell what this machine and installation can do, and what is wrong."),
+    "doctor": (
+        "edgetune.commands.doctor",
+        "Tell what this machine and installation can do, and what is wrong.",
+    ),
 }
 
 EPILOG = """\b

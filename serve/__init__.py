@@ -1,1 +1,29 @@
-"""The floor."""
+"""The floor: opens a bundle and answers, with numpy, onnxruntime and tokenizers alone.
+
+>>> from edgetune.serve import load
+>>> load("bundles/banking77").predict(["card still has not arrived"])
+
+Must never import torch, transformers, onnx or another folder of edgetune.
+"""
+
+from typing import TYPE_CHECKING
+
+from edgetune.serve.bundle import Bundle, Manifest
+from edgetune.serve.errors import EdgetuneError
+
+if TYPE_CHECKING:
+    from edgetune.serve.predictor import Predictor, load
+    from edgetune.serve.tasks.text_classification import Prediction
+
+__all__ = ["Bundle", "EdgetuneError", "Manifest", "Prediction", "Predictor", "load"]
+
+_LAZY = {"Prediction": "tasks.text_classification", "Predictor": "predictor", "load": "predictor"}
+
+
+def __getattr__(name: str) -> object:
+    # The errors and the format must open without numpy and ONNX Runtime: `edgetune --help` and `inspect` do.
+    if name not in _LAZY:
+        raise AttributeError(f"module 'edgetune.serve' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"edgetune.serve.{_LAZY[name]}"), name)

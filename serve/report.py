@@ -19,7 +19,7 @@ class _Value(msgspec.Struct, frozen=True):
     """Base of all report values: frozen. (`kw_only` does not pass to subclasses, so each says it.)"""
 
 
-class Machine(_Value, kw_only=True):
+class Machine(_Value, frozen=True, kw_only=True):
     """Where the figures were taken. `memory_bytes` is what this process may use; `threads` what it was given."""
 
     cpu: str
@@ -32,7 +32,7 @@ class Machine(_Value, kw_only=True):
     versions: dict[str, str]
 
 
-class StageQuality(_Value, kw_only=True):
+class StageQuality(_Value, frozen=True, kw_only=True):
     """Quality of one stage on the frozen test slice.
 
     `value` is the metric with its 95% interval `ci95`; `agreement` the share of rows answered as the tuned
@@ -50,7 +50,7 @@ class StageQuality(_Value, kw_only=True):
     drop: float | None = None
 
 
-class Confusion(_Value, kw_only=True):
+class Confusion(_Value, frozen=True, kw_only=True):
     """Rows of class `expected` that the packed candidate answered as `predicted`."""
 
     expected: str
@@ -59,7 +59,7 @@ class Confusion(_Value, kw_only=True):
     example: str
 
 
-class ClassQuality(_Value, kw_only=True):
+class ClassQuality(_Value, frozen=True, kw_only=True):
     """Precision, recall and F1 of one class on the test slice, for the packed candidate."""
 
     label: str
@@ -69,7 +69,7 @@ class ClassQuality(_Value, kw_only=True):
     rows: int
 
 
-class Quality(_Value, kw_only=True):
+class Quality(_Value, frozen=True, kw_only=True):
     """The ledger. `first_loss` names the first stage after tuning whose answers changed for the worse."""
 
     metric: str
@@ -80,7 +80,7 @@ class Quality(_Value, kw_only=True):
     confusions: list[Confusion] = msgspec.field(default_factory=list)
 
 
-class LatencySummary(_Value, kw_only=True):
+class LatencySummary(_Value, frozen=True, kw_only=True):
     """Latency in ms of `n` single calls, text in to label out. A percentile that n cannot bound is None."""
 
     n: int
@@ -92,7 +92,7 @@ class LatencySummary(_Value, kw_only=True):
     samples: list[float] = msgspec.field(default_factory=list)
 
 
-class Speedup(_Value, kw_only=True):
+class Speedup(_Value, frozen=True, kw_only=True):
     """How many times faster the bundle answered than the base; `ci95` bounds the p50 ratio."""
 
     p50: float | None
@@ -100,13 +100,13 @@ class Speedup(_Value, kw_only=True):
     ci95: list[float] | None
 
 
-class LatencyComparison(_Value, kw_only=True):
+class LatencyComparison(_Value, frozen=True, kw_only=True):
     base: LatencySummary
     bundle: LatencySummary
     speedup: Speedup
 
 
-class GridCell(_Value, kw_only=True):
+class GridCell(_Value, frozen=True, kw_only=True):
     """Median time in ms of one forward pass, ids in to logits out, at a fixed batch and length."""
 
     batch: int
@@ -115,14 +115,14 @@ class GridCell(_Value, kw_only=True):
     bundle_ms: float | None
 
 
-class Pair(_Value, kw_only=True):
+class Pair(_Value, frozen=True, kw_only=True):
     """One figure for the base and one for the bundle."""
 
     base: float | None
     bundle: float | None
 
 
-class Memory(_Value, kw_only=True):
+class Memory(_Value, frozen=True, kw_only=True):
     """Peak memory of one process in bytes; None where the machine has no such device or counter.
 
     `rss_peak_bytes` is VmHWM, `rss_file_bytes` the file-backed share of what was resident at the end,
@@ -135,12 +135,12 @@ class Memory(_Value, kw_only=True):
     gpu_device_bytes: int | None = None
 
 
-class MemoryComparison(_Value, kw_only=True):
+class MemoryComparison(_Value, frozen=True, kw_only=True):
     base: Memory
     bundle: Memory
 
 
-class CandidateReport(_Value, kw_only=True):
+class CandidateReport(_Value, frozen=True, kw_only=True):
     """One candidate and its verdict. `rows_needed` is the test rows that would settle an inconclusive gate.
 
     `gate` is pass, fail or inconclusive; `accepted` says whether the recipe's policy lets it be packed.
@@ -163,7 +163,7 @@ class CandidateReport(_Value, kw_only=True):
     chosen: bool = False
 
 
-class CurvePoint(_Value, kw_only=True):
+class CurvePoint(_Value, frozen=True, kw_only=True):
     """One evaluation during training; losses are mean cross-entropy in nats."""
 
     epoch: float
@@ -172,7 +172,7 @@ class CurvePoint(_Value, kw_only=True):
     validation_value: float
 
 
-class Training(_Value, kw_only=True):
+class Training(_Value, frozen=True, kw_only=True):
     """How the model was tuned. `probe_value` is what the head alone reached on the validation part."""
 
     method: str
@@ -187,7 +187,7 @@ class Training(_Value, kw_only=True):
     settings: dict[str, str | int | float | bool | None] = msgspec.field(default_factory=dict)
 
 
-class DataSummary(_Value, kw_only=True):
+class DataSummary(_Value, frozen=True, kw_only=True):
     """The data as it was used. `findings` are sentences, each with its count."""
 
     source: str
@@ -201,7 +201,7 @@ class DataSummary(_Value, kw_only=True):
     findings: list[str] = msgspec.field(default_factory=list)
 
 
-class Report(_Value, kw_only=True):
+class Report(_Value, frozen=True, kw_only=True):
     """One build, whole. Sizes are bytes, times ms unless the name says otherwise."""
 
     format: int = REPORT_FORMAT

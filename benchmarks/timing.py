@@ -1,0 +1,257 @@
+"""Timing base against bundle: fresh processes, the same threads, the same texts, in turn, block by block."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from edgetune.benchmarks.memory import device_memory_used
+from edgetune.benchmarks.recipe import BenchmarkRecipe
+from edgetune.benchmarks.statistics import percentile_or_none, ratio_interval
+from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.report import (
+    GridCell,
+    LatencyComparison,
+    LatencySummary,
+    Memory,
+    MemoryComparison,
+    Pair,
+    Speedup,
+)
+from edgetune.tune.progress import Progress
+
+BLOCK = 20
+BATCHES, LENGTHS = (1, 8, 32), (16, 64, 128)
+THROUGHPUT_TEXTS, THROUGHPUT_ROUNDS = 512, 3
+
+
+@dataclass(frozen=True)
+class Race:
+    """Who runs: the base's model folder, the chosen bundle and others to time beside it, on which threads."""
+
+    base: Path
+    bundle: Path
+    others: Mapping[str, Path]
+    threads: int
+    device: str
+    max_tokens: int
+
+    def folder(self, side: str) -> Path:
+        """The folder of a side: base, bundle, or the name of another candidate."""
+        return {"base": self.base, "bundle": self.bundle, **self.others}[side]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """All figures of one race, as the report holds them; `others_ms` are the other candidates' latencies."""
+
+    latency_ms: LatencyComparison
+    grid_ms: list[GridCell]
+    throughput_per_second: Pair
+    memory: MemoryComparison
+    cold_start_ms: Pair
+    placement: dict[str, int]
+    others_ms: dict[str, LatencySummary]
+
+
+class ContestantProcess:
+    """A contestant in a process of its own; `cold_start_ms` is from its start to its first answer."""
+
+    def __init__(self, side: str, race: Race, first: str) -> None:
+        kind = "base" if side == "base" else "bundle"
+        settings = {
+            "threads": race.threads,
+            "device": race.device,
+            "max_tokens": race.max_tokens,
+            "first": first,
+        }
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(race.threads),
+            "ORT_DISABLE_TELEMETRY": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        start = time.perf_counter()
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "edgetune.benchmarks.contestant",
+                kind,
+                str(race.folder(side)),
+                json.dumps(settings),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self._side = side
+        self._read()
+        self.cold_start_ms = 1000 * (time.perf_counter() - start)
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """Send one command and wait for its measurement."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._death() from None
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._death()
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _death(self) -> EdgetuneError:
+        _, errors = self._process.communicate()
+        last = errors.strip().splitlines()[-1] if errors.strip() else f"exit code {self._process.returncode}"
+        return EdgetuneError(f"The benchmark process of the {self._side} ended: {last}")
+
+    def __enter__(self) -> ContestantProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def race(race: Race, texts: Sequence[str], recipe: BenchmarkRecipe, progress: Progress) -> Timing:
+    """Time both sides on `texts`, in the order given, repeated as often as the samples need.
+
+    Raises:
+        EdgetuneError: one side's process ended; its last line of error output is told.
+    """
+    with ExitStack() as stack:
+        used = device_memory_used()
+        sides = {
+            side: stack.enter_context(ContestantProcess(side, race, texts[0])) for side in ("base", "bundle")
+        }
+        others = {side: stack.enter_context(ContestantProcess(side, race, texts[0])) for side in race.others}
+        blocks = _latencies({**sides, **others}, texts, recipe.samples, progress)
+        throughput = _throughputs(sides, texts, progress)
+        # Memory before the grid: its largest batches are no part of answering the user's texts.
+        memory = {side: _memory(process, used) for side, process in sides.items()}
+        grid = _grid(sides, race.max_tokens, progress) if recipe.grid else []
+        placement = sides["bundle"].ask("placement")["placement"]
+        warm = {side: process.cold_start_ms for side, process in sides.items()}
+    cold = _cold_starts(race, texts[0], recipe.cold_starts, warm, progress)
+    return Timing(
+        latency_ms=_compare(blocks["base"], blocks["bundle"]),
+        grid_ms=grid,
+        throughput_per_second=throughput,
+        memory=MemoryComparison(**memory),
+        cold_start_ms=cold,
+        placement=placement,
+        others_ms={side: summarize(sum(blocks[side], [])) for side in race.others},
+    )
+
+
+def _latencies(
+    sides: dict[str, ContestantProcess], texts: Sequence[str], samples: int, progress: Progress
+) -> dict[str, list[list[float]]]:
+    """Times in ms by side and block; all sides answer a block before the next one starts."""
+    source = itertools.cycle(texts)
+    for side in sides.values():
+        side.ask("latency", texts=list(itertools.islice(itertools.cycle(texts), BLOCK)))
+    blocks: dict[str, list[list[float]]] = {side: [] for side in sides}
+    for done, block in enumerate(_blocks(source, samples), start=1):
+        for side, process in sides.items():
+            blocks[side].append(process.ask("latency", texts=block)["ms"])
+        progress.advance(done * BLOCK, samples, "latency, all sides in turn")
+    return blocks
+
+
+def _compare(base_blocks: list[list[float]], bundle_blocks: list[list[float]]) -> LatencyComparison:
+    base, bundle = summarize(sum(base_blocks, [])), summarize(sum(bundle_blocks, []))
+    speedup = Speedup(
+        p50=_ratio(base.p50, bundle.p50),
+        p90=_ratio(base.p90, bundle.p90),
+        ci95=ratio_interval(base_blocks, bundle_blocks),
+    )
+    return LatencyComparison(base=base, bundle=bundle, speedup=speedup)
+
+
+def _blocks(source: Iterator[str], samples: int) -> Iterator[list[str]]:
+    for _ in range(0, samples, BLOCK):
+        yield list(itertools.islice(source, BLOCK))
+
+
+def summarize(samples: Sequence[float]) -> LatencySummary:
+    """Percentiles of samples in ms; each is None where the samples are too few to bound it."""
+    return LatencySummary(
+        n=len(samples),
+        mean=float(np.mean(samples)),
+        p50=percentile_or_none(samples, 0.5),
+        p90=percentile_or_none(samples, 0.9),
+        p95=percentile_or_none(samples, 0.95),
+        p99=percentile_or_none(samples, 0.99),
+        samples=[round(sample, 4) for sample in samples],
+    )
+
+
+def _ratio(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first / second
+
+
+def _throughputs(sides: dict[str, ContestantProcess], texts: Sequence[str], progress: Progress) -> Pair:
+    batch = list(itertools.islice(itertools.cycle(texts), THROUGHPUT_TEXTS))
+    seconds: dict[str, list[float]] = {"base": [], "bundle": []}
+    for done in range(1, THROUGHPUT_ROUNDS + 1):
+        for side, process in sides.items():
+            seconds[side].append(process.ask("throughput", texts=batch)["seconds"])
+        progress.advance(done, THROUGHPUT_ROUNDS, "throughput, batches of 32")
+    return Pair(**{side: len(batch) / float(np.median(found)) for side, found in seconds.items()})
+
+
+def _memory(process: ContestantProcess, used_before: int | None) -> Memory:
+    found = process.ask("memory")["memory"]
+    used = device_memory_used()
+    # Both sides share the device while they race, so the rise of the whole device is told for neither alone.
+    return Memory(
+        **{**found, "gpu_device_bytes": None if used is None or used_before is None else used - used_before}
+    )
+
+
+def _grid(sides: dict[str, ContestantProcess], max_tokens: int, progress: Progress) -> list[GridCell]:
+    cells = []
+    shapes = [(batch, tokens) for batch in BATCHES for tokens in LENGTHS]
+    for done, (batch, tokens) in enumerate(shapes, start=1):
+        ms: dict[str, float | None] = {"base": None, "bundle": None}
+        if tokens <= max_tokens:
+            for side, process in sides.items():
+                ms[side] = float(np.median(process.ask("forward", batch=batch, tokens=tokens)["ms"]))
+        cells.append(GridCell(batch=batch, tokens=tokens, base_ms=ms["base"], bundle_ms=ms["bundle"]))
+        progress.advance(done, len(shapes), f"grid, batch {batch} of {tokens} tokens")
+    return cells
+
+
+def _cold_starts(race: Race, first: str, starts: int, seen: dict[str, float], progress: Progress) -> Pair:
+    """Median time from process start to first answer, the start of the race counted as one of them."""
+    ms = {side: [value] for side, value in seen.items()}
+    for done in range(1, starts):
+        for side in ms:
+            with ContestantProcess(side, race, first) as process:
+                ms[side].append(process.cold_start_ms)
+        progress.advance(done, starts - 1, "cold start")
+    return Pair(**{side: float(np.median(found)) for side, found in ms.items()})

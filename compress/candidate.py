@@ -1,0 +1,78 @@
+"""A candidate: one graph under one scheme, with what is really inside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgetune.serve.errors import WorkError
+
+FACTS_NAME = "candidate.json"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A graph made by a scheme.
+
+    Attributes:
+        scheme: the scheme's name.
+        graph: the ONNX file.
+        size_bytes: of the graph and its external data.
+        dtypes: share of the weights' bytes by dtype, read from the file (onnx names: FLOAT, INT8, ...).
+        made_by: the call that made it, with its settings.
+    """
+
+    scheme: str
+    graph: Path
+    size_bytes: int
+    dtypes: dict[str, float]
+    made_by: str
+
+    @classmethod
+    def of(cls, scheme: str, graph: Path, made_by: str) -> Candidate:
+        """Describe a graph that has just been made, and write the facts beside it."""
+        candidate = cls(scheme, graph, graph.stat().st_size, weight_dtypes(graph), made_by)
+        facts = {**asdict(candidate), "graph": graph.name}
+        (graph.parent / FACTS_NAME).write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        return candidate
+
+    @classmethod
+    def open(cls, folder: Path) -> Candidate:
+        """Open a candidate's folder again.
+
+        Raises:
+            WorkError: the folder holds none.
+        """
+        try:
+            facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise WorkError(
+                f"{folder} holds no candidate: {error}", action="run `edgetune compress` again"
+            ) from error
+        return cls(**{**facts, "graph": folder / facts["graph"]})
+
+
+def weight_dtypes(graph: Path) -> dict[str, float]:
+    """Share of the initializers' bytes by dtype, largest first, rounded to four places."""
+    import onnx
+
+    totals: dict[str, int] = {}
+    for tensor in _weights(onnx.load(str(graph)).graph):
+        array = onnx.numpy_helper.to_array(tensor)
+        name = onnx.TensorProto.DataType.Name(tensor.data_type)
+        totals[name] = totals.get(name, 0) + array.nbytes
+    total = sum(totals.values()) or 1
+    return {name: round(size / total, 4) for name, size in sorted(totals.items(), key=lambda item: -item[1])}
+
+
+def _weights(graph: Any) -> list[Any]:
+    constants = [
+        attribute.t
+        for node in graph.node
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    ]
+    return [*graph.initializer, *constants]

@@ -1,0 +1,29 @@
+"""What a user can say about compression: the `compress:` section of a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from edgetune.compress.schemes import SCHEMES
+
+
+class CompressRecipe(BaseModel):
+    """Which schemes are tried."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schemes: list[str] | Literal["auto"] = Field(
+        "auto", description="Schemes to try, best first: " + ", ".join(SCHEMES) + "; auto tries all."
+    )
+
+    @field_validator("schemes")
+    @classmethod
+    def _known_schemes(cls, schemes: list[str] | str) -> list[str] | str:
+        unknown = [name for name in schemes if name not in SCHEMES] if isinstance(schemes, list) else []
+        if unknown or schemes == []:
+            raise ValueError(
+                f"no such scheme: {', '.join(unknown) or '(none named)'}; expected {', '.join(SCHEMES)}"
+            )
+        return schemes

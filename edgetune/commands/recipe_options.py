@@ -1,0 +1,57 @@
+"""The options that say a recipe, shared by `build` and the stage commands: a file, flags over it, `--set` over both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from edgetune.recipe import Recipe
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.argument("recipe", required=False, type=click.Path(path_type=Path, dir_okay=False)),
+    click.option("--base", help="Pretrained model: a folder, a packaged model or a hub id."),
+    click.option("--data", help="Labelled data: csv, tsv, json, jsonl, parquet, a folder or a hub id."),
+    click.option("--task", help="What to learn; text-classification."),
+    click.option("--method", help="How to tune: probe, lora, freeze or full."),
+    click.option("--scheme", multiple=True, help="Compression scheme to try; repeat for several, best first."),
+    click.option("--out", help="The bundle's folder."),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where training runs."),
+    click.option("--seed", type=int, help="Of split, training and test slice."),
+    click.option("--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Any recipe key; repeat."),
+    click.option("--allow-pickle", is_flag=True, help="Open .bin checkpoints, which can run code when opened."),
+    click.option("--fresh", is_flag=True, help="Forget finished stages and start anew."),
+    click.option("-v", "--verbose", is_flag=True, help="Show the libraries' own messages."),
+)  # fmt: skip
+
+# flag: recipe key
+_KEYS = {
+    "base": "base", "data": "data.path", "task": "task", "method": "tune.method", "scheme": "compress.schemes",
+    "out": "out", "device": "device", "seed": "seed", "allow_pickle": "tune.allow_pickle",
+}  # fmt: skip
+
+
+def recipe_options(function: F) -> F:
+    """All recipe options; the command takes them as one dict through `load_recipe`."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> Recipe:
+    """The recipe file with the flags laid over it, and `--set` over both.
+
+    Raises:
+        RecipeError: with all faults at once.
+    """
+    from edgetune.recipe import Recipe, parse_settings
+
+    said = {key: flags[flag] for flag, key in _KEYS.items() if flags.get(flag) not in (None, (), False)}
+    if "compress.schemes" in said:
+        said["compress.schemes"] = list(said["compress.schemes"])
+    return Recipe.load(recipe, {**said, **parse_settings(settings)})

@@ -1,0 +1,182 @@
+"""The bundle: the folder that a build ends in and a server embeds. This module is its reader and its format.
+
+One page of specification stands in docs/bundle-format.md; tests/golden/ pins both. Must import nothing but
+the standard library and msgspec, so that `inspect` works without ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edgetune.serve.digest import file_sha256
+from edgetune.serve.errors import BundleDamaged, BundleError, BundleFormatError
+
+BUNDLE_FORMAT = 1
+MANIFEST_NAME = "manifest.json"
+GRAPH_NAME = "model.onnx"
+GOLDEN_NAME = "golden.json"
+REPORT_NAME = "report.json"
+
+
+class TensorSpec(msgspec.Struct, frozen=True):
+    """An input or output of the graph: `shape` holds sizes, and names where the size is free."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """Size and SHA-256 (hex) of one file of the bundle."""
+
+    bytes: int
+    sha256: str
+
+
+class BaseIdentity(msgspec.Struct, frozen=True):
+    """The pretrained model that the bundle was tuned from."""
+
+    id: str
+    digest: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle says of itself. `dtypes` are shares of the weights' bytes; `created` is ISO 8601, UTC."""
+
+    format: int
+    name: str
+    task: str
+    labels: list[str]
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    max_tokens: int
+    scheme: str
+    provider: str
+    dtypes: dict[str, float]
+    base: BaseIdentity
+    data_digest: str
+    versions: dict[str, str]
+    created: str
+    files: dict[str, FileEntry]
+
+
+class GoldenCase(msgspec.Struct, frozen=True):
+    """A text with what the packed graph gave for it when it was packed."""
+
+    text: str
+    input_ids: list[int]
+    logits: list[float]
+    label: str
+
+
+class Golden(msgspec.Struct, frozen=True):
+    """Texts to replay. `tolerance` is the largest allowed difference of a logit."""
+
+    tolerance: float
+    cases: list[GoldenCase]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its folder and its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: str | Path, *, verify: bool = True) -> Bundle:
+        """Open a bundle folder; with `verify`, check that every file has the size and bytes that were packed.
+
+        Raises:
+            BundleError: the folder is missing or is no bundle.
+            BundleFormatError: it was written in a newer format.
+            BundleDamaged: a file is missing or changed.
+        """
+        folder = Path(folder)
+        bundle = cls(folder, _read_manifest(folder))
+        if verify:
+            bundle.check_files()
+        return bundle
+
+    def check_files(self) -> None:
+        """Compare sizes, then digests, of all files; report all offenders at once.
+
+        Raises:
+            BundleDamaged: a file is missing or its bytes are not those that were packed.
+        """
+        faults = [fault for name, entry in self.manifest.files.items() if (fault := self._fault(name, entry))]
+        if faults:
+            raise BundleDamaged(
+                f"The bundle {self.folder} is damaged: " + "; ".join(faults) + ".",
+                expected=f"the files and digests that {MANIFEST_NAME} lists",
+                action="copy the bundle again from where it was built, or build it again",
+            )
+
+    def _fault(self, name: str, entry: FileEntry) -> str:
+        path = self.folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        size = path.stat().st_size
+        if size != entry.bytes:
+            return f"{name} has {size:,} bytes instead of {entry.bytes:,}"
+        return "" if file_sha256(path) == entry.sha256 else f"{name} has changed bytes (SHA-256 differs)"
+
+    def golden(self) -> Golden:
+        """The golden answers that were packed with the graph."""
+        path = self.folder / GOLDEN_NAME
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Golden)
+        except (OSError, msgspec.DecodeError) as error:
+            raise BundleDamaged(f"{path} cannot be read: {error}") from error
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all packed files, the manifest included."""
+        packed = sum(entry.bytes for entry in self.manifest.files.values())
+        return packed + (self.folder / MANIFEST_NAME).stat().st_size
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_NAME
+    if not folder.is_dir():
+        raise BundleError(
+            f"There is no folder {folder}.",
+            expected="a bundle, as `edgetune build` writes it",
+            action="check the path, or build one: edgetune build --base MODEL --data FILE --out "
+            + str(folder),
+        )
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{folder} is no bundle: it has no {MANIFEST_NAME}.",
+            expected="a folder that `edgetune build` has written",
+        ) from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        found = msgspec.json.decode(raw, type=dict[str, object]).get("format")
+        if isinstance(found, int) and found > BUNDLE_FORMAT:
+            raise BundleFormatError(
+                f"{folder} has bundle format {found}.",
+                expected=f"format {BUNDLE_FORMAT}, the newest that this edgetune reads",
+                action="install a newer edgetune",
+            )
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise BundleDamaged(f"{path} is no manifest: {error}.") from error
+    _refuse_paths(folder, manifest)
+    return manifest
+
+
+def _refuse_paths(folder: Path, manifest: Manifest) -> None:
+    """A bundle's files lie in its folder: a name that leads elsewhere is refused, whoever wrote it."""
+    outside = [name for name in manifest.files if Path(name).name != name or name in {"", ".", ".."}]
+    if outside:
+        raise BundleDamaged(
+            f"The manifest of {folder} names files outside the bundle: {', '.join(outside)}.",
+            expected="plain file names",
+        )

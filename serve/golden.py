@@ -1,0 +1,49 @@
+"""Replaying a bundle's golden answers: does this machine give what the machine that built it gave?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgetune.serve.errors import BundleDamaged
+from edgetune.serve.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How the golden answers came out here: cases replayed, the largest logit difference, what was allowed."""
+
+    cases: int
+    max_abs_diff: float
+    tolerance: float
+
+
+def replay_golden(predictor: Predictor) -> Replay:
+    """Answer the bundle's golden texts and compare ids, logits and labels.
+
+    A label may differ only where the packed logits of both labels lie within the tolerance of each other.
+
+    Raises:
+        BundleDamaged: a text tokenizes differently or a logit is off by more than the tolerance; all are listed.
+    """
+    golden = predictor.bundle.golden()
+    tokenized = predictor.tokenize([case.text for case in golden.cases])
+    faults, largest = [], 0.0
+    for case, text in zip(golden.cases, tokenized, strict=True):
+        if text.ids != case.input_ids:
+            faults.append(f"{case.text[:40]!r} tokenizes differently")
+            continue
+        # One text a call: int8 scales are taken over the whole batch, so neighbours would change the logits.
+        logits = predictor.logits([text])[0]
+        difference = float(np.abs(logits - np.asarray(case.logits, dtype=np.float32)).max())
+        largest = max(largest, difference)
+        if not difference <= golden.tolerance:
+            faults.append(f"{case.text[:40]!r} is off by {difference:.4g} (allowed {golden.tolerance:.4g})")
+    if faults:
+        raise BundleDamaged(
+            f"{len(faults)} of {len(golden.cases)} golden answers differ: " + "; ".join(faults) + ".",
+            expected="the answers that were packed",
+            action="do not use the bundle on this machine; build it here, or pack the fp32 scheme",
+        )
+    return Replay(len(golden.cases), largest, golden.tolerance)

@@ -1,0 +1,118 @@
+"""A bundle that answers: texts in, predictions out. Thread-safe; needs numpy, onnxruntime and tokenizers only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetune.serve.bundle import GRAPH_NAME, Bundle
+from edgetune.serve.errors import BundleDamaged, BundleFormatError, InputError
+from edgetune.serve.session import open_session
+from edgetune.serve.tasks import ANSWERS
+from edgetune.serve.tasks.text_classification import Prediction, softmax
+from edgetune.serve.tokenization import TextTokenizer, TokenizedText, pad_batch
+
+
+class Predictor:
+    """Answers texts with one bundle.
+
+    Attributes:
+        bundle: what is being answered with.
+        labels: the answers there are, in the order of the logits.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "auto") -> None:
+        manifest = bundle.manifest
+        if manifest.task not in ANSWERS:
+            raise BundleFormatError(
+                f"{bundle.folder} is for the task {manifest.task!r}.", action="install a newer edgetune"
+            )
+        self.bundle = bundle
+        self.labels = tuple(manifest.labels)
+        self.session = open_session(
+            bundle.folder / GRAPH_NAME,
+            provider=manifest.provider if provider == "auto" else provider,
+            threads=threads,
+        )
+        self._answer = ANSWERS[manifest.task]
+        self._tokenizer = TextTokenizer(bundle.folder / "tokenizer.json", manifest.max_tokens)
+        self._pad_id = _pad_id(bundle.folder / "config.json")
+        self._inputs = tuple(spec.name for spec in manifest.inputs)
+
+    def predict(self, texts: Sequence[str], *, batch_size: int = 32) -> list[Prediction]:
+        """Answer each text, in order.
+
+        Raises:
+            InputError: no text at all, a bare string instead of a list, or something that is no text.
+        """
+        if isinstance(texts, str):
+            raise InputError(
+                "predict() was given one string.", expected="a list of texts", action="use predict_one()"
+            )
+        tokenized = self.tokenize(texts)
+        return self._answer(
+            self.logits(tokenized, batch_size=batch_size), self.labels, [text.truncated for text in tokenized]
+        )
+
+    def predict_one(self, text: str) -> Prediction:
+        """Answer one text."""
+        return self.predict([text])[0]
+
+    def scores(self, texts: Sequence[str], *, batch_size: int = 32) -> NDArray[np.float32]:
+        """Probabilities: (texts, labels) float32, columns in the order of `labels`."""
+        return softmax(self.logits(self.tokenize(texts), batch_size=batch_size))
+
+    def tokenize(self, texts: Sequence[str]) -> list[TokenizedText]:
+        """Token ids of each text as the graph takes them."""
+        if not texts:
+            raise InputError("There is no text to answer.", expected="at least one text")
+        return self._tokenizer.tokenize(texts)
+
+    def logits(self, texts: Sequence[TokenizedText], *, batch_size: int = 32) -> NDArray[np.float32]:
+        """Raw scores (texts, labels) float32. Batches are sorted by length and padded to their own longest."""
+        logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
+        for rows in _batches(texts, batch_size):
+            padded = pad_batch([texts[row] for row in rows], self._pad_id)
+            logits[rows] = self.run({name: padded[name] for name in self._inputs})
+        return logits
+
+    def run(self, feed: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        """One call of the graph: inputs (batch, tokens) int64 by name, logits (batch, labels) float32 out."""
+        logits: NDArray[np.float32] = self.session.run(["logits"], feed)[0]
+        return logits
+
+
+def _batches(texts: Sequence[TokenizedText], batch_size: int) -> Iterator[list[int]]:
+    by_length = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
+    for start in range(0, len(by_length), batch_size):
+        yield by_length[start : start + batch_size]
+
+
+def _pad_id(config: Path) -> int:
+    try:
+        value = msgspec.json.decode(config.read_bytes(), type=dict[str, object]).get("pad_token_id")
+    except (OSError, msgspec.DecodeError) as error:
+        raise BundleDamaged(f"{config} cannot be read: {error}") from error
+    return value if isinstance(value, int) else 0
+
+
+def load(
+    path: str | Path, *, threads: int | None = None, provider: str = "auto", verify: bool = True
+) -> Predictor:
+    """Open a bundle for answering.
+
+    Args:
+        path: the bundle's folder.
+        threads: of one run; None takes the cores that this process may use.
+        provider: "auto" (the one it was built for), "cpu" or "cuda".
+        verify: check sizes and digests of all files first.
+
+    Raises:
+        BundleError, BundleDamaged, BundleFormatError: the folder cannot be used.
+        ProviderError, MissingDependency: nothing here can run it.
+    """
+    return Predictor(Bundle.open(path, verify=verify), threads=threads, provider=provider)

@@ -1,0 +1,101 @@
+"""One ONNX Runtime session, opened as a bundle needs it: telemetry off, threads bounded, no silent fall-back."""
+
+from __future__ import annotations
+
+import os
+
+# ONNX Runtime's Linux wheel reports home when a session opens; only the environment, set before the first
+# import, stops it (disable_telemetry_events() after it does not).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+from pathlib import Path
+from typing import Any
+
+from edgetune.serve.cores import usable_cores
+from edgetune.serve.errors import BundleDamaged, MissingDependency, ProviderError
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependency(
+            "ONNX Runtime is not installed.",
+            action="pip install 'edgetune[cpu]', or 'edgetune[gpu]' on a machine with an NVIDIA GPU",
+        ) from error
+    return onnxruntime
+
+
+def open_session(
+    graph: Path, *, provider: str, threads: int | None = None, record_placement: bool = False
+) -> Any:
+    """Open `graph` for answering.
+
+    Args:
+        graph: the ONNX file.
+        provider: "cpu" or "cuda".
+        threads: of one run; None takes the cores that this process may use (affinity and cgroup, not the host).
+        record_placement: keep which provider got which node, for `placement`.
+
+    Raises:
+        MissingDependency: no ONNX Runtime is installed.
+        ProviderError: the provider does not run here; ONNX Runtime's own silent fall-back is refused.
+        BundleDamaged: the file is no graph that ONNX Runtime can open.
+    """
+    if provider not in PROVIDERS:
+        raise ProviderError(f"There is no provider {provider!r}.", expected=" or ".join(PROVIDERS))
+    runtime = _onnxruntime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if provider != "cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if record_placement:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    wanted = PROVIDERS[provider]
+    if wanted not in runtime.get_available_providers():
+        raise _no_provider(provider, f"ONNX Runtime {runtime.__version__} was built without it")
+    if provider == "cuda":
+        runtime.preload_dlls()  # finds the CUDA libraries that pip brought; without it only the system's are seen
+    try:
+        session = runtime.InferenceSession(str(graph), options, providers=[wanted])
+    except _session_errors(runtime) as error:
+        if provider == "cpu":
+            raise BundleDamaged(f"ONNX Runtime cannot open {graph}: {error}") from error
+        raise _no_provider(provider, str(error).splitlines()[0]) from error
+    if session.get_providers()[0] != wanted:
+        raise _no_provider(provider, f"the session fell back to {session.get_providers()[0]}")
+    return session
+
+
+def _session_errors(runtime: Any) -> tuple[type[Exception], ...]:
+    """What opening a session raises; ONNX Runtime's types derive straight from Exception."""
+    state = runtime.capi.onnxruntime_pybind11_state
+    names = (
+        "EPFail",
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "InvalidProtobuf",
+        "NoSuchFile",
+        "NotImplemented",
+    )
+    return (RuntimeError, *(getattr(state, name) for name in names))
+
+
+def _no_provider(provider: str, reason: str) -> ProviderError:
+    return ProviderError(
+        f"The provider {provider!r} does not run here: {reason}.",
+        action="choose --provider cpu, or see `edgetune doctor` for what this machine has",
+    )
+
+
+def placement(session: Any) -> dict[str, int]:
+    """How many nodes each provider really got, of a session opened with `record_placement`."""
+    counts: dict[str, int] = {}
+    for part in session.get_provider_graph_assignment_info():
+        counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
+    return counts

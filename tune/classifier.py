@@ -1,0 +1,100 @@
+"""The model that is tuned: a pretrained trunk with a classification head, pooled as the checkpoint was trained.
+
+Two shapes exist: the architecture's own sequence classifier, and `PooledClassifier`, which averages the token
+states (or takes the first) and applies one linear layer. A mean-pooled classifier is no standard transformers
+class, so tuned folders are opened here; the graph needs nobody.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from edgetune.serve.errors import ModelError
+
+
+class PooledClassifier(PreTrainedModel):
+    """A trunk, its token states pooled by `config.edgetune_pooling` (mean or cls), and a linear head."""
+
+    base_model_prefix = "trunk"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def __init__(self, config: PretrainedConfig, trunk: PreTrainedModel | None = None) -> None:
+        # The trunk first: it settles which attention the architecture supports, the wrapper follows.
+        built = trunk if trunk is not None else AutoModel.from_config(config, **trunk_options(config))
+        config._attn_implementation = built.config._attn_implementation
+        super().__init__(config)
+        self.trunk = built
+        self.dropout = nn.Dropout(0.1)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is self.classifier:
+            nn.init.zeros_(self.classifier.weight)
+            nn.init.zeros_(self.classifier.bias)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Logits (batch, labels) float32 for input_ids and attention_mask (batch, tokens) int64."""
+        extra = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        states = self.trunk(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
+        if self.config.edgetune_pooling == "cls":
+            pooled = states[:, 0]
+        else:
+            mask = attention_mask.unsqueeze(-1).to(states.dtype)  # (batch, tokens, 1)
+            pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+        return SequenceClassifierOutput(logits=self.classifier(self.dropout(pooled)))
+
+
+def trunk_options(config: PretrainedConfig) -> dict[str, bool]:
+    """Keyword arguments that leave out a pooler which pooling by word would not use."""
+    trunk_class = AutoModel._model_mapping[type(config)]
+    accepts = inspect.signature(trunk_class.__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in accepts else {}
+
+
+def head_linear(model: nn.Module) -> tuple[str, nn.Linear]:
+    """Name and layer of the last linear layer, the one that gives the logits.
+
+    Raises:
+        ModelError: there is none with as many outputs as labels.
+    """
+    labels = model.config.num_labels  # type: ignore[union-attr]
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == labels and "trunk." not in name
+    ]
+    if not found:
+        raise ModelError(f"{type(model).__name__} has no linear layer that gives the {labels} logits.")
+    return found[-1]
+
+
+def head_name(model: nn.Module) -> str:
+    """Name of the whole head: the top-level module that holds the last linear layer (e.g. `classifier`)."""
+    return head_linear(model)[0].split(".")[0]
+
+
+def head_module(model: nn.Module) -> nn.Module:
+    """The whole head, with the dense layer that some architectures put before the last one."""
+    return model.get_submodule(head_name(model))
+
+
+def set_head(model: nn.Module, weight: Any, bias: Any) -> None:
+    """Put a solved head in place: weight (labels, features) and bias (labels) float32."""
+    _, linear = head_linear(model)
+    with torch.no_grad():
+        linear.weight.copy_(torch.as_tensor(weight, dtype=linear.weight.dtype))
+        if linear.bias is not None:
+            linear.bias.copy_(torch.as_tensor(bias, dtype=linear.bias.dtype))

@@ -1,0 +1,36 @@
+"""One plain sentence on a training curve: does it show over- or underfitting?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgetune.serve.report import CurvePoint
+
+
+def remark_on(curve: Sequence[CurvePoint], probe_value: float) -> str:
+    """Say what the curve shows.
+
+    Overfitting: the validation loss ends more than 5% above its lowest while the training loss still falls.
+    Underfitting: the last epoch is the best and gained more than half a point over the one before.
+    """
+    if not curve:
+        return "The head alone was solved; nothing was trained."
+    last = curve[-1]
+    lowest = min(curve, key=lambda point: point.validation_loss)
+    losses = [point.train_loss for point in curve if point.train_loss is not None]
+    falling = len(losses) >= 2 and losses[-1] < losses[-2]
+    if last.validation_loss > 1.05 * lowest.validation_loss and falling:
+        return (
+            f"Overfitting after epoch {lowest.epoch:.0f}: the validation loss rose from "
+            f"{lowest.validation_loss:.3f} to {last.validation_loss:.3f} while the training loss fell; "
+            "the best epoch was kept. Fewer epochs, more data or --method probe may do better."
+        )
+    if len(curve) >= 2 and last.validation_value - curve[-2].validation_value > 0.005:
+        return (
+            f"Underfitting: the last epoch still gained {100 * (last.validation_value - curve[-2].validation_value):.1f} "
+            "points on the validation part; more epochs may do better."
+        )
+    best = max(point.validation_value for point in curve)
+    if best < probe_value:
+        return "Fine-tuning did not reach the probe; the probe was handed on."
+    return "The curve is sound: the validation metric has levelled off and its loss does not rise."

@@ -1,0 +1,42 @@
+"""Layer freezing: the top k encoder layers and the head are trained, all below stays as it was pretrained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from edgetune.serve.errors import ModelError, RecipeError
+from edgetune.tune.classifier import head_module
+from edgetune.tune.recipe import TuneRecipe
+
+
+def prepare(model: Any, recipe: TuneRecipe) -> Any:
+    """Train the top layers, what follows them, and the head."""
+    layers = encoder_layers(model)
+    wanted = recipe.freeze.top_layers
+    top = max(1, len(layers) // 3) if wanted == "auto" else wanted
+    if top > len(layers):
+        raise RecipeError(
+            f"tune.freeze.top_layers is {top}, and the model has {len(layers)} layers.",
+            expected=f"1 to {len(layers)}",
+        )
+    model.requires_grad_(False)
+    for layer in layers[len(layers) - top :]:
+        layer.requires_grad_(True)
+    head_module(model).requires_grad_(True)
+    return model
+
+
+def encoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The encoder's layers, bottom to top; a model that shares one layer's weights (ALBERT) gives that one.
+
+    Raises:
+        ModelError: no list of layers was found.
+    """
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) > 0]
+    if not lists:
+        raise ModelError("The model has no list of encoder layers.", action="use --method lora or full")
+    # The stack of layers is by far the heaviest list; ALBERT's shared group is a list of one.
+    heaviest = max(lists, key=lambda layers: sum(weight.numel() for weight in layers.parameters()))
+    return list(heaviest)

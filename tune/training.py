@@ -1,0 +1,261 @@
+"""Training on the Hugging Face Trainer, so that accelerate, several GPUs and checkpoints come with it.
+
+Ours are only the two learning rates, the loss with class weights, the bridge to the progress line, and a
+Ctrl-C that saves a checkpoint before it stops.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from edgetune.serve.errors import Interrupted
+from edgetune.serve.report import CurvePoint
+from edgetune.tune.progress import Progress
+from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.tasks.text_classification import Metric
+
+Rows = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What one training run needs beside the model and the rows, all decided."""
+
+    epochs: float
+    trunk_rate: float
+    head_rate: float
+    head: str
+    bf16: bool
+    device: str
+    seed: int
+    class_weights: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The best model is in place; `best_epoch` is where it was reached, `curve` all evaluations."""
+
+    curve: tuple[CurvePoint, ...]
+    best_value: float
+    best_epoch: float
+    epochs: float
+
+
+def automatic_epochs(rows: int, batch_size: int) -> int:
+    """3 passes, and more on small data, so that about 300 steps are taken; at most 10."""
+    return max(3, min(10, math.ceil(300 / max(1, math.ceil(rows / batch_size)))))
+
+
+def class_weights(labels: Sequence[int], classes: int) -> tuple[float, ...]:
+    """Weights inverse to each class's rows, one on average over the rows (scikit-learn's "balanced")."""
+    counts = np.bincount(labels, minlength=classes)
+    weights: list[float] = (len(labels) / (classes * np.maximum(counts, 1))).tolist()
+    return tuple(weights)
+
+
+def train(
+    model: Any, tokenizer: Any, train_rows: Rows, validation_rows: Rows, metric: Metric, recipe: TuneRecipe,
+    plan: TrainingPlan, folder: Path, progress: Progress,
+) -> TrainingResult:  # fmt: skip
+    """Train `model` in place, from the last checkpoint in `folder` if there is one, and restore its best epoch.
+
+    Rows are dicts of input_ids, attention_mask [, token_type_ids] and labels.
+
+    Raises:
+        Interrupted: Ctrl-C; a checkpoint of the very step was saved.
+    """
+    stopper = _StopOnInterrupt()
+    trainer = _ClassifierTrainer(
+        plan=plan,
+        model=model,
+        args=_arguments(recipe, plan, folder),
+        train_dataset=train_rows,
+        eval_dataset=validation_rows,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+        compute_metrics=lambda output: {
+            "value": metric(output.label_ids, output.predictions.argmax(axis=-1))
+        },
+        compute_loss_func=_loss(plan.class_weights),
+        callbacks=[EarlyStoppingCallback(recipe.patience), _Reporter(progress), stopper],
+    )
+    trainer.remove_callback(PrinterCallback)
+    with stopper.listening():
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+    if stopper.stopped:
+        raise Interrupted(
+            f"Training was stopped at step {trainer.state.global_step}; its checkpoint is kept."
+        )
+    # accelerate leaves its bf16 autocast around `forward`: without this the merge proof would compare bf16 with fp32.
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    return _result(trainer.state.log_history, float(trainer.state.epoch or 0))
+
+
+def _arguments(recipe: TuneRecipe, plan: TrainingPlan, folder: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=plan.epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=64,
+        gradient_accumulation_steps=recipe.gradient_accumulation,
+        learning_rate=plan.trunk_rate,
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        train_sampling_strategy="group_by_length",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="value",
+        greater_is_better=True,
+        bf16=plan.bf16,
+        use_cpu=plan.device == "cpu",
+        seed=plan.seed,
+        data_seed=plan.seed,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=plan.device == "cuda",
+        disable_tqdm=True,
+        report_to="none",
+        log_level="error",
+    )
+
+
+def _loss(weights: tuple[float, ...] | None) -> Any:
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        logits = outputs["logits"].float()
+        weight = None if weights is None else torch.tensor(weights, device=logits.device)
+        total = torch.nn.functional.cross_entropy(logits, labels, weight=weight, reduction="sum")
+        return total / (num_items_in_batch if num_items_in_batch is not None else len(labels))
+
+    return loss
+
+
+class _ClassifierTrainer(Trainer):
+    """The Trainer with a learning rate of its own for the head."""
+
+    def __init__(self, *, plan: TrainingPlan, **arguments: Any) -> None:
+        self._plan = plan
+        super().__init__(**arguments)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            decayed = set(self.get_decay_parameter_names(model))
+            self.optimizer = torch.optim.AdamW(
+                [group for group in self._groups(model, decayed) if group["params"]], lr=self._plan.trunk_rate
+            )
+        return self.optimizer
+
+    def _groups(self, model: Any, decayed: set[str]) -> Iterator[dict[str, Any]]:
+        trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        for in_head, rate in ((True, self._plan.head_rate), (False, self._plan.trunk_rate)):
+            for in_decay in (True, False):
+                yield {
+                    "params": [
+                        weight
+                        for name, weight in trained
+                        if (self._plan.head in name.split(".")) is in_head and (name in decayed) is in_decay
+                    ],
+                    "lr": rate,
+                    "weight_decay": self.args.weight_decay if in_decay else 0.0,
+                }
+
+
+class _Reporter(TrainerCallback):
+    """Tells the progress line each step and each evaluation."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._progress.advance(
+            state.global_step, state.max_steps, f"epoch {state.epoch:.1f} of {state.num_train_epochs}"
+        )
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
+    ) -> None:
+        if metrics:
+            self._progress.say(
+                f"epoch {state.epoch:.0f}: validation {metrics['eval_value']:.4f}, loss {metrics['eval_loss']:.4f}"
+            )
+
+
+class _StopOnInterrupt(TrainerCallback):
+    """Turns the first Ctrl-C into a checkpoint and a stop after the step; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen to SIGINT; signals can be caught in the main thread only, elsewhere nothing changes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        if self.stopped:
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+
+def _result(history: list[dict[str, float]], epochs: float) -> TrainingResult:
+    losses = {round(entry["epoch"], 4): entry["loss"] for entry in history if "loss" in entry}
+    curve = tuple(
+        CurvePoint(
+            epoch=entry["epoch"],
+            train_loss=losses.get(round(entry["epoch"], 4)),
+            validation_loss=entry["eval_loss"],
+            validation_value=entry["eval_value"],
+        )
+        for entry in history
+        if "eval_value" in entry
+    )
+    best = max(curve, key=lambda point: point.validation_value)
+    return TrainingResult(curve, best.validation_value, best.epoch, epochs)
+
+
+def labelled(rows: Sequence[dict[str, list[int]]], labels: Sequence[int]) -> list[dict[str, Any]]:
+    """Encoded rows with their class index, as the Trainer takes them."""
+    return [{**row, "labels": label} for row, label in zip(rows, labels, strict=True)]
+
+
+def argmax(logits: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The best class of each row: (rows, labels) to (rows,) int64."""
+    return logits.argmax(axis=1).astype(np.int64)
