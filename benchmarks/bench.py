@@ -81,8 +81,7 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
         progress.say(f"quality of {candidate.scheme} measured on {len(rows.texts):,} rows")
     logits = {stage: logits[stage] for stage in _in_order(logits)}
     verdicts = {
-        candidate.scheme: _judge(candidate, rows, logits, contest)
-        for candidate in contest.compressed.candidates
+        candidate.scheme: _judge(candidate, rows, logits, contest) for candidate in contest.compressed.candidates
     }
     chosen = next((scheme for scheme, verdict in verdicts.items() if verdict.accepted), None)
     timing = _time(chosen, drafts, verdicts, contest, progress) if chosen else None
@@ -90,9 +89,7 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
     (folder / REPORT_NAME).write_bytes(report.to_json())
     kept_report.write_bytes(report.to_json())
     if chosen is None:
-        raise GateError(
-            report.verdict, action=f"see {kept_report}; loosen gate.max_drop, or tune a better model"
-        )
+        raise GateError(report.verdict, action=f"see {kept_report}; loosen gate.max_drop, or tune a better model")
     _check_budget(report, contest.budget, kept_report)
 
 
@@ -109,12 +106,7 @@ def _judge(candidate: Candidate, rows: Slice, logits: Mapping[str, Logits], cont
     if limit is not None and candidate.size_bytes > limit * 1e6:
         over = f"{candidate.size_bytes / 1e6:.1f} MB is over the budget of {limit:g} MB"
         return Verdict("fail", False, verdict.drop, f"{over}; {verdict.reason}")
-    if (
-        verdict.gate != "pass"
-        and candidate.scheme == "fp32"
-        and verdict.drop.deviation == 0
-        and verdict.drop.drop == 0
-    ):
+    if verdict.gate != "pass" and candidate.scheme == "fp32" and verdict.drop.deviation == 0 and verdict.drop.drop == 0:
         # The same answers on every row, by a graph whose parity is proven: there is no drop to prove small.
         return Verdict("pass", True, verdict.drop, "the same answers as the tuned model on every row")
     return verdict
@@ -143,9 +135,14 @@ def _time(
 
 
 def _report(
-    contest: Contest, rows: Slice, logits: Mapping[str, Logits], verdicts: Mapping[str, Verdict], chosen: str | None,
-    drafts: Mapping[str, Bundle], timing: Timing | None,
-) -> Report:  # fmt: skip
+    contest: Contest,
+    rows: Slice,
+    logits: Mapping[str, Logits],
+    verdicts: Mapping[str, Verdict],
+    chosen: str | None,
+    drafts: Mapping[str, Bundle],
+    timing: Timing | None,
+) -> Report:
     from transformers import AutoTokenizer
 
     tuned = contest.packing.tuned
@@ -158,8 +155,11 @@ def _report(
     ]
     loss = first_loss(stages)
     notes = [f"{name} made no candidate: {reason}" for name, reason in contest.compressed.failures.items()]
-    notes.append(f"The first stage whose {metric} is below the tuned model's is {loss}." if loss else
-                 f"No stage after tuning lost any {metric} on the test slice.")  # fmt: skip
+    notes.append(
+        f"The first stage whose {metric} is below the tuned model's is {loss}."
+        if loss
+        else f"No stage after tuning lost any {metric} on the test slice."
+    )
     if timing and timing.latency_ms.base.n and len(contest.dataset.test) < contest.benchmark.samples:
         notes.append(
             f"The test part has {len(contest.dataset.test):,} texts; they were timed again in turn to reach "

@@ -267,9 +267,7 @@ def score_ticks(axis: Axis, metric: str) -> Markup:
     return _svg(20, f"Axis of {metric}", parts, "dots")
 
 
-def interval_dot(
-    value: float, interval: Sequence[float], axis: Axis, guide: float | None, css: str
-) -> Markup:
+def interval_dot(value: float, interval: Sequence[float], axis: Axis, guide: float | None, css: str) -> Markup:
     """One value as a dot with its interval as a bar; `guide` is the value that all rows compare with."""
     parts = [] if guide is None else [_line(axis.at(guide), axis.at(guide), 0, 36, "guide")]
     if len(interval) == 2:
@@ -297,9 +295,7 @@ def paired_bars(bars: Sequence[Bar]) -> Markup:
         parts.append(_text(0, top + 17, bar.name, "name"))
         # 58 px of names, then at most 58% bar: the figure behind it still fits on a phone.
         length = round(58 * (bar.value or 0) / longest, 2) if longest else 0
-        drawn = Markup('<rect y="{}" height="16" width="{}%" rx="2" class="area {}"/>').format(
-            top + 4, length, bar.css
-        )
+        drawn = Markup('<rect y="{}" height="16" width="{}%" rx="2" class="area {}"/>').format(top + 4, length, bar.css)
         if bar.value is None:
             drawn = Markup("")
         figure = _text(length, top + 17, bar.text, "figure", dx=0 if bar.value is None else 8)
@@ -337,9 +333,7 @@ def _panel(x: Axis, y: Axis, top: float, factor: float) -> list[Markup]:
     return parts
 
 
-def training_curve(
-    curve: Sequence[CurvePoint], metric: str, probe: float, best_epoch: float | None
-) -> Markup:
+def training_curve(curve: Sequence[CurvePoint], metric: str, probe: float, best_epoch: float | None) -> Markup:
     """Losses above, the validation metric below, over epochs; the dashed line is the head alone."""
     if not curve:
         return Markup("")

@@ -103,9 +103,7 @@ def _quality(report: Report) -> Headline:
         unit = " points" if charts.is_percent(metric) else ""
         moved = charts.difference(-packed.drop, metric, signed=True)
         details.append(f"{moved}{unit} from tuned" if packed.drop else "as tuned")
-        low, high = (
-            charts.difference(-bound, metric, signed=True) for bound in reversed(packed.drop_interval)
-        )
+        low, high = (charts.difference(-bound, metric, signed=True) for bound in reversed(packed.drop_interval))
         details.append(f"{interval_name(report)} {low} to {high}")
     base = stage_named(report, "base")
     if base:
@@ -172,8 +170,7 @@ def first_loss(report: Report) -> str:
     unit = " points" if charts.is_percent(quality.metric) else ""
     lost = charts.difference(stage.drop, quality.metric)
     return (
-        f"{sentence}: it gives the same answer for {charts.share(stage.agreement)} of the rows"
-        f" and loses {lost}{unit}."
+        f"{sentence}: it gives the same answer for {charts.share(stage.agreement)} of the rows and loses {lost}{unit}."
     )
 
 
@@ -188,9 +185,7 @@ def latency_chart(report: Report) -> Markup:
     if report.latency_ms is None:
         return Markup("")
     base, bundle = report.latency_ms.base, report.latency_ms.bundle
-    return charts.latency_strips(
-        [("base", "PyTorch", base), ("bundle", clip(report.chosen or "bundle", 24), bundle)]
-    )
+    return charts.latency_strips([("base", "PyTorch", base), ("bundle", clip(report.chosen or "bundle", 24), bundle)])
 
 
 def grid(cells: list[GridCell]) -> tuple[list[int], list[tuple[int, list[GridCell | None]]]]:

@@ -44,9 +44,7 @@ def torch_stages(tuned: TunedModel, rows: Slice, progress: Progress) -> dict[str
 
     folders: dict[str, tuple[Path, Path | None]] = {
         "base": (tuned.base_folder, None),
-        "tuned": (tuned.base_folder, tuned.adapter_folder)
-        if tuned.adapter_folder
-        else (tuned.model_folder, None),
+        "tuned": (tuned.base_folder, tuned.adapter_folder) if tuned.adapter_folder else (tuned.model_folder, None),
         "merged": (tuned.model_folder, None),
     }
     tokenizer = AutoTokenizer.from_pretrained(tuned.model_folder)
@@ -67,9 +65,7 @@ def bundle_logits(predictor: Predictor, rows: Slice) -> Logits:
     return predictor.logits(predictor.tokenize(rows.texts))
 
 
-def stage_qualities(
-    logits: Mapping[str, Logits], expected: NDArray[np.int64], metric: str
-) -> list[StageQuality]:
+def stage_qualities(logits: Mapping[str, Logits], expected: NDArray[np.int64], metric: str) -> list[StageQuality]:
     """One entry a stage, compared with the stage named `tuned`; the base is not compared."""
     judge = METRICS[metric]
     tuned = logits["tuned"]
@@ -114,9 +110,7 @@ def class_qualities(
     return sorted(entries, key=lambda entry: entry.f1)
 
 
-def confusions(
-    rows: Slice, answers: NDArray[np.int64], labels: Sequence[str], most: int = 12
-) -> list[Confusion]:
+def confusions(rows: Slice, answers: NDArray[np.int64], labels: Sequence[str], most: int = 12) -> list[Confusion]:
     """The pairs of classes that are mistaken most often, with the first such text as an example."""
     pairs: dict[tuple[int, int], list[int]] = {}
     for row in np.flatnonzero(rows.expected != answers):

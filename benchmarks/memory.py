@@ -32,9 +32,7 @@ def _status_fields() -> dict[str, int]:
     if not _STATUS.exists():
         return {}
     lines = (line.split() for line in _STATUS.read_text().splitlines())
-    return {
-        parts[0].rstrip(":"): int(parts[1]) * 1024 for parts in lines if len(parts) == 3 and parts[2] == "kB"
-    }
+    return {parts[0].rstrip(":"): int(parts[1]) * 1024 for parts in lines if len(parts) == 3 and parts[2] == "kB"}
 
 
 def _torch_gpu_peak() -> int | None:

@@ -55,9 +55,15 @@ def summarize_data(dataset: Dataset, tokenizer: object, max_tokens: int) -> Data
 
 
 def assemble_report(
-    name: str, command: str, tuned: TunedModel, data: DataSummary, findings: Findings, gate: dict[str, str | float],
-    metric: str, threads: int,
-) -> Report:  # fmt: skip
+    name: str,
+    command: str,
+    tuned: TunedModel,
+    data: DataSummary,
+    findings: Findings,
+    gate: dict[str, str | float],
+    metric: str,
+    threads: int,
+) -> Report:
     """The report without the build's seconds and peaks, which are known only after this stage."""
     chosen = next((candidate for candidate in findings.candidates if candidate.chosen), None)
     timing = findings.timing

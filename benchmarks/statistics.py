@@ -48,9 +48,13 @@ def metric_interval(
 
 
 def paired_drop(
-    metric: Metric, expected: NDArray[np.int64], reference: NDArray[np.int64], candidate: NDArray[np.int64],
-    confidence: float, seed: int = 0,
-) -> PairedDrop:  # fmt: skip
+    metric: Metric,
+    expected: NDArray[np.int64],
+    reference: NDArray[np.int64],
+    candidate: NDArray[np.int64],
+    confidence: float,
+    seed: int = 0,
+) -> PairedDrop:
     """The drop from `reference` to `candidate`, all arguments (rows,) class indices.
 
     For accuracy the interval is Tango's score interval for paired proportions (Statistics in Medicine 17, 1998),
@@ -122,9 +126,7 @@ def percentile_or_none(samples: Sequence[float], percentile: float) -> float | N
     return float(np.percentile(np.asarray(samples), 100 * percentile))
 
 
-def ratio_interval(
-    base: Sequence[Sequence[float]], other: Sequence[Sequence[float]], seed: int = 0
-) -> list[float]:
+def ratio_interval(base: Sequence[Sequence[float]], other: Sequence[Sequence[float]], seed: int = 0) -> list[float]:
     """95% bootstrap interval of median(base) / median(other), over blocks measured in turn.
 
     Blocks are drawn whole and in pairs, since what disturbs one block of samples disturbs its neighbours too.
@@ -133,8 +135,7 @@ def ratio_interval(
     second = [np.asarray(block) for block in other]
     draws = np.random.default_rng(seed).integers(0, len(first), (1000, len(first)))
     ratios = [
-        np.median(np.concatenate([first[i] for i in draw]))
-        / np.median(np.concatenate([second[i] for i in draw]))
+        np.median(np.concatenate([first[i] for i in draw])) / np.median(np.concatenate([second[i] for i in draw]))
         for draw in draws
     ]
     low, high = np.percentile(ratios, [2.5, 97.5])

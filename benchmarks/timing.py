@@ -144,9 +144,7 @@ def race(race: Race, texts: Sequence[str], recipe: BenchmarkRecipe, progress: Pr
     """
     with ExitStack() as stack:
         used = device_memory_used()
-        sides = {
-            side: stack.enter_context(ContestantProcess(side, race, texts[0])) for side in ("base", "bundle")
-        }
+        sides = {side: stack.enter_context(ContestantProcess(side, race, texts[0])) for side in ("base", "bundle")}
         others = {side: stack.enter_context(ContestantProcess(side, race, texts[0])) for side in race.others}
         blocks = _latencies({**sides, **others}, texts, recipe.samples, progress)
         throughput = _throughputs(sides, texts, progress)
@@ -163,7 +161,7 @@ def race(race: Race, texts: Sequence[str], recipe: BenchmarkRecipe, progress: Pr
         memory=MemoryComparison(**memory),
         cold_start_ms=cold,
         placement=placement,
-        others_ms={side: summarize(sum(blocks[side], [])) for side in race.others},
+        others_ms={side: summarize(flat(blocks[side])) for side in race.others},
     )
 
 
@@ -183,13 +181,18 @@ def _latencies(
 
 
 def _compare(base_blocks: list[list[float]], bundle_blocks: list[list[float]]) -> LatencyComparison:
-    base, bundle = summarize(sum(base_blocks, [])), summarize(sum(bundle_blocks, []))
+    base, bundle = summarize(flat(base_blocks)), summarize(flat(bundle_blocks))
     speedup = Speedup(
         p50=_ratio(base.p50, bundle.p50),
         p90=_ratio(base.p90, bundle.p90),
         ci95=ratio_interval(base_blocks, bundle_blocks),
     )
     return LatencyComparison(base=base, bundle=bundle, speedup=speedup)
+
+
+def flat(blocks: Sequence[Sequence[float]]) -> list[float]:
+    """All samples of all blocks, in order."""
+    return list(itertools.chain.from_iterable(blocks))
 
 
 def _blocks(source: Iterator[str], samples: int) -> Iterator[list[str]]:
@@ -228,9 +231,7 @@ def _memory(process: ContestantProcess, used_before: int | None) -> Memory:
     found = process.ask("memory")["memory"]
     used = device_memory_used()
     # Both sides share the device while they race, so the rise of the whole device is told for neither alone.
-    return Memory(
-        **{**found, "gpu_device_bytes": None if used is None or used_before is None else used - used_before}
-    )
+    return Memory(**{**found, "gpu_device_bytes": None if used is None or used_before is None else used - used_before})
 
 
 def _grid(sides: dict[str, ContestantProcess], max_tokens: int, progress: Progress) -> list[GridCell]:

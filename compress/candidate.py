@@ -48,9 +48,7 @@ class Candidate:
         try:
             facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
-            raise WorkError(
-                f"{folder} holds no candidate: {error}", action="run `edgetune compress` again"
-            ) from error
+            raise WorkError(f"{folder} holds no candidate: {error}", action="run `edgetune compress` again") from error
         return cls(**{**facts, "graph": folder / facts["graph"]})
 
 

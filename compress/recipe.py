@@ -23,7 +23,5 @@ class CompressRecipe(BaseModel):
     def _known_schemes(cls, schemes: list[str] | str) -> list[str] | str:
         unknown = [name for name in schemes if name not in SCHEMES] if isinstance(schemes, list) else []
         if unknown or schemes == []:
-            raise ValueError(
-                f"no such scheme: {', '.join(unknown) or '(none named)'}; expected {', '.join(SCHEMES)}"
-            )
+            raise ValueError(f"no such scheme: {', '.join(unknown) or '(none named)'}; expected {', '.join(SCHEMES)}")
         return schemes

@@ -68,49 +68,64 @@ def build(recipe: Recipe, lines: StageLines, *, until: str = "pack", fresh: bool
 def _stages(recipe: Recipe, base: Base, work: Work, out: Path, lines: StageLines, until: str) -> Built:
     versions = {"edgetune": __version__, **package_versions()}
     dataset = work.stage(
-        "data", [_plain(recipe.data), _source_state(recipe), recipe.seed, versions],
+        "data",
+        [_plain(recipe.data), _source_state(recipe), recipe.seed, versions],
         lambda folder: Dataset.load(recipe.data, seed=recipe.seed, label_order=known_labels(base)).save(folder),
-        Dataset.open, lambda found: f"{_counts(found)}, {len(found.labels)} labels",
-    )  # fmt: skip
+        Dataset.open,
+        lambda found: f"{_counts(found)}, {len(found.labels)} labels",
+    )
     if until == "data":
         return Built("data", work.folder)
     tuned = work.stage(
-        "tune", [_plain(recipe.tune), base.digest, recipe.task, recipe.gate.metric, recipe.device],
-        lambda folder: tune(dataset, base, recipe.tune, task=recipe.task, metric=recipe.gate.metric,
-                            device=recipe.device, seed=recipe.seed, folder=folder, progress=lines.progress),
-        TunedModel.open, lambda found: f"{found.training.handed_on}: validation {found.training.best_value:.4f}",
-    )  # fmt: skip
+        "tune",
+        [_plain(recipe.tune), base.digest, recipe.task, recipe.gate.metric, recipe.device],
+        lambda folder: tune(
+            dataset,
+            base,
+            recipe.tune,
+            task=recipe.task,
+            metric=recipe.gate.metric,
+            device=recipe.device,
+            seed=recipe.seed,
+            folder=folder,
+            progress=lines.progress,
+        ),
+        TunedModel.open,
+        lambda found: f"{found.training.handed_on}: validation {found.training.best_value:.4f}",
+    )
     if until == "tune":
         return Built("tune", work.folder, tuned)
     graph = work.stage(
-        "export", _plain(recipe.export),
+        "export",
+        _plain(recipe.export),
         lambda folder: export(tuned, dataset, recipe.export.provider, folder, lines.progress),
-        Graph.open, lambda found: f"{found.nodes} nodes, parity within {found.max_abs_diff:.1e}",
-    )  # fmt: skip
+        Graph.open,
+        lambda found: f"{found.nodes} nodes, parity within {found.max_abs_diff:.1e}",
+    )
     if until == "export":
         return Built("export", work.folder, tuned, graph)
     schemes = chosen_schemes(recipe.compress.schemes)
     compressed = work.stage(
-        "compress", _plain(recipe.compress),
+        "compress",
+        _plain(recipe.compress),
         lambda folder: compress_all(graph.path, schemes, folder, lines.progress),
-        lambda folder: open_candidates(folder, schemes), lambda found: f"{len(found.candidates)} candidates",
-    )  # fmt: skip
+        lambda folder: open_candidates(folder, schemes),
+        lambda found: f"{len(found.candidates)} candidates",
+    )
     if until == "compress":
         return Built("compress", work.folder, tuned, graph, compressed)
-    packing = Packing(
-        out.name, tuned, dataset.digest, recipe.export.provider, golden_texts(dataset.test.texts)
-    )
+    packing = Packing(out.name, tuned, dataset.digest, recipe.export.provider, golden_texts(dataset.test.texts))
     contest = Contest(
         compressed, packing, dataset, recipe.gate, recipe.budget, recipe.benchmark, recipe.seed, _command()
     )
     benched = work.stage(
-        "bench", [_plain(recipe.gate), _plain(recipe.budget), _plain(recipe.benchmark), out.name],
+        "bench",
+        [_plain(recipe.gate), _plain(recipe.budget), _plain(recipe.benchmark), out.name],
         lambda folder: bench(contest, folder, work.folder / "report.json", lines.progress),
-        Benched.open, lambda found: f"{found.report.chosen} chosen",
-    )  # fmt: skip
-    report = msgspec.structs.replace(
-        benched.report, build_seconds=work.seconds, build_peak_bytes=work.peak_bytes
+        Benched.open,
+        lambda found: f"{found.report.chosen} chosen",
     )
+    report = msgspec.structs.replace(benched.report, build_seconds=work.seconds, build_peak_bytes=work.peak_bytes)
     (work.folder / "report.json").write_bytes(report.to_json())
     (work.folder / "report.html").write_text(render_html(report), encoding="utf-8")
     if until == "bench":
@@ -132,8 +147,10 @@ def _plain(section: Any) -> Any:
 
 def _counts(dataset: Dataset) -> str:
     parts: Sequence[tuple[str, int]] = [
-        ("train", len(dataset.train)), ("validation", len(dataset.validation)), ("test", len(dataset.test))
-    ]  # fmt: skip
+        ("train", len(dataset.train)),
+        ("validation", len(dataset.validation)),
+        ("test", len(dataset.test)),
+    ]
     return ", ".join(f"{rows:,} {name}" for name, rows in parts)
 
 

@@ -127,9 +127,7 @@ def torch_facts() -> TorchFacts | None:
         warnings.simplefilter("always")
         cuda = bool(torch.cuda.is_available())
     reason = str(caught[-1].message).splitlines()[0] if caught and not cuda else None
-    return TorchFacts(
-        version=version, error=None, cuda=cuda, cuda_build=torch.version.cuda, cuda_reason=reason
-    )
+    return TorchFacts(version=version, error=None, cuda=cuda, cuda_build=torch.version.cuda, cuda_reason=reason)
 
 
 def _import(name: str) -> tuple[ModuleType | None, str | None]:

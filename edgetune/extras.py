@@ -25,9 +25,7 @@ RUNTIME_WHEELS = (
     "onnxruntime-rocm",
 )
 
-_REQUIREMENT = re.compile(
-    r"(?P<name>[\w.-]+)(\[[^]]*\])?(?P<range>[^;]*)(;.*extra == [\"'](?P<extra>\w+)[\"'])?"
-)
+_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(\[[^]]*\])?(?P<range>[^;]*)(;.*extra == [\"'](?P<extra>\w+)[\"'])?")
 _CLAUSE = re.compile(r"(>=|<)\s*([\d.]+)")
 
 

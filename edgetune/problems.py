@@ -46,9 +46,7 @@ def _extra_problems(diagnosis: Diagnosis) -> Iterator[Problem]:
     if build.complete:
         return
     if diagnosis.torch is None:
-        yield Problem(
-            "note", "[build] is not installed: bundles answer here but cannot be built.", build.do or ""
-        )
+        yield Problem("note", "[build] is not installed: bundles answer here but cannot be built.", build.do or "")
     else:
         yield Problem("error", f"[build] is incomplete: {', '.join(build.missing)}.", build.do or "")
 
@@ -115,13 +113,9 @@ def _machine_problems(diagnosis: Diagnosis) -> Iterator[Problem]:
         yield Problem("note", what, f"export OMP_NUM_THREADS={diagnosis.cores}")
     if diagnosis.int8_fast is False:
         what = "This CPU has neither VNNI nor a dot product: int8 gains less, and its sums may saturate."
-        yield Problem(
-            "note", what, "run `edgetune verify BUNDLE` here before you trust a bundle built elsewhere"
-        )
+        yield Problem("note", what, "run `edgetune verify BUNDLE` here before you trust a bundle built elsewhere")
     if diagnosis.free_disk_bytes < LITTLE_DISK_BYTES:
-        what = (
-            f"Only {diagnosis.free_disk_bytes / 1e9:.1f} GB are free in this folder; a build may need more."
-        )
+        what = f"Only {diagnosis.free_disk_bytes / 1e9:.1f} GB are free in this folder; a build may need more."
         yield Problem("note", what, "free some, or build with --out on another disk")
 
 

@@ -1,48 +1,69 @@
-"""Keeping the libraries' own chatter off the screen: it goes to a log file in the work folder unless `-v`."""
+"""Keeping the libraries' own chatter off the screen: it goes to a log file in the work folder unless `-v`.
+
+At the level of file descriptors, because loggers keep the stream they were made with and native code knows no
+Python streams at all; the console gets a copy of the real stream first.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import io
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 
 @contextlib.contextmanager
-def quiet(log: Path, *, verbose: bool) -> Iterator[None]:
-    """Send what Python code prints or warns to `log` while the work goes on; our own lines have their own console."""
+def quiet(log: Path, *, to_stderr: bool, verbose: bool) -> Iterator[TextIO]:
+    """Send all that is printed or warned to `log`, and hand out the stream for our own lines.
+
+    Args:
+        log: the file that chatter is appended to.
+        to_stderr: our own lines go to stderr, and stdout is left for one JSON document.
+        verbose: nothing is redirected.
+    """
+    stream = sys.stderr if to_stderr else sys.stdout
     if verbose:
-        yield
+        yield stream
         return
     log.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     with (
-        log.open("a", encoding="utf-8", errors="replace") as stream,
-        contextlib.redirect_stdout(stream),
-        contextlib.redirect_stderr(stream),
+        _copy(stream) as ours,
+        log.open("a", encoding="utf-8", errors="replace") as sink,
+        _descriptors_to(sink),
+        contextlib.redirect_stdout(sink),
+        contextlib.redirect_stderr(sink),
         warnings.catch_warnings(),
-        _root_logger_to(stream),
     ):
         warnings.simplefilter("ignore")
-        yield
+        yield ours
 
 
 @contextlib.contextmanager
-def _root_logger_to(stream: object) -> Iterator[None]:
-    handler = logging.StreamHandler(stream)  # type: ignore[type-var]
-    root = logging.getLogger()
-    root.addHandler(handler)
+def _copy(stream: TextIO) -> Iterator[TextIO]:
+    """A stream of its own on the same terminal or file; a stream without a descriptor is used as it is."""
     try:
+        descriptor = os.dup(stream.fileno())
+    except (OSError, io.UnsupportedOperation):
+        yield stream
+        return
+    with os.fdopen(descriptor, "w", encoding=stream.encoding, errors="replace", buffering=1) as ours:
+        yield ours
+
+
+@contextlib.contextmanager
+def _descriptors_to(sink: TextIO) -> Iterator[None]:
+    kept = {}
+    try:
+        for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+            stream.flush()
+            kept[descriptor] = os.dup(descriptor)
+            os.dup2(sink.fileno(), descriptor)
         yield
     finally:
-        root.removeHandler(handler)
-
-
-def real_stderr() -> object:
-    """The process's own stderr, whatever is redirected."""
-    return sys.__stderr__
+        for descriptor, copy in kept.items():
+            os.dup2(copy, descriptor)
+            os.close(copy)

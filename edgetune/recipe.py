@@ -23,12 +23,8 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    base: str = Field(
-        description="Pretrained model: a folder, a packaged model or a hub id, looked for in this order."
-    )
-    task: Literal["text-classification"] = Field(
-        "text-classification", description="What the model learns to do."
-    )
+    base: str = Field(description="Pretrained model: a folder, a packaged model or a hub id, looked for in this order.")
+    task: Literal["text-classification"] = Field("text-classification", description="What the model learns to do.")
     data: DataRecipe
     tune: TuneRecipe = TuneRecipe()
     export: ExportRecipe = ExportRecipe()
@@ -36,13 +32,9 @@ class Recipe(BaseModel):
     gate: GateRecipe = GateRecipe()
     budget: BudgetRecipe = BudgetRecipe()
     benchmark: BenchmarkRecipe = BenchmarkRecipe()
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where training runs; auto takes a GPU."
-    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where training runs; auto takes a GPU.")
     seed: int = Field(0, ge=0, description="Of the split, the training and the frozen test slice.")
-    out: str = Field(
-        "bundles/model", description="The bundle's folder; work goes on beside it in <out>.work."
-    )
+    out: str = Field("bundles/model", description="The bundle's folder; work goes on beside it in <out>.work.")
 
     @classmethod
     def load(cls, path: Path | None, overrides: Mapping[str, Any]) -> Recipe:
@@ -62,9 +54,7 @@ class Recipe(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             source = f"The recipe {path}" if path else "The recipe that the flags make"
-            faults = [
-                _fault(fault["loc"], fault["msg"], fault["type"], fault["input"]) for fault in error.errors()
-            ]
+            faults = [_fault(fault["loc"], fault["msg"], fault["type"], fault["input"]) for fault in error.errors()]
             raise RecipeError(
                 f"{source} has {len(faults)} fault{'s' * (len(faults) > 1)}:\n" + "\n".join(faults),
                 action="correct all of them; `edgetune init DATA` writes a recipe with every section",
@@ -79,9 +69,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RecipeError(
-            f"There is no recipe {path}.", action=f"edgetune init DATA -o {path} writes one"
-        ) from error
+        raise RecipeError(f"There is no recipe {path}.", action=f"edgetune init DATA -o {path} writes one") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"The recipe {path} cannot be read: {error}", expected="a YAML file") from error
     if not isinstance(values, dict):
@@ -94,9 +82,7 @@ def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
     for parent in parents:
         inner = values.setdefault(parent, {})
         if not isinstance(inner, dict):
-            raise RecipeError(
-                f"{dotted} cannot be set: {parent} is {inner!r}.", expected=f"{parent} to be a section"
-            )
+            raise RecipeError(f"{dotted} cannot be set: {parent} is {inner!r}.", expected=f"{parent} to be a section")
         values = inner
     values[last] = value
 
@@ -111,15 +97,11 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         dotted, equals, value = setting.partition("=")
         if not equals or not dotted:
-            raise RecipeError(
-                f"--set {setting} says nothing.", expected="key.path=value, such as tune.method=probe"
-            )
+            raise RecipeError(f"--set {setting} says nothing.", expected="key.path=value, such as tune.method=probe")
         try:
             parsed[dotted.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise RecipeError(
-                f"--set {setting}: the value is no YAML.", expected="a number, word or [list]"
-            ) from error
+            raise RecipeError(f"--set {setting}: the value is no YAML.", expected="a number, word or [list]") from error
     return parsed
 
 

@@ -89,7 +89,5 @@ def _footprint(report: Report) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _row(
-    name: str, pair: Pair, show: Callable[[float | None], str], change: str
-) -> tuple[str, str, str, str]:
+def _row(name: str, pair: Pair, show: Callable[[float | None], str], change: str) -> tuple[str, str, str, str]:
     return name, show(pair.base), show(pair.bundle), change

@@ -7,7 +7,6 @@ whole, so that a build killed at any moment continues with the same command.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from edgetune.serve.errors import WorkError
 
 T = TypeVar("T")
 _KEY_NAME = "stage-key.txt"
+LOG_NAME = "build.log"
 
 
 class Work:
@@ -35,18 +35,23 @@ class Work:
     def __init__(self, folder: Path, lines: StageLines, *, fresh: bool) -> None:
         self.folder = folder
         self._lines = lines
-        if fresh:
-            shutil.rmtree(folder, ignore_errors=True)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if fresh:
+                _forget(folder)
         except OSError as error:
             raise WorkError(f"The work folder {folder} cannot be made: {error.strerror}.") from error
         self._record = self._read_record()
         self._chain = ""
 
     def stage(
-        self, name: str, inputs: object, make: Callable[[Path], object], reopen: Callable[[Path], T], found: Callable[[T], str]
-    ) -> T:  # fmt: skip
+        self,
+        name: str,
+        inputs: object,
+        make: Callable[[Path], object],
+        reopen: Callable[[Path], T],
+        found: Callable[[T], str],
+    ) -> T:
         """Run a stage, or open what it left when it last ran on the same inputs.
 
         Args:
@@ -96,7 +101,7 @@ class Work:
         path = self.folder / "stages.json"
         part = path.with_suffix(".part")
         part.write_text(json.dumps(self._record, indent=2), encoding="utf-8")
-        os.replace(part, path)
+        part.replace(path)
 
     def _read_record(self) -> dict[str, dict[str, str | float | int | None]]:
         try:
@@ -116,3 +121,12 @@ class Work:
     def peak_bytes(self) -> dict[str, int]:
         """Peak resident bytes by stage, of those that could be measured."""
         return {name: int(entry["peak_bytes"]) for name, entry in self._record.items() if entry["peak_bytes"]}
+
+
+def _forget(folder: Path) -> None:
+    """Remove what earlier builds left, but for the log that this one is writing."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOG_NAME:
+            path.unlink()

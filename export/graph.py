@@ -42,9 +42,7 @@ class Graph:
         try:
             facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
-            raise WorkError(
-                f"{folder} holds no graph: {error}", action="run `edgetune export` again"
-            ) from error
+            raise WorkError(f"{folder} holds no graph: {error}", action="run `edgetune export` again") from error
         return cls(**{**facts, "path": folder / facts["path"]})
 
 

@@ -109,9 +109,7 @@ def check_place(out: Path) -> None:
         WorkError: the folder is something else.
     """
     if out.is_file():
-        raise WorkError(
-            f"The output {out} is a file.", expected="a folder to create", action="choose another --out"
-        )
+        raise WorkError(f"The output {out} is a file.", expected="a folder to create", action="choose another --out")
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST_NAME).is_file():
         raise WorkError(
             f"The output folder {out} exists and is no bundle (it has no {MANIFEST_NAME}).",
@@ -190,9 +188,7 @@ def _write_golden(folder: Path, texts: Sequence[str], tolerance: float) -> None:
     logits = np.concatenate([predictor.logits([text]) for text in tokenized])
     spread = float(logits.max() - logits.min())
     cases = [
-        GoldenCase(
-            text, one.ids, [round(float(value), 6) for value in row], predictor.labels[int(row.argmax())]
-        )
+        GoldenCase(text, one.ids, [round(float(value), 6) for value in row], predictor.labels[int(row.argmax())])
         for text, one, row in zip(texts, tokenized, logits, strict=True)
     ]
     golden = Golden(tolerance=max(1e-4, tolerance * spread), cases=cases)

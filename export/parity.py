@@ -19,9 +19,7 @@ from edgetune.tune.tasks.text_classification import encode
 TOLERANCE = 1e-3
 
 
-def check_graph(
-    graph: Path, model: Any, tokenizer: Any, texts: Sequence[str], max_tokens: int, provider: str
-) -> float:
+def check_graph(graph: Path, model: Any, tokenizer: Any, texts: Sequence[str], max_tokens: int, provider: str) -> float:
     """Compare graph and model over ragged batches: names, then shapes, then values.
 
     Returns:
@@ -50,9 +48,7 @@ def _check_names(session: Any, given: set[str]) -> None:
     inputs = {value.name for value in session.get_inputs()}
     outputs = [(value.name, value.type) for value in session.get_outputs()]
     if not inputs <= given:
-        raise ParityError(
-            f"The graph wants inputs {sorted(inputs - given)}.", expected=f"only {sorted(given)}"
-        )
+        raise ParityError(f"The graph wants inputs {sorted(inputs - given)}.", expected=f"only {sorted(given)}")
     if outputs != [("logits", "tensor(float)")]:
         raise ParityError(f"The graph's outputs are {outputs}.", expected="one, logits, float32")
 
@@ -86,9 +82,7 @@ def check_tokenizer(saved: Path, tokenizer: Any, texts: Sequence[str], max_token
         part = [texts[index] for index in indices]
         wanted = encode(tokenizer, part, max_tokens)
         got = runtime.tokenize(part)
-        faults += [
-            text for text, row, one in zip(part, wanted, got, strict=True) if row["input_ids"] != one.ids
-        ]
+        faults += [text for text, row, one in zip(part, wanted, got, strict=True) if row["input_ids"] != one.ids]
     if faults:
         raise ParityError(
             f"The saved tokenizer gives other ids for {len(faults)} of {len(texts)} texts, such as {faults[0][:60]!r}.",

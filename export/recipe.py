@@ -12,6 +12,4 @@ class ExportRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    provider: Literal["cpu", "cuda"] = Field(
-        "cpu", description="Execution provider that the graph is fused for."
-    )
+    provider: Literal["cpu", "cuda"] = Field("cpu", description="Execution provider that the graph is fused for.")

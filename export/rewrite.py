@@ -30,9 +30,7 @@ def _mask_attention(model: Any) -> None:
     import onnx_ir
 
     mask = next((value for value in model.graph.inputs if value.name == "attention_mask"), None)
-    attentions = [
-        node for node in model.graph if node.op_type == "Attention" and node.domain == "com.microsoft"
-    ]
+    attentions = [node for node in model.graph if node.op_type == "Attention" and node.domain == "com.microsoft"]
     biases = {node.inputs[5] for node in attentions if len(node.inputs) > 5 and node.inputs[5] is not None}
     # One bias for all layers is the padding mask. Where layers differ (relative positions, sliding windows),
     # the bias carries more than the mask and stays.
@@ -52,7 +50,7 @@ def _mask_attention(model: Any) -> None:
 
 
 def _is_padding_mask(bias: Any, mask: Any) -> bool:
-    """Whether `bias` is computed from the mask, shapes and constants alone: no learnt weight, no other input's values."""
+    """Whether `bias` is computed from the mask, shapes and constants alone: no weight, no other input."""
     seen: set[Any] = set()
     pending, reaches_mask = [bias], False
     while pending:

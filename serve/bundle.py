@@ -145,8 +145,7 @@ def _read_manifest(folder: Path) -> Manifest:
         raise BundleError(
             f"There is no folder {folder}.",
             expected="a bundle, as `edgetune build` writes it",
-            action="check the path, or build one: edgetune build --base MODEL --data FILE --out "
-            + str(folder),
+            action="check the path, or build one: edgetune build --base MODEL --data FILE --out " + str(folder),
         )
     try:
         raw = path.read_bytes()

@@ -50,9 +50,7 @@ class Predictor:
             InputError: no text at all, a bare string instead of a list, or something that is no text.
         """
         if isinstance(texts, str):
-            raise InputError(
-                "predict() was given one string.", expected="a list of texts", action="use predict_one()"
-            )
+            raise InputError("predict() was given one string.", expected="a list of texts", action="use predict_one()")
         tokenized = self.tokenize(texts)
         return self._answer(
             self.logits(tokenized, batch_size=batch_size), self.labels, [text.truncated for text in tokenized]
@@ -100,9 +98,7 @@ def _pad_id(config: Path) -> int:
     return value if isinstance(value, int) else 0
 
 
-def load(
-    path: str | Path, *, threads: int | None = None, provider: str = "auto", verify: bool = True
-) -> Predictor:
+def load(path: str | Path, *, threads: int | None = None, provider: str = "auto", verify: bool = True) -> Predictor:
     """Open a bundle for answering.
 
     Args:

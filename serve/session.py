@@ -28,9 +28,7 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_session(
-    graph: Path, *, provider: str, threads: int | None = None, record_placement: bool = False
-) -> Any:
+def open_session(graph: Path, *, provider: str, threads: int | None = None, record_placement: bool = False) -> Any:
     """Open `graph` for answering.
 
     Args:

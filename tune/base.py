@@ -76,9 +76,7 @@ def _downloaded(name: str, *, allow_pickle: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "1_Pooling/*"] + (
-        ["*.bin"] if allow_pickle else []
-    )
+    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "1_Pooling/*"] + (["*.bin"] if allow_pickle else [])
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -92,9 +90,7 @@ def _downloaded(name: str, *, allow_pickle: bool) -> Path:
 
 def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
     if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"{folder} has no config.json.", expected="a model folder as save_pretrained writes it"
-        )
+        raise ModelError(f"{folder} has no config.json.", expected="a model folder as save_pretrained writes it")
     if any((folder / name).is_file() for name in _WEIGHTS):
         return
     pickles = [name for name in _PICKLES if (folder / name).is_file()]
@@ -152,8 +148,6 @@ def known_labels(base: Base) -> list[str] | None:
     """Label names that the checkpoint was trained with, in its order; None for a checkpoint without a classifier."""
     config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
     names = config.get("id2label")
-    if not isinstance(names, dict) or not any(
-        "Classification" in name for name in config.get("architectures") or []
-    ):
+    if not isinstance(names, dict) or not any("Classification" in name for name in config.get("architectures") or []):
         return None
     return [str(names[key]) for key in sorted(names, key=int)]

@@ -106,9 +106,7 @@ def _tidy(parts: Parts, name: str, rows: Rows) -> Parts:
     parts = _with(parts, name, Rows(texts, labels))
     if not changed:
         return parts
-    return parts.saying(
-        f"Stripped {counted(changed, 'text')} of the {title(name)} of outer white space, NUL or BOM."
-    )
+    return parts.saying(f"Stripped {counted(changed, 'text')} of the {title(name)} of outer white space, NUL or BOM.")
 
 
 def _drop_empty(parts: Parts, name: str) -> Parts:
@@ -143,9 +141,7 @@ def _deduplicate(parts: Parts, name: str, *, remove: bool) -> Parts:
     return _with(parts, name, rows.take(kept))
 
 
-def _duplicate_findings(
-    rows: Rows, votes: dict[str, Counter[str]], name: str, *, removed: bool
-) -> tuple[str, ...]:
+def _duplicate_findings(rows: Rows, votes: dict[str, Counter[str]], name: str, *, removed: bool) -> tuple[str, ...]:
     pairs = sum(map(len, votes.values()))
     conflicts = {text: counter for text, counter in votes.items() if len(counter) > 1}
     findings = []
@@ -185,8 +181,7 @@ def _separate(parts: Parts, part: str, other: str, *, remove: bool) -> Parts:
         return parts
     did, where = ("Removed", "from") if remove else ("Kept", "in")
     parts = parts.saying(
-        f"{did} {counted(shared, 'row')} {where} the {title(part)} with a text that also stands in the "
-        f"{title(other)}."
+        f"{did} {counted(shared, 'row')} {where} the {title(part)} with a text that also stands in the {title(other)}."
     )
     return _with(parts, part, rows.take(kept)) if remove else parts
 

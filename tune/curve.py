@@ -25,9 +25,10 @@ def remark_on(curve: Sequence[CurvePoint], probe_value: float) -> str:
             f"{lowest.validation_loss:.3f} to {last.validation_loss:.3f} while the training loss fell; "
             "the best epoch was kept. Fewer epochs, more data or --method probe may do better."
         )
-    if len(curve) >= 2 and last.validation_value - curve[-2].validation_value > 0.005:
+    gain = last.validation_value - curve[-2].validation_value if len(curve) >= 2 else 0.0
+    if gain > 0.005:
         return (
-            f"Underfitting: the last epoch still gained {100 * (last.validation_value - curve[-2].validation_value):.1f} "
+            f"Underfitting: the last epoch still gained {100 * gain:.1f} "
             "points on the validation part; more epochs may do better."
         )
     best = max(point.validation_value for point in curve)

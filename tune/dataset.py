@@ -53,9 +53,7 @@ class DataRecipe(BaseModel):
         description="All rows: a .csv, .tsv, .json, .jsonl or .parquet file, a folder, or a hub id.",
     )
     train: str | None = Field(default=None, description="The training rows, in place of path.")
-    validation: str | None = Field(
-        default=None, description="The validation rows; without it they are split off."
-    )
+    validation: str | None = Field(default=None, description="The validation rows; without it they are split off.")
     test: str | None = Field(default=None, description="The test rows; without it they are split off.")
     text: str | None = Field(default=None, description="The column of texts; without it, guessed and said.")
     label: str | None = Field(default=None, description="The column of labels; without it, guessed and said.")
@@ -75,9 +73,7 @@ class DataRecipe(BaseModel):
         max_length=1,
         description="What separates fields in csv and tsv; else detected.",
     )
-    header: bool | None = Field(
-        default=None, description="Whether the first line names the columns; else detected."
-    )
+    header: bool | None = Field(default=None, description="Whether the first line names the columns; else detected.")
 
     @field_validator("split")
     @classmethod
@@ -149,7 +145,6 @@ class Dataset:
 
         Raises:
             DataError: the data cannot be read, has no clear columns, or cannot be learnt from.
-            MissingDependency: the build extra is not installed.
         """
         return cls.of_tables(read_tables(recipe), recipe, seed=seed, label_order=label_order)
 
@@ -190,9 +185,7 @@ class Dataset:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name in PART_NAMES:
-                (folder / f"{name}.jsonl").write_text(
-                    _lines(getattr(self, name)), encoding="utf-8", newline="\n"
-                )
+                (folder / f"{name}.jsonl").write_text(_lines(getattr(self, name)), encoding="utf-8", newline="\n")
             text = json.dumps(facts, ensure_ascii=False, indent=2)
             (folder / FACTS_NAME).write_text(text + "\n", encoding="utf-8", newline="\n")
         except OSError as error:
@@ -295,9 +288,7 @@ def _digest(labels: Sequence[str], parts: Iterable[Part]) -> str:
 
 def _lines(part: Part) -> str:
     rows = zip(part.texts, part.labels, strict=True)
-    return "".join(
-        json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows
-    )
+    return "".join(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows)
 
 
 def _part_of_lines(path: Path) -> Part:

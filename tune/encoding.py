@@ -44,9 +44,7 @@ def decode(content: bytes, encoding: str | None, name: str) -> Decoded:
     except UnicodeDecodeError as error:
         if told:
             line = content.count(b"\n", 0, error.start) + 1
-            raise _undecodable(
-                f"{name}, line {line}: byte {error.start} is not {told} ({error.reason})."
-            ) from error
+            raise _undecodable(f"{name}, line {line}: byte {error.start} is not {told} ({error.reason}).") from error
     return _guess_encoding(content, name)
 
 
@@ -63,8 +61,7 @@ def _undecodable(found: str) -> DataError:
     return DataError(
         found,
         expected="text in one encoding, best UTF-8.",
-        action="name the encoding with --set data.encoding=..., or convert the file: "
-        "iconv -f ENCODING -t utf-8 FILE.",
+        action="name the encoding with --set data.encoding=..., or convert the file: iconv -f ENCODING -t utf-8 FILE.",
     )
 
 

@@ -15,9 +15,14 @@ from edgetune.tune.tasks.text_classification import encode
 
 
 def model_logits(
-    model: Any, tokenizer: Any, texts: Sequence[str], max_tokens: int, *, batch_size: int = 32,
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    max_tokens: int,
+    *,
+    batch_size: int = 32,
     progress: Progress | None = None,
-) -> NDArray[np.float32]:  # fmt: skip
+) -> NDArray[np.float32]:
     """Logits (texts, labels) float32 of a model in evaluation mode."""
 
     def run(batch: Any) -> torch.Tensor:
@@ -27,9 +32,15 @@ def model_logits(
 
 
 def head_features(
-    model: Any, tokenizer: Any, texts: Sequence[str], max_tokens: int, *, bf16: bool, batch_size: int = 64,
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    max_tokens: int,
+    *,
+    bf16: bool,
+    batch_size: int = 64,
     progress: Progress | None = None,
-) -> NDArray[np.float32]:  # fmt: skip
+) -> NDArray[np.float32]:
     """What the last linear layer sees: (texts, features) float32, whatever the architecture's head looks like."""
     seen: list[torch.Tensor] = []
     _, linear = head_linear(model)
@@ -48,9 +59,14 @@ def head_features(
 
 
 def _run_sorted(
-    run: Callable[[Any], torch.Tensor], model: Any, tokenizer: Any, texts: Sequence[str], max_tokens: int,
-    batch_size: int, progress: Progress,
-) -> NDArray[np.float32]:  # fmt: skip
+    run: Callable[[Any], torch.Tensor],
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    max_tokens: int,
+    batch_size: int,
+    progress: Progress,
+) -> NDArray[np.float32]:
     rows = encode(tokenizer, texts, max_tokens)
     results: dict[int, NDArray[np.float32]] = {}
     model.eval()

@@ -66,9 +66,7 @@ class TunedModel:
         """Write the facts beside the models."""
         facts = {name: value for name, value in asdict(self).items() if name not in {"folder", "training"}}
         facts["training"] = _plain(self.training)
-        (self.folder / FACTS_NAME).write_text(
-            json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8"
-        )
+        (self.folder / FACTS_NAME).write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def open(cls, folder: Path) -> TunedModel:
@@ -83,9 +81,7 @@ class TunedModel:
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
-            raise WorkError(
-                f"{folder} holds no tuned model: {error}", action="run `edgetune tune` again"
-            ) from error
+            raise WorkError(f"{folder} holds no tuned model: {error}", action="run `edgetune tune` again") from error
         facts["labels"] = tuple(facts["labels"])
         facts["training"] = msgspec.convert(facts["training"], Training)
         return cls(folder=folder, **facts)
@@ -111,21 +107,22 @@ def start_model(base: Base, labels: Sequence[str], recipe: TuneRecipe) -> Any:
     config.problem_type = "single_label_classification"
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise ModelError(
-            f"{base.id} is of the architecture {config.model_type!r}, for which transformers has no sequence classifier.",
+            f"{base.id} is a {config.model_type!r} model, and transformers has no sequence classifier for those.",
             expected="an encoder such as BERT, DistilBERT, RoBERTa, ELECTRA, MPNet or ModernBERT",
         )
     try:
         if pooling == "head":
             model = AutoModelForSequenceClassification.from_pretrained(
-                base.folder, config=config, ignore_mismatched_sizes=True, dtype=torch.float32,
+                base.folder,
+                config=config,
+                ignore_mismatched_sizes=True,
+                dtype=torch.float32,
                 trust_remote_code=recipe.trust_remote_code,
-            )  # fmt: skip
+            )
         else:
             model = _pooled(base, config, pooling)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"The weights of {base.folder} cannot be opened: {str(error).splitlines()[0]}"
-        ) from error
+        raise ModelError(f"The weights of {base.folder} cannot be opened: {str(error).splitlines()[0]}") from error
     head_linear(model)
     return model
 
@@ -139,9 +136,7 @@ def _pooled(base: Base, config: Any, pooling: str) -> PooledClassifier:
     from transformers import AutoModel
 
     config.edgetune_pooling = pooling
-    trunk = AutoModel.from_pretrained(
-        base.folder, config=config, dtype=torch.float32, **trunk_options(config)
-    )
+    trunk = AutoModel.from_pretrained(base.folder, config=config, dtype=torch.float32, **trunk_options(config))
     return PooledClassifier(trunk.config, trunk)
 
 

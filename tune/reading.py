@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgetune.serve.errors import DataError, MissingDependency
+from edgetune.serve.errors import DataError
 from edgetune.tune.dialect import Dialect, Said, detect_dialect
 from edgetune.tune.encoding import Decoded, decode, encoding_finding
 
@@ -47,7 +47,6 @@ def read_table(path: Path, said: Said) -> Table:
 
     Raises:
         DataError: the file is missing, unreadable, empty, of an unknown kind or damaged.
-        MissingDependency: the build extra is not installed.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -86,17 +85,11 @@ def read_bytes(path: Path) -> bytes:
 
 
 def datasets_library() -> ModuleType:
-    """The `datasets` package, which comes with the build extra, told to report to nobody."""
-    try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise MissingDependency(
-            "The package datasets is not installed.",
-            expected="the build extra.",
-            action="pip install 'edgetune[build]'",
-        ) from error
+    """The `datasets` package, told to report to nobody."""
+    import datasets
+
     library: ModuleType = datasets
-    # Or each load of a local file sends a request to the hub's counter, and waits up to 5 s without a network.
+    # Or each load of a local file sends a request to the hub's counter: 5 s of waiting without a network.
     library.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     return library
 
@@ -229,9 +222,7 @@ def _read_json(content: bytes, path: Path, said: Said) -> Table:
         document = nested[0] if len(document) == 1 and nested else [document]
     if not isinstance(document, list):
         raise _not_json(path, 1, f"a {type(document).__name__}, where a list of objects was expected")
-    return _table_of_objects(
-        document, [f"{path.name}, row {n}" for n in range(1, len(document) + 1)], decoded
-    )
+    return _table_of_objects(document, [f"{path.name}, row {n}" for n in range(1, len(document) + 1)], decoded)
 
 
 def _read_jsonl(content: bytes, path: Path, said: Said) -> Table:

@@ -55,13 +55,10 @@ def read_parts(named: Named, said: Said) -> Tables:
 
     Raises:
         DataError: a source is missing, unreadable, damaged or of an unknown layout.
-        MissingDependency: the build extra is not installed.
     """
     tables = read_source(named.train, said)
     said = _following(tables.train, said)
-    validation = (
-        tables.validation if named.validation is None else _part(named.validation, "validation", said)
-    )
+    validation = tables.validation if named.validation is None else _part(named.validation, "validation", said)
     test = tables.test if named.test is None else _part(named.test, "test", said)
     return Tables(tables.train, validation, test)
 
@@ -173,9 +170,7 @@ def _read_classes(folder: Path, classes: list[Path], said: Said) -> Table:
     findings: tuple[str, ...] = ()
     if guessed:
         names = ", ".join(sorted(set(guessed)))
-        findings = (
-            f"{len(guessed):,} of {len(texts):,} files are not UTF-8: they were read as {names}, a guess.",
-        )
+        findings = (f"{len(guessed):,} of {len(texts):,} files are not UTF-8: they were read as {names}, a guess.",)
     return Table(folder.name, {"text": tuple(texts), "label": tuple(labels)}, findings=findings)
 
 

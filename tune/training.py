@@ -75,9 +75,16 @@ def class_weights(labels: Sequence[int], classes: int) -> tuple[float, ...]:
 
 
 def train(
-    model: Any, tokenizer: Any, train_rows: Rows, validation_rows: Rows, metric: Metric, recipe: TuneRecipe,
-    plan: TrainingPlan, folder: Path, progress: Progress,
-) -> TrainingResult:  # fmt: skip
+    model: Any,
+    tokenizer: Any,
+    train_rows: Rows,
+    validation_rows: Rows,
+    metric: Metric,
+    recipe: TuneRecipe,
+    plan: TrainingPlan,
+    folder: Path,
+    progress: Progress,
+) -> TrainingResult:
     """Train `model` in place, from the last checkpoint in `folder` if there is one, and restore its best epoch.
 
     Rows are dicts of input_ids, attention_mask [, token_type_ids] and labels.
@@ -94,9 +101,7 @@ def train(
         eval_dataset=validation_rows,
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
-        compute_metrics=lambda output: {
-            "value": metric(output.label_ids, output.predictions.argmax(axis=-1))
-        },
+        compute_metrics=lambda output: {"value": metric(output.label_ids, output.predictions.argmax(axis=-1))},
         compute_loss_func=_loss(plan.class_weights),
         callbacks=[EarlyStoppingCallback(recipe.patience), _Reporter(progress), stopper],
     )
@@ -104,9 +109,7 @@ def train(
     with stopper.listening():
         trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
     if stopper.stopped:
-        raise Interrupted(
-            f"Training was stopped at step {trainer.state.global_step}; its checkpoint is kept."
-        )
+        raise Interrupted(f"Training was stopped at step {trainer.state.global_step}; its checkpoint is kept.")
     # accelerate leaves its bf16 autocast around `forward`: without this the merge proof would compare bf16 with fp32.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return _result(trainer.state.log_history, float(trainer.state.epoch or 0))

@@ -51,9 +51,17 @@ class _Start:
 
 
 def tune(
-    dataset: Dataset, base: Base, recipe: TuneRecipe, *, task: str, metric: str, device: str, seed: int,
-    folder: Path, progress: Progress,
-) -> TunedModel:  # fmt: skip
+    dataset: Dataset,
+    base: Base,
+    recipe: TuneRecipe,
+    *,
+    task: str,
+    metric: str,
+    device: str,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> TunedModel:
     """Fine-tune `base` on `dataset` into `folder`: base/ with the probed head, adapter/ (lora), model/ merged.
 
     Interrupted training leaves `folder/checkpoints`, and the same call continues from there.
@@ -85,9 +93,7 @@ def tune(
         base_digest=base.digest,
         max_tokens=start.max_tokens,
         merge_max_abs_diff=difference,
-        training=_training(
-            base, recipe, handed_on, start.probe, result[1] if result else None, dataset, start
-        ),
+        training=_training(base, recipe, handed_on, start.probe, result[1] if result else None, dataset, start),
     )
     tuned.save()
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -121,9 +127,13 @@ def _probed(
         probe = Probe.load(solved)
     else:
         probe = fit_probe(
-            features(dataset.train), features(dataset.validation), len(dataset.labels), metric,
-            balanced=recipe.class_weights == "balanced", progress=progress,
-        )  # fmt: skip
+            features(dataset.train),
+            features(dataset.validation),
+            len(dataset.labels),
+            metric,
+            balanced=recipe.class_weights == "balanced",
+            progress=progress,
+        )
         probe.save(solved)
     set_head(model, probe.weight, probe.bias)
     progress.say(f"probe: validation {probe.value:.4f} with the trunk frozen")
@@ -131,9 +141,15 @@ def _probed(
 
 
 def _train(
-    dataset: Dataset, start: _Start, method: Method, recipe: TuneRecipe, metric: Metric, seed: int, folder: Path,
+    dataset: Dataset,
+    start: _Start,
+    method: Method,
+    recipe: TuneRecipe,
+    metric: Metric,
+    seed: int,
+    folder: Path,
     progress: Progress,
-) -> tuple[Any, TrainingResult]:  # fmt: skip
+) -> tuple[Any, TrainingResult]:
     head = head_name(start.model)
     set_seed(seed)
     model = method.prepare(start.model, recipe).to(start.device)
@@ -143,9 +159,7 @@ def _train(
         return labelled(encode(start.tokenizer, part.texts, start.max_tokens), part.labels)
 
     plan = TrainingPlan(
-        epochs=automatic_epochs(len(dataset.train), recipe.batch_size)
-        if recipe.epochs == "auto"
-        else recipe.epochs,
+        epochs=automatic_epochs(len(dataset.train), recipe.batch_size) if recipe.epochs == "auto" else recipe.epochs,
         trunk_rate=method.trunk_rate if recipe.learning_rate == "auto" else recipe.learning_rate,
         head_rate=method.head_rate if recipe.head_learning_rate == "auto" else recipe.head_learning_rate,
         head=head,
@@ -182,9 +196,14 @@ def _keep(model: Any | None, start: _Start, texts: Sequence[str], folder: Path) 
 
 
 def _training(
-    base: Base, recipe: TuneRecipe, handed_on: str, probe: Probe, result: TrainingResult | None, dataset: Dataset,
+    base: Base,
+    recipe: TuneRecipe,
+    handed_on: str,
+    probe: Probe,
+    result: TrainingResult | None,
+    dataset: Dataset,
     start: _Start,
-) -> Training:  # fmt: skip
+) -> Training:
     curve = list(result.curve) if result else []
     return Training(
         method=recipe.method,

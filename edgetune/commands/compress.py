@@ -1,4 +1,4 @@
-"""`edgetune compress`: the build up to this stage, in the same work folder; finished stages are opened, not run again."""
+"""`edgetune compress`: the build up to this stage, in the same work folder; finished stages are not run again."""
 
 from __future__ import annotations
 

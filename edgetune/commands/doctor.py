@@ -34,9 +34,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     diagnosis = diagnose()
     problems = find_problems(diagnosis)
     if as_json:
-        print_json(
-            dataclasses.asdict(diagnosis) | {"problems": [dataclasses.asdict(each) for each in problems]}
-        )
+        print_json(dataclasses.asdict(diagnosis) | {"problems": [dataclasses.asdict(each) for each in problems]})
     else:
         for line in (*_facts(diagnosis), *_verdict(problems)):
             click.echo(line)

@@ -66,9 +66,7 @@ out: {out}
     show_default=True,
     help="The recipe to write.",
 )
-@click.option(
-    "--base", default=DEFAULT_BASE, show_default=True, help="The base model: folder, package or hub id."
-)
+@click.option("--base", default=DEFAULT_BASE, show_default=True, help="The base model: folder, package or hub id.")
 @click.option("--text", help="The column of texts, where it cannot be guessed.")
 @click.option("--label", help="The column of labels, where it cannot be guessed.")
 @click.option("--force", is_flag=True, help="Replace the recipe if it exists.")

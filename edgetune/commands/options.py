@@ -13,9 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def json_option(function: F) -> F:
     """`--json` as the parameter `as_json`: stdout then holds exactly one JSON document."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(
-        function
-    )
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(function)
 
 
 def print_json(value: object) -> None:

@@ -27,13 +27,20 @@ _OPTIONS = (
     click.option("--allow-pickle", is_flag=True, help="Open .bin checkpoints, which can run code when opened."),
     click.option("--fresh", is_flag=True, help="Forget finished stages and start anew."),
     click.option("-v", "--verbose", is_flag=True, help="Show the libraries' own messages."),
-)  # fmt: skip
+)
 
 # flag: recipe key
 _KEYS = {
-    "base": "base", "data": "data.path", "task": "task", "method": "tune.method", "scheme": "compress.schemes",
-    "out": "out", "device": "device", "seed": "seed", "allow_pickle": "tune.allow_pickle",
-}  # fmt: skip
+    "base": "base",
+    "data": "data.path",
+    "task": "task",
+    "method": "tune.method",
+    "scheme": "compress.schemes",
+    "out": "out",
+    "device": "device",
+    "seed": "seed",
+    "allow_pickle": "tune.allow_pickle",
+}
 
 
 def recipe_options(function: F) -> F:

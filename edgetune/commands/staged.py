@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,19 +23,18 @@ def run_until(stage: str, options: dict[str, Any]) -> None:
     recipe = load_recipe(options.pop("recipe"), options.pop("settings"), options)
     from rich.console import Console
 
-    # Consoles hold the real streams: the libraries' output is redirected while a build runs.
-    console = Console(file=sys.stderr if as_json else sys.stdout, soft_wrap=True)
-    log = Path(f"{recipe.out}.work") / "build.log"
     from edgetune.build import build, check_place
     from edgetune.progress import StageLines
+    from edgetune.work import LOG_NAME
 
     check_place(Path(recipe.out))
-    with quiet(log, verbose=verbose):
-        built = build(recipe, StageLines(console), until=stage, fresh=fresh)
+    log = Path(f"{recipe.out}.work") / LOG_NAME
+    with quiet(log, to_stderr=as_json, verbose=verbose) as stream:
+        built = build(recipe, StageLines(Console(file=stream, soft_wrap=True)), until=stage, fresh=fresh)
     if as_json:
         print_json(summary(built))
     else:
-        show(built, console)
+        show(built, Console(soft_wrap=True))
 
 
 def summary(built: Built) -> dict[str, Any]:

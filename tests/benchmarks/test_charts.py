@@ -139,9 +139,7 @@ def test_interval_dot_lies_within_its_interval() -> None:
     axis = charts.score_axis([0.9, 0.92, 0.94])
     tree = drawn(charts.interval_dot(0.92, [0.9, 0.94], axis, 0.93, "bundle"))
     circle, (guide, whisker) = next(tree.iter("circle")), tree.iter("line")
-    low, dot, high = (
-        float(v.rstrip("%")) for v in (whisker.attrib["x1"], circle.attrib["cx"], whisker.attrib["x2"])
-    )
+    low, dot, high = (float(v.rstrip("%")) for v in (whisker.attrib["x1"], circle.attrib["cx"], whisker.attrib["x2"]))
     assert low < dot < high
     assert dot < float(guide.attrib["x1"].rstrip("%")) < high
     assert texts(drawn(charts.score_ticks(axis, "accuracy"))) == ["90", "92", "94"]
@@ -149,14 +147,10 @@ def test_interval_dot_lies_within_its_interval() -> None:
 
 
 def test_paired_bars_are_in_proportion_and_a_missing_one_is_not_drawn() -> None:
-    tree = drawn(
-        charts.paired_bars([Bar("base", "PyTorch", 400.0, "400"), Bar("bundle", "bundle", 100.0, "100")])
-    )
+    tree = drawn(charts.paired_bars([Bar("base", "PyTorch", 400.0, "400"), Bar("bundle", "bundle", 100.0, "100")]))
     long, short = (float(e.attrib["width"].rstrip("%")) for e in tree.iter("rect"))
     assert long == 4 * short
-    tree = drawn(
-        charts.paired_bars([Bar("base", "PyTorch", None, "not measured"), Bar("bundle", "b", 0.0, "0")])
-    )
+    tree = drawn(charts.paired_bars([Bar("base", "PyTorch", None, "not measured"), Bar("bundle", "b", 0.0, "0")]))
     assert [e.attrib["width"] for e in tree.iter("rect")] == ["0%"]
     assert "not measured" in texts(tree)
 
@@ -180,7 +174,5 @@ def test_training_curve_draws_what_is_there() -> None:
 def test_training_curve_of_one_point_and_of_very_many() -> None:
     one = [CurvePoint(epoch=0.0, train_loss=0.0, validation_loss=0.0, validation_value=1.0)]
     assert len(list(drawn(charts.training_curve(one, "f1", 1.0, 0.0)).iter("circle"))) == 3
-    many = [
-        CurvePoint(epoch=i / 50, train_loss=1.0, validation_loss=1.0, validation_value=0.5) for i in range(99)
-    ]
+    many = [CurvePoint(epoch=i / 50, train_loss=1.0, validation_loss=1.0, validation_value=0.5) for i in range(99)]
     assert len(list(drawn(charts.training_curve(many, "f1", 0.5, None)).iter("circle"))) == 0

@@ -176,9 +176,7 @@ def test_unknown_tokens_are_emphasised_above_five_percent(minimal: Report, share
 
 
 def test_a_report_without_a_choice_says_so(full: Report) -> None:
-    candidates = [
-        msgspec.structs.replace(c, chosen=False, accepted=False, gate="fail") for c in full.candidates
-    ]
+    candidates = [msgspec.structs.replace(c, chosen=False, accepted=False, gate="fail") for c in full.candidates]
     refused = changed(full, chosen="", candidates=candidates, size_bytes=Pair(base=91_700_000, bundle=None))
     page = Page(render_html(refused))
     check(page)

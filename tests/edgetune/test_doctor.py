@@ -123,9 +123,7 @@ def test_the_graph_is_what_onnx_would_write() -> None:
     onnx = pytest.importorskip("onnx")
     model = onnx.load_from_string(SQUARE_GRAPH)
     onnx.checker.check_model(model, full_check=True)
-    assert [(node.op_type, *node.input, *node.output) for node in model.graph.node] == [
-        ("MatMul", "x", "x", "y")
-    ]
+    assert [(node.op_type, *node.input, *node.output) for node in model.graph.node] == [("MatMul", "x", "x", "y")]
 
 
 def test_a_healthy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,8 +140,7 @@ def test_a_note_exits_with_0(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run(monkeypatch, healthy(omp_num_threads="64,2"))
     assert result.exit_code == 0
     assert result.stdout.endswith(
-        "Note: OMP_NUM_THREADS=64 is more than the 4 cores that may be used.\n"
-        "  To do: export OMP_NUM_THREADS=4\n"
+        "Note: OMP_NUM_THREADS=64 is more than the 4 cores that may be used.\n  To do: export OMP_NUM_THREADS=4\n"
     )
 
 
@@ -162,9 +159,7 @@ def test_an_error_exits_with_1_in_json_too(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_both_wheels_together_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    install(
-        monkeypatch, onnxruntime="1.31.1", onnxruntime_gpu="1.31.1", torch="2.13.0", transformers="5.23.0"
-    )
+    install(monkeypatch, onnxruntime="1.31.1", onnxruntime_gpu="1.31.1", torch="2.13.0", transformers="5.23.0")
     (problem,) = find_problems(healthy(onnxruntime=runtime(wheels=extras.runtime_wheels())))
     assert problem == Problem(
         "error",
@@ -192,9 +187,7 @@ def test_an_edge_install_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     found = extras.installed_extras()
     assert found["cpu"] == COMPLETE
     assert found["gpu"].do is None
-    (problem,) = find_problems(
-        healthy(extras=found, torch=None, onnxruntime=runtime(wheels={"onnxruntime": "1"}))
-    )
+    (problem,) = find_problems(healthy(extras=found, torch=None, onnxruntime=runtime(wheels={"onnxruntime": "1"})))
     assert problem.level == "note"
     # [build] brings onnxruntime-gpu here, which would break the wheel that is installed.
     assert problem.do == 'pip uninstall -y onnxruntime && pip install "edgetune[build]"'

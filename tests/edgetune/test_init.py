@@ -15,9 +15,7 @@ from edgetune.tune.dataset import DataRecipe, Dataset
 def tickets(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [f"text {n},{('card', 'rate')[n % 3 == 0]}" for n in range(30)]
-    (tmp_path / "tickets.csv").write_text(
-        "\n".join(["message,topic", *rows, rows[0]]) + "\n", encoding="utf-8"
-    )
+    (tmp_path / "tickets.csv").write_text("\n".join(["message,topic", *rows, rows[0]]) + "\n", encoding="utf-8")
     return tmp_path
 
 

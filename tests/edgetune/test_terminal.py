@@ -30,9 +30,7 @@ def printed(report: Report, encoding: str = "ascii") -> str:
     """What a pipe of `encoding` receives; a letter that it cannot take raises."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding, newline="\n")
-    print_report(
-        report, BUNDLE, f"{BUNDLE}/report.html", Console(file=stream, width=80, force_terminal=False)
-    )
+    print_report(report, BUNDLE, f"{BUNDLE}/report.html", Console(file=stream, width=80, force_terminal=False))
     stream.flush()
     return raw.getvalue().decode(encoding)
 
@@ -82,9 +80,7 @@ def test_a_null_percentile_is_too_few_samples(full: Report) -> None:
     assert latency is not None
     base = msgspec.structs.replace(latency.base, p90=None)
     speedup = msgspec.structs.replace(latency.speedup, p90=None)
-    report = msgspec.structs.replace(
-        full, latency_ms=msgspec.structs.replace(latency, base=base, speedup=speedup)
-    )
+    report = msgspec.structs.replace(full, latency_ms=msgspec.structs.replace(latency, base=base, speedup=speedup))
     assert ["latency p90", "n too small", "1.25 ms"] in rows(printed(report))
 
 

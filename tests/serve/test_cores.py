@@ -145,9 +145,7 @@ def test_memory_falls_back_on_sysconf_without_proc(tmp_path: Path, monkeypatch: 
     assert usable_memory_bytes(tmp_path) == 4096 * 1000
 
 
-def test_memory_is_unknown_where_the_system_does_not_say(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_is_unknown_where_the_system_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sysconf_names", {})
     assert usable_memory_bytes(tmp_path) is None
 

@@ -42,8 +42,7 @@ def test_duplicates_differ_in_case_and_spacing_only_and_the_first_is_kept():
     result = cleaned(rows(("My  Card", "x"), ("my card", "x"), ("MY CARD", "x"), ("b", "y")))
     assert result.train == rows(("My  Card", "x"), ("b", "y"))
     assert result.findings == (
-        "Removed 2 duplicate rows from the training data: the same label and, but for case and spacing, the "
-        "same text.",
+        "Removed 2 duplicate rows from the training data: the same label and, but for case and spacing, the same text.",
     )
 
 
@@ -90,8 +89,7 @@ def test_without_deduplicate_all_rows_are_kept_and_still_counted():
     result = cleaned(train, test=rows(("c", "y")), deduplicate=False)
     assert result.train == train
     assert result.findings == (
-        "Kept 1 duplicate row in the training data: the same label and, but for case and spacing, the same "
-        "text.",
+        "Kept 1 duplicate row in the training data: the same label and, but for case and spacing, the same text.",
         "Found 1 text of the training data under more than one label, such as 'a' under 'x' (2 rows) and "
         "'y' (1 row): all rows are kept.",
         "Kept 1 row in the training data with a text that also stands in the test part.",

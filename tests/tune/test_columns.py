@@ -17,9 +17,7 @@ def table(**columns):
 
 def test_usual_names_are_found_and_said():
     chosen = choose_columns(table(id=IDS, category=LABELS, text=LONG), None, None)
-    assert chosen == Columns(
-        "text", "category", ("Text column 'text' and label column 'category' were guessed.",)
-    )
+    assert chosen == Columns("text", "category", ("Text column 'text' and label column 'category' were guessed.",))
 
 
 def test_named_columns_are_taken_without_a_word():

@@ -12,9 +12,7 @@ from edgetune.tune.dataset import DataRecipe, Dataset, Part
 
 
 def csv_of(path, rows, header="text,label"):
-    path.write_text(
-        "\n".join([header, *(f"{text},{label}" for text, label in rows)]) + "\n", encoding="utf-8"
-    )
+    path.write_text("\n".join([header, *(f"{text},{label}" for text, label in rows)]) + "\n", encoding="utf-8")
     return str(path)
 
 
@@ -100,9 +98,7 @@ def test_a_given_part_goes_before_that_of_the_folder(tmp_path):
 
 
 def test_a_short_test_file_follows_the_training_file_about_its_header(tmp_path):
-    (tmp_path / "train.csv").write_text(
-        "".join(f"{text},{label}\n" for text, label in pairs(20)), encoding="utf-8"
-    )
+    (tmp_path / "train.csv").write_text("".join(f"{text},{label}\n" for text, label in pairs(20)), encoding="utf-8")
     (tmp_path / "test.csv").write_text("fine,pos\ndull,neg\n", encoding="utf-8")
     dataset = load(path=str(tmp_path))
     assert dataset.test == Part(("fine", "dull"), (1, 0))

@@ -91,8 +91,7 @@ def test_stray_quotes_in_a_tsv_swallow_no_line(tmp_path):
     assert len(table) == 6
     assert table.columns["text"][1] == '"text number 1'
     assert table.findings == (
-        "The quote characters in a.tsv are part of its texts: read as enclosing fields they would swallow "
-        "2 lines.",
+        "The quote characters in a.tsv are part of its texts: read as enclosing fields they would swallow 2 lines.",
     )
 
 
@@ -110,9 +109,7 @@ def test_a_text_longer_than_the_csv_module_allows_is_read(tmp_path):
 
 def test_a_ragged_row_names_file_and_line(tmp_path):
     error = fault(written(tmp_path / "a.csv", 'text,label\n"one\nline",x\nb,y\nc,d,y\ne,x\nf\n'))
-    assert (
-        error.found == "a.csv, line 5: 3 fields, where the other lines have 2. 1 more lines have this fault."
-    )
+    assert error.found == "a.csv, line 5: 3 fields, where the other lines have 2. 1 more lines have this fault."
     assert "data.delimiter" in error.action
 
 
@@ -131,10 +128,7 @@ def test_an_encoding_is_guessed_and_said_or_named_in_the_recipe(tmp_path, encodi
     guessed = read(path)
     assert guessed.encoding is not None
     assert guessed.findings == (f"a.csv is not UTF-8: it was read as {guessed.encoding}, which is a guess.",)
-    assert (
-        guessed.columns["text"][3]
-        == decode(path.read_bytes(), guessed.encoding, "a").text.splitlines()[4][:-2]
-    )
+    assert guessed.columns["text"][3] == decode(path.read_bytes(), guessed.encoding, "a").text.splitlines()[4][:-2]
 
 
 def test_utf_16_is_known_by_its_byte_order_mark(tmp_path):
@@ -165,9 +159,7 @@ def test_json_lines_are_read_with_words_for_all_values(tmp_path, suffix):
 
 @pytest.mark.parametrize("wrap", [lambda rows: rows, lambda rows: {"data": rows}])
 def test_a_json_list_is_read_bare_or_under_one_key(tmp_path, wrap):
-    path = written(
-        tmp_path / "a.json", json.dumps(wrap([{"text": "a", "label": 1.0}, {"text": "b", "label": True}]))
-    )
+    path = written(tmp_path / "a.json", json.dumps(wrap([{"text": "a", "label": 1.0}, {"text": "b", "label": True}])))
     assert read(path).columns == {"text": ("a", "b"), "label": ("1", "true")}
 
 

@@ -14,10 +14,7 @@ SHARES = (0.7, 0.15, 0.15)
 
 def counts(classes, shares=SHARES, seed=0):
     split = split_rows(classes, shares, seed=seed)
-    return [
-        dict(Counter(np.asarray(classes)[rows].tolist()))
-        for rows in (split.train, split.validation, split.test)
-    ]
+    return [dict(Counter(np.asarray(classes)[rows].tolist())) for rows in (split.train, split.validation, split.test)]
 
 
 def test_shares_that_divide_evenly_are_met_exactly():
@@ -70,6 +67,4 @@ def test_every_row_is_in_exactly_one_part_and_every_class_has_its_share(classes,
         if rows * shares[0] >= 1 and rows * shares[2] >= 1:
             assert all(abs(count - rows * share) < 1 + 1e-6 for count, share in zip(got, shares, strict=True))
     again = split_rows(classes, shares, seed=seed)
-    assert all(
-        (a == b).all() for a, b in zip(parts, (again.train, again.validation, again.test), strict=True)
-    )
+    assert all((a == b).all() for a, b in zip(parts, (again.train, again.validation, again.test), strict=True))

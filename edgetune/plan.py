@@ -1,0 +1,115 @@
+"""What a build would do, with sizes and a time estimate, without doing it: nothing is written."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetune.compress.schemes import chosen_schemes
+from edgetune.export.pack import check_place
+from edgetune.recipe import Recipe
+from edgetune.serve.cores import usable_cores
+from edgetune.tune.base import find_base, known_labels, open_tokenizer
+from edgetune.tune.dataset import Dataset
+from edgetune.tune.forward import head_features
+from edgetune.tune.hardware import choose_device, fast_bf16
+from edgetune.tune.methods import METHODS
+from edgetune.tune.model import chosen_pooling, longest_input, start_model
+from edgetune.tune.training import automatic_epochs
+
+# Measured on MiniLM with banking77, relative to the trunk's forward pass over the same rows (docs/log.md).
+TRAINING_FACTOR = {"probe": 0.0, "lora": 3.0, "freeze": 2.0, "full": 3.5}
+EXPORT_SECONDS, COMPRESS_SECONDS, BENCH_SECONDS = 15.0, 3.0, 45.0
+SAMPLE = 128
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done. Seconds are estimates from one timed forward pass; sizes are bytes."""
+
+    base: str
+    base_bytes: int
+    parameters: int
+    data: str
+    findings: tuple[str, ...]
+    rows: dict[str, int]
+    labels: int
+    method: str
+    pooling: str
+    epochs: float
+    device: str
+    precision: str
+    max_tokens: int
+    schemes: tuple[str, ...]
+    size_bytes: dict[str, int]
+    work_bytes: int
+    threads: int
+    out: str
+    replaces: bool
+    seconds: dict[str, float]
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Read the data, open the base, time one pass over a sample, and estimate the rest.
+
+    Raises:
+        EdgetuneError: whatever would stop the build before it starts.
+    """
+    out = Path(recipe.out)
+    check_place(out)
+    base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
+    dataset = Dataset.load(recipe.data, seed=recipe.seed, label_order=known_labels(base))
+    tokenizer = open_tokenizer(base, trust_remote_code=recipe.tune.trust_remote_code)
+    device = choose_device(recipe.device)
+    model = start_model(base, dataset.labels, recipe.tune).to(device)
+    max_tokens = longest_input(model, tokenizer, base)
+    bf16 = fast_bf16(device) if recipe.tune.precision == "auto" else recipe.tune.precision == "bf16"
+    sample = dataset.train.texts[:SAMPLE]
+    head_features(model, tokenizer, sample[:8], max_tokens, bf16=bf16)
+    start = time.perf_counter()
+    head_features(model, tokenizer, sample, max_tokens, bf16=bf16)
+    per_row = (time.perf_counter() - start) / len(sample)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    rows = {"train": len(dataset.train), "validation": len(dataset.validation), "test": len(dataset.test)}
+    epochs = (
+        automatic_epochs(rows["train"], recipe.tune.batch_size) if recipe.tune.epochs == "auto" else recipe.tune.epochs
+    )
+    trains = METHODS[recipe.tune.method].trains
+    return Plan(
+        base=base.id,
+        base_bytes=base.weights_bytes,
+        parameters=parameters,
+        data=dataset.source,
+        findings=dataset.findings,
+        rows=rows,
+        labels=len(dataset.labels),
+        method=recipe.tune.method,
+        pooling=chosen_pooling(base, recipe.tune),
+        epochs=float(epochs) if trains else 0.0,
+        device=device,
+        precision="bf16" if bf16 else "fp32",
+        max_tokens=max_tokens,
+        schemes=tuple(scheme.name for scheme in chosen_schemes(recipe.compress.schemes)),
+        size_bytes={"fp32": 4 * parameters, "int8_dynamic": parameters},
+        work_bytes=(5 if METHODS[recipe.tune.method].trains else 4) * 4 * parameters,
+        threads=usable_cores(),
+        out=str(out),
+        replaces=(out / "manifest.json").is_file(),
+        seconds=_seconds(rows, epochs, recipe.tune.method, per_row, bf16, min(rows["test"], recipe.gate.rows)),
+    )
+
+
+def _seconds(
+    rows: dict[str, int], epochs: float, method: str, per_row: float, bf16: bool, judged: int
+) -> dict[str, float]:
+    probe = (rows["train"] + rows["validation"]) * per_row
+    training = epochs * (rows["train"] * TRAINING_FACTOR[method] + rows["validation"]) * per_row
+    fp32 = per_row * (2 if bf16 else 1)
+    found = {
+        "tune": probe + (training if METHODS[method].trains else 0.0),
+        "export": EXPORT_SECONDS,
+        "compress": COMPRESS_SECONDS,
+        "bench": BENCH_SECONDS + 3 * judged * fp32,
+    }
+    return {stage: round(seconds, 1) for stage, seconds in found.items()}

@@ -1,0 +1,275 @@
+"""Tiny real checkpoints of every architecture, their tokenizers, and a data set, all made offline from a seed.
+
+Two layers and 32 units wide, so the whole path from data to bundle runs on them in seconds; real classes, real
+fast tokenizers and real folders, so that what breaks on a published checkpoint breaks here too.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before torch and onnxruntime are imported anywhere: no network, no telemetry, no spinning threads.
+os.environ.update(
+    HF_HUB_OFFLINE="1", HF_UPDATE_DOWNLOAD_COUNTS="0", ORT_DISABLE_TELEMETRY="1", OMP_WAIT_POLICY="passive"
+)
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from edgetune.tune.dataset import Dataset
+
+TINY_TOKENS = 96  # the longest input of every tiny checkpoint
+_WIDTH = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    # Trained weights are larger than the usual 0.02: with it attention is flat and a lost mask goes unseen.
+    "initializer_range": 0.15,
+}
+_BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_ROBERTA_SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
+
+KEYWORDS = {
+    "card": ["card", "pin", "chip", "contactless"],
+    "cash": ["cash", "banknote", "machine", "withdrawal"],
+    "login": ["password", "login", "username", "fingerprint"],
+    "transfer": ["transfer", "recipient", "standing", "reference"],
+}
+_FILLERS = (
+    "i can not see why my the a was is it please help today again since yesterday where how do you think "
+    "about this that new old very really twice after before abroad Monday evening café naïve 50 euros, urgent! "
+    "and nobody answers on the phone so what should be done now"
+).split()
+
+
+def toy_sentences() -> list[tuple[str, str]]:
+    """96 unlike sentences of 1 to 24 words with their label, which a key word of its own tells."""
+    chosen = random.Random(7)
+    rows: dict[str, str] = {}
+    for label, keywords in KEYWORDS.items():
+        for number in range(24):
+            words = chosen.choices(_FILLERS, k=0 if number == 0 else chosen.randint(2, 11) * (1 + number % 2))
+            for _ in range(1 + len(words) // 8):
+                words.insert(chosen.randint(0, len(words)), keywords[number % 4])
+            rows.setdefault(" ".join(words), label)
+    return list(rows.items())
+
+
+@pytest.fixture(scope="session")
+def toy_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy sentences as a file with the columns text and label."""
+    import csv
+
+    path = tmp_path_factory.mktemp("toy") / "toy.csv"
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([("text", "label"), *toy_sentences()])
+    return path
+
+
+@pytest.fixture(scope="session")
+def toy_dataset(toy_csv: Path) -> Callable[[], Dataset]:
+    """Calling it gives the toy sentences, split: 4 labels, about 66 training, 15 validation and 15 test rows."""
+    from edgetune.tune.dataset import DataRecipe, Dataset
+
+    dataset = Dataset.load(DataRecipe(path=str(toy_csv), text="text", label="label"), seed=3)
+    return lambda: dataset
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`tiny_base("bert")` is a checkpoint's folder, made at the first call; the names are those of `TINY_BASES`."""
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = TINY_BASES[name](tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return folder
+
+
+def _write(folder: Path, config: Any, tokenizer: Any) -> Path:
+    """A folder as `save_pretrained` leaves it: a trunk with random weights and its tokenizer."""
+    import torch
+    from transformers import AutoModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        model = AutoModel.from_config(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _wordpiece(specials: list[str]) -> dict[str, int]:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=320, special_tokens=specials, show_progress=False)
+    tokenizer.train_from_iterator([text for text, _ in toy_sentences()], trainer)
+    return tokenizer.get_vocab()
+
+
+def _byte_bpe(specials: list[str]) -> Any:
+    """A `tokenizers` tokenizer of byte-level BPE."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=480,
+        special_tokens=specials,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator([text for text, _ in toy_sentences()], trainer)
+    return tokenizer
+
+
+def _unigram(specials: list[str], unknown: str) -> list[tuple[str, float]]:
+    """Pieces with their scores, the special ones first."""
+    import json
+
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=200, special_tokens=specials, unk_token=unknown, show_progress=False)
+    tokenizer.train_from_iterator([text.lower() for text, _ in toy_sentences()], trainer)
+    return [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+
+
+def _bert(folder: Path) -> Path:
+    from transformers import BertConfig, BertTokenizer
+
+    vocab = _wordpiece(_BERT_SPECIALS)
+    config = BertConfig(vocab_size=len(vocab), max_position_embeddings=TINY_TOKENS, **_WIDTH)
+    return _write(folder, config, BertTokenizer(vocab=vocab, model_max_length=TINY_TOKENS))
+
+
+def _distilbert(folder: Path) -> Path:
+    from transformers import DistilBertConfig, DistilBertTokenizer
+
+    vocab = _wordpiece(_BERT_SPECIALS)
+    config = DistilBertConfig(
+        vocab_size=len(vocab), max_position_embeddings=TINY_TOKENS, dim=32, n_layers=2, n_heads=2, hidden_dim=64,
+        initializer_range=0.15,
+    )  # fmt: skip
+    tokenizer = DistilBertTokenizer(
+        vocab=vocab, model_max_length=TINY_TOKENS, model_input_names=["input_ids", "attention_mask"]
+    )
+    return _write(folder, config, tokenizer)
+
+
+def _electra(folder: Path) -> Path:
+    from transformers import ElectraConfig, ElectraTokenizer
+
+    vocab = _wordpiece(_BERT_SPECIALS)
+    config = ElectraConfig(vocab_size=len(vocab), max_position_embeddings=TINY_TOKENS, embedding_size=16, **_WIDTH)
+    return _write(folder, config, ElectraTokenizer(vocab=vocab, model_max_length=TINY_TOKENS))
+
+
+def _mpnet(folder: Path) -> Path:
+    from transformers import MPNetConfig, MPNetTokenizer
+
+    vocab = _wordpiece(["<s>", "<pad>", "</s>", "[UNK]", "<mask>"])
+    config = MPNetConfig(
+        vocab_size=len(vocab), max_position_embeddings=TINY_TOKENS + 2, pad_token_id=1, bos_token_id=0,
+        eos_token_id=2, **_WIDTH,
+    )  # fmt: skip
+    return _write(folder, config, MPNetTokenizer(vocab=vocab, model_max_length=TINY_TOKENS))
+
+
+def _roberta(folder: Path) -> Path:
+    import json
+
+    from transformers import RobertaConfig, RobertaTokenizer
+
+    bpe = json.loads(_byte_bpe([*_ROBERTA_SPECIALS, "<mask>"]).to_str())["model"]
+    config = RobertaConfig(
+        vocab_size=len(bpe["vocab"]), max_position_embeddings=TINY_TOKENS + 2, type_vocab_size=1, pad_token_id=1,
+        bos_token_id=0, eos_token_id=2, **_WIDTH,
+    )  # fmt: skip
+    merges = [tuple(pair) for pair in bpe["merges"]]
+    tokenizer = RobertaTokenizer(vocab=bpe["vocab"], merges=merges, model_max_length=TINY_TOKENS)
+    return _write(folder, config, tokenizer)
+
+
+def _modernbert(folder: Path) -> Path:
+    from tokenizers.processors import TemplateProcessing
+    from transformers import ModernBertConfig, PreTrainedTokenizerFast
+
+    bpe = _byte_bpe(_BERT_SPECIALS)
+    bpe.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    special = {"cls_token_id": 2, "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}
+    # Three layers: one looks at all tokens, two at a window that is shorter than the longest text.
+    config = ModernBertConfig(
+        vocab_size=bpe.get_vocab_size(), max_position_embeddings=TINY_TOKENS, local_attention=16,
+        **{**_WIDTH, "num_hidden_layers": 3}, **special,
+    )  # fmt: skip
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, model_max_length=TINY_TOKENS, cls_token="[CLS]", sep_token="[SEP]",
+        unk_token="[UNK]", pad_token="[PAD]", mask_token="[MASK]",
+        model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+    return _write(folder, config, tokenizer)
+
+
+def _albert(folder: Path) -> Path:
+    from transformers import AlbertConfig, AlbertTokenizer
+
+    vocab = _unigram(["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"], "<unk>")
+    config = AlbertConfig(
+        vocab_size=len(vocab), max_position_embeddings=TINY_TOKENS, embedding_size=16, pad_token_id=0,
+        bos_token_id=2, eos_token_id=3, **_WIDTH,
+    )  # fmt: skip
+    return _write(folder, config, AlbertTokenizer(vocab=vocab, model_max_length=TINY_TOKENS))
+
+
+def _deberta_v2(folder: Path) -> Path:
+    from transformers import DebertaV2Config, DebertaV2Tokenizer
+
+    vocab = _unigram(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"], "[UNK]")
+    # As the DeBERTa-v3 checkpoints are: relative positions alone, in buckets, their weights shared with the content's.
+    config = DebertaV2Config(
+        vocab_size=len(vocab), max_position_embeddings=TINY_TOKENS, type_vocab_size=0, relative_attention=True,
+        position_buckets=16, norm_rel_ebd="layer_norm", share_att_key=True, pos_att_type="p2c|c2p",
+        position_biased_input=False, **_WIDTH,
+    )  # fmt: skip
+    tokenizer = DebertaV2Tokenizer(vocab=vocab, unk_id=3, model_max_length=TINY_TOKENS)
+    return _write(folder, config, tokenizer)
+
+
+def _xlm_roberta(folder: Path) -> Path:
+    from transformers import XLMRobertaConfig, XLMRobertaTokenizer
+
+    vocab = [*_unigram(_ROBERTA_SPECIALS, "<unk>"), ("<mask>", 0.0)]
+    config = XLMRobertaConfig(
+        vocab_size=len(vocab), max_position_embeddings=TINY_TOKENS + 2, type_vocab_size=1, pad_token_id=1,
+        bos_token_id=0, eos_token_id=2, **_WIDTH,
+    )  # fmt: skip
+    return _write(folder, config, XLMRobertaTokenizer(vocab=vocab, model_max_length=TINY_TOKENS))
+
+
+TINY_BASES: dict[str, Callable[[Path], Path]] = {
+    "bert": _bert,
+    "distilbert": _distilbert,
+    "roberta": _roberta,
+    "electra": _electra,
+    "albert": _albert,
+    "mpnet": _mpnet,
+    "deberta_v2": _deberta_v2,
+    "modernbert": _modernbert,
+    "xlm_roberta": _xlm_roberta,
+}
