@@ -144,7 +144,8 @@ def _unigram(specials: list[str], unknown: str) -> list[tuple[str, float]]:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(vocab_size=200, special_tokens=specials, unk_token=unknown, show_progress=False)
-    tokenizer.train_from_iterator([text.lower() for text, _ in toy_sentences()], trainer)
+    texts = [text for text, _ in toy_sentences()]
+    tokenizer.train_from_iterator([*texts, *(text.lower() for text in texts)], trainer)
     return [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
 
 
