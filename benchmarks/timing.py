@@ -170,8 +170,8 @@ def _latencies(
 ) -> dict[str, list[list[float]]]:
     """Times in ms by side and block; all sides answer a block before the next one starts."""
     source = itertools.cycle(texts)
-    for side in sides.values():
-        side.ask("latency", texts=list(itertools.islice(itertools.cycle(texts), BLOCK)))
+    for process in sides.values():
+        process.ask("latency", texts=list(itertools.islice(itertools.cycle(texts), BLOCK)))
     blocks: dict[str, list[list[float]]] = {side: [] for side in sides}
     for done, block in enumerate(_blocks(source, samples), start=1):
         for side, process in sides.items():

@@ -8,6 +8,7 @@ import numpy as np
 
 from edgetune.export.graph import Graph, count_nodes, export_graph
 from edgetune.export.parity import check_graph, check_tokenizer
+from edgetune.serve.errors import BundleDamaged, ExportError
 from edgetune.tune.dataset import Dataset
 from edgetune.tune.model import TunedModel, open_model
 from edgetune.tune.progress import Progress
@@ -28,13 +29,21 @@ def export(tuned: TunedModel, dataset: Dataset, provider: str, folder: Path, pro
     texts = dataset.test.texts
     check_tokenizer(tuned.model_folder / "tokenizer.json", tokenizer, texts, tuned.max_tokens)
     progress.say(f"tokenizer: the same ids at run time on all {len(texts):,} test texts")
-    path = export_graph(tuned, texts, provider, folder)
     picked = _spread(texts)
     model = open_model(tuned.model_folder)
-    difference = check_graph(path, model, tokenizer, picked, tuned.max_tokens, provider)
-    graph = Graph(path, count_nodes(path), difference)
+
+    def proven(*, fused: bool) -> Graph:
+        path = export_graph(tuned, texts, provider, folder, fused=fused)
+        difference = check_graph(path, model, tokenizer, picked, tuned.max_tokens, provider)
+        return Graph(path, count_nodes(path), difference, fused)
+
+    try:
+        graph = proven(fused=True)
+    except (ExportError, BundleDamaged) as error:  # the latter: ONNX Runtime does not open the graph
+        progress.say(f"graph: {error.found} It is made again without fusions, which answers slower.")
+        graph = proven(fused=False)
     graph.save()
-    progress.say(f"graph: logits within {difference:.1e} of the model's on {len(picked)} texts")
+    progress.say(f"graph: logits within {graph.max_abs_diff:.1e} of the model's on {len(picked)} texts")
     return graph
 
 

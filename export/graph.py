@@ -21,11 +21,19 @@ FACTS_NAME = "graph.json"
 
 @dataclass(frozen=True)
 class Graph:
-    """An exported graph: its file, how many nodes it has, its largest difference from the model on texts."""
+    """An exported graph.
+
+    Attributes:
+        path: its file.
+        nodes: how many nodes it has.
+        max_abs_diff: largest logit difference from the model, over the texts of the parity gate.
+        fused: whether the exporter's fusions were kept; False where only the plain graph could be made or proven.
+    """
 
     path: Path
     nodes: int
     max_abs_diff: float
+    fused: bool = True
 
     def save(self) -> None:
         """Write the facts beside the graph."""
@@ -46,8 +54,12 @@ class Graph:
         return cls(**{**facts, "path": folder / facts["path"]})
 
 
-def export_graph(tuned: TunedModel, texts: Sequence[str], provider: str, folder: Path) -> Path:
+def export_graph(
+    tuned: TunedModel, texts: Sequence[str], provider: str, folder: Path, *, fused: bool = True
+) -> Path:
     """Export the merged model with dynamic batch and length, fused for `provider` ("cpu" or "cuda").
+
+    Unfused, the attention is the one transformers takes by itself: as unlike the fused way as it can be.
 
     Raises:
         ExportError: the exporter cannot trace this architecture.
@@ -58,12 +70,13 @@ def export_graph(tuned: TunedModel, texts: Sequence[str], provider: str, folder:
 
     from edgetune.export.rewrite import rewrite
 
-    model = open_model(tuned.model_folder, attention="eager")
+    model = open_model(tuned.model_folder, attention="eager" if fused else None)
     tokenizer = AutoTokenizer.from_pretrained(tuned.model_folder)
     example = _example(tokenizer, texts, tuned.max_tokens)
-    config = OnnxConfig(dynamic=True, ort_fusions="cuda" if provider == "cuda" else "cpu")
+    config = OnnxConfig(dynamic=True, ort_fusions=provider if fused else None)
     try:
         program = OnnxExporter().export(model, example, config=config).program
+        rewrite(program)
     except Exception as error:
         # torch.export and onnxscript raise dozens of unrelated types; each means that this model has no graph.
         raise ExportError(
@@ -71,7 +84,6 @@ def export_graph(tuned: TunedModel, texts: Sequence[str], provider: str, folder:
             f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
             action="see the README's table of architectures",
         ) from error
-    rewrite(program)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / "model.onnx"
     onnx_ir.save(program, target)

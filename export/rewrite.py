@@ -5,7 +5,8 @@
 2. A fused Attention gets the attention mask itself instead of a float bias made from it, and loses a
    `qkv_hidden_sizes` that says nothing: only then can ONNX Runtime quantize it. On MiniLM int8 this halves the
    latency (1.2 against 2.5 ms for 14 tokens).
-3. Node metadata goes: the exporter writes stack traces and source lines there.
+3. Inputs that nothing reads go (DeBERTa-v3 has no token types), and the open dimensions get their names.
+4. Node metadata goes: the exporter writes stack traces and source lines there.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def rewrite(model: Any) -> None:
     fold_constants(model, input_size_limit=_EVERY_SIZE, output_size_limit=_EVERY_SIZE)
     _mask_attention(model)
     RemoveUnusedNodesPass()(model)
+    _tidy_inputs(model.graph)
     strip_metadata(model)
 
 
@@ -68,6 +70,24 @@ def _is_padding_mask(bias: Any, mask: Any) -> bool:
         elif value.producer().op_type != "Shape":  # a shape carries sizes, not values
             pending.extend(value.producer().inputs)
     return reaches_mask
+
+
+def _tidy_inputs(graph: Any) -> None:
+    """Keep the inputs that are read, and call the dimensions of all inputs and outputs `batch` and `tokens`."""
+    import onnx_ir
+
+    for value in [value for value in graph.inputs if not value.uses()]:
+        graph.inputs.remove(value)
+    for value in [*graph.inputs, *graph.outputs]:
+        names = ("batch", "tokens")
+        value.shape = onnx_ir.Shape(
+            [size if isinstance(size, int) else names[place] for place, size in enumerate(value.shape)]
+        )
+    # The exporter's own symbols on the values between would contradict these names; ONNX Runtime infers them again.
+    for node in graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
 
 
 def strip_metadata(model: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ PACKAGED = {
 }
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_SENTENCEPIECE = "pip install sentencepiece, which reads the *.model file; the bundle needs it no more"
 _DIGESTED = ("*.safetensors", "*.bin", "config.json", "tokenizer.json", "vocab.txt")
 
 
@@ -135,13 +137,37 @@ def open_tokenizer(base: Base, *, trust_remote_code: bool = False) -> Any:
         raise ModelError(
             f"transformers cannot open the tokenizer of {base.folder}: {str(error).splitlines()[0]}",
             expected="tokenizer.json, or the files it can be made from",
+            action=_SENTENCEPIECE if _is_sentencepiece(base.folder) else "",
         ) from error
     if not tokenizer.is_fast:
         raise ModelError(
             f"The tokenizer of {base.folder} is a slow one ({type(tokenizer).__name__}).",
             expected="a fast tokenizer, which saves tokenizer.json",
         )
+    # Without its files transformers hands out a tokenizer of five special tokens, to which every word is unknown.
+    vocabulary = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
+    if not any((base.folder / name).is_file() for name in vocabulary):
+        raise ModelError(
+            f"{base.folder} holds no tokenizer.", expected="one of " + ", ".join(sorted(vocabulary))
+        )
+    _keep_inputs(tokenizer, read_config(base, trust_remote_code=trust_remote_code))
     return tokenizer
+
+
+def _is_sentencepiece(folder: Path) -> bool:
+    return not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model"))
+
+
+def _keep_inputs(tokenizer: Any, config: Any) -> None:
+    """Let the tokenizer give what the trunk takes alone: DistilBERT comes with BERT's, which gives token_type_ids."""
+    from transformers import AutoModel
+
+    if type(config) not in AutoModel._model_mapping:
+        return
+    accepted = inspect.signature(AutoModel._model_mapping[type(config)].forward).parameters
+    names = [name for name in tokenizer.model_input_names if name in accepted]
+    tokenizer.model_input_names = names
+    tokenizer.init_kwargs["model_input_names"] = names  # what save_pretrained writes
 
 
 def known_labels(base: Base) -> list[str] | None:

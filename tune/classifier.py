@@ -81,14 +81,18 @@ def head_linear(model: nn.Module) -> tuple[str, nn.Linear]:
     return found[-1]
 
 
-def head_name(model: nn.Module) -> str:
-    """Name of the whole head: the top-level module that holds the last linear layer (e.g. `classifier`)."""
-    return head_linear(model)[0].split(".")[0]
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of the head's modules: all that stand beside the trunk and have weights.
 
-
-def head_module(model: nn.Module) -> nn.Module:
-    """The whole head, with the dense layer that some architectures put before the last one."""
-    return model.get_submodule(head_name(model))
+    BERT's head is `classifier`, DistilBERT's `pre_classifier` and `classifier`, DeBERTa's `pooler` and `classifier`,
+    ModernBERT's `head` and `classifier`: none of them is in a pretrained checkpoint, so all are trained whole.
+    """
+    trunk = model.base_model_prefix
+    return tuple(
+        name
+        for name, module in model.named_children()
+        if name != trunk and next(module.parameters(), None) is not None
+    )
 
 
 def set_head(model: nn.Module, weight: Any, bias: Any) -> None:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgetune.serve.errors import MergeError
-from edgetune.tune.classifier import head_module
+from edgetune.tune.classifier import head_names
 from edgetune.tune.forward import model_logits
 from edgetune.tune.model import open_model
 
@@ -39,26 +39,36 @@ def merge_and_save(model: Any, tokenizer: Any, texts: Sequence[str], max_tokens:
     model.eval().to("cpu")
     before = model_logits(model, tokenizer, texts, max_tokens)
     adapted = hasattr(model, "merge_and_unload")
-    head = _trained_head(model) if adapted else _tensors(head_module(model))
+    head = _trained_head(model) if adapted else _head(model)
     merged = model.merge_and_unload() if adapted else model
     _compare("merging", before, model_logits(merged, tokenizer, texts, max_tokens))
     merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     reopened = open_model(folder)
-    _compare_heads(head, _tensors(head_module(reopened)))
+    _compare_heads(head, _head(reopened))
     return _compare("saving and opening", before, model_logits(reopened, tokenizer, texts, max_tokens))
 
 
 def _trained_head(model: Any) -> dict[str, torch.Tensor]:
     """The head's tensors as peft trained them, which replace the original ones on merging."""
-    wrapped = [module for module in model.modules() if hasattr(module, "modules_to_save")]
-    if not wrapped:
-        raise MergeError("The adapted model holds no trained head: it would be lost on merging.")
-    return _tensors(wrapped[-1].modules_to_save["default"])
+    inside = model.get_base_model()
+    trained: dict[str, torch.Tensor] = {}
+    for name in head_names(inside):
+        kept = getattr(inside.get_submodule(name), "modules_to_save", None)
+        if kept is None:
+            raise MergeError(f"The adapted model holds no trained {name}: it would be lost on merging.")
+        trained |= _tensors(kept["default"], name)
+    return trained
 
 
-def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+def _head(model: Any) -> dict[str, torch.Tensor]:
+    parts = (_tensors(model.get_submodule(name), name) for name in head_names(model))
+    return {name: tensor for part in parts for name, tensor in part.items()}
+
+
+def _tensors(module: torch.nn.Module, prefix: str) -> dict[str, torch.Tensor]:
+    tensors = module.state_dict(prefix=f"{prefix}.").items()
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors}
 
 
 def _compare(step: str, before: NDArray[np.float32], after: NDArray[np.float32]) -> float:

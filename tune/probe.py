@@ -21,41 +21,75 @@ from edgetune.tune.tasks.text_classification import Metric
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A solved head: weight (labels, features) and bias (labels) float32 for the raw features.
+Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
 
-    `value` is the task's metric on the validation part, `strength` the inverse regularization it was reached with.
-    """
+
+@dataclass(frozen=True)
+class Head:
+    """A linear head for raw features: weight (labels, features) and bias (labels) float32."""
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
+
+    def answer(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The best class of each row: features (rows, features) to (rows,) int64."""
+        return (features @ self.weight.T + self.bias).argmax(axis=1)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The solved probe.
+
+    Attributes:
+        start: the head solved on the training part, which methods start from, so that the validation part stays
+            unseen while they train.
+        final: the head solved on training and validation part together with the same strength: what the frozen
+            trunk can do with all labels, for the base of the comparison and for handing on.
+        value: the task's metric of `start` on the validation part.
+        strength: the inverse regularization that was chosen.
+    """
+
+    start: Head
+    final: Head
     value: float
     strength: float
 
     def save(self, path: Path) -> None:
-        """Write the head to `path`, beside and renamed, so that a file that is there is whole."""
+        """Write the probe to `path`, beside and renamed, so that a file that is there is whole."""
         part = path.with_name("part-" + path.name)
-        np.savez(part, weight=self.weight, bias=self.bias, value=self.value, strength=self.strength)
+        np.savez(
+            part,
+            start_weight=self.start.weight,
+            start_bias=self.start.bias,
+            final_weight=self.final.weight,
+            final_bias=self.final.bias,
+            value=self.value,
+            strength=self.strength,
+        )
         part.rename(path)
 
     @classmethod
     def load(cls, path: Path) -> Probe:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as saved:
-            return cls(saved["weight"], saved["bias"], float(saved["value"]), float(saved["strength"]))
+            return cls(
+                Head(saved["start_weight"], saved["start_bias"]),
+                Head(saved["final_weight"], saved["final_bias"]),
+                float(saved["value"]),
+                float(saved["strength"]),
+            )
 
 
 def fit_probe(
-    train: tuple[NDArray[np.float32], NDArray[np.int64]],
-    validation: tuple[NDArray[np.float32], NDArray[np.int64]],
+    train: Labelled,
+    validation: Labelled,
     labels: int,
     metric: Metric,
     *,
     balanced: bool = False,
     progress: Progress | None = None,
 ) -> Probe:
-    """Solve the head for each strength and keep the one that does best on the validation part.
+    """Solve the head for each strength, keep the one that does best on the validation part, solve it on both parts.
 
     Args:
         train, validation: features (rows, features) float32 and class indices (rows,) int64.
@@ -63,30 +97,44 @@ def fit_probe(
         metric: the task's metric; ties go to the stronger regularization.
         balanced: weigh classes by their rarity.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     progress = progress or Silent()
-    mean = train[0].mean(axis=0)
-    scale = float(train[0].std()) or 1.0
-    solver = LogisticRegression(max_iter=300, warm_start=True, class_weight="balanced" if balanced else None)
-    best: Probe | None = None
+    solver = _Solver(train, labels, balanced)
+    found: list[tuple[float, float, Head]] = []
     for step, strength in enumerate(STRENGTHS, start=1):
-        solver.set_params(C=strength)
+        head = solver.solve(strength, train)
+        found.append((metric(validation[1], head.answer(validation[0])), strength, head))
+        progress.advance(step, len(STRENGTHS) + 1, f"probe {found[-1][0]:.4f}")
+    value, strength, start = max(found, key=lambda entry: entry[0])
+    both = (np.concatenate([train[0], validation[0]]), np.concatenate([train[1], validation[1]]))
+    final = _Solver(train, labels, balanced).solve(strength, both)
+    progress.advance(len(STRENGTHS) + 1, len(STRENGTHS) + 1, f"probe {value:.4f}")
+    return Probe(start, final, value, strength)
+
+
+class _Solver:
+    """scikit-learn's logistic regression on features centred and scaled as in the training part, warm from fit to fit."""
+
+    def __init__(self, train: Labelled, labels: int, balanced: bool) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        self._labels = labels
+        self._mean = train[0].mean(axis=0)
+        self._scale = float(train[0].std()) or 1.0
+        self._model = LogisticRegression(
+            max_iter=300, warm_start=True, class_weight="balanced" if balanced else None
+        )
+
+    def solve(self, strength: float, rows: Labelled) -> Head:
+        from sklearn.exceptions import ConvergenceWarning
+
+        self._model.set_params(C=strength)
         with warnings.catch_warnings():
             # 300 steps bound the time; the metric on held-out rows decides, not the last digit of the optimum.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            solver.fit((train[0] - mean) / scale, train[1])
-        weight, bias = _logit_form(solver.coef_, solver.intercept_, solver.classes_, labels)
-        weight = weight / scale
-        bias = bias - weight @ mean
-        predicted = (validation[0] @ weight.T + bias).argmax(axis=1)
-        value = metric(validation[1], predicted)
-        progress.advance(step, len(STRENGTHS), f"probe {value:.4f}")
-        if best is None or value > best.value:
-            best = Probe(weight.astype(np.float32), bias.astype(np.float32), value, strength)
-    assert best is not None
-    return best
+            self._model.fit((rows[0] - self._mean) / self._scale, rows[1])
+        weight, bias = _logit_form(self._model.coef_, self._model.intercept_, self._model.classes_, self._labels)
+        weight = weight / self._scale
+        return Head(weight.astype(np.float32), (bias - weight @ self._mean).astype(np.float32))
 
 
 def _logit_form(

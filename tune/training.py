@@ -45,7 +45,7 @@ class TrainingPlan:
     epochs: float
     trunk_rate: float
     head_rate: float
-    head: str
+    head: tuple[str, ...]
     bf16: bool
     device: str
     seed: int
@@ -165,7 +165,7 @@ class _ClassifierTrainer(Trainer):
         super().__init__(**arguments)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
+        if getattr(self, "optimizer", None) is None:
             model = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(model))
             self.optimizer = torch.optim.AdamW(
@@ -181,11 +181,14 @@ class _ClassifierTrainer(Trainer):
                     "params": [
                         weight
                         for name, weight in trained
-                        if (self._plan.head in name.split(".")) is in_head and (name in decayed) is in_decay
+                        if self._in_head(name) is in_head and (name in decayed) is in_decay
                     ],
                     "lr": rate,
                     "weight_decay": self.args.weight_decay if in_decay else 0.0,
                 }
+
+    def _in_head(self, name: str) -> bool:
+        return any(part in self._plan.head for part in name.split("."))
 
 
 class _Reporter(TrainerCallback):

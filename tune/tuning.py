@@ -13,7 +13,7 @@ from transformers import set_seed
 
 from edgetune.serve.report import Training
 from edgetune.tune.base import Base, open_tokenizer
-from edgetune.tune.classifier import head_name, set_head
+from edgetune.tune.classifier import head_names, set_head
 from edgetune.tune.curve import remark_on
 from edgetune.tune.dataset import Dataset, Part
 from edgetune.tune.forward import head_features
@@ -76,7 +76,9 @@ def tune(
     method = METHODS[recipe.method]
     slice_ = dataset.validation.texts[:MERGE_SLICE]
     start.model.to("cpu")
+    set_head(start.model, start.probe.final.weight, start.probe.final.bias)
     merge_and_save(start.model, start.tokenizer, slice_, start.max_tokens, folder / "base")
+    set_head(start.model, start.probe.start.weight, start.probe.start.bias)
     result = _train(dataset, start, method, recipe, judge, seed, folder, progress) if method.trains else None
     handed_on = method.name if result and result[1].best_value >= start.probe.value else "probe"
     if result and handed_on == "probe":
@@ -135,7 +137,6 @@ def _probed(
             progress=progress,
         )
         probe.save(solved)
-    set_head(model, probe.weight, probe.bias)
     progress.say(f"probe: validation {probe.value:.4f} with the trunk frozen")
     return _Start(model, tokenizer, max_tokens, where, bf16, probe)
 
@@ -150,7 +151,7 @@ def _train(
     folder: Path,
     progress: Progress,
 ) -> tuple[Any, TrainingResult]:
-    head = head_name(start.model)
+    head = head_names(start.model)
     set_seed(seed)
     model = method.prepare(start.model, recipe).to(start.device)
 

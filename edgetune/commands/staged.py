@@ -23,7 +23,8 @@ def run_until(stage: str, options: dict[str, Any]) -> None:
     recipe = load_recipe(options.pop("recipe"), options.pop("settings"), options)
     from rich.console import Console
 
-    from edgetune.build import build, check_place
+    from edgetune.build import build
+    from edgetune.export.pack import check_place
     from edgetune.progress import StageLines
     from edgetune.work import LOG_NAME
 

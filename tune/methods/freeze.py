@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from edgetune.serve.errors import ModelError, RecipeError
-from edgetune.tune.classifier import head_module
+from edgetune.tune.classifier import head_names
 from edgetune.tune.recipe import TuneRecipe
 
 
@@ -24,7 +24,8 @@ def prepare(model: Any, recipe: TuneRecipe) -> Any:
     model.requires_grad_(False)
     for layer in layers[len(layers) - top :]:
         layer.requires_grad_(True)
-    head_module(model).requires_grad_(True)
+    for module in [*_after_layers(model, layers[-1]), *map(model.get_submodule, head_names(model))]:
+        module.requires_grad_(True)
     return model
 
 
@@ -40,3 +41,10 @@ def encoder_layers(model: nn.Module) -> list[nn.Module]:
     # The stack of layers is by far the heaviest list; ALBERT's shared group is a list of one.
     heaviest = max(lists, key=lambda layers: sum(weight.numel() for weight in layers.parameters()))
     return list(heaviest)
+
+
+def _after_layers(model: Any, last: nn.Module) -> list[nn.Module]:
+    """The trunk's modules behind the one that holds the layers: a pooler, which may be random, or a last norm."""
+    parts = list(model.base_model.children())
+    holds = [place for place, part in enumerate(parts) if any(module is last for module in part.modules())]
+    return parts[holds[-1] + 1 :] if holds else []

@@ -1,0 +1,263 @@
+"""Every architecture all the way: tuned, merged, exported, quantized, packed, and answering without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from edgetune.compress.candidate import Candidate
+from edgetune.compress.compression import compress_all
+from edgetune.compress.schemes import chosen_schemes
+from edgetune.export.export import export
+from edgetune.export.graph import Graph
+from edgetune.export.pack import Packing, draft_bundle, golden_texts
+from edgetune.serve.errors import ExportError
+from edgetune.serve.predictor import Predictor
+from edgetune.tune import tuning
+from edgetune.tune.base import find_base
+from edgetune.tune.dataset import Dataset
+from edgetune.tune.forward import model_logits
+from edgetune.tune.model import TunedModel, open_model
+from edgetune.tune.progress import Silent
+from edgetune.tune.recipe import TuneRecipe
+
+TOKENS = 96  # the longest input of the tiny checkpoints
+
+# What ONNX Runtime's quantizer can fuse: attention with nothing but a padding mask. MPNet and DeBERTa add relative
+# positions to it, ModernBERT windows and rotations; their products are quantized one by one.
+FUSED_ATTENTION = {
+    "bert": 2, "distilbert": 2, "roberta": 2, "electra": 2, "albert": 2, "xlm_roberta": 2,
+    "mpnet": 0, "deberta_v2": 0, "modernbert": 0,
+}  # fmt: skip
+
+MATRIX = [
+    pytest.param(name, method, marks=[] if (name, method) == ("bert", "lora") else [pytest.mark.slow])
+    for name in FUSED_ATTENTION
+    for method in ("lora", "freeze")
+]
+
+
+class Spoken(Silent):
+    """Keeps what a stage says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the whole path left of one model."""
+
+    tuned: TunedModel
+    graph: Graph
+    candidates: dict[str, Candidate]
+    predictors: dict[str, Predictor]
+    dataset: Dataset
+
+    @property
+    def ragged_texts(self) -> list[str]:
+        """Texts of every length, from none and one token to more than the model takes."""
+        texts = list(self.dataset.test.texts)
+        return [*texts[:7], "", *texts[7:], "card", "!", " ".join(self.dataset.train.texts)]
+
+    def torch_logits(self, model: Any = None) -> NDArray[np.float32]:
+        """The merged model's answers to the ragged texts, or those of another one."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(self.tuned.model_folder)
+        model = model or open_model(self.tuned.model_folder)
+        return model_logits(model, tokenizer, self.ragged_texts, self.tuned.max_tokens)
+
+    def bundle_logits(self, scheme: str) -> NDArray[np.float32]:
+        """A bundle's answers to the ragged texts, in its own batches."""
+        predictor = self.predictors[scheme]
+        return predictor.logits(predictor.tokenize(self.ragged_texts))
+
+
+@pytest.fixture
+def produce(
+    tiny_base: Callable[[str], Path],
+    toy_dataset: Callable[[], Dataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Line]:
+    """Calling it with a base (a name or a folder) and tuning options runs the whole path."""
+    solve = tuning.fit_probe
+
+    def worthless(*arguments: Any, **options: Any) -> Any:
+        return dataclasses.replace(solve(*arguments, **options), value=0.0)
+
+    # A random trunk learns little in a second: without this the probe would often be handed on instead.
+    monkeypatch.setattr(tuning, "fit_probe", worthless)
+
+    def run(base: str | Path, **options: Any) -> Line:
+        folder = tiny_base(base) if isinstance(base, str) else base
+        dataset = toy_dataset()
+        recipe = TuneRecipe(
+            epochs=2, batch_size=8, learning_rate=3e-3, head_learning_rate=3e-3, precision="fp32", **options
+        )
+        tuned = tuning.tune(
+            dataset, find_base(str(folder)), recipe, task="text-classification", metric="accuracy", device="cpu",
+            seed=1, folder=tmp_path / "tune", progress=Silent(),
+        )  # fmt: skip
+        graph = export(tuned, dataset, "cpu", tmp_path / "export", Silent())
+        compressed = compress_all(graph.path, chosen_schemes("auto"), tmp_path / "compress", Silent())
+        assert compressed.failures == {}
+        packing = Packing("tiny", tuned, dataset.digest, "cpu", golden_texts(dataset.test.texts))
+        candidates = {candidate.scheme: candidate for candidate in compressed.candidates}
+        predictors = {
+            scheme: Predictor(draft_bundle(candidate, packing, tmp_path / f"bundle-{scheme}"), threads=1)
+            for scheme, candidate in candidates.items()
+        }
+        return Line(tuned, graph, candidates, predictors, dataset)
+
+    return run
+
+
+def operators(path: Path) -> list[str]:
+    return [node.op_type for node in onnx.load(str(path)).graph.node]
+
+
+def linear_dtypes(path: Path) -> dict[str, int]:
+    """Bytes by dtype of the weights that products read: matrices that are no table of a Gather."""
+    graph = onnx.load(str(path)).graph
+    tables = {node.input[0] for node in graph.node if node.op_type == "Gather"}
+    totals: dict[str, int] = {}
+    for tensor in graph.initializer:
+        if len(tensor.dims) == 2 and tensor.name not in tables and tensor.data_type != onnx.TensorProto.INT64:
+            name = onnx.TensorProto.DataType.Name(tensor.data_type)
+            totals[name] = totals.get(name, 0) + onnx.numpy_helper.to_array(tensor).nbytes
+    return totals
+
+
+def assert_answers_as_the_model(line: Line) -> None:
+    """fp32 within 1e-3 of the merged model, int8 near it."""
+    expected = line.torch_logits()
+    spread = float(expected.max() - expected.min())
+    assert spread > 0.02, "the logits say nothing: neither a lost mask nor a lost head would show"
+    assert np.abs(line.bundle_logits("fp32") - expected).max() < 1e-3
+    small = line.bundle_logits("int8_dynamic")
+    assert np.abs(small - expected).max() < 0.2 * spread
+    agreement = float(np.mean(small.argmax(axis=1) == expected.argmax(axis=1)))
+    assert agreement >= 0.7, f"int8 gives another label to {1 - agreement:.0%} of the texts"
+
+
+@pytest.mark.parametrize(("name", "method"), MATRIX)
+def test_an_architecture_goes_all_the_way(produce: Callable[..., Line], name: str, method: str) -> None:
+    line = produce(name, method=method)
+
+    assert line.tuned.training.handed_on == method
+    assert line.tuned.max_tokens == TOKENS
+    assert line.graph.fused
+    assert_answers_as_the_model(line)
+    assert operators(line.graph.path).count("Attention") == FUSED_ATTENTION[name]
+    assert operators(line.candidates["int8_dynamic"].graph).count("QAttention") == FUSED_ATTENTION[name]
+    predictions = line.predictors["int8_dynamic"].predict(line.ragged_texts)
+    assert {prediction.label for prediction in predictions} <= set(line.dataset.labels)
+    assert [prediction.truncated for prediction in predictions] == [*[False] * (len(predictions) - 1), True]
+
+    # int8 is really inside, in the products and in the tables alike.
+    linear = linear_dtypes(line.candidates["int8_dynamic"].graph)
+    assert linear.get("INT8", 0) > 0.9 * sum(linear.values())
+    shares = line.candidates["int8_dynamic"].dtypes
+    assert shares.get("INT8", 0) + shares.get("UINT8", 0) > 0.7
+
+    # Batch and length are open, and nothing of the sources is left in the file.
+    graph = onnx.load(str(line.graph.path)).graph
+    shapes = [[size.dim_param for size in value.type.tensor_type.shape.dim] for value in graph.input]
+    assert shapes == [["batch", "tokens"]] * len(shapes)
+    assert [size.dim_param or size.dim_value for size in graph.output[0].type.tensor_type.shape.dim] == ["batch", 4]
+    content = line.graph.path.read_bytes()
+    assert b".py" not in content
+    assert b"stack" not in content
+
+    if method == "lora":
+        adapted = open_model(line.tuned.base_folder, adapter=line.tuned.adapter_folder)
+        assert np.abs(line.torch_logits(adapted) - line.torch_logits()).max() < 1e-3
+        assert np.abs(line.torch_logits(open_model(line.tuned.base_folder)) - line.torch_logits()).max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_pooling_by_word(produce: Callable[..., Line], name: str, pooling: str) -> None:
+    line = produce(name, method="lora", pooling=pooling)
+
+    assert line.tuned.training.pooling == pooling
+    assert_answers_as_the_model(line)
+    assert operators(line.candidates["int8_dynamic"].graph).count("QAttention") == 2
+    assert "Tanh" not in operators(line.graph.path), "the pooler of the architecture is not part of this model"
+    adapted = open_model(line.tuned.base_folder, adapter=line.tuned.adapter_folder)
+    assert np.abs(line.torch_logits(adapted) - line.torch_logits()).max() < 1e-3
+
+
+@pytest.mark.slow
+def test_a_sentence_transformers_folder_is_pooled_as_it_was_trained(
+    produce: Callable[..., Line], tiny_base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    import shutil
+
+    folder = tmp_path / "sentences"
+    shutil.copytree(tiny_base("bert"), folder)
+    (folder / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 48, "do_lower_case": False}))
+
+    line = produce(folder, method="freeze")
+
+    assert line.tuned.training.pooling == "mean"
+    assert line.tuned.max_tokens == 48
+    assert_answers_as_the_model(line)
+
+
+@pytest.mark.slow
+def test_a_graph_whose_fusions_fail_is_made_without_them(
+    produce: Callable[..., Line], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.exporters import exporter_onnx
+
+    def broken(model: Any, provider: str) -> None:
+        raise IndexError("no such node")
+
+    monkeypatch.setattr(exporter_onnx, "fuse_for_onnxruntime", broken)
+    line = produce("bert", method="freeze")
+
+    assert not line.graph.fused
+    assert Graph.open(line.graph.path.parent) == line.graph
+    assert "Attention" not in operators(line.graph.path)
+    assert_answers_as_the_model(line)
+
+    spoken = Spoken()
+    export(line.tuned, line.dataset, "cpu", tmp_path / "again", spoken)
+    assert any("IndexError: no such node" in said and "without fusions" in said for said in spoken.lines)
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_traced_is_refused_by_name(
+    produce: Callable[..., Line], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.exporters import OnnxExporter
+
+    line = produce("bert", method="freeze")
+
+    def broken(self: Any, *arguments: Any, **options: Any) -> None:
+        raise NotImplementedError("no decomposition for aten.bogus\nlong story")
+
+    monkeypatch.setattr(OnnxExporter, "export", broken)
+    with pytest.raises(ExportError, match=r"cannot make a graph of .*NotImplementedError: no decomposition") as told:
+        export(line.tuned, line.dataset, "cpu", tmp_path / "again", Silent())
+    assert "long story" not in str(told.value)
+    assert not (tmp_path / "again").exists()
