@@ -32,8 +32,9 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	cd $(VENV) && bin/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache  # beside the checkout mypy sees half
 
+# DATA is a folder with the public data sets; none is shipped.
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/banking77.py
+	$(BIN)/python -m edgetune.benchmarks.real_data --data $(DATA) --markdown docs/figures.md
 
 clean:
 	rm -rf build dist *.egg-info

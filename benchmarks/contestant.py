@@ -13,10 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from edgetune.benchmarks.memory import process_memory
-
 
 @dataclass(frozen=True)
 class Contestant:
@@ -110,6 +106,10 @@ def _respond(contestant: Contestant, command: dict[str, Any]) -> dict[str, Any]:
     if kind == "forward":
         return {"ms": _time_forward(contestant, command["batch"], command["tokens"])}
     if kind == "memory":
+        import msgspec
+
+        from edgetune.benchmarks.memory import process_memory
+
         return {"memory": msgspec.to_builtins(process_memory())}
     return {"placement": contestant.placement()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -38,6 +38,8 @@ class BenchmarkRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     samples: int = Field(400, ge=40, description="Single calls timed of each; 299 are needed for a p99.")
-    threads: int | Literal["auto"] = Field("auto", description="Threads of each; auto is the usable cores.")
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="Threads of each; auto is the usable cores."
+    )
     grid: bool = Field(True, description="Also time batches of 1, 8, 32 by 16, 64, 128 tokens.")
     cold_starts: int = Field(3, ge=1, description="Fresh processes started of each to time the first answer.")

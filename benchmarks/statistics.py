@@ -6,6 +6,7 @@ independent samples would.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from scipy.optimize import brentq
 from edgetune.tune.tasks.text_classification import Metric, accuracy
 
 BOOTSTRAPS = 2000
+MOST_ROWS = 2**30
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,15 @@ def paired_drop(
     For accuracy the interval is Tango's score interval for paired proportions (Statistics in Medicine 17, 1998),
     the interval that belongs to McNemar's test and holds with few differing rows; else a paired bootstrap.
     """
-    drop = metric(expected, reference) - metric(expected, candidate)
     if metric is accuracy:
         lost = int(np.sum((reference == expected) & (candidate != expected)))
         gained = int(np.sum((reference != expected) & (candidate == expected)))
         rows = len(expected)
+        drop = (lost - gained) / rows  # the difference of two shares would be a rounding error off a limit such as 0.01
         p_value = float(stats.binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
         deviation = math.sqrt(max(0.0, (lost + gained) / rows - drop**2))
         return PairedDrop(drop, tango_interval(lost, gained, rows, confidence), p_value, deviation)
+    drop = metric(expected, reference) - metric(expected, candidate)
     drops = [
         metric(expected[rows], reference[rows]) - metric(expected[rows], candidate[rows])
         for rows in _resamples(len(expected), seed)
@@ -81,7 +84,7 @@ def _resamples(rows: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, rows, (BOOTSTRAPS, rows))
 
 
-def tango_interval(lost: int, gained: int, rows: int, confidence: float) -> tuple[float, float]:
+def tango_interval(lost: float, gained: float, rows: int, confidence: float) -> tuple[float, float]:
     """Score interval of (lost - gained) / rows, where both count rows out of `rows` pairs."""
     z = float(stats.norm.ppf(0.5 + confidence / 2))
 
@@ -103,15 +106,26 @@ def tango_interval(lost: int, gained: int, rows: int, confidence: float) -> tupl
 def rows_to_settle(drop: PairedDrop, max_drop: float, confidence: float) -> int | None:
     """Rows after which the interval would lie on one side of `max_drop`, if drop and scatter stay as they are.
 
-    None where the drop equals the limit, which no number of rows settles. Without any differing row the bound is
-    the score interval's own: z squared times (1 / max_drop - 1).
+    None where the drop equals the limit or lies so close to it that no data set settles it. For accuracy the score
+    interval itself is asked, which with few differing rows wants up to a fifth more than the normal approximation.
     """
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
     distance = abs(max_drop - drop.drop)
     if distance < 1e-12:
         return None
-    floor = z**2 * (1 / max_drop - 1) if max_drop > 0 else 0.0
-    return math.ceil(max(floor, (z * drop.deviation / distance) ** 2))
+    if drop.p_value is None:
+        z = float(stats.norm.ppf(0.5 + confidence / 2))
+        return math.ceil((z * drop.deviation / distance) ** 2)
+    differing = drop.deviation**2 + drop.drop**2
+    lost, gained = (differing + drop.drop) / 2, (differing - drop.drop) / 2
+
+    def settled(rows: int) -> bool:
+        low, high = tango_interval(lost * rows, gained * rows, rows, confidence)
+        return high <= max_drop or low > max_drop
+
+    enough = next((2**power for power in range(MOST_ROWS.bit_length()) if settled(2**power)), None)
+    if enough is None:
+        return None
+    return bisect.bisect_left(range(enough), True, lo=enough // 2, key=settled)
 
 
 def smallest_sample(percentile: float, confidence: float = 0.95) -> int:

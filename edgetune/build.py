@@ -17,7 +17,7 @@ from edgetune.compress.compression import Compressed, compress_all, open_candida
 from edgetune.compress.schemes import chosen_schemes
 from edgetune.export.export import export
 from edgetune.export.graph import Graph
-from edgetune.export.pack import Packing, check_place, finish_bundle, golden_texts, package_versions
+from edgetune.export.pack import Packing, check_place, finish_bundle, golden_texts, package_versions, restore_bundle
 from edgetune.progress import StageLines
 from edgetune.recipe import Recipe
 from edgetune.serve.bundle import Bundle
@@ -53,6 +53,7 @@ def build(recipe: Recipe, lines: StageLines, *, until: str = "pack", fresh: bool
         Interrupted: Ctrl-C, with the command that continues.
     """
     out = Path(recipe.out)
+    restore_bundle(out)
     check_place(out)
     base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
     work = Work(out.with_name(f"{out.name}.work"), lines, fresh=fresh)
@@ -69,7 +70,7 @@ def _stages(recipe: Recipe, base: Base, work: Work, out: Path, lines: StageLines
     versions = {"edgetune": __version__, **package_versions()}
     dataset = work.stage(
         "data",
-        [_plain(recipe.data), _source_state(recipe), recipe.seed, versions],
+        [_plain(recipe.data), _source_state(recipe), recipe.seed, known_labels(base), versions],
         lambda folder: Dataset.load(recipe.data, seed=recipe.seed, label_order=known_labels(base)).save(folder),
         Dataset.open,
         lambda found: f"{_counts(found)}, {len(found.labels)} labels",
@@ -126,8 +127,8 @@ def _stages(recipe: Recipe, base: Base, work: Work, out: Path, lines: StageLines
         lambda found: f"{found.report.chosen} chosen",
     )
     report = msgspec.structs.replace(benched.report, build_seconds=work.seconds, build_peak_bytes=work.peak_bytes)
-    (work.folder / "report.json").write_bytes(report.to_json())
-    (work.folder / "report.html").write_text(render_html(report), encoding="utf-8")
+    work.write("report.json", report.to_json())
+    work.write("report.html", render_html(report).encode())
     if until == "bench":
         return Built("bench", work.folder, tuned, graph, compressed, report)
     extra = {

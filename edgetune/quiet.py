@@ -13,7 +13,9 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+from edgetune.serve.errors import WorkError
 
 
 @contextlib.contextmanager
@@ -29,10 +31,9 @@ def quiet(log: Path, *, to_stderr: bool, verbose: bool) -> Iterator[TextIO]:
     if verbose:
         yield stream
         return
-    log.parent.mkdir(parents=True, exist_ok=True)
     with (
         _copy(stream) as ours,
-        log.open("a", encoding="utf-8", errors="replace") as sink,
+        _open_log(log) as sink,
         _descriptors_to(sink),
         contextlib.redirect_stdout(sink),
         contextlib.redirect_stderr(sink),
@@ -40,6 +41,27 @@ def quiet(log: Path, *, to_stderr: bool, verbose: bool) -> Iterator[TextIO]:
     ):
         warnings.simplefilter("ignore")
         yield ours
+
+
+class _Log(io.FileIO):
+    """A log that a full disk leaves short: chatter that is lost is no reason to lose a build."""
+
+    def write(self, content: Any, /) -> int:
+        with contextlib.suppress(OSError):
+            super().write(content)
+        return len(content)
+
+
+def _open_log(log: Path) -> TextIO:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return io.TextIOWrapper(_Log(str(log), "ab"), encoding="utf-8", errors="replace", write_through=True)  # type: ignore[arg-type]
+    except OSError as error:
+        raise WorkError(
+            f"The work folder {log.parent} cannot be written to: {error.strerror or error}.",
+            expected="a folder that this user may write to, with room left",
+            action="choose another --out",
+        ) from error
 
 
 @contextlib.contextmanager

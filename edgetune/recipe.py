@@ -54,7 +54,7 @@ class Recipe(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             source = f"The recipe {path}" if path else "The recipe that the flags make"
-            faults = [_fault(fault["loc"], fault["msg"], fault["type"], fault["input"]) for fault in error.errors()]
+            faults = _faults(error)
             raise RecipeError(
                 f"{source} has {len(faults)} fault{'s' * (len(faults) > 1)}:\n" + "\n".join(faults),
                 action="correct all of them; `edgetune init DATA` writes a recipe with every section",
@@ -74,7 +74,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"The recipe {path} cannot be read: {error}", expected="a YAML file") from error
     if not isinstance(values, dict):
         raise RecipeError(f"The recipe {path} holds {type(values).__name__}.", expected="keys and values")
-    return values
+    # A section with nothing below it, as when all its lines are comments, says nothing.
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
@@ -105,6 +106,31 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
+def _faults(error: ValidationError) -> list[str]:
+    """One line a wrong key: pydantic tells a value that none of several types fits once for each of them."""
+    grouped: dict[tuple[int | str, ...], list[Any]] = {}
+    for fault in error.errors():
+        grouped.setdefault(_place(fault["loc"]), []).append(fault)
+    return [
+        _fault(place, " or ".join(fault["msg"] for fault in faults), faults[0]["type"], faults[0]["input"])
+        for place, faults in grouped.items()
+    ]
+
+
+def _place(location: Sequence[int | str]) -> tuple[int | str, ...]:
+    """The keys of a fault's place, without the names of the types that were tried, such as float."""
+    place: list[int | str] = []
+    model: Any = Recipe
+    for part in location:
+        fields = getattr(model, "model_fields", None)
+        if isinstance(part, int):
+            place.append(part)
+        elif fields is not None:
+            place.append(part)
+            model = fields[part].annotation if part in fields else None
+    return tuple(place)
+
+
 def _fault(place: tuple[int | str, ...], message: str, kind: str, found: Any) -> str:
     dotted = ".".join(str(part) for part in place) or "recipe"
     if kind == "extra_forbidden":
@@ -114,7 +140,8 @@ def _fault(place: tuple[int | str, ...], message: str, kind: str, found: Any) ->
         return f"  {dotted}: there is no such key{hint}"
     if kind == "missing":
         return f"  {dotted}: is required"
-    return f"  {dotted}: {message[0].lower()}{message[1:]} (found {found!r})"
+    message = message.replace("Value error, ", "").replace("Input should", "should")
+    return f"  {dotted}: {message} (found {found!r})"
 
 
 def _keys(place: Sequence[int | str]) -> list[str]:

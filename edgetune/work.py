@@ -6,12 +6,17 @@ whole, so that a build killed at any moment continues with the same command.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+from safetensors import SafetensorError
 
 from edgetune.benchmarks.memory import process_memory, reset_peak
 from edgetune.progress import StageLines
@@ -21,6 +26,9 @@ from edgetune.serve.errors import WorkError
 T = TypeVar("T")
 _KEY_NAME = "stage-key.txt"
 LOG_NAME = "build.log"
+# What a disk or its owner refuses; any other OSError inside a stage is a bug and keeps its traceback.
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
+_PROBE_BYTES = 1 << 20
 
 
 class Work:
@@ -63,7 +71,7 @@ class Work:
         """
         self._chain = value_sha256([self._chain, name, inputs])
         folder = self.folder / name
-        if self._record.get(name, {}).get("digest") == self._chain and folder.is_dir():
+        if self._record.get(name, {}).get("digest") == self._chain and self._key(folder) == self._chain:
             result = reopen(folder)
             self._lines.kept(name, found(result))
             return result
@@ -78,30 +86,60 @@ class Work:
         return result
 
     def _run(self, name: str, make: Callable[[Path], object]) -> None:
-        part = self.folder / f"{name}.part"
-        key = part / _KEY_NAME
-        if not (key.is_file() and key.read_text(encoding="utf-8") == self._chain):
+        part, whole = self.folder / f"{name}.part", self.folder / name
+        if self._key(part) != self._chain:
             shutil.rmtree(part, ignore_errors=True)
-        try:
+        with self._writing(f"The stage {name}"):
             part.mkdir(exist_ok=True)
-            key.write_text(self._chain, encoding="utf-8")
+            (part / _KEY_NAME).write_text(self._chain, encoding="utf-8")
             make(part)
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            part.rename(self.folder / name)
+            # The key first: a folder that is half removed when the build is killed must not be taken for whole.
+            (whole / _KEY_NAME).unlink(missing_ok=True)
+            shutil.rmtree(whole, ignore_errors=True)
+            part.rename(whole)
+
+    @staticmethod
+    def _key(folder: Path) -> str | None:
+        """The digest of what the files in a stage's folder were made from."""
+        key = folder / _KEY_NAME
+        return key.read_text(encoding="utf-8") if key.is_file() else None
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Tell a full or closed disk as such, also where a native writer has its own words for it.
+
+        Raises:
+            WorkError: the disk refused.
+        """
+        try:
+            yield
         except OSError as error:
-            if error.errno is None:
+            if error.errno not in _REFUSALS:
                 raise
-            raise WorkError(
-                f"The stage {name} cannot write to {self.folder}: {error.strerror or error}.",
-                action="free space, or choose an --out on another disk; the same command continues where this stopped",
-            ) from error
+            raise self._refused(what, error.strerror) from error
+        except (RuntimeError, SafetensorError) as error:
+            # torch's archive writer says "unexpected pos", and safetensors wraps the number in words of its own.
+            if not _is_full(self.folder):
+                raise
+            raise self._refused(what, os.strerror(errno.ENOSPC)) from error
+
+    def _refused(self, what: str, reason: str) -> WorkError:
+        return WorkError(
+            f"{what} cannot write to {self.folder}: {reason}.",
+            expected="a disk with room that this user may write to",
+            action="free space, or choose an --out on another disk; the same command continues where this stopped",
+        )
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of the work folder itself, beside its place and renamed, so that what is there is whole."""
+        part = self.folder / f"{name}.part"
+        with self._writing("The build"):
+            part.write_bytes(content)
+            part.replace(self.folder / name)
 
     def _note(self, name: str, seconds: float, peak: int | None) -> None:
         self._record[name] = {"digest": self._chain, "seconds": round(seconds, 2), "peak_bytes": peak}
-        path = self.folder / "stages.json"
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(self._record, indent=2), encoding="utf-8")
-        part.replace(path)
+        self.write("stages.json", json.dumps(self._record, indent=2).encode())
 
     def _read_record(self) -> dict[str, dict[str, str | float | int | None]]:
         try:
@@ -121,6 +159,18 @@ class Work:
     def peak_bytes(self) -> dict[str, int]:
         """Peak resident bytes by stage, of those that could be measured."""
         return {name: int(entry["peak_bytes"]) for name, entry in self._record.items() if entry["peak_bytes"]}
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether not even a little more can be written; asked by writing, since free space says nothing of quotas."""
+    probe = folder / ".probe"
+    try:
+        probe.write_bytes(bytes(_PROBE_BYTES))
+    except OSError:
+        return True
+    finally:
+        probe.unlink(missing_ok=True)
+    return False
 
 
 def _forget(folder: Path) -> None:

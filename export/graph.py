@@ -54,9 +54,7 @@ class Graph:
         return cls(**{**facts, "path": folder / facts["path"]})
 
 
-def export_graph(
-    tuned: TunedModel, texts: Sequence[str], provider: str, folder: Path, *, fused: bool = True
-) -> Path:
+def export_graph(tuned: TunedModel, texts: Sequence[str], provider: str, folder: Path, *, fused: bool = True) -> Path:
     """Export the merged model with dynamic batch and length, fused for `provider` ("cpu" or "cuda").
 
     Unfused, the attention is the one transformers takes by itself: as unlike the fused way as it can be.

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from tokenizers import Tokenizer
 
 from edgetune import __version__
 from edgetune.compress.candidate import Candidate
@@ -83,7 +84,9 @@ def finish_bundle(draft: Bundle, out: Path, extra: Mapping[str, bytes]) -> Bundl
     try:
         shutil.rmtree(part, ignore_errors=True)
         out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(draft.folder, part)
+        part.mkdir()
+        for path in draft.folder.iterdir():  # copytree would wrap a full disk into a list of its own errors
+            shutil.copyfile(path, part / path.name)
         for name, content in extra.items():
             (part / name).write_bytes(content)
         _write_manifest(part, draft.manifest)
@@ -94,12 +97,21 @@ def finish_bundle(draft: Bundle, out: Path, extra: Mapping[str, bytes]) -> Bundl
         part.rename(out)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
+        restore_bundle(out)
         raise WorkError(
             f"The bundle {out} cannot be written: {error.strerror or error}.",
+            expected="a disk with room that this user may write to",
             action="free space or choose another --out; the work folder keeps what was built",
         ) from error
     shutil.rmtree(old, ignore_errors=True)
     return Bundle.open(out)
+
+
+def restore_bundle(out: Path) -> None:
+    """Put an old bundle back that a build was stopped from replacing, between the two renames."""
+    old = out.with_name(f".{out.name}.old")
+    if old.is_dir() and not out.exists():
+        old.rename(out)
 
 
 def check_place(out: Path) -> None:
@@ -126,11 +138,16 @@ def golden_texts(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _write_tokenizer(source: Path, folder: Path, max_tokens: int) -> None:
-    shutil.copyfile(source / "tokenizer.json", folder / "tokenizer.json")
+    # A base's tokenizer.json may carry a truncation and a padding of its own, which other servers would obey.
+    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    tokenizer.enable_truncation(max_tokens)
+    tokenizer.no_padding()
+    tokenizer.save(str(folder / "tokenizer.json"))
     said = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
     special = {name: said[name] for name in said if name.endswith("_token") and isinstance(said[name], str)}
     # Servers that truncate by themselves (fastembed, text-embeddings-inference) read the limit here.
-    _write_json(folder / "tokenizer_config.json", {**said, "model_max_length": max_tokens})
+    limits = {"model_max_length": max_tokens, "max_length": max_tokens}
+    _write_json(folder / "tokenizer_config.json", {**said, **limits})
     _write_json(folder / "special_tokens_map.json", special)
 
 

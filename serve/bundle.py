@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -17,8 +18,18 @@ from edgetune.serve.errors import BundleDamaged, BundleError, BundleFormatError
 BUNDLE_FORMAT = 1
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAME = "model.onnx"
+TOKENIZER_NAME = "tokenizer.json"
+CONFIG_NAME = "config.json"
 GOLDEN_NAME = "golden.json"
 REPORT_NAME = "report.json"
+
+# What answering reads: unlisted, these would be used without ever being compared with what was packed.
+REQUIRED_NAMES = (GRAPH_NAME, TOKENIZER_NAME, CONFIG_NAME)
+
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+
+# What msgspec raises on bytes that hold no such value: its own error, and two that it lets through.
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class TensorSpec(msgspec.Struct, frozen=True):
@@ -46,13 +57,13 @@ class BaseIdentity(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a bundle says of itself. `dtypes` are shares of the weights' bytes; `created` is ISO 8601, UTC."""
 
-    format: int
+    format: AtLeastOne
     name: str
     task: str
     labels: list[str]
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
-    max_tokens: int
+    max_tokens: AtLeastOne
     scheme: str
     provider: str
     dtypes: dict[str, float]
@@ -107,7 +118,9 @@ class Bundle:
         Raises:
             BundleDamaged: a file is missing or its bytes are not those that were packed.
         """
-        faults = [fault for name, entry in self.manifest.files.items() if (fault := self._fault(name, entry))]
+        listed = self.manifest.files
+        faults = [f"{name} is not listed" for name in REQUIRED_NAMES if name not in listed]
+        faults += [fault for name, entry in listed.items() if (fault := self._fault(name, entry))]
         if faults:
             raise BundleDamaged(
                 f"The bundle {self.folder} is damaged: " + "; ".join(faults) + ".",
@@ -122,14 +135,18 @@ class Bundle:
         size = path.stat().st_size
         if size != entry.bytes:
             return f"{name} has {size:,} bytes instead of {entry.bytes:,}"
-        return "" if file_sha256(path) == entry.sha256 else f"{name} has changed bytes (SHA-256 differs)"
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        return "" if found == entry.sha256 else f"{name} has changed bytes (SHA-256 differs)"
 
     def golden(self) -> Golden:
         """The golden answers that were packed with the graph."""
         path = self.folder / GOLDEN_NAME
         try:
             return msgspec.json.decode(path.read_bytes(), type=Golden)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *NOT_JSON) as error:
             raise BundleDamaged(f"{path} cannot be read: {error}") from error
 
     @property
@@ -165,7 +182,7 @@ def _read_manifest(folder: Path) -> Manifest:
                 action="install a newer edgetune",
             )
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise BundleDamaged(f"{path} is no manifest: {error}.") from error
     _refuse_paths(folder, manifest)
     return manifest

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.bundle import GRAPH_NAME, Bundle
+from edgetune.serve.bundle import CONFIG_NAME, GRAPH_NAME, NOT_JSON, TOKENIZER_NAME, Bundle, Manifest
 from edgetune.serve.errors import BundleDamaged, BundleFormatError, InputError
 from edgetune.serve.session import open_session
 from edgetune.serve.tasks import ANSWERS
@@ -39,18 +40,17 @@ class Predictor:
             threads=threads,
         )
         self._answer = ANSWERS[manifest.task]
-        self._tokenizer = TextTokenizer(bundle.folder / "tokenizer.json", manifest.max_tokens)
-        self._pad_id = _pad_id(bundle.folder / "config.json")
+        _check_graph(self.session, manifest, bundle.folder)
+        self._tokenizer = TextTokenizer(bundle.folder / TOKENIZER_NAME, manifest.max_tokens)
+        self._pad_id = _pad_id(bundle.folder / CONFIG_NAME)
         self._inputs = tuple(spec.name for spec in manifest.inputs)
 
-    def predict(self, texts: Sequence[str], *, batch_size: int = 32) -> list[Prediction]:
+    def predict(self, texts: Iterable[str], *, batch_size: int = 32) -> list[Prediction]:
         """Answer each text, in order.
 
         Raises:
             InputError: no text at all, a bare string instead of a list, or something that is no text.
         """
-        if isinstance(texts, str):
-            raise InputError("predict() was given one string.", expected="a list of texts", action="use predict_one()")
         tokenized = self.tokenize(texts)
         return self._answer(
             self.logits(tokenized, batch_size=batch_size), self.labels, [text.truncated for text in tokenized]
@@ -60,18 +60,27 @@ class Predictor:
         """Answer one text."""
         return self.predict([text])[0]
 
-    def scores(self, texts: Sequence[str], *, batch_size: int = 32) -> NDArray[np.float32]:
+    def scores(self, texts: Iterable[str], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Probabilities: (texts, labels) float32, columns in the order of `labels`."""
         return softmax(self.logits(self.tokenize(texts), batch_size=batch_size))
 
-    def tokenize(self, texts: Sequence[str]) -> list[TokenizedText]:
-        """Token ids of each text as the graph takes them."""
-        if not texts:
+    def tokenize(self, texts: Iterable[str]) -> list[TokenizedText]:
+        """Token ids of each text as the graph takes them.
+
+        Raises:
+            InputError: as `predict` does.
+        """
+        if isinstance(texts, str):
+            raise InputError("One string was given.", expected="a list of texts", action="use predict_one()")
+        listed = list(texts)  # a generator can be read once only, and an array has no truth
+        if not listed:
             raise InputError("There is no text to answer.", expected="at least one text")
-        return self._tokenizer.tokenize(texts)
+        return self._tokenizer.tokenize(listed)
 
     def logits(self, texts: Sequence[TokenizedText], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Raw scores (texts, labels) float32. Batches are sorted by length and padded to their own longest."""
+        if batch_size < 1:
+            raise InputError(f"The batch size is {batch_size}.", expected="1 or more texts a batch")
         logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
         for rows in _batches(texts, batch_size):
             padded = pad_batch([texts[row] for row in rows], self._pad_id)
@@ -90,10 +99,25 @@ def _batches(texts: Sequence[TokenizedText], batch_size: int) -> Iterator[list[i
         yield by_length[start : start + batch_size]
 
 
+def _check_graph(session: Any, manifest: Manifest, folder: Path) -> None:
+    """Refuse a manifest that tells of another graph: neither digests nor ONNX Runtime would notice."""
+    taken = {value.name for value in session.get_inputs()}
+    told = {spec.name for spec in manifest.inputs}
+    labels = {value.name: value.shape[-1] for value in session.get_outputs()}.get("logits")
+    # A name instead of a number is a size that the graph leaves open.
+    if taken != told or not (isinstance(labels, str) or labels == len(manifest.labels)):
+        raise BundleDamaged(
+            f"The graph of {folder} takes {', '.join(sorted(taken))} and gives {labels} logits, its manifest tells of "
+            f"{', '.join(sorted(told))} and {len(manifest.labels)} labels.",
+            expected="a manifest and a graph that were packed together",
+            action="copy the bundle again from where it was built, or build it again",
+        )
+
+
 def _pad_id(config: Path) -> int:
     try:
         value = msgspec.json.decode(config.read_bytes(), type=dict[str, object]).get("pad_token_id")
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *NOT_JSON) as error:
         raise BundleDamaged(f"{config} cannot be read: {error}") from error
     return value if isinstance(value, int) else 0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgetune.serve.bundle import NOT_JSON
 from edgetune.serve.errors import BundleError
 
 REPORT_FORMAT = 1
@@ -245,7 +246,7 @@ class Report(_Value, frozen=True, kw_only=True):
             report = msgspec.json.decode(path.read_bytes(), type=cls)
         except FileNotFoundError as error:
             raise BundleError(f"There is no report at {path}.") from error
-        except msgspec.DecodeError as error:
+        except NOT_JSON as error:
             raise BundleError(f"{path} is no report: {error}") from error
         if report.format > REPORT_FORMAT:
             raise BundleError(

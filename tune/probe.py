@@ -112,7 +112,7 @@ def fit_probe(
 
 
 class _Solver:
-    """scikit-learn's logistic regression on features centred and scaled as in the training part, warm from fit to fit."""
+    """scikit-learn's logistic regression on features scaled as in the training part, warm from fit to fit."""
 
     def __init__(self, train: Labelled, labels: int, balanced: bool) -> None:
         from sklearn.linear_model import LogisticRegression
@@ -120,9 +120,7 @@ class _Solver:
         self._labels = labels
         self._mean = train[0].mean(axis=0)
         self._scale = float(train[0].std()) or 1.0
-        self._model = LogisticRegression(
-            max_iter=300, warm_start=True, class_weight="balanced" if balanced else None
-        )
+        self._model = LogisticRegression(max_iter=300, warm_start=True, class_weight="balanced" if balanced else None)
 
     def solve(self, strength: float, rows: Labelled) -> Head:
         from sklearn.exceptions import ConvergenceWarning

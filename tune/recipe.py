@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -18,7 +18,7 @@ class LoraRecipe(BaseModel):
 
     rank: int = Field(16, ge=1, description="Rank of the adapters' low-rank products.")
     alpha: int = Field(32, ge=1, description="The adapters' output is scaled by alpha / rank.")
-    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before each adapter.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before each adapter.")
 
 
 class FreezeRecipe(BaseModel):
@@ -26,7 +26,9 @@ class FreezeRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    top_layers: int | Auto = Field("auto", description="Layers trained, from the top; auto is a third of them.")
+    top_layers: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto", description="Layers trained, from the top; auto is a third of them."
+    )
 
 
 class TuneRecipe(BaseModel):
@@ -38,16 +40,22 @@ class TuneRecipe(BaseModel):
     pooling: Literal["auto", "mean", "cls", "head"] = Field(
         "auto", description="How token states become one vector: as the checkpoint was trained, or by word."
     )
-    epochs: float | Auto = Field("auto", description="Passes over the training part; auto is 3 to 10 by its size.")
+    epochs: Annotated[float, Field(gt=0)] | Auto = Field(
+        "auto", description="Passes over the training part; auto is 3 to 10 by its size."
+    )
     batch_size: int = Field(32, ge=1, description="Rows a step on each device.")
     gradient_accumulation: int = Field(1, ge=1, description="Steps whose gradients are added before an update.")
-    learning_rate: float | Auto = Field("auto", description="Peak rate of the trunk; auto is the method's own.")
-    head_learning_rate: float | Auto = Field("auto", description="Peak rate of the head; auto is the method's own.")
+    learning_rate: Annotated[float, Field(gt=0)] | Auto = Field(
+        "auto", description="Peak rate of the trunk; auto is the method's own."
+    )
+    head_learning_rate: Annotated[float, Field(gt=0)] | Auto = Field(
+        "auto", description="Peak rate of the head; auto is the method's own."
+    )
     schedule: Literal["linear", "cosine"] = Field("linear", description="How the rate falls after the warm-up.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which the rate rises.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay; none on biases and norms.")
     patience: int = Field(2, ge=1, description="Evaluations without gain after which training stops.")
-    max_tokens: int | Auto = Field(
+    max_tokens: Annotated[int, Field(ge=8)] | Auto = Field(
         "auto", description="Longest text in tokens; auto is the model's limit, at most 512."
     )
     class_weights: Literal["none", "balanced"] = Field("none", description="Weigh rare classes more in the loss.")

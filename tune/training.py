@@ -6,7 +6,9 @@ Ctrl-C that saves a checkpoint before it stops.
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -27,7 +29,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 
 from edgetune.serve.errors import Interrupted
 from edgetune.serve.report import CurvePoint
@@ -92,7 +94,7 @@ def train(
     Raises:
         Interrupted: Ctrl-C; a checkpoint of the very step was saved.
     """
-    stopper = _StopOnInterrupt()
+    stopper, patience = _StopOnInterrupt(), EarlyStoppingCallback(recipe.patience)
     trainer = _ClassifierTrainer(
         plan=plan,
         model=model,
@@ -103,16 +105,39 @@ def train(
         processing_class=tokenizer,
         compute_metrics=lambda output: {"value": metric(output.label_ids, output.predictions.argmax(axis=-1))},
         compute_loss_func=_loss(plan.class_weights),
-        callbacks=[EarlyStoppingCallback(recipe.patience), _Reporter(progress), stopper],
+        callbacks=[patience, _Reporter(progress), stopper],
     )
     trainer.remove_callback(PrinterCallback)
+    checkpoint = last_whole_checkpoint(folder)
+    if checkpoint:
+        progress.say(f"training continues from {checkpoint.name}")
+        patience.early_stopping_patience_counter = _epochs_without_gain(checkpoint)
     with stopper.listening():
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stopper.stopped:
         raise Interrupted(f"Training was stopped at step {trainer.state.global_step}; its checkpoint is kept.")
     # accelerate leaves its bf16 autocast around `forward`: without this the merge proof would compare bf16 with fp32.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return _result(trainer.state.log_history, float(trainer.state.epoch or 0))
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was saved to its end; those that a kill or a full disk cut short are removed."""
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        try:
+            json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))  # what the Trainer writes last
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+        else:
+            return path
+    return None
+
+
+def _epochs_without_gain(checkpoint: Path) -> int:
+    """How far the patience had run down; by itself the Trainer would grant it anew with every continuation."""
+    state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    saved = state["stateful_callbacks"][EarlyStoppingCallback.__name__]
+    return int(saved["attributes"]["early_stopping_patience_counter"])
 
 
 def _arguments(recipe: TuneRecipe, plan: TrainingPlan, folder: Path) -> TrainingArguments:

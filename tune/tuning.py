@@ -16,6 +16,7 @@ from edgetune.tune.base import Base, open_tokenizer
 from edgetune.tune.classifier import head_names, set_head
 from edgetune.tune.curve import remark_on
 from edgetune.tune.dataset import Dataset, Part
+from edgetune.tune.dropout import quicken_dropout
 from edgetune.tune.forward import head_features
 from edgetune.tune.hardware import choose_device, fast_bf16
 from edgetune.tune.merge import merge_and_save
@@ -154,6 +155,8 @@ def _train(
     head = head_names(start.model)
     set_seed(seed)
     model = method.prepare(start.model, recipe).to(start.device)
+    if start.device == "cpu":
+        quicken_dropout(model)
 
     def rows(part: Part) -> Sequence[dict[str, Any]]:
         encode = TASKS["text-classification"].encode

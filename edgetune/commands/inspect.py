@@ -16,14 +16,14 @@ from edgetune.serve.report import Report
 @click.argument("bundle", type=click.Path(path_type=Path))
 @json_option
 def command(bundle: Path, as_json: bool) -> None:
-    """Show a bundle's manifest and the verdict of its report. Sizes and digests are checked by `verify`.
+    """Show a bundle's manifest and the verdict of its report, after a check of all sizes and digests.
 
     \b
     Example:
       edgetune inspect bundles/x
       edgetune inspect bundles/x --json | jq .report.quality
     """
-    opened = Bundle.open(bundle, verify=False)
+    opened = Bundle.open(bundle)
     path = bundle / REPORT_NAME
     report = Report.load(path) if path.is_file() else None
     if as_json:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgetune.serve.tasks.text_classification import Prediction
 
 CHUNK = 256
+COLUMN_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 TEXT_NAMES = ("text", "sentence", "message", "content", "review", "query", "question", "utterance", "title")
 
 
@@ -69,12 +70,14 @@ def command(
 def _texts(texts: tuple[str, ...], source: str | None, column: str | None) -> Iterator[str]:
     if texts and source:
         raise click.UsageError("Give TEXT or --input, not both.")
+    if column and (source is None or Path(source).suffix.lower() not in COLUMN_SUFFIXES):
+        raise click.UsageError(f"--column goes with --input of a file with columns: {', '.join(COLUMN_SUFFIXES)}.")
     if texts:
         yield from texts
     elif source and source != "-":
         yield from _file_texts(Path(source), column)
     elif source == "-" or not sys.stdin.isatty():
-        yield from (line.rstrip("\r\n") for line in sys.stdin)
+        yield from _stdin_texts()
 
 
 def _file_texts(path: Path, column: str | None) -> Iterator[str]:
@@ -82,21 +85,50 @@ def _file_texts(path: Path, column: str | None) -> Iterator[str]:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             yield from _parsed(stream, path, column)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}.",
+            expected="a file of texts: csv, tsv, jsonl or plain lines",
+            action="check the path and its permissions",
+        ) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}).", action="convert it, e.g. with iconv") from error
+        raise _not_utf8(str(path), error) from error
+    except csv.Error as error:
+        raise InputError(
+            f"{path} is no csv: {error}.", expected="rows by the CSV rules", action="write it again with a CSV library"
+        ) from error
+
+
+def _stdin_texts() -> Iterator[str]:
+    try:
+        yield from _lines(sys.stdin)
+    except UnicodeDecodeError as error:
+        raise _not_utf8("Standard input", error) from error
+
+
+def _not_utf8(name: str, error: UnicodeDecodeError) -> InputError:
+    return InputError(
+        f"{name} is not UTF-8 ({error.reason}).",
+        expected="text in UTF-8",
+        action="convert it: iconv -f ENCODING -t utf-8",
+    )
+
+
+def _lines(stream: Iterable[str]) -> Iterator[str]:
+    return (line.rstrip("\r\n") for line in stream)
 
 
 def _parsed(stream: TextIO, path: Path, column: str | None) -> Iterator[str]:
     suffix = path.suffix.lower()
     if suffix in {".csv", ".tsv"}:
+        csv.field_size_limit(2**31 - 1)  # a whole document may stand in one field
         rows = csv.DictReader(stream, delimiter="\t" if suffix == ".tsv" else ",")
-        name = _column(list(rows.fieldnames or []), column, path)
-        yield from (row[name] or "" for row in rows)
+        if rows.fieldnames:
+            name = _column(list(rows.fieldnames), column, path)
+            yield from (row[name] or "" for row in rows)
     elif suffix in {".jsonl", ".ndjson"}:
         yield from _json_lines(stream, path, column)
     else:
-        yield from (line.rstrip("\r\n") for line in stream)
+        yield from _lines(stream)
 
 
 def _json_lines(stream: Iterable[str], path: Path, column: str | None) -> Iterator[str]:

@@ -65,6 +65,7 @@ class Line:
     candidates: dict[str, Candidate]
     predictors: dict[str, Predictor]
     dataset: Dataset
+    said: tuple[str, ...]
 
     @property
     def ragged_texts(self) -> list[str]:
@@ -112,7 +113,8 @@ def produce(
             dataset, find_base(str(folder)), recipe, task="text-classification", metric="accuracy", device="cpu",
             seed=1, folder=tmp_path / "tune", progress=Silent(),
         )  # fmt: skip
-        graph = export(tuned, dataset, "cpu", tmp_path / "export", Silent())
+        spoken = Spoken()
+        graph = export(tuned, dataset, "cpu", tmp_path / "export", spoken)
         compressed = compress_all(graph.path, chosen_schemes("auto"), tmp_path / "compress", Silent())
         assert compressed.failures == {}
         packing = Packing("tiny", tuned, dataset.digest, "cpu", golden_texts(dataset.test.texts))
@@ -121,7 +123,7 @@ def produce(
             scheme: Predictor(draft_bundle(candidate, packing, tmp_path / f"bundle-{scheme}"), threads=1)
             for scheme, candidate in candidates.items()
         }
-        return Line(tuned, graph, candidates, predictors, dataset)
+        return Line(tuned, graph, candidates, predictors, dataset, tuple(spoken.lines))
 
     return run
 
@@ -142,35 +144,44 @@ def linear_dtypes(path: Path) -> dict[str, int]:
     return totals
 
 
-def assert_answers_as_the_model(line: Line) -> None:
-    """fp32 within 1e-3 of the merged model, int8 near it."""
+def assert_answers_as_the_model(line: Line) -> dict[str, float]:
+    """fp32 within 1e-3 of the merged model, int8 near it; returns how near, for the test report."""
     expected = line.torch_logits()
     spread = float(expected.max() - expected.min())
     assert spread > 0.02, "the logits say nothing: neither a lost mask nor a lost head would show"
-    assert np.abs(line.bundle_logits("fp32") - expected).max() < 1e-3
+    assert np.abs(line.bundle_logits("fp32") - expected).max() < 1e-3 * min(1.0, spread)
     small = line.bundle_logits("int8_dynamic")
     assert np.abs(small - expected).max() < 0.2 * spread
     agreement = float(np.mean(small.argmax(axis=1) == expected.argmax(axis=1)))
     assert agreement >= 0.7, f"int8 gives another label to {1 - agreement:.0%} of the texts"
+    return {
+        "fp32_max_diff": float(np.abs(line.bundle_logits("fp32") - expected).max()),
+        "int8_max_diff_share": float(np.abs(small - expected).max()) / spread,
+        "int8_agreement": agreement,
+    }
 
 
 @pytest.mark.parametrize(("name", "method"), MATRIX)
-def test_an_architecture_goes_all_the_way(produce: Callable[..., Line], name: str, method: str) -> None:
+def test_an_architecture_goes_all_the_way(
+    produce: Callable[..., Line], record_property: Callable[[str, object], None], name: str, method: str
+) -> None:
     line = produce(name, method=method)
 
     assert line.tuned.training.handed_on == method
     assert line.tuned.max_tokens == TOKENS
     assert line.graph.fused
-    assert_answers_as_the_model(line)
+    for measured, value in {**assert_answers_as_the_model(line), "nodes": line.graph.nodes}.items():
+        record_property(measured, value)
     assert operators(line.graph.path).count("Attention") == FUSED_ATTENTION[name]
     assert operators(line.candidates["int8_dynamic"].graph).count("QAttention") == FUSED_ATTENTION[name]
     predictions = line.predictors["int8_dynamic"].predict(line.ragged_texts)
     assert {prediction.label for prediction in predictions} <= set(line.dataset.labels)
     assert [prediction.truncated for prediction in predictions] == [*[False] * (len(predictions) - 1), True]
 
-    # int8 is really inside, in the products and in the tables alike.
+    # int8 is really inside, in the products and in the tables alike. Float stays DeBERTa's table of relative
+    # positions, which is normed and not looked up: an eighth of so small a model.
     linear = linear_dtypes(line.candidates["int8_dynamic"].graph)
-    assert linear.get("INT8", 0) > 0.9 * sum(linear.values())
+    assert linear.get("INT8", 0) > 0.8 * sum(linear.values())
     shares = line.candidates["int8_dynamic"].dtypes
     assert shares.get("INT8", 0) + shares.get("UINT8", 0) > 0.7
 
@@ -225,7 +236,7 @@ def test_a_sentence_transformers_folder_is_pooled_as_it_was_trained(
 
 @pytest.mark.slow
 def test_a_graph_whose_fusions_fail_is_made_without_them(
-    produce: Callable[..., Line], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    produce: Callable[..., Line], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers.exporters import exporter_onnx
 
@@ -239,10 +250,7 @@ def test_a_graph_whose_fusions_fail_is_made_without_them(
     assert Graph.open(line.graph.path.parent) == line.graph
     assert "Attention" not in operators(line.graph.path)
     assert_answers_as_the_model(line)
-
-    spoken = Spoken()
-    export(line.tuned, line.dataset, "cpu", tmp_path / "again", spoken)
-    assert any("IndexError: no such node" in said and "without fusions" in said for said in spoken.lines)
+    assert any("IndexError: no such node" in said and "without fusions" in said for said in line.said)
 
 
 @pytest.mark.slow

@@ -1,0 +1,121 @@
+"""Writes the documents that code already says: docs/commands.md, docs/recipe.schema.json and the README's file tree.
+
+`python docs/generate.py` brings them up to date; `--check` changes nothing, shows the drift and exits with 1.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).parent.parent
+WIDTH = 100
+FOLDERS = ("edgetune", "serve", "tune", "compress", "export", "benchmarks")
+
+# The tree stands in a fenced block between two such lines; the second may be written as a closing tag.
+_TREE = re.compile(r"(?<=<!-- tree -->\n).*?(?=<!-- /?tree -->)", re.DOTALL)
+
+_COMMANDS_HEAD = """\
+# Commands
+
+Written by `docs/generate.py` from the commands themselves. Every command takes `--json`: stdout then holds exactly one
+JSON document, and all else goes to stderr. Exit codes: 0 done; 1 failed, with a message of what, why and what to do;
+2 usage; 3 a gate or budget was not met; 130 stopped by the user.
+"""
+
+
+def documents() -> dict[Path, str]:
+    """Each generated document with the text it should have; the README only if it has a place for the tree."""
+    made = {ROOT / "docs" / "commands.md": commands_page(), ROOT / "docs" / "recipe.schema.json": recipe_schema()}
+    readme = ROOT / "README.md"
+    if readme.is_file() and _TREE.search(text := readme.read_text(encoding="utf-8")):
+        made[readme] = _TREE.sub(lambda _: f"```\n{file_tree()}\n```\n", text)
+    return made
+
+
+def commands_page() -> str:
+    """`--help` of the root and of every command, each in a block of its own."""
+    return "\n".join([_COMMANDS_HEAD, *(f"## {name}\n\n```\n{text}\n```\n" for name, text in help_texts())])
+
+
+def help_texts() -> Iterator[tuple[str, str]]:
+    """Name and help of the root command and of each command of its table."""
+    from edgetune.cli import root
+
+    top = _context(root, None, "edgetune")
+    yield "edgetune", root.get_help(top)
+    for name in root.list_commands(top):
+        command = root.get_command(top, name)
+        assert command is not None, f"the table lists {name} and has no such command"
+        yield f"edgetune {name}", command.get_help(_context(command, top, name))
+
+
+def _context(command: click.Command, parent: click.Context | None, name: str) -> click.Context:
+    # Of the terminal's width nothing is asked: the page must be the same wherever it is made.
+    return click.Context(command, parent=parent, info_name=name, terminal_width=WIDTH, **command.context_settings)
+
+
+def recipe_schema() -> str:
+    """The JSON Schema of a recipe, for editors that complete and check YAML."""
+    from edgetune.recipe import Recipe
+
+    return json.dumps(Recipe.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def file_tree() -> str:
+    """Folders with what they are for and the modules in them."""
+    return "\n".join(line for folder in FOLDERS for line in _folder_lines(folder))
+
+
+def _folder_lines(folder: str) -> Iterator[str]:
+    yield f"{folder + '/':<14}{_first_sentence(ROOT / folder / '__init__.py')}"
+    for place in [ROOT / folder, *sorted(path.parent for path in (ROOT / folder).glob("*/__init__.py"))]:
+        names = [path.stem for path in sorted(place.glob("*.py")) if not path.stem.startswith("__")]
+        inside = "" if place == ROOT / folder else f"{place.name}/: "
+        yield from textwrap.wrap(
+            inside + "  ".join(names),
+            WIDTH,
+            initial_indent=" " * 14,
+            subsequent_indent=" " * 14,
+            break_on_hyphens=False,
+        )
+
+
+def _first_sentence(module: Path) -> str:
+    words = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+    sentence = re.split(r"(?<=\.)\s", " ".join(words.split()), maxsplit=1)[0]
+    return textwrap.shorten(sentence, WIDTH - 14, placeholder=" ...")
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Change nothing; exit with 1 if a document is not up to date.")
+def main(check: bool) -> None:
+    """Bring the generated documents up to date."""
+    drifted = False
+    for path, wanted in documents().items():
+        found = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if found == wanted:
+            continue
+        drifted = True
+        name = path.relative_to(ROOT).as_posix()
+        if check:
+            lines = difflib.unified_diff(
+                found.splitlines(), wanted.splitlines(), name, f"{name}, generated", lineterm=""
+            )
+            click.echo("\n".join(lines))
+        else:
+            path.write_text(wanted, encoding="utf-8", newline="\n")
+            click.echo(f"Wrote {name}.")
+    if check and drifted:
+        raise click.ClickException("the documents above are not up to date; run: python docs/generate.py")
+
+
+if __name__ == "__main__":
+    main()

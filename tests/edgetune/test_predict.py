@@ -1,0 +1,190 @@
+"""`edgetune predict`: texts from the command line, files and standard input; what it prints and what it refuses."""
+
+import json
+
+import pytest
+
+TEXTS = ["my card is lost", "i forgot my password"]
+
+
+@pytest.fixture
+def bundle(workshop):
+    """A whole bundle."""
+    return workshop.folder / "bundle"
+
+
+@pytest.fixture
+def answers(bundle):
+    """Label and score of `TEXTS`, straight from the runtime."""
+    from edgetune.serve import load
+
+    return [(answer.label, answer.score) for answer in load(bundle, threads=1).predict(TEXTS)]
+
+
+@pytest.fixture
+def lines(answers):
+    """What predict prints for `TEXTS`."""
+    return [f"{label}\t{score:.4f}\t{text}" for (label, score), text in zip(answers, TEXTS, strict=True)]
+
+
+def test_texts_as_arguments(edgetune, bundle, lines):
+    ended = edgetune("predict", bundle, "--threads", "1", *TEXTS)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == lines
+
+
+FILES = {
+    "rows.csv": "id,text\n1,my card is lost\n2,i forgot my password\n",
+    "rows.tsv": "text\tid\nmy card is lost\t1\ni forgot my password\t2\n",
+    "rows.jsonl": '{"id": 1, "text": "my card is lost"}\n\n{"text": "i forgot my password"}\n',
+    "rows.ndjson": '{"message": "my card is lost"}\n{"message": "i forgot my password"}\n',
+    "rows.txt": "my card is lost\r\ni forgot my password",
+    "one.csv": "whatever\nmy card is lost\n\n\ni forgot my password\n",
+    "bom.csv": "\ufefftext,id\nmy card is lost,1\ni forgot my password,2\n",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_every_kind(edgetune, bundle, tmp_path, lines, name):
+    (tmp_path / name).write_text(FILES[name], encoding="utf-8", newline="")
+    ended = edgetune("predict", bundle, "--threads", "1", "--input", tmp_path / name)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == lines
+
+
+def test_a_column_by_name(edgetune, bundle, tmp_path, lines):
+    rows = "text,body\nwrong,my card is lost\nwrong,i forgot my password\n"
+    (tmp_path / "rows.csv").write_text(rows, encoding="utf-8")
+    ended = edgetune("predict", bundle, "--threads", "1", "--input", tmp_path / "rows.csv", "--column", "body")
+    assert ended.out.splitlines() == lines
+
+
+@pytest.mark.parametrize("arguments", [(), ("--input", "-")])
+def test_standard_input(edgetune, bundle, lines, arguments):
+    ended = edgetune("predict", bundle, "--threads", "1", *arguments, stdin="\n".join(TEXTS) + "\n")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == lines
+
+
+def test_the_best_labels_in_order(edgetune, bundle):
+    rows = [line.split("\t") for line in edgetune("predict", bundle, "--top", "3", TEXTS[0]).out.splitlines()]
+    scores = [float(row[1]) for row in rows]
+    assert len({row[0] for row in rows}) == 3
+    assert scores == sorted(scores, reverse=True)
+    assert {row[2] for row in rows} == {TEXTS[0]}
+    assert len(edgetune("predict", bundle, "--top", "99", TEXTS[0]).out.splitlines()) == 4
+
+
+def test_json_is_one_document_with_every_score(edgetune, bundle, answers):
+    ended = edgetune("predict", bundle, "--threads", "1", "--json", *TEXTS, "   ", "again " * 300)
+    first, second, blank, long = json.loads(ended.out)
+    assert [(first["label"], first["score"]), (second["label"], second["score"])] == answers
+    assert set(first) == {"text", "label", "score", "scores", "truncated"}
+    assert set(first["scores"]) == {"card", "cash", "login", "transfer"}
+    assert sum(first["scores"].values()) == pytest.approx(1, abs=1e-5)
+    assert blank == {"text": "   ", "label": None, "score": None, "scores": None, "truncated": False}
+    assert (first["truncated"], long["truncated"]) == (False, True)
+    assert ended.err == "1 of 4 texts are blank and got no answer.\n"
+
+
+def test_a_cut_text_is_marked_and_a_tab_does_not_split_the_line(edgetune, bundle):
+    cut, tab = edgetune("predict", bundle, "again " * 300, "my\tcard\nnow").out.splitlines()
+    assert cut.endswith("\t(truncated)")
+    assert tab.split("\t")[2] == "my card now"
+
+
+def test_many_texts_come_in_order_and_blank_ones_keep_their_place(edgetune, bundle):
+    texts = [f"card {number}" if number % 7 else "" for number in range(600)]
+    ended = edgetune("predict", bundle, stdin="\n".join(texts) + "\n")
+    assert [line.split("\t")[2] for line in ended.out.splitlines()] == texts
+    assert ended.err == f"{texts.count('')} of 600 texts are blank and got no answer.\n"
+
+
+@pytest.mark.parametrize("name", ["stdin", "rows.txt", "rows.csv", "header.csv", "rows.jsonl"])
+def test_an_empty_input(edgetune, bundle, tmp_path, name):
+    if name == "stdin":
+        ended = edgetune("predict", bundle)
+    else:
+        (tmp_path / name).write_text("text\n" if name == "header.csv" else "", encoding="utf-8")
+        ended = edgetune("predict", bundle, "--input", tmp_path / name)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("Error: There is no text to answer.\nExpected: a TEXT, --input FILE, or lines")
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_blank_lines_only(edgetune, bundle, as_json):
+    ended = edgetune("predict", bundle, *as_json, stdin="\n   \n\t\n")
+    assert ended.code == 1
+    assert ended.out.strip() == ""
+    assert ended.err == "Error: All 3 texts are blank.\nExpected: texts with something in them\n"
+
+
+BAD_FILES = {
+    "no-such.csv": (None, "cannot be read: No such file or directory."),
+    "two.csv": (b"title,body,text2\n", "does not say which column"),
+    "plain.csv": (b"left,right\na,b\n", "does not say which column holds the texts; its columns are left, right."),
+    "latin.txt": ("die Karte ist länger\n".encode("latin-1"), "latin.txt is not UTF-8"),
+    "latin.csv": ("text\ndie Karte ist länger\n".encode("latin-1"), "latin.csv is not UTF-8"),
+    "bad.jsonl": (b'{"text": "a"}\n{"text": \n', "bad.jsonl, line 2 is no JSON"),
+    "list.jsonl": (b"[1]\n", "list.jsonl, line 1 is no JSON object."),
+    "number.jsonl": (b'{"text": 3}\n', "number.jsonl, line 1 holds no string of text."),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in BAD_FILES if name != "two.csv"])
+def test_files_that_cannot_be_answered(edgetune, bundle, tmp_path, name):
+    content, said = BAD_FILES[name]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    ended = edgetune("predict", bundle, "--input", tmp_path / name)
+    assert ended.code == 1
+    assert said in ended.err
+    assert "Expected: " in ended.err or "To do: " in ended.err
+
+
+def test_an_unknown_column_lists_those_there_are(edgetune, bundle, tmp_path):
+    (tmp_path / "rows.csv").write_text("id,text\n1,card\n", encoding="utf-8")
+    ended = edgetune("predict", bundle, "--input", tmp_path / "rows.csv", "--column", "body")
+    assert ended.code == 1
+    assert "has no column 'body'; its columns are id, text.\nTo do: name one with --column" in ended.err
+
+
+def test_a_field_as_long_as_a_book(edgetune, bundle, tmp_path):
+    (tmp_path / "rows.csv").write_text("text\n" + "card " * 40_000 + "\n", encoding="utf-8")
+    ended = edgetune("predict", bundle, "--input", tmp_path / "rows.csv")
+    assert ended.code == 0
+    assert ended.out.rstrip().endswith("(truncated)")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("card", "--input", "rows.csv"),
+        ("card", "--column", "text"),
+        ("--input", "rows.txt", "--column", "text"),
+        ("card", "--top", "0"),
+        ("card", "--provider", "tpu"),
+    ],
+)
+def test_options_that_do_not_go_together(edgetune, bundle, arguments):
+    ended = edgetune("predict", bundle, *arguments)
+    assert (ended.code, ended.out) == (2, "")
+
+
+def test_verify_replays_the_golden_answers(edgetune, bundle):
+    ended = edgetune("verify", bundle, "--json")
+    found = json.loads(ended.out)
+    assert found["golden"]["cases"] == 8
+    assert 0 <= found["golden"]["max_abs_diff"] <= found["golden"]["tolerance"]
+    assert found["size_bytes"] == sum(path.stat().st_size for path in bundle.iterdir())
+    assert f"{found['files']} files have the sizes and digests that were packed" in edgetune("verify", bundle).out
+
+
+def test_inspect_tells_what_the_bundle_is(edgetune, bundle):
+    ended = edgetune("inspect", bundle)
+    assert ended.code == 0
+    assert "labels      4: card, cash, login, transfer\n" in ended.out
+    assert f"The whole report: {bundle / 'report.html'}" in ended.out
+    found = json.loads(edgetune("inspect", bundle, "--json").out)
+    assert found["manifest"]["format"] == found["report"]["format"] == 1
+    assert found["report"]["verdict"] in ended.out

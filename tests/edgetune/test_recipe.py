@@ -1,0 +1,160 @@
+"""The recipe: file, flags and `--set` laid over each other, and all faults told at once."""
+
+import pytest
+import yaml
+
+from edgetune.recipe import Recipe, parse_settings
+from edgetune.serve.errors import RecipeError
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """`recipe(text)` writes a recipe and returns its path."""
+
+    def write(text):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+MINIMAL = "base: encoder\ndata: {path: rows.csv}\n"
+
+
+def test_only_base_and_data_are_needed_and_the_defaults_are_written_out(recipe):
+    loaded = Recipe.load(recipe(MINIMAL), {})
+    assert (loaded.base, loaded.data.path, loaded.tune.method, loaded.out) == (
+        "encoder",
+        "rows.csv",
+        "lora",
+        "bundles/model",
+    )
+    written = yaml.safe_load(loaded.to_yaml())
+    assert Recipe.model_validate(written) == loaded
+    assert written["gate"] == {
+        "metric": "accuracy",
+        "max_drop": 0.01,
+        "confidence": 0.95,
+        "when_inconclusive": "accept",
+        "rows": 4000,
+    }
+
+
+def test_settings_lie_over_the_file(recipe):
+    settings = parse_settings(["tune.epochs=3", "data.split=[0.5, 0.25, 0.25]", "budget.size_mb=4.5", "seed=7"])
+    loaded = Recipe.load(recipe(MINIMAL + "seed: 1\ntune: {epochs: 9, method: full}\n"), settings)
+    assert (loaded.tune.epochs, loaded.tune.method, loaded.data.split, loaded.budget.size_mb, loaded.seed) == (
+        *(3, "full", (0.5, 0.25, 0.25)),
+        *(4.5, 7),
+    )
+
+
+def test_a_section_of_comments_only_says_nothing(recipe):
+    loaded = Recipe.load(recipe(MINIMAL + "budget:\n  # size_mb: 30\ntune:\n"), {"tune.method": "probe"})
+    assert loaded.budget.size_mb is None
+    assert loaded.tune.method == "probe"
+
+
+BAD = """\
+bass: encoder
+data: {path: rows.csv, colour: red}
+tune: {method: magic, epoch: 3, epochs: many, lora: {rank: 0}}
+compress: {schemes: [int3]}
+gate: {max_drop: much}
+seed: -1
+"""
+FAULTS = [
+    "  base: is required",
+    "  data.colour: there is no such key; known here: path, train, ",
+    "  tune.method: there is no method 'magic'; expected one of probe, lora, freeze, full (found 'magic')",
+    "  tune.epochs: should be a valid number, unable to parse string as a number or should be 'auto' (found 'many')",
+    "  tune.lora.rank: should be greater than or equal to 1 (found 0)",
+    "  tune.epoch: there is no such key; did you mean 'epochs'?",
+    "  compress.schemes: no such scheme: int3; expected int8_dynamic, fp32 (found ['int3'])",
+    "  gate.max_drop: should be a valid number, unable to parse string as a number (found 'much')",
+    "  seed: should be greater than or equal to 0 (found -1)",
+    "  bass: there is no such key; did you mean 'base'?",
+]
+
+
+def test_unknown_keys_and_wrong_values_are_all_told_at_once(edgetune, recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = edgetune("build", recipe(BAD))
+    assert ended.code == 2
+    assert ended.out == ""
+    lines = ended.err.splitlines()
+    assert lines[0] == f"Error: The recipe {tmp_path / 'recipe.yaml'} has {len(FAULTS)} faults:"
+    assert len(lines) == len(FAULTS) + 2
+    for fault in FAULTS:
+        assert any(line.startswith(fault) for line in lines), (fault, ended.err)
+    assert lines[-1] == "To do: correct all of them; `edgetune init DATA` writes a recipe with every section"
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("tune.epochs=0", "tune.epochs=-1", "tune.learning_rate=0", "tune.head_learning_rate=-1"),
+        *("tune.max_tokens=2", "tune.freeze.top_layers=0", "tune.batch_size=0", "tune.warmup=1"),
+        *("benchmark.threads=0", "benchmark.samples=5", "gate.confidence=1", "gate.max_drop=-0.1"),
+        *("data.split=[0.5, 0.5, 0.5]", "export.provider=tpu", "device=tpu", "task=poetry", "budget.p90_ms=0"),
+    ],
+)
+def test_values_out_of_bounds_are_refused(setting):
+    with pytest.raises(RecipeError, match="has 1 fault:") as refused:
+        Recipe.load(None, {"base": "encoder", "data.path": "rows.csv", **parse_settings([setting])})
+    assert f"  {setting.partition('=')[0]}: " in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("base: [", "cannot be read"),
+        ("just words", "holds str."),
+        ("- a\n- b\n", "holds list."),
+        ("", "holds NoneType."),
+        ("base: encoder\ndata: rows.csv\n", "data: "),
+        (MINIMAL + "data2: 1\n", "data2: there is no such key; did you mean 'data'?"),
+    ],
+)
+def test_a_file_that_is_no_recipe(edgetune, recipe, text, said):
+    ended = edgetune("build", recipe(text))
+    assert ended.code == 2
+    assert said in ended.err
+
+
+def test_a_recipe_that_is_not_there(edgetune, tmp_path):
+    ended = edgetune("build", tmp_path / "mine.yaml")
+    assert ended.code == 2
+    assert f"Error: There is no recipe {tmp_path / 'mine.yaml'}.\nTo do: edgetune init DATA -o" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["tune.epochs"], "--set tune.epochs says nothing."),
+        (["=3"], "--set =3 says nothing."),
+        (["tune.epochs=["], "the value is no YAML"),
+        (["seed=1", "seed.more=2"], "seed.more cannot be set: seed is 1."),
+    ],
+)
+def test_settings_that_say_nothing(edgetune, settings, said):
+    flags = [part for setting in settings for part in ("--set", setting)]
+    ended = edgetune("build", "--base", "encoder", "--data", "rows.csv", *flags)
+    assert ended.code == 2
+    assert said in ended.err
+    assert "Expected: " in ended.err
+
+
+def test_neither_base_nor_data(edgetune):
+    ended = edgetune("build")
+    assert ended.code == 2
+    assert ended.err.startswith("Error: The recipe that the flags make has 2 faults:\n  base: is required\n")
+    assert "  data: is required" in ended.err
+
+
+def test_an_unknown_flag_is_a_matter_of_usage(edgetune):
+    ended = edgetune("build", "--bass", "x")
+    assert ended.code == 2
+    assert "No such option" in ended.err
