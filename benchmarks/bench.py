@@ -36,7 +36,10 @@ from edgetune.tune.progress import Progress
 
 @dataclass(frozen=True)
 class Contest:
-    """Everything that is measured: candidates, how they are packed, the data, and what the user asked of them."""
+    """Everything that is measured: candidates, how they are packed, the data, and what the user asked of them.
+
+    `fused` is False where the graph could only be made or proven without fusions.
+    """
 
     compressed: Compressed
     packing: Packing
@@ -46,6 +49,7 @@ class Contest:
     benchmark: BenchmarkRecipe
     seed: int
     command: str
+    fused: bool = True
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,8 @@ def _report(
     ]
     loss = first_loss(stages)
     notes = [f"{name} made no candidate: {reason}" for name, reason in contest.compressed.failures.items()]
+    if not contest.fused:
+        notes.append("The graph could not be made or proven with fusions; without them it answers slower.")
     notes.append(
         f"The first stage whose {metric} is below the tuned model's is {loss}."
         if loss

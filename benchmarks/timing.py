@@ -123,8 +123,8 @@ class ContestantProcess:
 
     def _death(self) -> EdgetuneError:
         _, errors = self._process.communicate()
-        last = errors.strip().splitlines()[-1] if errors.strip() else f"exit code {self._process.returncode}"
-        return EdgetuneError(f"The benchmark process of the {self._side} ended: {last}")
+        reason = _last_words(errors) or f"exit code {self._process.returncode}"
+        return EdgetuneError(f"The benchmark process of the {self._side} ended: {reason}")
 
     def __enter__(self) -> ContestantProcess:
         return self
@@ -134,6 +134,13 @@ class ContestantProcess:
     ) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+def _last_words(errors: str) -> str:
+    """The line that says what went wrong: the first one behind a traceback's frames, which stand indented."""
+    lines = errors.strip().splitlines()
+    behind = [number + 1 for number, line in enumerate(lines[:-1]) if line.startswith(" ")]
+    return lines[behind[-1] if behind else -1] if lines else ""
 
 
 def race(race: Race, texts: Sequence[str], recipe: BenchmarkRecipe, progress: Progress) -> Timing:

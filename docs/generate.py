@@ -1,4 +1,4 @@
-"""Writes the documents that code already says: docs/commands.md, docs/recipe.schema.json and the README's file tree.
+"""Writes the documents that code already says: docs/commands.md, docs/recipe.schema.json, the README's tree and help.
 
 `python docs/generate.py` brings them up to date; `--check` changes nothing, shows the drift and exits with 1.
 """
@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent.parent
 WIDTH = 100
 FOLDERS = ("edgetune", "serve", "tune", "compress", "export", "benchmarks")
 
-# The tree stands in a fenced block between two such lines; the second may be written as a closing tag.
-_TREE = re.compile(r"(?<=<!-- tree -->\n).*?(?=<!-- /?tree -->)", re.DOTALL)
+# In the README, what is generated stands between two such lines.
+_PLACE = r"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)"
 
 _COMMANDS_HEAD = """\
 # Commands
@@ -32,12 +32,19 @@ JSON document, and all else goes to stderr. Exit codes: 0 done; 1 failed, with a
 
 
 def documents() -> dict[Path, str]:
-    """Each generated document with the text it should have; the README only if it has a place for the tree."""
+    """Each generated document with the text it should have; of the README only the marked places."""
     made = {ROOT / "docs" / "commands.md": commands_page(), ROOT / "docs" / "recipe.schema.json": recipe_schema()}
     readme = ROOT / "README.md"
-    if readme.is_file() and _TREE.search(text := readme.read_text(encoding="utf-8")):
-        made[readme] = _TREE.sub(lambda _: f"```\n{file_tree()}\n```\n", text)
+    made[readme] = readme.read_text(encoding="utf-8")
+    for name, text in (("tree", f"```\n{file_tree()}\n```\n"), ("commands", folded_help())):
+        made[readme] = re.sub(_PLACE.format(name=name), lambda _, text=text: text, made[readme], flags=re.DOTALL)
     return made
+
+
+def folded_help() -> str:
+    """`--help` of every command for the README, each folded under its name."""
+    block = "<details><summary><code>{name}</code></summary>\n\n```\n{text}\n```\n\n</details>\n"
+    return "\n".join(block.format(name=name, text=text) for name, text in help_texts())
 
 
 def commands_page() -> str:

@@ -1,9 +1,9 @@
-"""How a recipe becomes a bundle, one screen long: each stage opens what it left before, or runs."""
+"""How a recipe becomes a bundle: six stages, each opened if it is finished, else run."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,25 @@ from edgetune.compress.compression import Compressed, compress_all, open_candida
 from edgetune.compress.schemes import chosen_schemes
 from edgetune.export.export import export
 from edgetune.export.graph import Graph
-from edgetune.export.pack import Packing, check_place, finish_bundle, golden_texts, package_versions, restore_bundle
+from edgetune.export.pack import (
+    Packing,
+    check_place,
+    finish_bundle,
+    golden_texts,
+    package_versions,
+    restore_bundle,
+)
 from edgetune.progress import StageLines
 from edgetune.recipe import Recipe
-from edgetune.serve.bundle import Bundle
-from edgetune.serve.errors import Interrupted
+from edgetune.serve.bundle import REPORT_NAME, Bundle
+from edgetune.serve.errors import GateError, Interrupted
 from edgetune.serve.report import Report
 from edgetune.tune.base import Base, find_base, known_labels
 from edgetune.tune.dataset import Dataset
 from edgetune.tune.model import TunedModel
+from edgetune.tune.processes import is_main, main_first
 from edgetune.tune.tuning import tune
 from edgetune.work import Work
-
-STAGES = ("data", "tune", "export", "compress", "bench", "pack")
 
 
 @dataclass(frozen=True)
@@ -53,12 +59,14 @@ def build(recipe: Recipe, lines: StageLines, *, until: str = "pack", fresh: bool
         Interrupted: Ctrl-C, with the command that continues.
     """
     out = Path(recipe.out)
-    restore_bundle(out)
-    check_place(out)
-    base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
-    work = Work(out.with_name(f"{out.name}.work"), lines, fresh=fresh)
+    with main_first():
+        if is_main():
+            restore_bundle(out)
+        check_place(out)
+        base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
+        work = Work(out.with_name(f"{out.name}.work"), lines, fresh=fresh and is_main())
     try:
-        return _stages(recipe, base, work, out, lines, until)
+        return _Stages(recipe, base, work, lines).run(until)
     except (KeyboardInterrupt, Interrupted) as error:
         what = f"{error} " if isinstance(error, Interrupted) else "The build was stopped. "
         raise Interrupted(
@@ -66,80 +74,129 @@ def build(recipe: Recipe, lines: StageLines, *, until: str = "pack", fresh: bool
         ) from None
 
 
-def _stages(recipe: Recipe, base: Base, work: Work, out: Path, lines: StageLines, until: str) -> Built:
-    versions = {"edgetune": __version__, **package_versions()}
-    dataset = work.stage(
-        "data",
-        [_plain(recipe.data), _source_state(recipe), recipe.seed, known_labels(base), versions],
-        lambda folder: Dataset.load(recipe.data, seed=recipe.seed, label_order=known_labels(base)).save(folder),
-        Dataset.open,
-        lambda found: f"{_counts(found)}, {len(found.labels)} labels",
-    )
-    if until == "data":
-        return Built("data", work.folder)
-    tuned = work.stage(
-        "tune",
-        [_plain(recipe.tune), base.digest, recipe.task, recipe.gate.metric, recipe.device],
-        lambda folder: tune(
-            dataset,
-            base,
-            recipe.tune,
-            task=recipe.task,
-            metric=recipe.gate.metric,
-            device=recipe.device,
+@dataclass(frozen=True)
+class _Stages:
+    """One build's stages: each names what goes in, how it is made, how it is opened, and what its line tells."""
+
+    recipe: Recipe
+    base: Base
+    work: Work
+    lines: StageLines
+
+    def run(self, until: str) -> Built:
+        dataset = self.data()
+        tuned = self.tune(dataset)
+        if until == "tune" or not is_main():  # beside the main process the others only help to train
+            return Built("tune", self.work.folder, tuned)
+        graph = self.export(dataset, tuned)
+        if until == "export":
+            return Built("export", self.work.folder, tuned, graph)
+        compressed = self.compress(graph)
+        if until == "compress":
+            return Built("compress", self.work.folder, tuned, graph, compressed)
+        benched = self.bench(dataset, tuned, graph, compressed)
+        report = self.report(benched)
+        if until == "bench":
+            return Built("bench", self.work.folder, tuned, graph, compressed, report)
+        return Built("pack", self.work.folder, tuned, graph, compressed, report, self.pack(benched, report))
+
+    def data(self) -> Dataset:
+        recipe, order = self.recipe, known_labels(self.base)
+        versions = {"edgetune": __version__, **package_versions()}
+        return self.work.stage(
+            "data",
+            [_plain(recipe.data), _source_state(recipe), recipe.seed, order, versions],
+            lambda folder: Dataset.load(recipe.data, seed=recipe.seed, label_order=order).save(folder),
+            Dataset.open,
+            lambda found: f"{_counts(found)}, {len(found.labels)} labels",
+            others="wait",
+        )
+
+    def tune(self, dataset: Dataset) -> TunedModel:
+        recipe = self.recipe
+        return self.work.stage(
+            "tune",
+            [_plain(recipe.tune), self.base.digest, recipe.task, recipe.gate.metric, recipe.device],
+            lambda folder: tune(
+                dataset,
+                self.base,
+                recipe.tune,
+                task=recipe.task,
+                metric=recipe.gate.metric,
+                device=recipe.device,
+                seed=recipe.seed,
+                folder=folder,
+                progress=self.lines.progress,
+            ),
+            TunedModel.open,
+            lambda found: f"{found.training.handed_on}: validation {found.training.best_value:.4f}",
+            others="help",
+        )
+
+    def export(self, dataset: Dataset, tuned: TunedModel) -> Graph:
+        return self.work.stage(
+            "export",
+            _plain(self.recipe.export),
+            lambda folder: export(tuned, dataset, self.recipe.export.provider, folder, self.lines.progress),
+            Graph.open,
+            lambda found: f"{found.nodes} nodes, parity within {found.max_abs_diff:.1e}",
+        )
+
+    def compress(self, graph: Graph) -> Compressed:
+        schemes = chosen_schemes(self.recipe.compress.schemes)
+        return self.work.stage(
+            "compress",
+            _plain(self.recipe.compress),
+            lambda folder: compress_all(graph.path, schemes, folder, self.lines.progress),
+            lambda folder: open_candidates(folder, schemes),
+            lambda found: f"{len(found.candidates)} candidates",
+        )
+
+    def bench(self, dataset: Dataset, tuned: TunedModel, graph: Graph, compressed: Compressed) -> Benched:
+        recipe, name = self.recipe, Path(self.recipe.out).name
+        contest = Contest(
+            compressed=compressed,
+            packing=Packing(name, tuned, dataset.digest, recipe.export.provider, golden_texts(dataset.test.texts)),
+            dataset=dataset,
+            gate=recipe.gate,
+            budget=recipe.budget,
+            benchmark=recipe.benchmark,
             seed=recipe.seed,
-            folder=folder,
-            progress=lines.progress,
-        ),
-        TunedModel.open,
-        lambda found: f"{found.training.handed_on}: validation {found.training.best_value:.4f}",
-    )
-    if until == "tune":
-        return Built("tune", work.folder, tuned)
-    graph = work.stage(
-        "export",
-        _plain(recipe.export),
-        lambda folder: export(tuned, dataset, recipe.export.provider, folder, lines.progress),
-        Graph.open,
-        lambda found: f"{found.nodes} nodes, parity within {found.max_abs_diff:.1e}",
-    )
-    if until == "export":
-        return Built("export", work.folder, tuned, graph)
-    schemes = chosen_schemes(recipe.compress.schemes)
-    compressed = work.stage(
-        "compress",
-        _plain(recipe.compress),
-        lambda folder: compress_all(graph.path, schemes, folder, lines.progress),
-        lambda folder: open_candidates(folder, schemes),
-        lambda found: f"{len(found.candidates)} candidates",
-    )
-    if until == "compress":
-        return Built("compress", work.folder, tuned, graph, compressed)
-    packing = Packing(out.name, tuned, dataset.digest, recipe.export.provider, golden_texts(dataset.test.texts))
-    contest = Contest(
-        compressed, packing, dataset, recipe.gate, recipe.budget, recipe.benchmark, recipe.seed, _command()
-    )
-    benched = work.stage(
-        "bench",
-        [_plain(recipe.gate), _plain(recipe.budget), _plain(recipe.benchmark), out.name],
-        lambda folder: bench(contest, folder, work.folder / "report.json", lines.progress),
-        Benched.open,
-        lambda found: f"{found.report.chosen} chosen",
-    )
-    report = msgspec.structs.replace(benched.report, build_seconds=work.seconds, build_peak_bytes=work.peak_bytes)
-    work.write("report.json", report.to_json())
-    work.write("report.html", render_html(report).encode())
-    if until == "bench":
-        return Built("bench", work.folder, tuned, graph, compressed, report)
-    extra = {
-        "report.json": report.to_json(),
-        "report.html": render_html(report).encode(),
-        "recipe.yaml": recipe.to_yaml().encode(),
-    }
-    with lines.running("pack") as line:
-        bundle = finish_bundle(benched.draft, out, extra)
-        line.found(f"{bundle.size_bytes / 1e6:.1f} MB in {out}")
-    return Built("pack", work.folder, tuned, graph, compressed, report, bundle)
+            command=_command(),
+            fused=graph.fused,
+        )
+        kept = self.work.folder / REPORT_NAME
+        try:
+            return self.work.stage(
+                "bench",
+                [_plain(recipe.gate), _plain(recipe.budget), _plain(recipe.benchmark), name],
+                lambda folder: bench(contest, folder, kept, self.lines.progress),
+                Benched.open,
+                lambda found: f"{found.report.chosen} chosen",
+            )
+        except GateError:  # the page of an earlier build must not stand beside the report of this one
+            self.work.write("report.html", render_html(Report.load(kept)).encode())
+            raise
+
+    def report(self, benched: Benched) -> Report:
+        """The bench stage's report with the seconds and peaks of all stages, kept in the work folder too."""
+        report = msgspec.structs.replace(
+            benched.report, build_seconds=self.work.seconds, build_peak_bytes=self.work.peak_bytes
+        )
+        self.work.write(REPORT_NAME, report.to_json())
+        self.work.write("report.html", render_html(report).encode())
+        return report
+
+    def pack(self, benched: Benched, report: Report) -> Bundle:
+        extra = {
+            REPORT_NAME: report.to_json(),
+            "report.html": render_html(report).encode(),
+            "recipe.yaml": self.recipe.to_yaml().encode(),
+        }
+        with self.lines.running("pack") as line:
+            bundle = finish_bundle(benched.draft, Path(self.recipe.out), extra)
+            line.found(f"{bundle.size_bytes / 1e6:.1f} MB in {self.recipe.out}")
+        return bundle
 
 
 def _plain(section: Any) -> Any:
@@ -147,12 +204,8 @@ def _plain(section: Any) -> Any:
 
 
 def _counts(dataset: Dataset) -> str:
-    parts: Sequence[tuple[str, int]] = [
-        ("train", len(dataset.train)),
-        ("validation", len(dataset.validation)),
-        ("test", len(dataset.test)),
-    ]
-    return ", ".join(f"{rows:,} {name}" for name, rows in parts)
+    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    return ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
 
 
 def _source_state(recipe: Recipe) -> dict[str, list[int]]:
@@ -170,6 +223,4 @@ def _files(path: Path) -> list[Path]:
 
 def _command() -> str:
     """The command line as it was given, to repeat or to continue with."""
-    import sys
-
     return shlex.join(["edgetune", *sys.argv[1:]])

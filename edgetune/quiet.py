@@ -55,7 +55,7 @@ class _Log(io.FileIO):
 def _open_log(log: Path) -> TextIO:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        return io.TextIOWrapper(_Log(str(log), "ab"), encoding="utf-8", errors="replace", write_through=True)  # type: ignore[arg-type]
+        return io.TextIOWrapper(_Log(str(log), "ab"), encoding="utf-8", errors="replace", write_through=True)
     except OSError as error:
         raise WorkError(
             f"The work folder {log.parent} cannot be written to: {error.strerror or error}.",

@@ -12,9 +12,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from safetensors import SafetensorError
 
@@ -22,6 +22,7 @@ from edgetune.benchmarks.memory import process_memory, reset_peak
 from edgetune.progress import StageLines
 from edgetune.serve.digest import value_sha256
 from edgetune.serve.errors import WorkError
+from edgetune.tune.processes import is_main, main_first
 
 T = TypeVar("T")
 _KEY_NAME = "stage-key.txt"
@@ -59,6 +60,8 @@ class Work:
         make: Callable[[Path], object],
         reopen: Callable[[Path], T],
         found: Callable[[T], str],
+        *,
+        others: Literal["absent", "wait", "help"] = "absent",
     ) -> T:
         """Run a stage, or open what it left when it last ran on the same inputs.
 
@@ -68,35 +71,55 @@ class Work:
             make: writes the stage's files into the folder it is given, from where it left when it was stopped.
             reopen: opens those files.
             found: what the stage found, a few words for its line.
+            others: what the other processes of `accelerate launch` do: they never come here, they wait until the main
+                process has finished the stage, or they help to run it.
         """
         self._chain = value_sha256([self._chain, name, inputs])
         folder = self.folder / name
-        if self._record.get(name, {}).get("digest") == self._chain and self._key(folder) == self._chain:
-            result = reopen(folder)
-            self._lines.kept(name, found(result))
+        with main_first() if others == "wait" else nullcontext():
+            if not is_main():
+                self._record = self._read_record()  # the main process may have finished the stage just now
+            if self._record.get(name, {}).get("digest") == self._chain and self._key(folder) == self._chain:
+                result = reopen(folder)
+                self._lines.kept(name, found(result))
+                return result
+            if others == "wait" and not is_main():
+                raise WorkError(f"The main process did not finish the stage {name}.")
+            with self._lines.running(name) as line:
+                reset_peak()
+                start = time.perf_counter()
+                self._run(name, make, helped=others == "help")
+                result = reopen(folder)
+                line.found(found(result))
+                seconds = time.perf_counter() - start
+            if is_main():
+                self._note(name, seconds, process_memory().rss_peak_bytes)
             return result
-        with self._lines.running(name) as line:
-            reset_peak()
-            start = time.perf_counter()
-            self._run(name, make)
-            result = reopen(folder)
-            line.found(found(result))
-            seconds = time.perf_counter() - start
-        self._note(name, seconds, process_memory().rss_peak_bytes)
-        return result
 
-    def _run(self, name: str, make: Callable[[Path], object]) -> None:
-        part, whole = self.folder / f"{name}.part", self.folder / name
+    def _run(self, name: str, make: Callable[[Path], object], *, helped: bool) -> None:
+        part = self.folder / f"{name}.part"
+        with self._writing(f"The stage {name}"):
+            with main_first() if helped else nullcontext():
+                self._begin(part)
+            make(part)
+            with main_first() if helped else nullcontext():
+                if is_main():
+                    self._place(part, self.folder / name)
+
+    def _begin(self, part: Path) -> None:
+        """Make the folder that a stage works in, or keep it where it holds an earlier try on the same inputs."""
         if self._key(part) != self._chain:
             shutil.rmtree(part, ignore_errors=True)
-        with self._writing(f"The stage {name}"):
-            part.mkdir(exist_ok=True)
-            (part / _KEY_NAME).write_text(self._chain, encoding="utf-8")
-            make(part)
-            # The key first: a folder that is half removed when the build is killed must not be taken for whole.
-            (whole / _KEY_NAME).unlink(missing_ok=True)
-            shutil.rmtree(whole, ignore_errors=True)
-            part.rename(whole)
+        part.mkdir(exist_ok=True)
+        (part / _KEY_NAME).write_text(self._chain, encoding="utf-8")
+
+    @staticmethod
+    def _place(part: Path, whole: Path) -> None:
+        """Put a finished stage's folder in its place."""
+        # The key first: a folder that is half removed when the build is killed must not be taken for whole.
+        (whole / _KEY_NAME).unlink(missing_ok=True)
+        shutil.rmtree(whole, ignore_errors=True)
+        part.rename(whole)
 
     @staticmethod
     def _key(folder: Path) -> str | None:
@@ -116,7 +139,7 @@ class Work:
         except OSError as error:
             if error.errno not in _REFUSALS:
                 raise
-            raise self._refused(what, error.strerror) from error
+            raise self._refused(what, error.strerror or str(error)) from error
         except (RuntimeError, SafetensorError) as error:
             # torch's archive writer says "unexpected pos", and safetensors wraps the number in words of its own.
             if not _is_full(self.folder):

@@ -126,7 +126,6 @@ def test_help_and_doctor_work_without_the_build_extra(fresh):
     assert not facts["extras"]["build"]["complete"]
 
 
-@pytest.mark.xfail(strict=True, reason="edgetune/recipe.py imports pydantic and yaml before any stage asks for [build]")
 def test_a_build_names_the_extra_it_needs(fresh):
     with pytest.raises(AssertionError) as caught:
         fresh.run("edgetune", "build", "--base", "b", "--data", "d.csv")

@@ -20,6 +20,7 @@ class ByteDropout(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
         self._threshold = round(rate * _LEVELS)
+        self.p = self._threshold / _LEVELS  # attention modules read the rate of the dropout that they hold
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Inputs of any shape and float dtype; the same shape and dtype out, unchanged outside of training."""

@@ -30,6 +30,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from edgetune.serve.errors import Interrupted
 from edgetune.serve.report import CurvePoint
@@ -82,6 +83,7 @@ def train(
     train_rows: Rows,
     validation_rows: Rows,
     metric: Metric,
+    *,
     recipe: TuneRecipe,
     plan: TrainingPlan,
     folder: Path,
@@ -182,12 +184,35 @@ def _loss(weights: tuple[float, ...] | None) -> Any:
     return loss
 
 
+class _EpochSampler(LengthGroupedSampler):
+    """Batches of like lengths whose order hangs on seed and epoch alone.
+
+    The Trainer's own draws from the global generator: a run that continues inside an epoch would draw another order,
+    and take some rows twice and others not at all.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self._seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """What the Trainer calls before each epoch."""
+        self.generator.manual_seed(self._seed + epoch)
+
+
 class _ClassifierTrainer(Trainer):
-    """The Trainer with a learning rate of its own for the head."""
+    """The Trainer with a learning rate of its own for the head, and an order of rows that a continued run repeats."""
 
     def __init__(self, *, plan: TrainingPlan, **arguments: Any) -> None:
         self._plan = plan
         super().__init__(**arguments)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> _EpochSampler:
+        lengths = [len(row["input_ids"]) for row in self.train_dataset]
+        return _EpochSampler(
+            self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed
+        )
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if getattr(self, "optimizer", None) is None:
@@ -263,6 +288,12 @@ class _StopOnInterrupt(TrainerCallback):
         if self.stopped:
             control.should_save = True
             control.should_training_stop = True
+        return control
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        # The Trainer ends an epoch that is stopped half-way too: judging it would use up patience and bend the curve.
+        if self.stopped and abs(state.epoch - round(state.epoch)) > 1e-6:
+            control.should_evaluate = control.should_log = control.should_save = False
         return control
 
 

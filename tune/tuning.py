@@ -1,4 +1,7 @@
-"""The tune stage: probe, train from it, merge, keep the better; one function a step."""
+"""The tune stage: probe, train from it, merge, keep the better; one method a step.
+
+Under `accelerate launch` every process trains, and the main one alone solves the probe, merges and writes.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ from edgetune.tune.dropout import quicken_dropout
 from edgetune.tune.forward import head_features
 from edgetune.tune.hardware import choose_device, fast_bf16
 from edgetune.tune.merge import merge_and_save
-from edgetune.tune.methods import METHODS, Method
+from edgetune.tune.methods import METHODS
 from edgetune.tune.model import TunedModel, chosen_pooling, longest_input, start_model
-from edgetune.tune.probe import Probe, fit_probe
+from edgetune.tune.probe import Head, Probe, fit_probe
+from edgetune.tune.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.progress import Progress
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
-from edgetune.tune.tasks.text_classification import Metric
 from edgetune.tune.training import (
     TrainingPlan,
     TrainingResult,
@@ -37,18 +40,6 @@ from edgetune.tune.training import (
 )
 
 MERGE_SLICE = 64
-
-
-@dataclass(frozen=True)
-class _Start:
-    """What every method starts from: the model with its probed head on the device, and how it was probed."""
-
-    model: Any
-    tokenizer: Any
-    max_tokens: int
-    device: str
-    bf16: bool
-    probe: Probe
 
 
 def tune(
@@ -63,7 +54,7 @@ def tune(
     folder: Path,
     progress: Progress,
 ) -> TunedModel:
-    """Fine-tune `base` on `dataset` into `folder`: base/ with the probed head, adapter/ (lora), model/ merged.
+    """Fine-tune `base` on `dataset` into `folder`: base/ with the probed head, adapter/ (lora), model/ merged, facts.
 
     Interrupted training leaves `folder/checkpoints`, and the same call continues from there.
 
@@ -72,159 +63,189 @@ def tune(
     """
     set_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    judge = TASKS[task].METRICS[metric]
-    start = _probed(dataset, base, recipe, judge, device, folder, progress)
-    method = METHODS[recipe.method]
-    slice_ = dataset.validation.texts[:MERGE_SLICE]
-    start.model.to("cpu")
-    set_head(start.model, start.probe.final.weight, start.probe.final.bias)
-    merge_and_save(start.model, start.tokenizer, slice_, start.max_tokens, folder / "base")
-    set_head(start.model, start.probe.start.weight, start.probe.start.bias)
-    result = _train(dataset, start, method, recipe, judge, seed, folder, progress) if method.trains else None
-    handed_on = method.name if result and result[1].best_value >= start.probe.value else "probe"
-    if result and handed_on == "probe":
-        progress.say(
-            f"{method.name} ended below the probe ({result[1].best_value:.4f} against {start.probe.value:.4f} "
-            "on the validation part): the probe is handed on"
+    job = _Job.open(dataset, base, recipe, task=task, metric=metric, device=device, seed=seed, folder=folder)
+    with main_first():
+        probe = job.solve_probe(progress)
+        if is_main():
+            job.save_base(probe.final)
+    result = job.train(probe.start, progress) if METHODS[recipe.method].trains else None
+    if is_main():
+        job.finish(probe, result, progress)
+    wait_for_all()
+    return TunedModel.open(folder)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One tuning: the data, the base as a model with a head, and how it is tuned. `model` is changed in place."""
+
+    dataset: Dataset
+    base: Base
+    recipe: TuneRecipe
+    task: str
+    metric: str
+    seed: int
+    folder: Path
+    model: Any
+    tokenizer: Any
+    max_tokens: int
+    device: str
+    bf16: bool
+
+    @classmethod
+    def open(
+        cls,
+        dataset: Dataset,
+        base: Base,
+        recipe: TuneRecipe,
+        *,
+        task: str,
+        metric: str,
+        device: str,
+        seed: int,
+        folder: Path,
+    ) -> _Job:
+        model = start_model(base, dataset.labels, recipe)
+        tokenizer = open_tokenizer(base, trust_remote_code=recipe.trust_remote_code)
+        most = longest_input(model, tokenizer, base)
+        where = choose_device(device)  # type: ignore[arg-type]
+        return cls(
+            dataset=dataset,
+            base=base,
+            recipe=recipe,
+            task=task,
+            metric=metric,
+            seed=seed,
+            folder=folder,
+            model=model,
+            tokenizer=tokenizer,
+            max_tokens=most if recipe.max_tokens == "auto" else min(most, recipe.max_tokens),
+            device=where,
+            bf16=fast_bf16(where) if recipe.precision == "auto" else recipe.precision == "bf16",
         )
-    difference = _keep(result[0] if result and handed_on != "probe" else None, start, slice_, folder)
-    tuned = TunedModel(
-        folder=folder,
-        task=task,
-        labels=dataset.labels,
-        base_id=base.id,
-        base_digest=base.digest,
-        max_tokens=start.max_tokens,
-        merge_max_abs_diff=difference,
-        training=_training(base, recipe, handed_on, start.probe, result[1] if result else None, dataset, start),
-    )
-    tuned.save()
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return tuned
 
-
-def _probed(
-    dataset: Dataset,
-    base: Base,
-    recipe: TuneRecipe,
-    metric: Metric,
-    device: str,
-    folder: Path,
-    progress: Progress,
-) -> _Start:
-    model = start_model(base, dataset.labels, recipe)
-    tokenizer = open_tokenizer(base, trust_remote_code=recipe.trust_remote_code)
-    max_tokens = longest_input(model, tokenizer, base)
-    if recipe.max_tokens != "auto":
-        max_tokens = min(max_tokens, recipe.max_tokens)
-    where = choose_device(device)  # type: ignore[arg-type]
-    bf16 = fast_bf16(where) if recipe.precision == "auto" else recipe.precision == "bf16"
-    model.to(where)
-
-    def features(part: Part) -> tuple[Any, Any]:
-        found = head_features(model, tokenizer, part.texts, max_tokens, bf16=bf16, progress=progress)
-        return found, np.asarray(part.labels, dtype=np.int64)
-
-    solved = folder / "probe.npz"
-    if solved.is_file():  # a build that was stopped while training continues from here
-        probe = Probe.load(solved)
-    else:
+    def solve_probe(self, progress: Progress) -> Probe:
+        """Solve the head on the frozen trunk, or read what an interrupted build has solved."""
+        solved = self.folder / "probe.npz"
+        if solved.is_file():
+            return Probe.load(solved)
+        self.model.to(self.device)
         probe = fit_probe(
-            features(dataset.train),
-            features(dataset.validation),
-            len(dataset.labels),
-            metric,
-            balanced=recipe.class_weights == "balanced",
+            self._features(self.dataset.train, progress),
+            self._features(self.dataset.validation, progress),
+            len(self.dataset.labels),
+            TASKS[self.task].METRICS[self.metric],
+            balanced=self.recipe.class_weights == "balanced",
             progress=progress,
         )
         probe.save(solved)
-    progress.say(f"probe: validation {probe.value:.4f} with the trunk frozen")
-    return _Start(model, tokenizer, max_tokens, where, bf16, probe)
+        progress.say(f"probe: validation {probe.value:.4f} with the trunk frozen")
+        return probe
 
+    def _features(self, part: Part, progress: Progress) -> tuple[Any, Any]:
+        found = head_features(
+            self.model, self.tokenizer, part.texts, self.max_tokens, bf16=self.bf16, progress=progress
+        )
+        return found, np.asarray(part.labels, dtype=np.int64)
 
-def _train(
-    dataset: Dataset,
-    start: _Start,
-    method: Method,
-    recipe: TuneRecipe,
-    metric: Metric,
-    seed: int,
-    folder: Path,
-    progress: Progress,
-) -> tuple[Any, TrainingResult]:
-    head = head_names(start.model)
-    set_seed(seed)
-    model = method.prepare(start.model, recipe).to(start.device)
-    if start.device == "cpu":
-        quicken_dropout(model)
+    def save_base(self, head: Head) -> None:
+        """Write the frozen trunk with its best head: the base of every comparison."""
+        self.model.to("cpu")
+        set_head(self.model, head.weight, head.bias)
+        merge_and_save(self.model, self.tokenizer, self._slice, self.max_tokens, self.folder / "base")
 
-    def rows(part: Part) -> Sequence[dict[str, Any]]:
-        encode = TASKS["text-classification"].encode
-        return labelled(encode(start.tokenizer, part.texts, start.max_tokens), part.labels)
+    @property
+    def _slice(self) -> Sequence[str]:
+        return self.dataset.validation.texts[:MERGE_SLICE]
 
-    plan = TrainingPlan(
-        epochs=automatic_epochs(len(dataset.train), recipe.batch_size) if recipe.epochs == "auto" else recipe.epochs,
-        trunk_rate=method.trunk_rate if recipe.learning_rate == "auto" else recipe.learning_rate,
-        head_rate=method.head_rate if recipe.head_learning_rate == "auto" else recipe.head_learning_rate,
-        head=head,
-        bf16=start.bf16,
-        device=start.device,
-        seed=seed,
-        class_weights=class_weights(dataset.train.labels, len(dataset.labels))
-        if recipe.class_weights == "balanced"
-        else None,
-    )
-    checkpoints = folder / "checkpoints"
-    result = train(
-        model,
-        start.tokenizer,
-        rows(dataset.train),
-        rows(dataset.validation),
-        metric,
-        recipe,
-        plan,
-        checkpoints,
-        progress,
-    )
-    return model, result
+    def train(self, head: Head, progress: Progress) -> tuple[Any, TrainingResult]:
+        """Train by the recipe's method from a probed head; the model with its best epoch in place, and its curve."""
+        set_head(self.model, head.weight, head.bias)
+        names = head_names(self.model)
+        set_seed(self.seed)
+        model = METHODS[self.recipe.method].prepare(self.model, self.recipe).to(self.device)
+        if self.device == "cpu":
+            quicken_dropout(model)
+        result = train(
+            model,
+            self.tokenizer,
+            self._rows(self.dataset.train),
+            self._rows(self.dataset.validation),
+            TASKS[self.task].METRICS[self.metric],
+            recipe=self.recipe,
+            plan=self._plan(names),
+            folder=self.folder / "checkpoints",
+            progress=progress,
+        )
+        return model, result
 
+    def _rows(self, part: Part) -> Sequence[dict[str, Any]]:
+        return labelled(TASKS[self.task].encode(self.tokenizer, part.texts, self.max_tokens), part.labels)
 
-def _keep(model: Any | None, start: _Start, texts: Sequence[str], folder: Path) -> float:
-    """Write the model that is handed on to `model/`, and its adapters to `adapter/`; returns the proven difference."""
-    if model is None:
-        shutil.copytree(folder / "base", folder / "model", dirs_exist_ok=True)
-        return 0.0
-    if hasattr(model, "merge_and_unload"):
-        model.save_pretrained(folder / "adapter")
-    return merge_and_save(model, start.tokenizer, texts, start.max_tokens, folder / "model")
+    def _plan(self, head: tuple[str, ...]) -> TrainingPlan:
+        recipe, method, labels = self.recipe, METHODS[self.recipe.method], self.dataset.train.labels
+        weights = class_weights(labels, len(self.dataset.labels)) if recipe.class_weights == "balanced" else None
+        epochs = automatic_epochs(len(labels), recipe.batch_size) if recipe.epochs == "auto" else recipe.epochs
+        return TrainingPlan(
+            epochs=epochs,
+            trunk_rate=method.trunk_rate if recipe.learning_rate == "auto" else recipe.learning_rate,
+            head_rate=method.head_rate if recipe.head_learning_rate == "auto" else recipe.head_learning_rate,
+            head=head,
+            bf16=self.bf16,
+            device=self.device,
+            seed=self.seed,
+            class_weights=weights,
+        )
 
+    def finish(self, probe: Probe, trained: tuple[Any, TrainingResult] | None, progress: Progress) -> None:
+        """Merge and write what did better on the validation part, with the facts; drop the checkpoints."""
+        model, result = trained or (None, None)
+        if result is not None and result.best_value < probe.value:
+            progress.say(
+                f"{self.recipe.method} ended below the probe ({result.best_value:.4f} against {probe.value:.4f} "
+                "on the validation part): the probe is handed on"
+            )
+            model = None
+        TunedModel(
+            folder=self.folder,
+            task=self.task,
+            labels=self.dataset.labels,
+            base_id=self.base.id,
+            base_digest=self.base.digest,
+            max_tokens=self.max_tokens,
+            merge_max_abs_diff=self._keep(model),
+            training=self._told(probe, result, handed_on="probe" if model is None else self.recipe.method),
+        ).save()
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
-def _training(
-    base: Base,
-    recipe: TuneRecipe,
-    handed_on: str,
-    probe: Probe,
-    result: TrainingResult | None,
-    dataset: Dataset,
-    start: _Start,
-) -> Training:
-    curve = list(result.curve) if result else []
-    return Training(
-        method=recipe.method,
-        handed_on=handed_on,
-        pooling=chosen_pooling(base, recipe),
-        probe_value=probe.value,
-        best_value=result.best_value if result and handed_on != "probe" else probe.value,
-        best_epoch=result.best_epoch if result else None,
-        epochs=result.epochs if result else 0.0,
-        remark=remark_on(curve, probe.value),
-        curve=curve,
-        settings={
-            "batch_size": recipe.batch_size,
-            "max_tokens": start.max_tokens,
-            "precision": "bf16" if start.bf16 else "fp32",
-            "device": start.device,
-            "probe_strength": probe.strength,
-            "train_rows": len(dataset.train),
-        },
-    )
+    def _keep(self, model: Any | None) -> float:
+        """Write model/, and adapter/ for a method with adapters; returns the proven logit difference."""
+        if model is None:
+            shutil.copytree(self.folder / "base", self.folder / "model", dirs_exist_ok=True)
+            return 0.0
+        if hasattr(model, "merge_and_unload"):
+            model.save_pretrained(self.folder / "adapter")
+        return merge_and_save(model, self.tokenizer, self._slice, self.max_tokens, self.folder / "model")
+
+    def _told(self, probe: Probe, result: TrainingResult | None, handed_on: str) -> Training:
+        curve = list(result.curve) if result else []
+        return Training(
+            method=self.recipe.method,
+            handed_on=handed_on,
+            pooling=chosen_pooling(self.base, self.recipe),
+            probe_value=probe.value,
+            best_value=probe.value if result is None or handed_on == "probe" else result.best_value,
+            best_epoch=result.best_epoch if result else None,
+            epochs=result.epochs if result else 0.0,
+            remark=remark_on(curve, probe.value),
+            curve=curve,
+            settings={
+                "batch_size": self.recipe.batch_size,
+                "max_tokens": self.max_tokens,
+                "precision": "bf16" if self.bf16 else "fp32",
+                "device": self.device,
+                "probe_strength": probe.strength,
+                "train_rows": len(self.dataset.train),
+                "processes": process_count(),
+            },
+        )

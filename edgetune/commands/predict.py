@@ -138,7 +138,7 @@ def _json_lines(stream: Iterable[str], path: Path, column: str | None) -> Iterat
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number} is no JSON: {error.msg}.") from error
+            raise InputError(f"{path}, line {number} is no JSON: {error.msg}.", expected='{"text": "..."}') from error
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number} is no JSON object.", expected='{"text": "..."}')
         value = row.get(_column(list(row), column, path))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgetune.serve.dependencies import require
+
 if TYPE_CHECKING:
     from edgetune.recipe import Recipe
 
@@ -56,6 +58,7 @@ def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str,
     Raises:
         RecipeError: with all faults at once.
     """
+    require("build", "pydantic", "rich", "yaml")
     from edgetune.recipe import Recipe, parse_settings
 
     said = {key: flags[flag] for flag, key in _KEYS.items() if flags.get(flag) not in (None, (), False)}

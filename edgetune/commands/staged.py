@@ -26,12 +26,16 @@ def run_until(stage: str, options: dict[str, Any]) -> None:
     from edgetune.build import build
     from edgetune.export.pack import check_place
     from edgetune.progress import StageLines
+    from edgetune.tune.processes import is_main
     from edgetune.work import LOG_NAME
 
     check_place(Path(recipe.out))
     log = Path(f"{recipe.out}.work") / LOG_NAME
     with quiet(log, to_stderr=as_json, verbose=verbose) as stream:
-        built = build(recipe, StageLines(Console(file=stream, soft_wrap=True)), until=stage, fresh=fresh)
+        lines = StageLines(Console(file=stream, soft_wrap=True, quiet=not is_main()))
+        built = build(recipe, lines, until=stage, fresh=fresh)
+    if not is_main():  # under `accelerate launch` the main process tells for all
+        return
     if as_json:
         print_json(summary(built))
     else:

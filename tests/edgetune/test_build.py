@@ -1,0 +1,149 @@
+"""A whole build through the command line: the exact files, the report's fields, and a stdout that scripts can read."""
+
+import json
+
+import pytest
+import yaml
+
+BUNDLE_FILES = {
+    *("manifest.json", "model.onnx", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("config.json", "golden.json", "report.json", "report.html", "recipe.yaml"),
+}
+STAGES = ["data", "tune", "export", "compress", "bench"]
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def assert_report(report, scheme_sizes):
+    """All that scripts rely on is there, and the figures agree with each other."""
+    assert {"cpu", "cores", "isa", "gpu", "os", "versions"} <= set(report["machine"])
+    quality = report["quality"]
+    assert (quality["metric"], quality["n"]) == ("accuracy", 15)
+    names = [stage["stage"] for stage in quality["stages"]]
+    assert names == ["base", "tuned", "merged", "onnx", "int8_dynamic", "fp32"]
+    for stage in quality["stages"]:
+        assert {"value", "ci95", "agreement", "max_abs_diff", "drop"} <= set(stage)
+        assert stage["ci95"][0] <= stage["value"] <= stage["ci95"][1]
+    assert quality["stages"][3]["max_abs_diff"] < 1e-4
+    chosen = [candidate for candidate in report["candidates"] if candidate["chosen"]]
+    assert [candidate["scheme"] for candidate in chosen] == [report["chosen"]]
+    for candidate in report["candidates"]:
+        assert candidate["gate"] in {"pass", "fail", "inconclusive"}
+        assert candidate["size_bytes"] == scheme_sizes[candidate["scheme"]]
+        assert candidate["reason"]
+        assert candidate["latency_ms"]["n"] == 40
+    latency = report["latency_ms"]
+    assert latency["speedup"]["p50"] == pytest.approx(latency["base"]["p50"] / latency["bundle"]["p50"])
+    assert latency["bundle"]["p99"] is None  # 40 samples cannot bound it
+    assert set(report["throughput_per_second"]) == set(report["cold_start_ms"]) == {"base", "bundle"}
+    assert report["memory"]["bundle"]["rss_peak_bytes"] < report["memory"]["base"]["rss_peak_bytes"]
+    assert report["size_bytes"]["bundle"] < report["size_bytes"]["base"]
+    assert list(report["build_seconds"]) == STAGES
+    assert sum(report["placement"].values()) > 0
+
+
+def test_a_build_by_the_probe_writes_a_whole_bundle(workshop):
+    bundle, work = workshop.folder / "bundle", workshop.folder / "bundle.work"
+    assert {path.name for path in bundle.iterdir()} == BUNDLE_FILES
+    manifest, report = read(bundle / "manifest.json"), read(bundle / "report.json")
+    assert set(manifest["files"]) == BUNDLE_FILES - {"manifest.json"}
+    assert (manifest["name"], manifest["labels"]) == ("bundle", ["card", "cash", "login", "transfer"])
+    assert manifest["scheme"] == report["chosen"]
+    sizes = {name: (work / "compress" / name / "model.onnx").stat().st_size for name in ("fp32", "int8_dynamic")}
+    assert_report(report, sizes)
+    assert report["training"]["handed_on"] == "probe"
+    assert "--method probe" in report["command"]
+    recipe = yaml.safe_load((bundle / "recipe.yaml").read_text(encoding="utf-8"))
+    assert (recipe["tune"]["method"], recipe["benchmark"]["samples"]) == ("probe", 40)
+    assert {path.name for path in work.iterdir()} == {
+        *STAGES,
+        *("stages.json", "build.log", "report.json", "report.html"),
+    }
+    assert (work / "report.json").read_bytes() == (bundle / "report.json").read_bytes()
+    assert {path.name for path in workshop.folder.iterdir()} >= {"bundle", "bundle.work"}
+    assert not list(workshop.folder.glob(".*"))
+
+
+def test_stage_lines_are_plain_and_without_the_libraries_chatter(workshop):
+    lines = workshop.out.splitlines()
+    assert "\x1b" not in workshop.out
+    assert "\r" not in workshop.out
+    assert lines[0] == "data ..."
+    for stage in (*STAGES, "pack"):
+        assert f"{stage} ..." in lines
+        assert any(line.startswith(f"✓ {stage}") for line in lines)
+    said = (
+        "✓ ",
+        "  ",
+        "bundle  ",
+        "report  ",
+        "accuracy",
+        "latency",
+        "throughput",
+        "peak memory",
+        "cold start",
+        "size",
+    )
+    others = [line for line in lines if line and not line.startswith(said) and not line.endswith(" ...")]
+    assert len(others) == 1, others
+    assert others[0].startswith("The int8_dynamic bundle ")
+    log = (workshop.folder / "bundle.work" / "build.log").read_text(encoding="utf-8")
+    assert "torch.onnx" in log
+
+
+@pytest.mark.slow
+def test_a_build_with_lora_and_json_on_stdout(started, workshop, tmp_path):
+    out = tmp_path / "sub" / "bundle"
+    settings = ("--method", "lora", "--set", "tune.epochs=2", "--set", "tune.lora.rank=4", "--scheme", "fp32")
+    process = started("build", *workshop.arguments, *settings, "--out", out, "--json")
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    found = json.loads(stdout)
+    assert set(found) == {"stage", "work", "tuned", "graph", "candidates", "report", "bundle"}
+    assert (found["stage"], found["bundle"], found["work"]) == ("pack", str(out), f"{out}.work")
+    assert found["report"] == read(out / "report.json")
+    assert [candidate["scheme"] for candidate in found["candidates"]] == ["fp32"]
+    assert "\x1b" not in stderr
+    assert [line for line in stderr.splitlines() if line.startswith("✓ pack")]
+    assert {path.name for path in out.iterdir()} == BUNDLE_FILES
+    training = found["report"]["training"]
+    assert training["method"] == "lora"
+    assert [point["epoch"] for point in training["curve"]] == [1, 2]
+    assert training["probe_value"] <= max(training["best_value"], training["probe_value"])
+    # The checkpoints are gone, the adapters stay where they are the ones that are handed on.
+    assert not (out.parent / "bundle.work" / "tune" / "checkpoints").exists()
+    assert (out.parent / "bundle.work" / "tune" / "adapter").exists() is (training["handed_on"] == "lora")
+
+
+@pytest.mark.slow
+def test_a_gate_that_is_not_met_writes_nothing_and_keeps_the_report(edgetune, workshop, tmp_path):
+    arguments = workshop.copy(tmp_path)
+    old = {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()}
+    settings = ("--scheme", "int8_dynamic", "--set", "gate.when_inconclusive=reject", "--set", "budget.size_mb=0.001")
+    ended = edgetune("build", *arguments, *settings)
+    assert ended.code == 3
+    assert ended.err.startswith("Error: No candidate may be packed, so nothing was written. int8_dynamic: 0.0 MB")
+    assert "15 rows cannot settle it" in ended.err
+    assert f"To do: see {tmp_path / 'bundle.work' / 'report.json'}; loosen gate.max_drop" in ended.err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()} == old
+    report = read(tmp_path / "bundle.work" / "report.json")
+    assert (report["chosen"], report["latency_ms"]) == ("", None)
+    assert [candidate["accepted"] for candidate in report["candidates"]] == [False, False]
+    page = (tmp_path / "bundle.work" / "report.html").read_text(encoding="utf-8")
+    assert "No candidate may be packed" in page
+
+
+@pytest.mark.slow
+def test_a_budget_that_is_not_met(edgetune, workshop, tmp_path):
+    arguments = workshop.copy(tmp_path)
+    limits = ("--set", "budget.p90_ms=0.000001", "--set", "budget.rss_mb=1", "--set", "budget.cold_start_ms=100000")
+    ended = edgetune("build", *arguments, *limits, "--json")
+    assert (ended.code, ended.out) == (3, "")
+    error = ended.err[ended.err.index("Error: ") :]
+    assert error.startswith("Error: The int8_dynamic candidate is over budget: p90_ms is ")
+    assert "the budget 1e-06; rss_mb is " in error
+    assert "cold_start_ms" not in error
+    assert "To do: see" in error
+    assert read(tmp_path / "bundle.work" / "report.json")["latency_ms"]["bundle"]["p90"] > 0

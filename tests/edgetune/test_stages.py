@@ -1,0 +1,133 @@
+"""The stages alone stop where they say, and a later command keeps what is finished; what changed is made again."""
+
+import json
+import shutil
+
+import pytest
+
+STAGES = ["data", "tune", "export", "compress", "bench"]
+
+
+def states(work):
+    """When each stage's files were written, and its entry in stages.json."""
+    record = json.loads((work / "stages.json").read_text(encoding="utf-8"))
+    times = {
+        name: {str(path.relative_to(work)): path.stat().st_mtime_ns for path in (work / name).rglob("*")}
+        for name in STAGES
+        if (work / name).is_dir()
+    }
+    return {name: (record.get(name), times.get(name)) for name in STAGES}
+
+
+def kept(ended):
+    """The stages that were kept, and those that ran, by the lines."""
+    lines = [line.split() for line in ended.out.splitlines() if line.startswith("✓")]
+    return [words[1] for words in lines if words[2] == "kept"], [words[1] for words in lines if words[2] != "kept"]
+
+
+def cut(work, last):
+    """Make the work folder one that went as far as the stage `last`."""
+    gone = STAGES[STAGES.index(last) + 1 :]
+    path = work / "stages.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({name: record[name] for name in record if name not in gone}), encoding="utf-8")
+    for name in gone:
+        shutil.rmtree(work / name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["tune", "export", "compress", "bench"])
+def test_a_stage_command_stops_at_its_stage_and_a_build_goes_on_from_there(edgetune, workshop, tmp_path, stage):
+    arguments = workshop.copy(tmp_path)
+    shutil.rmtree(tmp_path / "bundle")
+    work = tmp_path / "bundle.work"
+    before = STAGES[STAGES.index(stage) - 1]
+    cut(work, before)
+    ended = edgetune(stage, *arguments)
+    assert ended.code == 0, ended
+    assert kept(ended) == (STAGES[: STAGES.index(stage)], [stage])
+    assert not (tmp_path / "bundle").exists()
+    assert [name for name in STAGES if (work / name).exists()] == STAGES[: STAGES.index(stage) + 1]
+    if stage != "bench":
+        assert ended.out.endswith(f"Done up to {stage}. The work folder is {work}.\n")
+        assert json.loads(edgetune(stage, *arguments, "--json").out)["stage"] == stage
+    done = states(work)
+    following = STAGES[min(STAGES.index(stage) + 1, 3)]  # up to compress, which takes no time
+    ended = edgetune(following if stage in ("tune", "export") else "build", *arguments)
+    assert ended.code == 0, ended
+    assert kept(ended)[0][: STAGES.index(stage) + 1] == STAGES[: STAGES.index(stage) + 1]
+    again = states(work)
+    for name in STAGES[: STAGES.index(stage) + 1]:
+        assert again[name] == done[name]
+
+
+def test_a_second_identical_build_changes_nothing_but_the_pack(edgetune, workshop, tmp_path):
+    arguments = workshop.copy(tmp_path)
+    work, bundle = tmp_path / "bundle.work", tmp_path / "bundle"
+    before, contents = states(work), {path.name: path.read_bytes() for path in bundle.iterdir()}
+    ended = edgetune("build", *arguments)
+    assert ended.code == 0, ended
+    assert kept(ended) == (STAGES, ["pack"])
+    assert states(work) == before
+    assert {path.name for path in bundle.iterdir()} == set(contents)
+    changed = [name for name, content in contents.items() if (bundle / name).read_bytes() != content]
+    # The recipe is written with its output, which lies elsewhere in this test; the manifest has its digest.
+    assert set(changed) <= {"recipe.yaml", "manifest.json"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "stage"),
+    [
+        ("seed=5", "data"),
+        ("tune.class_weights=balanced", "tune"),
+        ("compress.schemes=[fp32]", "compress"),
+    ],
+)
+def test_a_changed_section_makes_its_stage_again_and_those_after_it(edgetune, workshop, tmp_path, setting, stage):
+    arguments = workshop.copy(tmp_path)
+    work = tmp_path / "bundle.work"
+    before = states(work)
+    command = "compress" if stage == "compress" else "tune"
+    ended = edgetune(command, *arguments, "--set", setting)
+    assert ended.code == 0, ended
+    first = STAGES.index(stage)
+    assert kept(ended) == (STAGES[:first], STAGES[first : STAGES.index(command) + 1])
+    after = states(work)
+    for name in STAGES[:first]:
+        assert after[name] == before[name]
+    assert after[stage][0]["digest"] != before[stage][0]["digest"]
+
+
+def test_a_touched_data_file_is_read_again_and_the_same_rows_are_tuned_anew(edgetune, workshop, tmp_path):
+    arguments = workshop.copy(tmp_path)
+    moved = shutil.copy(workshop.data, tmp_path / "toy.csv")
+    ended = edgetune("tune", *arguments, "--data", moved)
+    assert ended.code == 0, ended
+    assert kept(ended) == ([], ["data", "tune"])
+
+
+def test_fresh_makes_everything_again(edgetune, workshop, tmp_path):
+    arguments = workshop.copy(tmp_path)
+    work = tmp_path / "bundle.work"
+    ended = edgetune("tune", *arguments, "--fresh")
+    assert ended.code == 0, ended
+    assert kept(ended) == ([], ["data", "tune"])
+    # What comes after is forgotten too.
+    assert {path.name for path in work.iterdir()} == {"data", "tune", "stages.json", "build.log"}
+
+
+def test_a_stage_whose_files_are_of_other_settings_is_not_taken_for_finished(edgetune, workshop, tmp_path):
+    """As when a build with other settings was killed between its renaming and its note."""
+    arguments = workshop.copy(tmp_path)
+    (tmp_path / "bundle.work" / "compress" / "stage-key.txt").write_text("another", encoding="utf-8")
+    ended = edgetune("compress", *arguments)
+    assert kept(ended) == (["data", "tune", "export"], ["compress"])
+
+
+def test_a_torn_record_only_means_that_stages_run_again(edgetune, workshop, tmp_path):
+    arguments = workshop.copy(tmp_path)
+    (tmp_path / "bundle.work" / "stages.json").write_text('{"data": {"dig', encoding="utf-8")
+    ended = edgetune("tune", *arguments)
+    assert ended.code == 0, ended
+    assert kept(ended) == ([], ["data", "tune"])
