@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edgetune.benchmarks.gate import Verdict, judge
 from edgetune.benchmarks.ledger import (
@@ -29,7 +30,7 @@ from edgetune.serve.bundle import REPORT_NAME, Bundle
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import GateError
 from edgetune.serve.predictor import Predictor
-from edgetune.serve.report import CandidateReport, Pair, Report
+from edgetune.serve.report import CandidateReport, Pair, Report, StageQuality
 from edgetune.tune.dataset import Dataset
 from edgetune.tune.progress import Progress
 
@@ -157,28 +158,15 @@ def _report(
         _candidate_report(candidate, verdicts[candidate.scheme], values[candidate.scheme], chosen, timing)
         for candidate in contest.compressed.candidates
     ]
-    loss = first_loss(stages)
-    notes = [f"{name} made no candidate: {reason}" for name, reason in contest.compressed.failures.items()]
-    if not contest.fused:
-        notes.append("The graph could not be made or proven with fusions; without them it answers slower.")
-    notes.append(
-        f"The first stage whose {metric} is below the tuned model's is {loss}."
-        if loss
-        else f"No stage after tuning lost any {metric} on the test slice."
-    )
-    if timing and timing.latency_ms.base.n and len(contest.dataset.test) < contest.benchmark.samples:
-        notes.append(
-            f"The test part has {len(contest.dataset.test):,} texts; they were timed again in turn to reach "
-            f"{contest.benchmark.samples} calls."
-        )
+    answers = logits[chosen or "merged"].argmax(axis=1)
     findings = Findings(
         rows=rows,
         stages=stages,
         candidates=candidates,
-        chosen_answers=logits[chosen or "merged"].argmax(axis=1),
+        chosen_answers=answers,
         size_bytes=Pair(base=_model_bytes(tuned.base_folder), bundle=_graph_bytes(drafts, chosen)),
         timing=timing,
-        notes=notes,
+        notes=_notes(contest, rows, stages, answers, timing),
     )
     tokenizer = AutoTokenizer.from_pretrained(tuned.model_folder)
     threads = contest.benchmark.threads
@@ -192,6 +180,36 @@ def _report(
         metric,
         usable_cores() if threads == "auto" else threads,
     )
+
+
+def _notes(
+    contest: Contest, rows: Slice, stages: Sequence[StageQuality], answers: NDArray[np.int64], timing: Timing | None
+) -> list[str]:
+    """What a reader should know of the figures, one sentence each."""
+    notes = [f"{name} made no candidate: {reason}" for name, reason in contest.compressed.failures.items()]
+    if not contest.fused:
+        notes.append("The graph could not be made or proven with fusions; without them it answers slower.")
+    loss, metric = first_loss(stages), contest.gate.metric
+    notes.append(
+        f"The first stage whose {metric} is below the tuned model's is {loss}."
+        if loss
+        else f"No stage after tuning lost any {metric} on the test slice."
+    )
+    if timing is None:
+        return notes
+    judged = dict(zip(rows.texts, (contest.packing.tuned.labels[answer] for answer in answers), strict=True))
+    both = [text for text in timing.answers if text in judged]
+    same = sum(timing.answers[text] == judged[text] for text in both)
+    notes.append(
+        f"While it was timed, one text a call, the bundle answered {same:,} of {len(both):,} texts as in the judged "
+        "batches; int8 takes its scales over the whole batch, so a close call may turn."
+    )
+    if len(contest.dataset.test) < contest.benchmark.samples:
+        notes.append(
+            f"The test part has {len(contest.dataset.test):,} texts; they were timed again in turn to reach "
+            f"{contest.benchmark.samples} calls."
+        )
+    return notes
 
 
 def _candidate_report(

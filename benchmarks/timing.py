@@ -55,7 +55,11 @@ class Race:
 
 @dataclass(frozen=True)
 class Timing:
-    """All figures of one race, as the report holds them; `others_ms` are the other candidates' latencies."""
+    """All figures of one race, as the report holds them.
+
+    `others_ms` are the other candidates' latencies; `answers` the labels that the bundle gave while it was timed,
+    by text, so that what was timed can be held against what was judged.
+    """
 
     latency_ms: LatencyComparison
     grid_ms: list[GridCell]
@@ -64,6 +68,7 @@ class Timing:
     cold_start_ms: Pair
     placement: dict[str, int]
     others_ms: dict[str, LatencySummary]
+    answers: dict[str, str]
 
 
 class ContestantProcess:
@@ -153,7 +158,7 @@ def race(race: Race, texts: Sequence[str], recipe: BenchmarkRecipe, progress: Pr
         used = device_memory_used()
         sides = {side: stack.enter_context(ContestantProcess(side, race, texts[0])) for side in ("base", "bundle")}
         others = {side: stack.enter_context(ContestantProcess(side, race, texts[0])) for side in race.others}
-        blocks = _latencies({**sides, **others}, texts, recipe.samples, progress)
+        blocks, answers = _latencies({**sides, **others}, texts, recipe.samples, progress)
         throughput = _throughputs(sides, texts, progress)
         # Memory before the grid: its largest batches are no part of answering the user's texts.
         memory = {side: _memory(process, used) for side, process in sides.items()}
@@ -169,22 +174,27 @@ def race(race: Race, texts: Sequence[str], recipe: BenchmarkRecipe, progress: Pr
         cold_start_ms=cold,
         placement=placement,
         others_ms={side: summarize(flat(blocks[side])) for side in race.others},
+        answers=answers,
     )
 
 
 def _latencies(
     sides: dict[str, ContestantProcess], texts: Sequence[str], samples: int, progress: Progress
-) -> dict[str, list[list[float]]]:
-    """Times in ms by side and block; all sides answer a block before the next one starts."""
+) -> tuple[dict[str, list[list[float]]], dict[str, str]]:
+    """Times in ms by side and block, and the bundle's answers by text; all sides answer a block before the next."""
     source = itertools.cycle(texts)
     for process in sides.values():
         process.ask("latency", texts=list(itertools.islice(itertools.cycle(texts), BLOCK)))
     blocks: dict[str, list[list[float]]] = {side: [] for side in sides}
+    answers: dict[str, str] = {}
     for done, block in enumerate(_blocks(source, samples), start=1):
         for side, process in sides.items():
-            blocks[side].append(process.ask("latency", texts=block)["ms"])
+            found = process.ask("latency", texts=block)
+            blocks[side].append(found["ms"])
+            if side == "bundle":
+                answers.update(zip(block, found["labels"], strict=True))
         progress.advance(done * BLOCK, samples, "latency, all sides in turn")
-    return blocks
+    return blocks, answers
 
 
 def _compare(base_blocks: list[list[float]], bundle_blocks: list[list[float]]) -> LatencyComparison:

@@ -22,7 +22,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 def _onnxruntime() -> Any:
     try:
         import onnxruntime
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingDependency(
             "ONNX Runtime is not installed.",
             action="pip install 'edgetune[cpu]', or 'edgetune[gpu]' on a machine with an NVIDIA GPU",

@@ -37,6 +37,7 @@ CATCH_ALLS = {
     "edgetune/commands/export.py: command(**options)",
     "edgetune/commands/tune.py: command(**options)",
     "tune/training.py: __init__(**arguments)",  # transformers' Trainer
+    "tune/training.py: on_epoch_end(**_)",
     "tune/training.py: on_evaluate(**_)",
     "tune/training.py: on_step_end(**_)",
 }
