@@ -32,7 +32,7 @@ from edgetune.serve.report import (
 )
 from edgetune.tune.progress import Progress
 
-BLOCK = 20
+BLOCK, WARM_UPS = 20, 3
 BATCHES, LENGTHS = (1, 8, 32), (16, 64, 128)
 THROUGHPUT_TEXTS, THROUGHPUT_ROUNDS = 512, 3
 
@@ -82,12 +82,6 @@ class ContestantProcess:
             "max_tokens": race.max_tokens,
             "first": first,
         }
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(race.threads),
-            "ORT_DISABLE_TELEMETRY": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
         start = time.perf_counter()
         self._process = subprocess.Popen(
             [
@@ -102,7 +96,7 @@ class ContestantProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=_environment(race.threads),
         )
         self._side = side
         self._read()
@@ -139,6 +133,19 @@ class ContestantProcess:
     ) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """What a process of the race sees: the user's own settings, not those that edgetune trains with."""
+    environment = dict(os.environ)
+    if environment.pop("EDGETUNE_SET_OPENMP", None):
+        for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+            environment.pop(name, None)
+    return environment | {
+        "OMP_NUM_THREADS": str(threads),
+        "ORT_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
 
 
 def _last_words(errors: str) -> str:
@@ -189,10 +196,11 @@ def _latencies(
     answers: dict[str, str] = {}
     for done, block in enumerate(_blocks(source, samples), start=1):
         for side, process in sides.items():
-            found = process.ask("latency", texts=block)
-            blocks[side].append(found["ms"])
+            # The first calls after another side's turn find cold caches and sleeping threads: not counted.
+            found = process.ask("latency", texts=[*block[:WARM_UPS], *block])
+            blocks[side].append(found["ms"][WARM_UPS:])
             if side == "bundle":
-                answers.update(zip(block, found["labels"], strict=True))
+                answers.update(zip(block, found["labels"][WARM_UPS:], strict=True))
         progress.advance(done * BLOCK, samples, "latency, all sides in turn")
     return blocks, answers
 
