@@ -121,7 +121,7 @@ def _parsed(stream: TextIO, path: Path, column: str | None) -> Iterator[str]:
     suffix = path.suffix.lower()
     if suffix in {".csv", ".tsv"}:
         csv.field_size_limit(2**31 - 1)  # a whole document may stand in one field
-        rows = csv.DictReader(stream, delimiter="\t" if suffix == ".tsv" else ",")
+        rows = csv.DictReader(stream, delimiter="\t" if suffix == ".tsv" else _delimiter(stream))
         if rows.fieldnames:
             name = _column(list(rows.fieldnames), column, path)
             yield from (row[name] or "" for row in rows)
@@ -129,6 +129,13 @@ def _parsed(stream: TextIO, path: Path, column: str | None) -> Iterator[str]:
         yield from _json_lines(stream, path, column)
     else:
         yield from _lines(stream)
+
+
+def _delimiter(stream: TextIO) -> str:
+    """The delimiter that the header line holds most of; a comma where it holds none."""
+    header = stream.readline()
+    stream.seek(0)
+    return max(",;\t|", key=header.count)
 
 
 def _json_lines(stream: Iterable[str], path: Path, column: str | None) -> Iterator[str]:

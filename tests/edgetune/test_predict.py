@@ -34,6 +34,7 @@ def test_texts_as_arguments(edgetune, bundle, lines):
 
 
 FILES = {
+    "semicolons.csv": "id;text\n1;my card is lost\n2;i forgot my password\n",
     "rows.csv": "id,text\n1,my card is lost\n2,i forgot my password\n",
     "rows.tsv": "text\tid\nmy card is lost\t1\ni forgot my password\t2\n",
     "rows.jsonl": '{"id": 1, "text": "my card is lost"}\n\n{"text": "i forgot my password"}\n',
