@@ -32,28 +32,62 @@ BASE = "all-MiniLM-L6-v2"
 @click.option("--out", type=click.Path(path_type=Path), default=Path("bundles"), help="Where bundles are built.")
 @click.option("--only", multiple=True, type=click.Choice(list(SETS)), help="Data sets to build; all when not said.")
 @click.option("--method", default="lora", help="Tuning method.")
+@click.option("--build/--no-build", default=True, help="Build anew, or tell the bundles that are in --out already.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="File for the tables; stdout when not said.")
-def main(data: Path, out: Path, only: tuple[str, ...], method: str, markdown: Path | None) -> None:
+def main(data: Path, out: Path, only: tuple[str, ...], method: str, build: bool, markdown: Path | None) -> None:
     """Build each data set anew and print its figures."""
-    sections = []
+    reports = {}
     for name in only or SETS:
-        settings = [f"--set={key}={data / path}" for key, path in SETS[name].items()]
-        command = [sys.executable, "-m", "edgetune", "build", "--base", BASE, "--method", method, *settings]
-        done = subprocess.run(
-            [*command, "--out", str(out / name), "--fresh", "--json"], stdout=subprocess.PIPE, text=True, check=True
-        )
-        sections.append(section(name, method, json.loads(done.stdout)["report"]))
-        click.echo(sections[-1])
+        if build:
+            _build(name, data, out, method)
+        reports[name] = json.loads((out / name / "report.json").read_text(encoding="utf-8"))
+    page = "\n".join(
+        [_head(method), *summary(reports), "", *(section(name, method, reports[name]) for name in reports)]
+    )
     if markdown:
-        markdown.write_text(_head(method) + "\n".join(sections), encoding="utf-8")
+        markdown.write_text(page, encoding="utf-8")
+    else:
+        click.echo(page)
+
+
+def _build(name: str, data: Path, out: Path, method: str) -> None:
+    settings = [f"--set={key}={data / path}" for key, path in SETS[name].items()]
+    command = [sys.executable, "-m", "edgetune", "build", "--base", BASE, "--method", method, *settings]
+    subprocess.run([*command, "--out", str(out / name), "--fresh"], check=True)
 
 
 def _head(method: str) -> str:
     return (
         "# Figures on real data\n\n"
         f"Written by `python -m edgetune.benchmarks.real_data --data DIR --method {method}`. Base and bundle ran in "
-        "turn in one run on the machine that each section names; ratios travel better than milliseconds.\n\n"
+        "turn in one run on the machine that each section names; ratios travel better than milliseconds.\n"
     )
+
+
+def summary(reports: dict[str, dict[str, Any]]) -> list[str]:
+    """One line a data set: quality of base, tuned model and bundle, speed, size, memory, cold start, build time."""
+    head = ["data", "base", "tuned", "bundle", "p50 ms", "times faster", "MB", "peak MB", "cold start ms", "build min"]
+    return _table(head, [_line(name, report) for name, report in reports.items()])
+
+
+def _line(name: str, report: dict[str, Any]) -> list[str]:
+    values = {stage["stage"]: 100 * stage["value"] for stage in report["quality"]["stages"]}
+    latency, memory, cold = report["latency_ms"], report["memory"], report["cold_start_ms"]
+    low, high = latency["speedup"]["ci95"]
+    sizes = [_mega(report["size_bytes"][side]) or 0 for side in ("base", "bundle")]
+    peaks = [_mega(memory[side]["rss_peak_bytes"]) or 0 for side in ("base", "bundle")]
+    return [
+        f"{name}, {len(report['data']['labels'])} labels",
+        f"{values['base']:.2f}%",
+        f"{values['tuned']:.2f}% ({report['training']['handed_on']})",
+        f"{values[report['chosen']]:.2f}% ({report['chosen']})",
+        f"{latency['base']['p50']:.1f} to {latency['bundle']['p50']:.1f}",
+        f"{latency['speedup']['p50']:.1f} ({low:.1f} to {high:.1f})",
+        f"{sizes[0]:.0f} to {sizes[1]:.0f}",
+        f"{peaks[0]:.0f} to {peaks[1]:.0f}",
+        f"{cold['base']:,.0f} to {cold['bundle']:,.0f}",
+        f"{sum(report['build_seconds'].values()) / 60:.1f}",
+    ]
 
 
 def section(name: str, method: str, report: dict[str, Any]) -> str:

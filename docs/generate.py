@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import itertools
 import json
 import re
 import textwrap
@@ -36,9 +37,25 @@ def documents() -> dict[Path, str]:
     made = {ROOT / "docs" / "commands.md": commands_page(), ROOT / "docs" / "recipe.schema.json": recipe_schema()}
     readme = ROOT / "README.md"
     made[readme] = readme.read_text(encoding="utf-8")
-    for name, text in (("tree", f"```\n{file_tree()}\n```\n"), ("commands", folded_help())):
+    made_of_code = {"tree": f"```\n{file_tree()}\n```\n", "commands": folded_help(), "figures": figures_summary()}
+    for name, text in made_of_code.items():
         made[readme] = re.sub(_PLACE.format(name=name), lambda _, text=text: text, made[readme], flags=re.DOTALL)
     return made
+
+
+def figures_summary() -> str:
+    """The first table of docs/figures.md, which benchmarks/real_data.py writes."""
+    page = ROOT / "docs" / "figures.md"
+    lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
+    return "".join(f"{line}\n" for line in itertools.takewhile(_in_table, itertools.dropwhile(_not_in_table, lines)))
+
+
+def _in_table(line: str) -> bool:
+    return line.startswith("|")
+
+
+def _not_in_table(line: str) -> bool:
+    return not _in_table(line)
 
 
 def folded_help() -> str:
