@@ -52,7 +52,7 @@ def main(data: Path, out: Path, only: tuple[str, ...], method: str, build: bool,
 
 def _build(name: str, data: Path, out: Path, method: str) -> None:
     settings = [f"--set={key}={data / path}" for key, path in SETS[name].items()]
-    command = [sys.executable, "-m", "edgetune", "build", "--base", BASE, "--method", method, *settings]
+    command = [sys.executable, "-P", "-m", "edgetune", "build", "--base", BASE, "--method", method, *settings]
     subprocess.run([*command, "--out", str(out / name), "--fresh"], check=True)
 
 

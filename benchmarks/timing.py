@@ -86,6 +86,7 @@ class ContestantProcess:
         self._process = subprocess.Popen(
             [
                 sys.executable,
+                "-P",  # a folder named edgetune where the user stands must not hide the package
                 "-m",
                 "edgetune.benchmarks.contestant",
                 kind,

@@ -9,8 +9,13 @@ from __future__ import annotations
 import os
 
 # Before torch and onnxruntime are imported anywhere: no network, no telemetry, no spinning threads.
+# PYTHONSAFEPATH: a Python that a test starts in the checkout must find the installed package, not the folder edgetune/.
 os.environ.update(
-    HF_HUB_OFFLINE="1", HF_UPDATE_DOWNLOAD_COUNTS="0", ORT_DISABLE_TELEMETRY="1", OMP_WAIT_POLICY="passive"
+    PYTHONSAFEPATH="1",
+    HF_HUB_OFFLINE="1",
+    HF_UPDATE_DOWNLOAD_COUNTS="0",
+    ORT_DISABLE_TELEMETRY="1",
+    OMP_WAIT_POLICY="passive",
 )
 
 import random

@@ -108,3 +108,14 @@ def test_a_summary_leaves_out_what_its_samples_cannot_bound():
     assert some.p95 == pytest.approx(56.1)
     assert json.dumps(few.samples)
     assert flat([[1.0, 2.0], [], [3.0]]) == [1, 2, 3]
+
+
+def test_a_folder_named_as_the_package_does_not_hide_it(tmp_path, monkeypatch):
+    """A build started in a checkout of edgetune itself finds the installed package in its benchmark processes too."""
+    (tmp_path / "edgetune").mkdir()
+    (tmp_path / "edgetune" / "__init__.py").write_text("raise ImportError('the folder was taken for the package')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    runners = Race(base=BUNDLE, bundle=BUNDLE, others={}, threads=1, device="cpu", max_tokens=32)
+    with ContestantProcess("bundle", runners, "a text") as process:
+        assert process.cold_start_ms > 0
