@@ -152,8 +152,10 @@ def gate_sentence(report: Report) -> str:
             shown += " points" if charts.is_percent(report.quality.metric) else ""
         elif key == "confidence" and isinstance(value, float):
             shown = charts.share(value).replace(".0%", "%")
+        elif isinstance(value, (int, float)):
+            shown = f"{value:,g}"
         else:
-            shown = clip(str(value).replace("_", " "), 60)
+            shown = clip(value.replace("_", " "), 60)
         terms.append(f"{key.replace('_', ' ')} {shown}")
     return f"Gate: {', '.join(terms)}." if terms else ""
 

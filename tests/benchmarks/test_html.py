@@ -127,7 +127,6 @@ def test_every_candidate_stands_there_with_verdict_and_reason(full: Report) -> N
         assert candidate.reason in text
     assert text.count("chosen") == 1 + sum(c.reason.count("chosen") for c in full.candidates)
     assert "? inconclusive" in text
-    assert "3,340 test rows would settle it." in text
     assert "Gate: metric accuracy, max drop 1.00 points, confidence 95%." in text
     assert "The first stage that answers worse than the tuned model is int8-dynamic" in text
 
