@@ -39,7 +39,7 @@ def main(data: Path, out: Path, only: tuple[str, ...], method: str, build: bool,
     reports = {}
     for name in only or SETS:
         if build:
-            _build(name, data, out, method)
+            build_bundle(name, data, out, method)
         reports[name] = json.loads((out / name / "report.json").read_text(encoding="utf-8"))
     page = "\n".join(
         [_head(method), *summary(reports), "", *(section(name, method, reports[name]) for name in reports)]
@@ -50,7 +50,8 @@ def main(data: Path, out: Path, only: tuple[str, ...], method: str, build: bool,
         click.echo(page)
 
 
-def _build(name: str, data: Path, out: Path, method: str) -> None:
+def build_bundle(name: str, data: Path, out: Path, method: str) -> None:
+    """Build one data set from the command line, as a user would."""
     settings = [f"--set={key}={data / path}" for key, path in SETS[name].items()]
     command = [sys.executable, "-P", "-m", "edgetune", "build", "--base", BASE, "--method", method, *settings]
     subprocess.run([*command, "--out", str(out / name), "--fresh"], check=True)
