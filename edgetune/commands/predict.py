@@ -120,15 +120,22 @@ def _lines(stream: Iterable[str]) -> Iterator[str]:
 def _parsed(stream: TextIO, path: Path, column: str | None) -> Iterator[str]:
     suffix = path.suffix.lower()
     if suffix in {".csv", ".tsv"}:
-        csv.field_size_limit(2**31 - 1)  # a whole document may stand in one field
-        rows = csv.DictReader(stream, delimiter="\t" if suffix == ".tsv" else _delimiter(stream))
-        if rows.fieldnames:
-            name = _column(list(rows.fieldnames), column, path)
-            yield from (row[name] or "" for row in rows)
+        yield from _csv_rows(stream, path, column, "\t" if suffix == ".tsv" else _delimiter(stream))
     elif suffix in {".jsonl", ".ndjson"}:
         yield from _json_lines(stream, path, column)
     else:
         yield from _lines(stream)
+
+
+def _csv_rows(stream: TextIO, path: Path, column: str | None, delimiter: str) -> Iterator[str]:
+    before = csv.field_size_limit(2**31 - 1)  # a whole document may stand in one field
+    try:
+        rows = csv.DictReader(stream, delimiter=delimiter)
+        if rows.fieldnames:
+            name = _column(list(rows.fieldnames), column, path)
+            yield from (row[name] or "" for row in rows)
+    finally:
+        csv.field_size_limit(before)
 
 
 def _delimiter(stream: TextIO) -> str:

@@ -101,10 +101,10 @@ def test_quotes_that_close_at_the_field_end_swallow_no_line_of_a_tsv_either(tmp_
 
 
 def test_a_text_longer_than_the_csv_module_allows_is_read(tmp_path):
-    long = "word " * 40_000
+    long, before = "word " * 40_000, csv.field_size_limit()
     table = read(written(tmp_path / "a.csv", f"text,label\n{long},x\nb,y\n"))
     assert len(table.columns["text"][0]) == 200_000
-    assert csv.field_size_limit() == 131_072
+    assert csv.field_size_limit() == before
 
 
 def test_a_ragged_row_names_file_and_line(tmp_path):
