@@ -18,7 +18,8 @@ from edgetune.tune.methods import METHODS
 from edgetune.tune.model import chosen_pooling, longest_input, start_model
 from edgetune.tune.training import automatic_epochs
 
-# Measured on MiniLM with banking77, relative to the trunk's forward pass over the same rows (docs/log.md).
+# Rough: a training pass relative to the trunk's forward pass over the same rows. lora and full are read off runs of
+# MiniLM (docs/figures.md, docs/log.md), freeze is a guess between them; the plan calls its times an estimate.
 TRAINING_FACTOR = {"probe": 0.0, "lora": 3.0, "freeze": 2.0, "full": 3.5}
 EXPORT_SECONDS, COMPRESS_SECONDS, BENCH_SECONDS = 15.0, 3.0, 45.0
 SAMPLE = 128
