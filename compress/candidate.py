@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetune.serve.errors import WorkError
+from edgetune.tune.facts import read_facts, write_facts
 
 FACTS_NAME = "candidate.json"
 
@@ -35,7 +34,7 @@ class Candidate:
         """Describe a graph that has just been made, and write the facts beside it."""
         candidate = cls(scheme, graph, graph.stat().st_size, weight_dtypes(graph), made_by)
         facts = {**asdict(candidate), "graph": graph.name}
-        (graph.parent / FACTS_NAME).write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        write_facts(graph.parent / FACTS_NAME, facts)
         return candidate
 
     @classmethod
@@ -45,10 +44,7 @@ class Candidate:
         Raises:
             WorkError: the folder holds none.
         """
-        try:
-            facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise WorkError(f"{folder} holds no candidate: {error}", action="run `edgetune compress` again") from error
+        facts = read_facts(folder / FACTS_NAME, what="candidate", command="compress")
         return cls(**{**facts, "graph": folder / facts["graph"]})
 
 

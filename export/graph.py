@@ -6,13 +6,13 @@ plain products and not through a scaled-dot-product call.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetune.serve.errors import ExportError, WorkError
+from edgetune.serve.errors import ExportError
+from edgetune.tune.facts import read_facts, write_facts
 from edgetune.tune.model import TunedModel, open_model
 from edgetune.tune.tasks.text_classification import encode
 
@@ -38,7 +38,7 @@ class Graph:
     def save(self) -> None:
         """Write the facts beside the graph."""
         facts = {**asdict(self), "path": self.path.name}
-        (self.path.parent / FACTS_NAME).write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        write_facts(self.path.parent / FACTS_NAME, facts)
 
     @classmethod
     def open(cls, folder: Path) -> Graph:
@@ -47,10 +47,7 @@ class Graph:
         Raises:
             WorkError: the folder holds none.
         """
-        try:
-            facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise WorkError(f"{folder} holds no graph: {error}", action="run `edgetune export` again") from error
+        facts = read_facts(folder / FACTS_NAME, what="graph", command="export")
         return cls(**{**facts, "path": folder / facts["path"]})
 
 

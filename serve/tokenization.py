@@ -28,7 +28,7 @@ class TextTokenizer:
     def __init__(self, path: Path, max_tokens: int) -> None:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:
+        except Exception as error:  # the tokenizers library raises Exception itself for every bad file
             raise BundleDamaged(f"{path} is no tokenizer: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)

@@ -13,10 +13,11 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from edgetune.serve.errors import ModelError, WorkError
+from edgetune.serve.errors import ModelError
 from edgetune.serve.report import Training
 from edgetune.tune.base import Base, read_config
 from edgetune.tune.classifier import PooledClassifier, head_linear, trunk_options
+from edgetune.tune.facts import read_facts, write_facts
 from edgetune.tune.recipe import TuneRecipe
 
 FACTS_NAME = "tuned.json"
@@ -67,7 +68,7 @@ class TunedModel:
         """Write the facts beside the models."""
         facts = {name: value for name, value in asdict(self).items() if name not in {"folder", "training"}}
         facts["training"] = _plain(self.training)
-        (self.folder / FACTS_NAME).write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
+        write_facts(self.folder / FACTS_NAME, facts)
 
     @classmethod
     def open(cls, folder: Path) -> TunedModel:
@@ -78,11 +79,7 @@ class TunedModel:
         """
         import msgspec
 
-        path = folder / FACTS_NAME
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise WorkError(f"{folder} holds no tuned model: {error}", action="run `edgetune tune` again") from error
+        facts = read_facts(folder / FACTS_NAME, what="tuned model", command="tune")
         facts["labels"] = tuple(facts["labels"])
         facts["training"] = msgspec.convert(facts["training"], Training)
         return cls(folder=folder, **facts)

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
@@ -316,8 +315,3 @@ def _result(history: list[dict[str, float]], epochs: float) -> TrainingResult:
 def labelled(rows: Sequence[dict[str, list[int]]], labels: Sequence[int]) -> list[dict[str, Any]]:
     """Encoded rows with their class index, as the Trainer takes them."""
     return [{**row, "labels": label} for row, label in zip(rows, labels, strict=True)]
-
-
-def argmax(logits: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The best class of each row: (rows, labels) to (rows,) int64."""
-    return logits.argmax(axis=1).astype(np.int64)

@@ -6,6 +6,7 @@ A fresh process spends seconds on importing torch, so only what needs one (signa
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -146,3 +147,19 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, tiny_base: Callable[[str]
             assert process.returncode == 0, out + err
             (folder / "built").write_text(out, encoding="utf-8")
     return Workshop(folder, arguments, (folder / "built").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def cut() -> Callable[[Path, str], None]:
+    """`cut(work, last)` makes the work folder one that went as far as the stage `last`."""
+    stages = ["data", "tune", "export", "compress", "bench"]
+
+    def shorten(work: Path, last: str) -> None:
+        gone = stages[stages.index(last) + 1 :]
+        path = work / "stages.json"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({name: record[name] for name in record if name not in gone}), encoding="utf-8")
+        for name in gone:
+            shutil.rmtree(work / name)
+
+    return shorten

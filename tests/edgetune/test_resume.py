@@ -31,16 +31,6 @@ main()
 """
 
 
-def cut(work, last):
-    """Make the work folder one that went as far as the stage `last`."""
-    gone = STAGES[STAGES.index(last) + 1 :]
-    path = work / "stages.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({name: record[name] for name in record if name not in gone}), encoding="utf-8")
-    for name in gone:
-        shutil.rmtree(work / name)
-
-
 def record(work):
     return json.loads((work / "stages.json").read_text(encoding="utf-8"))
 
@@ -60,7 +50,7 @@ def times(folder):
         ("bench", "edgetune.benchmarks.bench:race", 1),
     ],
 )
-def test_a_build_killed_in_a_stage_continues(started, edgetune, workshop, tmp_path, stage, place, call):
+def test_a_build_killed_in_a_stage_continues(cut, started, edgetune, workshop, tmp_path, stage, place, call):
     arguments = workshop.copy(tmp_path)
     shutil.rmtree(tmp_path / "bundle")
     work = tmp_path / "bundle.work"
@@ -128,7 +118,7 @@ def test_ctrl_c_while_training_keeps_a_checkpoint_and_the_same_command_continues
 
 
 @pytest.mark.slow
-def test_ctrl_c_outside_of_training_says_how_to_continue(started, workshop, tmp_path):
+def test_ctrl_c_outside_of_training_says_how_to_continue(cut, started, workshop, tmp_path):
     arguments = workshop.copy(tmp_path)
     cut(tmp_path / "bundle.work", "compress")
     process = started("bench", *arguments)

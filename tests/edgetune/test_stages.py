@@ -25,19 +25,9 @@ def kept(ended):
     return [words[1] for words in lines if words[2] == "kept"], [words[1] for words in lines if words[2] != "kept"]
 
 
-def cut(work, last):
-    """Make the work folder one that went as far as the stage `last`."""
-    gone = STAGES[STAGES.index(last) + 1 :]
-    path = work / "stages.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({name: record[name] for name in record if name not in gone}), encoding="utf-8")
-    for name in gone:
-        shutil.rmtree(work / name)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["tune", "export", "compress", "bench"])
-def test_a_stage_command_stops_at_its_stage_and_a_build_goes_on_from_there(edgetune, workshop, tmp_path, stage):
+def test_a_stage_command_stops_at_its_stage_and_a_build_goes_on_from_there(cut, edgetune, workshop, tmp_path, stage):
     arguments = workshop.copy(tmp_path)
     shutil.rmtree(tmp_path / "bundle")
     work = tmp_path / "bundle.work"
