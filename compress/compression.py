@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetune.compress.candidate import Candidate
+from edgetune.compress.material import Material
 from edgetune.compress.schemes import Scheme
 from edgetune.serve.errors import CompressError
-from edgetune.tune.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -20,20 +20,20 @@ class Compressed:
     failures: dict[str, str]
 
 
-def compress_all(graph: Path, schemes: Sequence[Scheme], folder: Path, progress: Progress) -> Compressed:
+def compress_all(graph: Path, schemes: Sequence[Scheme], folder: Path, material: Material) -> Compressed:
     """Make a candidate of `graph` by each scheme, in a folder of its own below `folder`."""
     candidates: list[Candidate] = []
     failures: dict[str, str] = {}
     for step, scheme in enumerate(schemes, start=1):
         try:
-            candidate = scheme.compress(graph, folder / scheme.name)
+            candidate = scheme.compress(graph, folder / scheme.name, material)
         except CompressError as error:
             failures[scheme.name] = error.found
-            progress.say(f"{scheme.name}: {error.found}")
+            material.progress.say(f"{scheme.name}: {error.found}")
         else:
             candidates.append(candidate)
-            progress.say(f"{scheme.name}: {candidate.size_bytes / 1e6:.1f} MB")
-        progress.advance(step, len(schemes), scheme.name)
+            material.progress.say(f"{scheme.name}: {candidate.size_bytes / 1e6:.1f} MB")
+        material.progress.advance(step, len(schemes), scheme.name)
     return Compressed(tuple(candidates), failures)
 
 

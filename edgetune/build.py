@@ -14,6 +14,7 @@ from edgetune import __version__
 from edgetune.benchmarks.bench import Benched, Contest, bench
 from edgetune.benchmarks.html import render_html
 from edgetune.compress.compression import Compressed, compress_all, open_candidates
+from edgetune.compress.material import Material
 from edgetune.compress.schemes import chosen_schemes
 from edgetune.export.export import export
 from edgetune.export.graph import Graph
@@ -32,6 +33,7 @@ from edgetune.serve.errors import GateError, Interrupted
 from edgetune.serve.report import Report
 from edgetune.tune.base import Base, find_base, known_labels
 from edgetune.tune.dataset import Dataset
+from edgetune.tune.hardware import choose_device
 from edgetune.tune.model import TunedModel
 from edgetune.tune.processes import is_main, main_first
 from edgetune.tune.tuning import tune
@@ -91,7 +93,7 @@ class _Stages:
         graph = self.export(dataset, tuned)
         if until == "export":
             return Built("export", self.work.folder, tuned, graph)
-        compressed = self.compress(graph)
+        compressed = self.compress(dataset, tuned, graph)
         if until == "compress":
             return Built("compress", self.work.folder, tuned, graph, compressed)
         benched = self.bench(dataset, tuned, graph, compressed)
@@ -142,12 +144,22 @@ class _Stages:
             lambda found: f"{found.nodes} nodes, parity within {found.max_abs_diff:.1e}",
         )
 
-    def compress(self, graph: Graph) -> Compressed:
+    def compress(self, dataset: Dataset, tuned: TunedModel, graph: Graph) -> Compressed:
+        material = Material(
+            model=tuned,
+            train=dataset.train,
+            validation=dataset.validation,
+            unlabeled=(),
+            provider=self.recipe.export.provider,
+            device=choose_device(self.recipe.device),
+            seed=self.recipe.seed,
+            progress=self.lines.progress,
+        )
         schemes = chosen_schemes(self.recipe.compress.schemes)
         return self.work.stage(
             "compress",
             _plain(self.recipe.compress),
-            lambda folder: compress_all(graph.path, schemes, folder, self.lines.progress),
+            lambda folder: compress_all(graph.path, schemes, folder, material),
             lambda folder: open_candidates(folder, schemes),
             lambda found: f"{len(found.candidates)} candidates",
         )

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from edgetune.compress.material import Material
     from edgetune.tune.dataset import Dataset
 
 TINY_TOKENS = 96  # the longest input of every tiny checkpoint
@@ -97,6 +98,37 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         return made[name]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_material(
+    tiny_base: Callable[[str], Path], toy_dataset: Callable[[], Dataset], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Material, Path]]:
+    """`tiny_material("bert")`: what schemes work with, for a tiny checkpoint with a probed head, and its graph."""
+    made: dict[str, tuple[Material, Path]] = {}
+
+    def material(name: str) -> tuple[Material, Path]:
+        if name not in made:
+            made[name] = _probed(tiny_base(name), toy_dataset(), tmp_path_factory.mktemp(f"material-{name}"))
+        return made[name]
+
+    return material
+
+
+def _probed(base: Path, dataset: Dataset, folder: Path) -> tuple[Material, Path]:
+    from edgetune.compress.material import Material
+    from edgetune.export.export import export
+    from edgetune.tune.base import find_base
+    from edgetune.tune.progress import Silent
+    from edgetune.tune.recipe import TuneRecipe
+    from edgetune.tune.tuning import tune
+
+    recipe = TuneRecipe(method="probe", precision="fp32")
+    where = {"task": "text-classification", "metric": "accuracy", "device": "cpu", "seed": 1}
+    tuned = tune(dataset, find_base(str(base)), recipe, folder=folder / "tune", progress=Silent(), **where)
+    graph = export(tuned, dataset, "cpu", folder / "export", Silent()).path
+    unlabeled = tuple(f"{text} thanks" for text in dataset.train.texts)
+    return Material(tuned, dataset.train, dataset.validation, unlabeled, "cpu", "cpu", 0, Silent()), graph
 
 
 def _write(folder: Path, config: Any, tokenizer: Any) -> Path:

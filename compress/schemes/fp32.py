@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgetune.compress.material import Material
 
 
-def compress(graph: Path, target: Path) -> str:
+def unsuitable(material: Material) -> str:
+    """It always applies."""
+    return ""
+
+
+def compress(graph: Path, target: Path, material: Material) -> str:
     """Copy the graph."""
     shutil.copyfile(graph, target)
     return "copied from the export"

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgetune.serve.errors import CompressError
 
+if TYPE_CHECKING:
+    from edgetune.compress.material import Material
 
-def compress(graph: Path, target: Path) -> str:
+
+def unsuitable(material: Material) -> str:
+    """It applies wherever ONNX Runtime's CPU kernels run."""
+    return "" if material.provider == "cpu" else "its kernels run on a CPU only"
+
+
+def compress(graph: Path, target: Path, material: Material) -> str:
     """Quantize MatMul, Gemm, Attention and the embedding tables of `graph` into `target`.
 
     Raises:

@@ -12,9 +12,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgetune.compress.candidate import Candidate
 from edgetune.compress.compression import compress_all, open_candidates
+from edgetune.compress.material import Material
 from edgetune.compress.schemes import SCHEMES, Scheme, chosen_schemes
 from edgetune.serve.errors import CompressError, WorkError
+from edgetune.tune.dataset import Part
 from edgetune.tune.progress import Silent
+
+
+# The schemes here look at no more of it than where the graph will run.
+MATERIAL = Material(None, Part((), ()), Part((), ()), (), "cpu", "cpu", 0, Silent())  # type: ignore[arg-type]
 
 
 def linear_graph(path: Path, weight: np.ndarray) -> Path:
@@ -39,7 +45,7 @@ def test_int8_scales_each_output_channel_by_itself(tmp_path):
     # A column a thousand times smaller than its neighbour: one scale for both would round all of it to nothing.
     weight = np.zeros((8, 2), np.float32)
     weight[0], weight[1] = (100, 0.1), (-50, 0.05)
-    candidate = SCHEMES["int8_dynamic"].compress(linear_graph(tmp_path / "g.onnx", weight), tmp_path / "int8")
+    candidate = SCHEMES["int8_dynamic"].compress(linear_graph(tmp_path / "g.onnx", weight), tmp_path / "int8", MATERIAL)
     x = np.zeros((1, 8), np.float32)
     x[0, 0] = 1
     # The largest entry of a channel is hit exactly by its scale; the uint8 activation is exact at both ends.
@@ -53,7 +59,7 @@ def test_int8_stays_within_the_bound_of_its_steps(tmp_path):
     weight = rng.normal(size=(64, 16)).astype(np.float32)
     x = rng.normal(size=(5, 64)).astype(np.float32)
     graph = linear_graph(tmp_path / "g.onnx", weight)
-    found = answer(SCHEMES["int8_dynamic"].compress(graph, tmp_path / "int8").graph, x)
+    found = answer(SCHEMES["int8_dynamic"].compress(graph, tmp_path / "int8", MATERIAL).graph, x)
     weight_step = np.abs(weight).max(axis=0) / 127  # half a step is the largest error of an entry
     x_step = (max(x.max(), 0) - min(x.min(), 0)) / 255
     bound = np.abs(x).sum(axis=1)[:, None] * weight_step + (np.abs(weight).sum(axis=0) + 64 * weight_step) * x_step
@@ -64,11 +70,11 @@ def test_int8_stays_within_the_bound_of_its_steps(tmp_path):
 def test_a_candidate_tells_what_is_in_its_file_and_opens_again(tmp_path):
     weight = np.ones((64, 64), np.float32)
     graph = linear_graph(tmp_path / "g.onnx", weight)
-    int8 = SCHEMES["int8_dynamic"].compress(graph, tmp_path / "int8")
+    int8 = SCHEMES["int8_dynamic"].compress(graph, tmp_path / "int8", MATERIAL)
     assert int8.dtypes["INT8"] > 0.8
     assert int8.size_bytes == int8.graph.stat().st_size < graph.stat().st_size / 2
     assert Candidate.open(tmp_path / "int8") == int8
-    plain = SCHEMES["fp32"].compress(graph, tmp_path / "fp32")
+    plain = SCHEMES["fp32"].compress(graph, tmp_path / "fp32", MATERIAL)
     assert plain.dtypes == {"FLOAT": 1.0}
     assert plain.graph.read_bytes() == graph.read_bytes()
     with pytest.raises(WorkError, match="holds no candidate"):
@@ -76,16 +82,16 @@ def test_a_candidate_tells_what_is_in_its_file_and_opens_again(tmp_path):
 
 
 def test_a_scheme_that_fails_says_why_and_the_others_go_on(tmp_path, monkeypatch):
-    def fails(scheme, graph, folder):
+    def fails(scheme, graph, folder, material):
         if scheme.name == "int8_dynamic":
             raise CompressError("the quantizer does not know this graph")
-        return plain(scheme, graph, folder)
+        return plain(scheme, graph, folder, material)
 
     plain = Scheme.compress
     monkeypatch.setattr(Scheme, "compress", fails)
     graph = linear_graph(tmp_path / "g.onnx", np.ones((4, 4), np.float32))
     schemes = chosen_schemes("auto")
-    found = compress_all(graph, schemes, tmp_path, Silent())
+    found = compress_all(graph, schemes, tmp_path, MATERIAL)
     assert [candidate.scheme for candidate in found.candidates] == ["fp32"]
     assert found.failures == {"int8_dynamic": "the quantizer does not know this graph"}
     again = open_candidates(tmp_path, schemes)

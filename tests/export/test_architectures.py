@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgetune.compress.candidate import Candidate
 from edgetune.compress.compression import compress_all
+from edgetune.compress.material import Material
 from edgetune.compress.schemes import chosen_schemes
 from edgetune.export.export import export
 from edgetune.export.graph import Graph
@@ -115,7 +116,8 @@ def produce(
         )  # fmt: skip
         spoken = Spoken()
         graph = export(tuned, dataset, "cpu", tmp_path / "export", spoken)
-        compressed = compress_all(graph.path, chosen_schemes("auto"), tmp_path / "compress", Silent())
+        material = Material(tuned, dataset.train, dataset.validation, (), "cpu", "cpu", 1, Silent())
+        compressed = compress_all(graph.path, chosen_schemes("auto"), tmp_path / "compress", material)
         assert compressed.failures == {}
         packing = Packing("tiny", tuned, dataset.digest, "cpu", golden_texts(dataset.test.texts))
         candidates = {candidate.scheme: candidate for candidate in compressed.candidates}

@@ -1,0 +1,36 @@
+"""What schemes work with: the model whose graph it is, the training texts to calibrate or to distil with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgetune.tune.dataset import Part
+    from edgetune.tune.model import TunedModel
+    from edgetune.tune.progress import Progress
+
+
+@dataclass(frozen=True)
+class Material:
+    """One model and its data. The test part is not here: no scheme may look at it.
+
+    Attributes:
+        model: whose graph is compressed; `model.model_folder` holds weights, config and tokenizer.
+        train: the training part: calibration and distillation texts, with class indices.
+        validation: the part that choices are made on, such as a student's best epoch.
+        unlabeled: more texts of the domain, without labels; may be empty.
+        provider: "cpu" or "cuda", where the graph will run.
+        device: "cpu" or "cuda", where weight-level schemes compute.
+        seed: of everything that draws.
+        progress: where long work tells how far it is.
+    """
+
+    model: TunedModel
+    train: Part
+    validation: Part
+    unlabeled: tuple[str, ...]
+    provider: str
+    device: str
+    seed: int
+    progress: Progress
