@@ -1,4 +1,4 @@
-"""The bench stage: quality of every stage, gate, choice, timing, report; one function a step."""
+"""The bench stage: the choice is proven on the test part, timed beside the base, and told; one function a step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.benchmarks.gate import Verdict, judge
+from edgetune.benchmarks.choice import gains, why_chosen
+from edgetune.benchmarks.gate import Verdict, judge, unless_changed
 from edgetune.benchmarks.ledger import (
     Logits,
     Slice,
@@ -22,27 +23,32 @@ from edgetune.benchmarks.ledger import (
 )
 from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
 from edgetune.benchmarks.reporting import Findings, assemble_report, summarize_data
+from edgetune.benchmarks.runtime import measure_settings
+from edgetune.benchmarks.search import Searched
+from edgetune.benchmarks.side import Side
 from edgetune.benchmarks.timing import Race, Timing, race
 from edgetune.compress.candidate import Candidate
-from edgetune.compress.compression import Compressed
-from edgetune.export.pack import Packing, draft_bundle
-from edgetune.serve.bundle import REPORT_NAME, Bundle
+from edgetune.compress.schemes import SCHEMES
+from edgetune.export.graph import Graph
+from edgetune.export.pack import Packing, draft_bundle, settled_draft
+from edgetune.serve.bundle import REPORT_NAME, Bundle, RuntimeSettings
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import GateError
 from edgetune.serve.predictor import Predictor
-from edgetune.serve.report import CandidateReport, Pair, Report, StageQuality
+from edgetune.serve.report import Pair, Proof, Report, StageQuality
 from edgetune.tune.dataset import Dataset
 from edgetune.tune.progress import Progress
+
+DRAFT_NAME = "draft"
 
 
 @dataclass(frozen=True)
 class Contest:
-    """Everything that is measured: candidates, how they are packed, the data, and what the user asked of them.
+    """Everything that is measured: what the search found, the drafts' folder, the data, and what the user asked."""
 
-    `fused` is False where the graph could only be made or proven without fusions.
-    """
-
-    compressed: Compressed
+    searched: Searched
+    trials: Path
+    graph: Graph
     packing: Packing
     dataset: Dataset
     gate: GateRecipe
@@ -50,7 +56,16 @@ class Contest:
     benchmark: BenchmarkRecipe
     seed: int
     command: str
-    fused: bool = True
+
+    def draft(self, name: str) -> Bundle:
+        """The draft of a candidate."""
+        return Bundle.open(self.trials / name / "draft")
+
+    @property
+    def threads(self) -> int:
+        """Of the base, and at most of the bundle."""
+        wanted = self.benchmark.threads
+        return usable_cores() if wanted == "auto" else wanted
 
 
 @dataclass(frozen=True)
@@ -63,79 +78,113 @@ class Benched:
     @classmethod
     def open(cls, folder: Path) -> Benched:
         """Open what `bench` wrote."""
-        report = Report.load(folder / REPORT_NAME)
-        return cls(report, Bundle.open(folder / report.chosen))
+        return cls(Report.load(folder / REPORT_NAME), Bundle.open(folder / DRAFT_NAME))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The candidate that is packed: its name, its proof, and its settled draft."""
+
+    name: str
+    proof: Proof
+    draft: Bundle
+    settings_ms: Mapping[str, float]
 
 
 def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress) -> None:
-    """Measure and judge into `folder`: a draft bundle a candidate and report.json.
+    """Measure and judge into `folder`: the chosen draft and report.json.
 
     Raises:
         GateError: no candidate may be packed or a budget is not met; the report is at `kept_report`.
     """
-    tuned = contest.packing.tuned
     rows = frozen_slice(contest.dataset.test, contest.gate.rows, contest.seed)
-    logits = torch_stages(tuned, rows, progress)
-    drafts = {}
-    for candidate in contest.compressed.candidates:
-        drafts[candidate.scheme] = draft_bundle(candidate, contest.packing, folder / candidate.scheme)
-        found = bundle_logits(Predictor(drafts[candidate.scheme]), rows)
-        if candidate.scheme == "fp32":
-            logits["onnx"] = found
-        logits[candidate.scheme] = found
-        progress.say(f"quality of {candidate.scheme} measured on {len(rows.texts):,} rows")
-    logits = {stage: logits[stage] for stage in _in_order(logits)}
-    verdicts = {
-        candidate.scheme: _judge(candidate, rows, logits, contest) for candidate in contest.compressed.candidates
-    }
-    chosen = next((scheme for scheme, verdict in verdicts.items() if verdict.accepted), None)
-    timing = _time(chosen, drafts, verdicts, contest, progress) if chosen else None
-    report = _report(contest, rows, logits, verdicts, chosen, drafts, timing)
+    logits = torch_stages(contest.packing.tuned, rows, progress)
+    logits["onnx"] = _graph_logits(contest, rows, folder)
+    progress.say(f"quality of the graph measured on {len(rows.texts):,} rows")
+    fallen: dict[str, str] = {}
+    proof = _prove(contest, rows, logits, fallen, progress)
+    choice = _settle(contest, *proof, folder, progress) if proof else None
+    timing = _time(contest, choice.draft, progress) if choice else None
+    report = _report(contest, rows, logits, choice, fallen, timing)
     (folder / REPORT_NAME).write_bytes(report.to_json())
     kept_report.write_bytes(report.to_json())
-    if chosen is None:
+    if choice is None:
         raise GateError(report.verdict, action=f"see {kept_report}; loosen gate.max_drop, or tune a better model")
     _check_budget(report, contest.budget, kept_report)
 
 
-def _in_order(logits: Mapping[str, Logits]) -> list[str]:
-    first = ["base", "tuned", "merged", "onnx"]
-    return [*(name for name in first if name in logits), *(name for name in logits if name not in first)]
+def _graph_logits(contest: Contest, rows: Slice, folder: Path) -> Logits:
+    """Logits of the plainly exported graph, through the bundle's own runtime."""
+    graph = contest.graph.path
+    candidate = Candidate("fp32", graph, graph.stat().st_size, {}, "copied from the export")
+    draft = draft_bundle(candidate, contest.packing, folder / "plain", SCHEMES["fp32"].tolerance)
+    return bundle_logits(Predictor(draft), rows)
 
 
-def _judge(candidate: Candidate, rows: Slice, logits: Mapping[str, Logits], contest: Contest) -> Verdict:
-    verdict = judge(
-        rows.expected, logits["tuned"].argmax(axis=1), logits[candidate.scheme].argmax(axis=1), contest.gate
+def _prove(
+    contest: Contest, rows: Slice, logits: dict[str, Logits], fallen: dict[str, str], progress: Progress
+) -> tuple[str, Proof] | None:
+    """Judge the search's choice on the test part; if it fails there, the next one, with a wider interval each time."""
+    for looks, name in enumerate(contest.searched.order, start=1):
+        found = bundle_logits(Predictor(contest.draft(name)), rows)
+        verdict = _judge(contest, name, rows, logits["tuned"], found, looks)
+        progress.say(f"{name} on {len(rows.texts):,} test rows: {verdict.gate}; {verdict.reason}")
+        if verdict.accepted:
+            logits[name] = found
+            value = stage_qualities({"tuned": logits["tuned"], name: found}, rows.expected, contest.gate.metric)[
+                1
+            ].value
+            return name, _proof(verdict, value, len(rows.texts), looks)
+        fallen[name] = verdict.reason
+    return None
+
+
+def _judge(contest: Contest, name: str, rows: Slice, reference: Logits, found: Logits, looks: int) -> Verdict:
+    *steps, graph = name.split("+")
+    structural = next(one for one in contest.searched.candidates if one.scheme == name).structural
+    answers = reference.argmax(axis=1), found.argmax(axis=1)
+    verdict = judge(rows.expected, *answers, contest.gate, structural=structural, looks=looks)
+    return unless_changed(verdict) if graph in ("fused", "fp32") and not steps else verdict
+
+
+def _proof(verdict: Verdict, value: float, rows: int, looks: int) -> Proof:
+    return Proof(
+        gate=verdict.gate,
+        value=value,
+        drop=verdict.drop.drop,
+        drop_interval=list(verdict.drop.interval),
+        p_value=verdict.drop.p_value,
+        reason=verdict.reason,
+        rows=rows,
+        rows_needed=verdict.rows_needed,
+        looks=looks,
     )
-    limit = contest.budget.size_mb
-    if limit is not None and candidate.size_bytes > limit * 1e6:
-        over = f"{candidate.size_bytes / 1e6:.1f} MB is over the budget of {limit:g} MB"
-        return Verdict("fail", False, verdict.drop, f"{over}; {verdict.reason}")
-    if verdict.gate != "pass" and candidate.scheme == "fp32" and verdict.drop.deviation == 0 and verdict.drop.drop == 0:
-        # The same answers on every row, by a graph whose parity is proven: there is no drop to prove small.
-        return Verdict("pass", True, verdict.drop, "the same answers as the tuned model on every row")
-    return verdict
 
 
-def _time(
-    chosen: str,
-    drafts: Mapping[str, Bundle],
-    verdicts: Mapping[str, Verdict],
-    contest: Contest,
-    progress: Progress,
-) -> Timing:
+def _settle(contest: Contest, name: str, proof: Proof, folder: Path, progress: Progress) -> Choice:
+    """Find the settings that the chosen draft is best run with, and copy it with them."""
+    draft, texts = contest.draft(name), contest.dataset.validation.texts
+    threads = None if contest.benchmark.threads == "auto" else contest.benchmark.threads
+    if contest.packing.provider == "cpu":
+        settings, p50 = measure_settings(draft.folder, texts, progress, threads=threads)
+    else:
+        settings, p50 = _unmeasured(contest.threads), {}
+    return Choice(name, proof, settled_draft(draft, folder / DRAFT_NAME, settings), p50)
+
+
+def _unmeasured(threads: int) -> RuntimeSettings:
+    from edgetune.serve.processor import cpu_name
+
+    return RuntimeSettings(threads=threads, spinning=True, cpu=cpu_name(), cores=usable_cores())
+
+
+def _time(contest: Contest, draft: Bundle, progress: Progress) -> Timing:
     tuned = contest.packing.tuned
-    wanted = contest.benchmark.threads
-    runners = Race(
-        base=tuned.base_folder,
-        bundle=drafts[chosen].folder,
-        others={name: drafts[name].folder for name in drafts if name != chosen and verdicts[name].accepted},
-        threads=usable_cores() if wanted == "auto" else wanted,
-        device="cuda" if contest.packing.provider == "cuda" else "cpu",
-        max_tokens=tuned.max_tokens,
-    )
+    device = "cuda" if contest.packing.provider == "cuda" else "cpu"
+    base = Side("base", tuned.base_folder, contest.threads, device=device, max_tokens=tuned.max_tokens)
     texts = list(contest.dataset.test.texts)
     np.random.default_rng(contest.seed).shuffle(texts)
+    runners = Race(base, Side("bundle", draft.folder), tuned.max_tokens)
     return race(runners, texts[: max(contest.benchmark.samples, 512)], contest.benchmark, progress)
 
 
@@ -143,33 +192,35 @@ def _report(
     contest: Contest,
     rows: Slice,
     logits: Mapping[str, Logits],
-    verdicts: Mapping[str, Verdict],
-    chosen: str | None,
-    drafts: Mapping[str, Bundle],
+    choice: Choice | None,
+    fallen: Mapping[str, str],
     timing: Timing | None,
 ) -> Report:
     from transformers import AutoTokenizer
 
-    tuned = contest.packing.tuned
-    metric = contest.gate.metric
+    tuned, metric = contest.packing.tuned, contest.gate.metric
     stages = stage_qualities(logits, rows.expected, metric)
-    values = {entry.stage: entry.value for entry in stages}
+    answers = logits[choice.name if choice else "merged"].argmax(axis=1)
     candidates = [
-        _candidate_report(candidate, verdicts[candidate.scheme], values[candidate.scheme], chosen, timing)
-        for candidate in contest.compressed.candidates
+        msgspec.structs.replace(one, chosen=choice is not None and one.scheme == choice.name)
+        for one in contest.searched.candidates
     ]
-    answers = logits[chosen or "merged"].argmax(axis=1)
+    steps = next((one.steps for one in candidates if one.chosen), [])
     findings = Findings(
         rows=rows,
         stages=stages,
         candidates=candidates,
         chosen_answers=answers,
-        size_bytes=Pair(base=_model_bytes(tuned.base_folder), bundle=_graph_bytes(drafts, chosen)),
+        size_bytes=Pair(base=_model_bytes(tuned.base_folder), bundle=choice.draft.size_bytes if choice else None),
         timing=timing,
-        notes=_notes(contest, rows, stages, answers, timing),
+        notes=_notes(contest, rows, stages, answers, fallen, timing),
+        proof=choice.proof if choice else None,
+        why=why_chosen(candidates, choice.name, contest.budget) if choice else "",
+        gains=gains(candidates, choice.name, steps) if choice else [],
+        skipped=contest.searched.skipped,
+        runtime=_told_settings(choice),
     )
     tokenizer = AutoTokenizer.from_pretrained(tuned.model_folder)
-    threads = contest.benchmark.threads
     return assemble_report(
         contest.packing.name,
         contest.command,
@@ -178,16 +229,29 @@ def _report(
         findings,
         msgspec.to_builtins(contest.gate.model_dump()),
         metric,
-        usable_cores() if threads == "auto" else threads,
+        contest.threads,
     )
 
 
+def _told_settings(choice: Choice | None) -> dict[str, str | int | bool | float]:
+    """The settings stored with the bundle, and the p50 in ms of each that was tried."""
+    if choice is None or choice.draft.manifest.runtime is None:
+        return {}
+    tried = {f"p50 in ms with {name}": round(found, 3) for name, found in choice.settings_ms.items()}
+    return {**msgspec.to_builtins(choice.draft.manifest.runtime), **tried}
+
+
 def _notes(
-    contest: Contest, rows: Slice, stages: Sequence[StageQuality], answers: NDArray[np.int64], timing: Timing | None
+    contest: Contest,
+    rows: Slice,
+    stages: Sequence[StageQuality],
+    answers: NDArray[np.int64],
+    fallen: Mapping[str, str],
+    timing: Timing | None,
 ) -> list[str]:
     """What a reader should know of the figures, one sentence each."""
-    notes = [f"{name} made no candidate: {reason}" for name, reason in contest.compressed.failures.items()]
-    if not contest.fused:
+    notes = [f"{name} was preferred and then failed on the test part: {reason}." for name, reason in fallen.items()]
+    if not contest.graph.fused:
         notes.append("The graph could not be made or proven with fusions; without them it answers slower.")
     loss, metric = first_loss(stages), contest.gate.metric
     notes.append(
@@ -212,39 +276,14 @@ def _notes(
     return notes
 
 
-def _candidate_report(
-    candidate: Candidate, verdict: Verdict, value: float, chosen: str | None, timing: Timing | None
-) -> CandidateReport:
-    is_chosen = candidate.scheme == chosen
-    others = timing.others_ms if timing else {}
-    return CandidateReport(
-        scheme=candidate.scheme,
-        size_bytes=candidate.size_bytes,
-        dtypes=candidate.dtypes,
-        value=value,
-        drop=verdict.drop.drop,
-        drop_interval=list(verdict.drop.interval),
-        p_value=verdict.drop.p_value,
-        gate=verdict.gate,
-        accepted=verdict.accepted,
-        reason=verdict.reason,
-        rows_needed=verdict.rows_needed,
-        latency_ms=timing.latency_ms.bundle if is_chosen and timing else others.get(candidate.scheme),
-        chosen=is_chosen,
-    )
-
-
 def _model_bytes(folder: Path) -> int:
     """Weights, tokenizer and config of the base, as a user would copy them to run it."""
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
-def _graph_bytes(drafts: Mapping[str, Bundle], chosen: str | None) -> int | None:
-    return drafts[chosen].size_bytes if chosen else None
-
-
 def _check_budget(report: Report, budget: BudgetRecipe, kept_report: Path) -> None:
     measured = {
+        "size_mb": (report.size_bytes.bundle or 0) / 1e6,
         "p90_ms": report.latency_ms.bundle.p90 if report.latency_ms else None,
         "rss_mb": (report.memory.bundle.rss_peak_bytes or 0) / 1e6 if report.memory else None,
         "cold_start_ms": report.cold_start_ms.bundle if report.cold_start_ms else None,

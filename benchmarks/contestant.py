@@ -24,14 +24,14 @@ class Contestant:
     placement: Callable[[], dict[str, int]]
 
 
-def bundle_contestant(folder: str, threads: int) -> Contestant:
-    """The bundle in its own runtime."""
+def bundle_contestant(folder: str, threads: int | None, spinning: bool | None) -> Contestant:
+    """The bundle in its own runtime, with the settings that it brings where none are given."""
     import numpy as np
 
     from edgetune.serve import load
     from edgetune.serve.session import open_session, placement
 
-    predictor = load(folder, threads=threads)
+    predictor = load(folder, threads=threads, spinning=spinning)
     inputs = [spec.name for spec in predictor.bundle.manifest.inputs]
 
     def forward(batch: int, tokens: int) -> None:
@@ -94,6 +94,7 @@ def _respond(contestant: Contestant, command: dict[str, Any]) -> dict[str, Any]:
     kind = command["do"]
     if kind == "latency":
         times, labels = [], []
+        _warm_up(contestant, command["texts"], command.get("warm_ms", 0))
         for text in command["texts"]:
             start = time.perf_counter()
             labels.append(contestant.answer(text))
@@ -114,6 +115,16 @@ def _respond(contestant: Contestant, command: dict[str, Any]) -> dict[str, Any]:
     return {"placement": contestant.placement()}
 
 
+def _warm_up(contestant: Contestant, texts: list[str], warm_ms: float) -> None:
+    """Answer for `warm_ms` without counting."""
+    end = time.perf_counter() + warm_ms / 1000
+    while time.perf_counter() < end:
+        for text in texts:
+            contestant.answer(text)
+            if time.perf_counter() >= end:
+                return
+
+
 def _time_forward(contestant: Contestant, batch: int, tokens: int) -> list[float]:
     """Five calls after one warm-up, fewer when they take longer than a second together, but at least two."""
     contestant.forward(batch, tokens)
@@ -129,7 +140,7 @@ def main() -> None:
     """Open one side, answer the first text, say so, then serve commands until stdin ends."""
     side, folder, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     if side == "bundle":
-        contestant = bundle_contestant(folder, settings["threads"])
+        contestant = bundle_contestant(folder, settings["threads"], settings["spinning"])
     else:
         contestant = base_contestant(folder, settings["threads"], settings["device"], settings["max_tokens"])
     first = contestant.answer(settings["first"])

@@ -16,7 +16,8 @@ import jinja2
 from markupsafe import Markup
 
 from edgetune.benchmarks import charts
-from edgetune.serve.report import CandidateReport, GridCell, Pair, Report, StageQuality
+from edgetune.benchmarks.front import pictures
+from edgetune.serve.report import GridCell, Pair, Report, StageQuality
 
 UNKNOWN_LIMIT = 0.05  # share of unknown tokens above which the tokenizer does not fit the data
 SHOWN_FIRST = 12  # rows of a long table before the rest folds away
@@ -72,11 +73,6 @@ def gap(value: float | None) -> str:
     return charts.plain(value)
 
 
-def chosen_candidate(report: Report) -> CandidateReport | None:
-    """The candidate that was packed, None where none was."""
-    return next((candidate for candidate in report.candidates if candidate.chosen), None)
-
-
 def stage_named(report: Report, name: str | None) -> StageQuality | None:
     """The quality of the stage called `name`, None where it was not measured."""
     return next((stage for stage in report.quality.stages if stage.stage == name), None)
@@ -94,7 +90,7 @@ def headlines(report: Report) -> list[Headline]:
 
 
 def _quality(report: Report) -> Headline:
-    metric, packed = report.quality.metric, chosen_candidate(report)
+    metric, packed = report.quality.metric, report.packed
     name = f"{metric.replace('_', ' ')} kept"
     if packed is None:
         return Headline(name, charts.NOT_MEASURED, ["no candidate was packed"])
@@ -180,6 +176,21 @@ def stage_axis(report: Report) -> charts.Axis:
     """The axis that all rows of the quality table share."""
     stages = report.quality.stages
     return charts.score_axis([v for stage in stages for v in (stage.value, *stage.ci95)] or [0.0])
+
+
+def gain_rows(report: Report) -> list[tuple[str, str, str, str, str]]:
+    """(part, candidate, quality, p50, size) of each part of the packed route, with what it changed."""
+    rows, before = [], None
+    for gain in report.gains:
+        faster = charts.times(charts.speedup(before.p50_ms, gain.p50_ms), "faster", "slower") if before else ""
+        smaller = (
+            charts.times(charts.speedup(before.size_bytes, gain.size_bytes), "smaller", "larger") if before else ""
+        )
+        p50 = charts.milliseconds(gain.p50_ms) + (f" ({faster})" if faster else "")
+        size = charts.size(gain.size_bytes) + (f" ({smaller})" if smaller else "")
+        rows.append((gain.part, gain.scheme, charts.score(gain.value, report.quality.metric), p50, size))
+        before = gain
+    return rows
 
 
 def latency_chart(report: Report) -> Markup:
@@ -272,6 +283,8 @@ def render_html(report: Report) -> str:
         axis=stage_axis(report),
         tuned=stage_named(report, "tuned"),
         latency_chart=latency_chart(report),
+        pictures=pictures(report),
+        gain_rows=gain_rows(report),
         grid=grid(report.grid_ms),
         bar_pairs=bar_pairs(report),
         memory_rows=memory_rows(report),

@@ -23,19 +23,19 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Slice:
-    """The frozen rows: texts and class indices (rows,) int64."""
+    """Frozen rows of a part: texts and class indices (rows,) int64."""
 
     texts: tuple[str, ...]
     expected: NDArray[np.int64]
 
 
-def frozen_slice(test: Part, rows: int, seed: int) -> Slice:
-    """At most `rows` test rows, the same for the same seed and data, in the order of the data."""
-    picked = np.arange(len(test))
-    if len(test) > rows:
-        picked = np.sort(np.random.default_rng(seed).choice(len(test), rows, replace=False))
-    labels = np.asarray(test.labels, dtype=np.int64)
-    return Slice(tuple(test.texts[row] for row in picked), labels[picked])
+def frozen_slice(part: Part, rows: int, seed: int) -> Slice:
+    """At most `rows` rows of a part, the same for the same seed and data, in the order of the data."""
+    picked = np.arange(len(part))
+    if len(part) > rows:
+        picked = np.sort(np.random.default_rng(seed).choice(len(part), rows, replace=False))
+    labels = np.asarray(part.labels, dtype=np.int64)
+    return Slice(tuple(part.texts[row] for row in picked), labels[picked])
 
 
 def torch_stages(tuned: TunedModel, rows: Slice, progress: Progress) -> dict[str, Logits]:
@@ -58,6 +58,14 @@ def torch_stages(tuned: TunedModel, rows: Slice, progress: Progress) -> dict[str
         logits[stage] = model_logits(model, tokenizer, rows.texts, tuned.max_tokens, progress=progress)
         progress.say(f"quality of {stage} measured on {len(rows.texts):,} rows")
     return logits
+
+
+def model_answers(tuned: TunedModel, rows: Slice) -> Logits:
+    """Logits (rows, labels) of a tuned model in PyTorch, fp32."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tuned.model_folder)
+    return model_logits(open_model(tuned.model_folder), tokenizer, rows.texts, tuned.max_tokens)
 
 
 def bundle_logits(predictor: Predictor, rows: Slice) -> Logits:

@@ -14,24 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetune.serve.cores import PROC, usable_cores, usable_memory_bytes
+from edgetune.serve.processor import cpu_name, field, instruction_sets, read_text
 from edgetune.serve.report import Machine
-
-# The instruction sets that decide how fast int8 and bf16 products are, by their name in /proc/cpuinfo;
-# from "asimd" on they are Arm's.
-INSTRUCTION_SETS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx_vnni",
-    "avx512_bf16",
-    "amx_int8",
-    "amx_bf16",
-    "asimd",
-    "asimddp",
-    "sve",
-    "i8mm",
-    "bf16",
-)
 
 PACKAGES = (
     "edgetune",
@@ -68,25 +52,6 @@ def describe_machine(threads: int, proc: Path = PROC) -> Machine:
         memory_bytes=usable_memory_bytes(proc),
         versions=versions(),
     )
-
-
-def cpu_name(proc: Path = PROC) -> str:
-    """The processor's name as the system tells it; on Arm, which has none, the board or the part's number."""
-    for key in ("model name", "Model"):
-        if name := _cpu_field(proc, key):
-            return name
-    if board := _text(proc / "device-tree" / "model").strip("\0\n "):
-        return board
-    implementer, part = _cpu_field(proc, "CPU implementer"), _cpu_field(proc, "CPU part")
-    if implementer and part:
-        return f"{platform.machine()}, implementer {implementer}, part {part}"
-    return platform.processor() or platform.machine()
-
-
-def instruction_sets(proc: Path = PROC) -> list[str]:
-    """Those of INSTRUCTION_SETS that the processor has, in that order; none without a /proc/cpuinfo."""
-    flags = set(f"{_cpu_field(proc, 'flags')} {_cpu_field(proc, 'Features')}".split())
-    return [name for name in INSTRUCTION_SETS if name in flags]
 
 
 def find_gpu(proc: Path = PROC) -> Gpu | None:
@@ -139,26 +104,6 @@ def _gpu_by_torch() -> Gpu | None:
 
 def _gpu_by_proc(proc: Path) -> Gpu | None:
     """By the files of the Linux driver, for an install that has neither NVML's package nor torch."""
-    texts = [_text(file) for file in sorted(proc.glob("driver/nvidia/gpus/*/information"))]
-    names = [_field(text, "Model") for text in texts]
+    texts = [read_text(file) for file in sorted(proc.glob("driver/nvidia/gpus/*/information"))]
+    names = [field(text, "Model") for text in texts]
     return Gpu(name=names[0], memory_bytes=None, count=len(names)) if names else None
-
-
-def _cpu_field(proc: Path, key: str) -> str:
-    return _field(_text(proc / "cpuinfo"), key)
-
-
-def _field(text: str, key: str) -> str:
-    """The value of the first `key : value` line, or "" without one."""
-    for line in text.splitlines():
-        name, colon, value = line.partition(":")
-        if colon and name.strip() == key:
-            return value.strip()
-    return ""
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -15,10 +15,12 @@ class GateRecipe(BaseModel):
     metric: Literal["accuracy", "macro_f1"] = Field("accuracy", description="What is compared.")
     max_drop: float = Field(0.01, ge=0, lt=1, description="Largest drop allowed; 0.01 is one point.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the paired interval of the drop.")
-    when_inconclusive: Literal["accept", "reject"] = Field(
-        "accept", description="What becomes of a candidate whose drop is within the limit, but not proven so."
+    when_inconclusive: Literal["auto", "accept", "reject"] = Field(
+        "auto",
+        description="What becomes of a candidate whose drop is within the limit, but not proven so; auto rejects where "
+        "parts of the model were taken away, and accepts the others.",
     )
-    rows: int = Field(4000, ge=10, description="Test rows in the frozen slice, at most.")
+    rows: int = Field(4000, ge=10, description="Rows of the validation part and of the test part that judge, at most.")
 
 
 class BudgetRecipe(BaseModel):
@@ -26,7 +28,7 @@ class BudgetRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    size_mb: float | None = Field(None, gt=0, description="Graph size in MB (10^6 bytes).")
+    size_mb: float | None = Field(None, gt=0, description="All files of the bundle in MB (10^6 bytes).")
     p90_ms: float | None = Field(None, gt=0, description="90th percentile of latency, text in to label out.")
     rss_mb: float | None = Field(None, gt=0, description="Peak resident memory of the answering process.")
     cold_start_ms: float | None = Field(None, gt=0, description="Process start to first answer.")

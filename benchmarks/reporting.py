@@ -12,7 +12,7 @@ from edgetune import __version__
 from edgetune.benchmarks.ledger import Slice, class_qualities, confusions, first_loss
 from edgetune.benchmarks.machine import describe_machine
 from edgetune.benchmarks.timing import Timing
-from edgetune.serve.report import CandidateReport, DataSummary, Pair, Quality, Report, StageQuality
+from edgetune.serve.report import CandidateReport, DataSummary, Gain, Pair, Proof, Quality, Report, StageQuality
 from edgetune.tune.dataset import Dataset
 from edgetune.tune.model import TunedModel
 
@@ -28,6 +28,11 @@ class Findings:
     size_bytes: Pair
     timing: Timing | None
     notes: list[str]
+    proof: Proof | None
+    why: str
+    gains: list[Gain]
+    skipped: dict[str, str]
+    runtime: dict[str, str | int | bool | float]
 
 
 def summarize_data(dataset: Dataset, tokenizer: object, max_tokens: int) -> DataSummary:
@@ -88,6 +93,11 @@ def assemble_report(
             confusions=confusions(findings.rows, findings.chosen_answers, tuned.labels),
         ),
         candidates=findings.candidates,
+        proof=findings.proof,
+        why=findings.why,
+        gains=findings.gains,
+        skipped=findings.skipped,
+        runtime=findings.runtime,
         latency_ms=timing.latency_ms if timing else None,
         grid_ms=timing.grid_ms if timing else [],
         throughput_per_second=timing.throughput_per_second if timing else None,
@@ -101,7 +111,8 @@ def assemble_report(
 
 
 def _verdict(chosen: CandidateReport | None, findings: Findings, metric: str) -> str:
-    if chosen is None or findings.timing is None:
+    proof = findings.proof
+    if chosen is None or findings.timing is None or proof is None:
         reasons = "; ".join(f"{candidate.scheme}: {candidate.reason}" for candidate in findings.candidates)
         return f"No candidate may be packed, so nothing was written. {reasons}."
     values = {entry.stage: entry.value for entry in findings.stages}
@@ -116,9 +127,9 @@ def _verdict(chosen: CandidateReport | None, findings: Findings, metric: str) ->
     word = {"pass": "proven within", "inconclusive": "within, though not proven to be within,"}
     return (
         f"The {chosen.scheme} bundle {quick}, takes {(size.bundle or 0) / 1e6:.1f} MB instead of "
-        f"{(size.base or 0) / 1e6:.1f}, and reaches {100 * chosen.value:.2f}% {metric.replace('_', '-')} where the "
+        f"{(size.base or 0) / 1e6:.1f}, and reaches {100 * proof.value:.2f}% {metric.replace('_', '-')} where the "
         f"tuned model reaches {100 * values['tuned']:.2f}% and the base {100 * values['base']:.2f}%: "
-        f"{word[chosen.gate]} the drop that was allowed."
+        f"{word[proof.gate]} the drop that was allowed."
     )
 
 

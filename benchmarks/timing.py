@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import numpy as np
 
 from edgetune.benchmarks.memory import device_memory_used
 from edgetune.benchmarks.recipe import BenchmarkRecipe
+from edgetune.benchmarks.side import ContestantProcess, Side
 from edgetune.benchmarks.statistics import percentile_or_none, ratio_interval
-from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.report import (
     GridCell,
     LatencyComparison,
@@ -32,33 +24,31 @@ from edgetune.serve.report import (
 )
 from edgetune.tune.progress import Progress
 
-BLOCK, WARM_UPS = 20, 3
+BLOCK, WARM_MS = 20, 50
 BATCHES, LENGTHS = (1, 8, 32), (16, 64, 128)
 THROUGHPUT_TEXTS, THROUGHPUT_ROUNDS = 512, 3
 
 
 @dataclass(frozen=True)
 class Race:
-    """Who runs: the base's model folder, the chosen bundle and others to time beside it, on which threads."""
+    """Who runs: the base and the chosen bundle. `max_tokens` bounds the grid's lengths."""
 
-    base: Path
-    bundle: Path
-    others: Mapping[str, Path]
-    threads: int
-    device: str
+    base: Side
+    bundle: Side
     max_tokens: int
 
-    def folder(self, side: str) -> Path:
-        """The folder of a side: base, bundle, or the name of another candidate."""
-        return {"base": self.base, "bundle": self.bundle, **self.others}[side]
+    @property
+    def sides(self) -> dict[str, Side]:
+        """Both, by the name that the report gives them."""
+        return {"base": self.base, "bundle": self.bundle}
 
 
 @dataclass(frozen=True)
 class Timing:
     """All figures of one race, as the report holds them.
 
-    `others_ms` are the other candidates' latencies; `answers` the labels that the bundle gave while it was timed,
-    by text, so that what was timed can be held against what was judged.
+    `answers` are the labels that the bundle gave while it was timed, by text, so that what was timed can be held
+    against what was judged.
     """
 
     latency_ms: LatencyComparison
@@ -67,93 +57,7 @@ class Timing:
     memory: MemoryComparison
     cold_start_ms: Pair
     placement: dict[str, int]
-    others_ms: dict[str, LatencySummary]
     answers: dict[str, str]
-
-
-class ContestantProcess:
-    """A contestant in a process of its own; `cold_start_ms` is from its start to its first answer."""
-
-    def __init__(self, side: str, race: Race, first: str) -> None:
-        kind = "base" if side == "base" else "bundle"
-        settings = {
-            "threads": race.threads,
-            "device": race.device,
-            "max_tokens": race.max_tokens,
-            "first": first,
-        }
-        start = time.perf_counter()
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",  # a folder named edgetune where the user stands must not hide the package
-                "-m",
-                "edgetune.benchmarks.contestant",
-                kind,
-                str(race.folder(side)),
-                json.dumps(settings),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=_environment(race.threads),
-        )
-        self._side = side
-        self._read()
-        self.cold_start_ms = 1000 * (time.perf_counter() - start)
-
-    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Send one command and wait for its measurement."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._death() from None
-        return self._read()
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise self._death()
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def _death(self) -> EdgetuneError:
-        _, errors = self._process.communicate()
-        reason = _last_words(errors) or f"exit code {self._process.returncode}"
-        return EdgetuneError(f"The benchmark process of the {self._side} ended: {reason}")
-
-    def __enter__(self) -> ContestantProcess:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """What a process of the race sees: the user's own settings, not those that edgetune trains with."""
-    environment = dict(os.environ)
-    if environment.pop("EDGETUNE_SET_OPENMP", None):
-        for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
-            environment.pop(name, None)
-    return environment | {
-        "OMP_NUM_THREADS": str(threads),
-        "ORT_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-
-
-def _last_words(errors: str) -> str:
-    """The line that says what went wrong: the first one behind a traceback's frames, which stand indented."""
-    lines = errors.strip().splitlines()
-    behind = [number + 1 for number, line in enumerate(lines[:-1]) if line.startswith(" ")]
-    return lines[behind[-1] if behind else -1] if lines else ""
 
 
 def race(race: Race, texts: Sequence[str], recipe: BenchmarkRecipe, progress: Progress) -> Timing:
@@ -164,9 +68,8 @@ def race(race: Race, texts: Sequence[str], recipe: BenchmarkRecipe, progress: Pr
     """
     with ExitStack() as stack:
         used = device_memory_used()
-        sides = {side: stack.enter_context(ContestantProcess(side, race, texts[0])) for side in ("base", "bundle")}
-        others = {side: stack.enter_context(ContestantProcess(side, race, texts[0])) for side in race.others}
-        blocks, answers = _latencies({**sides, **others}, texts, recipe.samples, progress)
+        sides = {name: stack.enter_context(ContestantProcess(side, texts[0])) for name, side in race.sides.items()}
+        blocks, answers = timed_blocks(sides, texts, recipe.samples, progress)
         throughput = _throughputs(sides, texts, progress)
         # Memory before the grid: its largest batches are no part of answering the user's texts.
         memory = {side: _memory(process, used) for side, process in sides.items()}
@@ -181,27 +84,26 @@ def race(race: Race, texts: Sequence[str], recipe: BenchmarkRecipe, progress: Pr
         memory=MemoryComparison(**memory),
         cold_start_ms=cold,
         placement=placement,
-        others_ms={side: summarize(flat(blocks[side])) for side in race.others},
-        answers=answers,
+        answers=answers["bundle"],
     )
 
 
-def _latencies(
+def timed_blocks(
     sides: dict[str, ContestantProcess], texts: Sequence[str], samples: int, progress: Progress
-) -> tuple[dict[str, list[list[float]]], dict[str, str]]:
-    """Times in ms by side and block, and the bundle's answers by text; all sides answer a block before the next."""
+) -> tuple[dict[str, list[list[float]]], dict[str, dict[str, str]]]:
+    """Times in ms by side and block, and each side's answers by text; all sides answer a block before the next.
+
+    The first calls after another side's turn find cold caches, sleeping threads of their own and threads of the other
+    that still spin: each turn starts with `WARM_MS` of calls that are not counted.
+    """
     source = itertools.cycle(texts)
-    for process in sides.values():
-        process.ask("latency", texts=list(itertools.islice(itertools.cycle(texts), BLOCK)))
     blocks: dict[str, list[list[float]]] = {side: [] for side in sides}
-    answers: dict[str, str] = {}
+    answers: dict[str, dict[str, str]] = {side: {} for side in sides}
     for done, block in enumerate(_blocks(source, samples), start=1):
         for side, process in sides.items():
-            # The first calls after another side's turn find cold caches and sleeping threads: not counted.
-            found = process.ask("latency", texts=[*block[:WARM_UPS], *block])
-            blocks[side].append(found["ms"][WARM_UPS:])
-            if side == "bundle":
-                answers.update(zip(block, found["labels"][WARM_UPS:], strict=True))
+            found = process.ask("latency", texts=block, warm_ms=WARM_MS)
+            blocks[side].append(found["ms"])
+            answers[side].update(zip(block, found["labels"], strict=True))
         progress.advance(done * BLOCK, samples, "latency, all sides in turn")
     return blocks, answers
 
@@ -278,7 +180,7 @@ def _cold_starts(race: Race, first: str, starts: int, seen: dict[str, float], pr
     ms = {side: [value] for side, value in seen.items()}
     for done in range(1, starts):
         for side in ms:
-            with ContestantProcess(side, race, first) as process:
+            with ContestantProcess(race.sides[side], first) as process:
                 ms[side].append(process.cold_start_ms)
         progress.advance(done, starts - 1, "cold start")
     return Pair(**{side: float(np.median(found)) for side, found in ms.items()})

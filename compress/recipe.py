@@ -10,12 +10,17 @@ from edgetune.compress.schemes import SCHEMES
 
 
 class CompressRecipe(BaseModel):
-    """Which schemes are tried."""
+    """Which schemes the search may use."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schemes: list[str] | Literal["auto"] = Field(
-        "auto", description="Schemes to try, best first: " + ", ".join(SCHEMES) + "; auto tries all."
+        "auto",
+        description="Schemes to try: " + ", ".join(SCHEMES) + "; auto tries those that suit model, data and machine.",
+    )
+
+    structural: bool = Field(
+        True, description="Whether auto may take parts of the model away: layers, columns, tokens of the vocabulary."
     )
 
     @field_validator("schemes")

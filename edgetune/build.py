@@ -13,9 +13,11 @@ import msgspec
 from edgetune import __version__
 from edgetune.benchmarks.bench import Benched, Contest, bench
 from edgetune.benchmarks.html import render_html
-from edgetune.compress.compression import Compressed, compress_all, open_candidates
+from edgetune.benchmarks.ledger import frozen_slice, model_answers
+from edgetune.benchmarks.planning import plan_schemes
+from edgetune.benchmarks.search import Search, Searched, Terms
+from edgetune.benchmarks.trials import Kept, Workbench
 from edgetune.compress.material import Material
-from edgetune.compress.schemes import chosen_schemes
 from edgetune.export.export import export
 from edgetune.export.graph import Graph
 from edgetune.export.pack import (
@@ -48,7 +50,7 @@ class Built:
     work: Path
     tuned: TunedModel | None = None
     graph: Graph | None = None
-    compressed: Compressed | None = None
+    searched: Searched | None = None
     report: Report | None = None
     bundle: Bundle | None = None
 
@@ -93,14 +95,14 @@ class _Stages:
         graph = self.export(dataset, tuned)
         if until == "export":
             return Built("export", self.work.folder, tuned, graph)
-        compressed = self.compress(dataset, tuned, graph)
+        searched = self.compress(dataset, tuned, graph)
         if until == "compress":
-            return Built("compress", self.work.folder, tuned, graph, compressed)
-        benched = self.bench(dataset, tuned, graph, compressed)
+            return Built("compress", self.work.folder, tuned, graph, searched)
+        benched = self.bench(dataset, tuned, graph, searched)
         report = self.report(benched)
         if until == "bench":
-            return Built("bench", self.work.folder, tuned, graph, compressed, report)
-        return Built("pack", self.work.folder, tuned, graph, compressed, report, self.pack(benched, report))
+            return Built("bench", self.work.folder, tuned, graph, searched, report)
+        return Built("pack", self.work.folder, tuned, graph, searched, report, self.pack(benched, report))
 
     def data(self) -> Dataset:
         recipe, order = self.recipe, known_labels(self.base)
@@ -144,8 +146,41 @@ class _Stages:
             lambda found: f"{found.nodes} nodes, parity within {found.max_abs_diff:.1e}",
         )
 
-    def compress(self, dataset: Dataset, tuned: TunedModel, graph: Graph) -> Compressed:
-        material = Material(
+    def compress(self, dataset: Dataset, tuned: TunedModel, graph: Graph) -> Searched:
+        recipe = self.recipe
+        kept = Kept(self.trials, self.work.chain)  # before the stage: trials outlive another gate or list of schemes
+        return self.work.stage(
+            "compress",
+            [
+                _plain(recipe.compress),
+                _plain(recipe.gate),
+                _plain(recipe.budget),
+                recipe.benchmark.threads,
+                recipe.device,
+            ],
+            lambda folder: self._search(dataset, tuned, graph, kept).run().save(folder),
+            Searched.open,
+            lambda found: f"{len(found.candidates)} candidates, {found.order[0] if found.order else 'none'} preferred",
+        )
+
+    @property
+    def trials(self) -> Path:
+        """Where the search keeps what it made."""
+        return self.work.folder / "trials"
+
+    def _search(self, dataset: Dataset, tuned: TunedModel, graph: Graph, kept: Kept) -> Search:
+        recipe = self.recipe
+        rows = frozen_slice(dataset.validation, recipe.gate.rows, recipe.seed)
+        material = self.material(dataset, tuned)
+        plan = plan_schemes(recipe.compress, material, recipe.gate, len(dataset.test))
+        packing = self._packing(dataset, tuned)
+        bench = Workbench(material, dataset, graph, packing, rows, kept, fuse=plan.has("fused"))
+        threads = None if recipe.benchmark.threads == "auto" else recipe.benchmark.threads
+        return Search(bench, plan, Terms(recipe.gate, recipe.budget, model_answers(tuned, rows), threads))
+
+    def material(self, dataset: Dataset, tuned: TunedModel) -> Material:
+        """What the schemes work with."""
+        return Material(
             model=tuned,
             train=dataset.train,
             validation=dataset.validation,
@@ -155,33 +190,30 @@ class _Stages:
             seed=self.recipe.seed,
             progress=self.lines.progress,
         )
-        schemes = chosen_schemes(self.recipe.compress.schemes)
-        return self.work.stage(
-            "compress",
-            _plain(self.recipe.compress),
-            lambda folder: compress_all(graph.path, schemes, folder, material),
-            lambda folder: open_candidates(folder, schemes),
-            lambda found: f"{len(found.candidates)} candidates",
-        )
 
-    def bench(self, dataset: Dataset, tuned: TunedModel, graph: Graph, compressed: Compressed) -> Benched:
-        recipe, name = self.recipe, Path(self.recipe.out).name
+    def _packing(self, dataset: Dataset, tuned: TunedModel) -> Packing:
+        name, provider = Path(self.recipe.out).name, self.recipe.export.provider
+        return Packing(name, tuned, dataset.digest, provider, golden_texts(dataset.validation.texts))
+
+    def bench(self, dataset: Dataset, tuned: TunedModel, graph: Graph, searched: Searched) -> Benched:
+        recipe = self.recipe
         contest = Contest(
-            compressed=compressed,
-            packing=Packing(name, tuned, dataset.digest, recipe.export.provider, golden_texts(dataset.test.texts)),
+            searched=searched,
+            trials=self.trials,
+            graph=graph,
+            packing=self._packing(dataset, tuned),
             dataset=dataset,
             gate=recipe.gate,
             budget=recipe.budget,
             benchmark=recipe.benchmark,
             seed=recipe.seed,
             command=_command(),
-            fused=graph.fused,
         )
         kept = self.work.folder / REPORT_NAME
         try:
             return self.work.stage(
                 "bench",
-                [_plain(recipe.gate), _plain(recipe.budget), _plain(recipe.benchmark), name],
+                [_plain(recipe.gate), _plain(recipe.budget), _plain(recipe.benchmark), recipe.out],
                 lambda folder: bench(contest, folder, kept, self.lines.progress),
                 Benched.open,
                 lambda found: f"{found.report.chosen} chosen",

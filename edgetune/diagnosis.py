@@ -16,10 +16,11 @@ from pathlib import Path
 from types import ModuleType
 
 from edgetune import __version__
-from edgetune.benchmarks.machine import Gpu, cpu_name, find_gpu, instruction_sets
+from edgetune.benchmarks.machine import Gpu, find_gpu
 from edgetune.extras import Extra, installed_extras, installed_version, runtime_wheels
 from edgetune.providers import ProviderTrial, try_providers
 from edgetune.serve.cores import usable_cores, usable_memory_bytes
+from edgetune.serve.processor import cpu_name, instruction_sets
 
 INT8_SETS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 BF16_SETS = ("avx512_bf16", "amx_bf16", "bf16")

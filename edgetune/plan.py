@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetune.compress.schemes import chosen_schemes
+from edgetune.compress.schemes import SCHEMES
 from edgetune.export.pack import check_place
 from edgetune.recipe import Recipe
 from edgetune.serve.cores import usable_cores
@@ -91,7 +91,7 @@ def make_plan(recipe: Recipe) -> Plan:
         device=device,
         precision="bf16" if bf16 else "fp32",
         max_tokens=max_tokens,
-        schemes=tuple(scheme.name for scheme in chosen_schemes(recipe.compress.schemes)),
+        schemes=tuple(SCHEMES if isinstance(recipe.compress.schemes, str) else recipe.compress.schemes),
         size_bytes={"fp32": 4 * parameters, "int8_dynamic": parameters},
         work_bytes=(5 if METHODS[recipe.tune.method].trains else 4) * 4 * parameters,
         threads=usable_cores(),

@@ -39,6 +39,8 @@ def print_report(report: Report, bundle: str, html: str, console: Console) -> No
     console.print(figures_table(report))
     console.print()
     console.print(Text(_plain(report.verdict), style="bold"))
+    if report.why:
+        console.print(Text(_plain(report.why)))
     console.print()
     for name, path in (("bundle", bundle), ("report", html)):
         console.print(Text(f"{name}  {path}"), soft_wrap=True)
@@ -51,7 +53,7 @@ def _plain(text: str) -> str:
 def _quality(report: Report) -> tuple[str, str, str, str]:
     metric = report.quality.metric
     base = next((stage.value for stage in report.quality.stages if stage.stage == "base"), None)
-    packed = next((candidate.value for candidate in report.candidates if candidate.chosen), None)
+    packed = report.packed.value if report.packed else None
     change = ""
     if base is not None and packed is not None:
         unit = " points" if charts.is_percent(metric) else ""

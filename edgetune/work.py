@@ -53,6 +53,11 @@ class Work:
         self._record = self._read_record()
         self._chain = ""
 
+    @property
+    def chain(self) -> str:
+        """The digest of all that went in up to the stage that was last run or opened."""
+        return self._chain
+
     def stage(
         self,
         name: str,

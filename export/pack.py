@@ -22,7 +22,6 @@ from tokenizers import Tokenizer
 
 from edgetune import __version__
 from edgetune.compress.candidate import Candidate
-from edgetune.compress.schemes import SCHEMES
 from edgetune.serve.bundle import (
     BUNDLE_FORMAT,
     GOLDEN_NAME,
@@ -34,6 +33,7 @@ from edgetune.serve.bundle import (
     Golden,
     GoldenCase,
     Manifest,
+    RuntimeSettings,
     TensorSpec,
 )
 from edgetune.serve.digest import file_sha256
@@ -58,8 +58,11 @@ class Packing:
     golden_texts: tuple[str, ...]
 
 
-def draft_bundle(candidate: Candidate, packing: Packing, folder: Path) -> Bundle:
-    """Write a whole bundle without a report into `folder`, golden answers computed by its own runtime."""
+def draft_bundle(candidate: Candidate, packing: Packing, folder: Path, tolerance: float) -> Bundle:
+    """Write a whole bundle without a report into `folder`, golden answers computed by its own runtime.
+
+    `tolerance` is the largest logit difference when they are replayed, as a share of the logits' spread.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copyfile(candidate.graph, folder / GRAPH_NAME)
@@ -67,8 +70,16 @@ def draft_bundle(candidate: Candidate, packing: Packing, folder: Path) -> Bundle
     _write_config(packing.tuned.model_folder, folder)
     manifest = _manifest(candidate, packing, folder)
     _write_manifest(folder, manifest)
-    _write_golden(folder, packing.golden_texts, SCHEMES[candidate.scheme].tolerance)
+    _write_golden(folder, packing.golden_texts, tolerance)
     _write_manifest(folder, manifest)
+    return Bundle.open(folder)
+
+
+def settled_draft(draft: Bundle, folder: Path, runtime: RuntimeSettings) -> Bundle:
+    """Copy a draft into `folder`, with the settings it is best run with in its manifest."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(draft.folder, folder)
+    _write_manifest(folder, msgspec.structs.replace(draft.manifest, runtime=runtime))
     return Bundle.open(folder)
 
 

@@ -54,8 +54,23 @@ class BaseIdentity(msgspec.Struct, frozen=True):
     digest: str
 
 
+class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the graph is best run, measured when it was built, and the class of machine that this holds for.
+
+    `threads` of one run; `spinning` whether threads wait awake for the next node; `cpu` and `cores` name the machine.
+    """
+
+    threads: AtLeastOne
+    spinning: bool
+    cpu: str
+    cores: AtLeastOne
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bundle says of itself. `dtypes` are shares of the weights' bytes; `created` is ISO 8601, UTC."""
+    """What a bundle says of itself. `dtypes` are shares of the weights' bytes; `created` is ISO 8601, UTC.
+
+    `runtime` is None in bundles of releases before 0.2, and where nothing was timed.
+    """
 
     format: AtLeastOne
     name: str
@@ -72,6 +87,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     created: str
     files: dict[str, FileEntry]
+    runtime: RuntimeSettings | None = None
 
 
 class GoldenCase(msgspec.Struct, frozen=True):

@@ -10,8 +10,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.bundle import CONFIG_NAME, GRAPH_NAME, NOT_JSON, TOKENIZER_NAME, Bundle, Manifest
+from edgetune.serve.bundle import (
+    CONFIG_NAME,
+    GRAPH_NAME,
+    NOT_JSON,
+    TOKENIZER_NAME,
+    Bundle,
+    Manifest,
+    RuntimeSettings,
+)
+from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import BundleDamaged, BundleFormatError, InputError
+from edgetune.serve.processor import cpu_name
 from edgetune.serve.session import open_session
 from edgetune.serve.tasks import ANSWERS
 from edgetune.serve.tasks.text_classification import Prediction, softmax
@@ -26,7 +36,9 @@ class Predictor:
         labels: the answers there are, in the order of the logits.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "auto") -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int | None = None, provider: str = "auto", spinning: bool | None = None
+    ) -> None:
         manifest = bundle.manifest
         if manifest.task not in ANSWERS:
             raise BundleFormatError(
@@ -34,10 +46,12 @@ class Predictor:
             )
         self.bundle = bundle
         self.labels = tuple(manifest.labels)
+        measured = _measured_settings(manifest)
         self.session = open_session(
             bundle.folder / GRAPH_NAME,
             provider=manifest.provider if provider == "auto" else provider,
-            threads=threads,
+            threads=threads if threads is not None else (measured.threads if measured else None),
+            spinning=spinning if spinning is not None else (measured.spinning if measured else True),
         )
         self._answer = ANSWERS[manifest.task]
         _check_graph(self.session, manifest, bundle.folder)
@@ -93,6 +107,12 @@ class Predictor:
         return logits
 
 
+def _measured_settings(manifest: Manifest) -> RuntimeSettings | None:
+    """The settings that the bundle brings, if they were measured on a machine of this class."""
+    found = manifest.runtime
+    return found if found and (found.cpu, found.cores) == (cpu_name(), usable_cores()) else None
+
+
 def _batches(texts: Sequence[TokenizedText], batch_size: int) -> Iterator[list[int]]:
     by_length = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
     for start in range(0, len(by_length), batch_size):
@@ -122,17 +142,26 @@ def _pad_id(config: Path) -> int:
     return value if isinstance(value, int) else 0
 
 
-def load(path: str | Path, *, threads: int | None = None, provider: str = "auto", verify: bool = True) -> Predictor:
+def load(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    provider: str = "auto",
+    verify: bool = True,
+    spinning: bool | None = None,
+) -> Predictor:
     """Open a bundle for answering.
 
     Args:
         path: the bundle's folder.
-        threads: of one run; None takes the cores that this process may use.
+        threads: of one run; None takes what was measured as best for this bundle on a machine of this class, and
+            elsewhere the cores that this process may use.
         provider: "auto" (the one it was built for), "cpu" or "cuda".
         verify: check sizes and digests of all files first.
+        spinning: whether threads wait awake for the next node; None as for threads, and elsewhere yes.
 
     Raises:
         BundleError, BundleDamaged, BundleFormatError: the folder cannot be used.
         ProviderError, MissingDependency: nothing here can run it.
     """
-    return Predictor(Bundle.open(path, verify=verify), threads=threads, provider=provider)
+    return Predictor(Bundle.open(path, verify=verify), threads=threads, provider=provider, spinning=spinning)

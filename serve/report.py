@@ -141,8 +141,42 @@ class MemoryComparison(_Value, frozen=True, kw_only=True):
     bundle: Memory
 
 
+class Proof(_Value, frozen=True, kw_only=True):
+    """The gate's verdict on the packed candidate, on the test part, which was opened for it alone.
+
+    `looks` counts the candidates that were judged on the test part, this one included: above 1 an earlier choice
+    failed there, and the interval is widened for each look (Bonferroni).
+    """
+
+    gate: str
+    value: float
+    drop: float
+    drop_interval: list[float]
+    p_value: float | None
+    reason: str
+    rows: int
+    rows_needed: int | None = None
+    looks: int = 1
+
+
+class Gain(_Value, frozen=True, kw_only=True):
+    """What one part of the packed candidate's route gave: the candidate with it, as it was measured in the search."""
+
+    part: str
+    scheme: str
+    value: float
+    size_bytes: int
+    p50_ms: float | None
+
+
 class CandidateReport(_Value, frozen=True, kw_only=True):
-    """One candidate and its verdict. `rows_needed` is the test rows that would settle an inconclusive gate.
+    """One candidate and its verdict on the validation part, where the choice is made.
+
+    `scheme` is its route: weight-level steps, then the graph's scheme; `size_bytes` is the graph, `bundle_bytes` all
+    files; `latency_ms`, `rss_peak_bytes` and `cold_start_ms` were taken in the search, the candidates in turn, in
+    processes of their own. `front` marks the candidates that no other one beats in quality and latency at once;
+    `stopped_at` is the first gate that it failed: quality, budget or dominated. `rows_needed` is the rows that would
+    settle an inconclusive verdict.
 
     `gate` is pass, fail or inconclusive; `accepted` says whether the recipe's policy lets it be packed.
     `drop_interval` is the paired interval of the drop at the gate's confidence; `p_value` McNemar's exact
@@ -162,6 +196,14 @@ class CandidateReport(_Value, frozen=True, kw_only=True):
     rows_needed: int | None = None
     latency_ms: LatencySummary | None = None
     chosen: bool = False
+    steps: list[str] = msgspec.field(default_factory=list)
+    structural: bool = False
+    made_by: str = ""
+    bundle_bytes: int | None = None
+    rss_peak_bytes: int | None = None
+    cold_start_ms: float | None = None
+    front: bool = False
+    stopped_at: str = ""
 
 
 class CurvePoint(_Value, frozen=True, kw_only=True):
@@ -203,7 +245,11 @@ class DataSummary(_Value, frozen=True, kw_only=True):
 
 
 class Report(_Value, frozen=True, kw_only=True):
-    """One build, whole. Sizes are bytes, times ms unless the name says otherwise."""
+    """One build, whole. Sizes are bytes, times ms unless the name says otherwise.
+
+    `proof` is None where nothing was packed, and in reports of releases before 0.2; `why` says why the chosen candidate
+    won; `skipped` which schemes were not tried, and why; `runtime` the settings stored with the bundle.
+    """
 
     format: int = REPORT_FORMAT
     name: str
@@ -219,6 +265,11 @@ class Report(_Value, frozen=True, kw_only=True):
     training: Training
     quality: Quality
     candidates: list[CandidateReport]
+    proof: Proof | None = None
+    why: str = ""
+    gains: list[Gain] = msgspec.field(default_factory=list)
+    skipped: dict[str, str] = msgspec.field(default_factory=dict)
+    runtime: dict[str, str | int | bool | float] = msgspec.field(default_factory=dict)
     latency_ms: LatencyComparison | None = None
     grid_ms: list[GridCell] = msgspec.field(default_factory=list)
     throughput_per_second: Pair | None = None
@@ -230,6 +281,11 @@ class Report(_Value, frozen=True, kw_only=True):
     build_peak_bytes: dict[str, int] = msgspec.field(default_factory=dict)
     gate: dict[str, str | float] = msgspec.field(default_factory=dict)
     notes: list[str] = msgspec.field(default_factory=list)
+
+    @property
+    def packed(self) -> Proof | CandidateReport | None:
+        """The verdict on what was packed: its proof on the test part, in older reports its row among the candidates."""
+        return self.proof or next((one for one in self.candidates if one.chosen), None)
 
     def to_json(self) -> bytes:
         """The report as indented UTF-8 JSON."""

@@ -43,6 +43,8 @@ class Scheme:
         tolerance: largest logit difference allowed when a bundle's golden answers are replayed elsewhere,
             as a share of the spread of the logits.
         structural: whether it takes parts of the model away; the gate then rejects what it cannot prove.
+        turned: share of the answers that it is expected to turn, read off runs (docs/log.md); with it the search knows
+            before minutes are spent whether the rows at hand could prove the candidate at all.
     """
 
     name: str
@@ -52,20 +54,21 @@ class Scheme:
     cost: str
     tolerance: float = 0.001
     structural: bool = False
+    turned: float = 0.0
 
     def unsuitable(self, material: Material) -> str:
         """Why this scheme does not apply here; empty where it does."""
         return str(self._module().unsuitable(material))
 
-    def compress(self, graph: Path, folder: Path, material: Material) -> Candidate:
-        """Graph level: make the candidate of this scheme from `graph` in `folder`.
+    def compress(self, graph: Path, folder: Path, material: Material, *, route: str = "") -> Candidate:
+        """Graph level: make the candidate of this scheme from `graph` in `folder`; `route` names it where it is longer.
 
         Raises:
             CompressError: the scheme failed on this graph.
         """
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / "model.onnx"
-        return Candidate.of(self.name, target, str(self._module().compress(graph, target, material)))
+        return Candidate.of(route or self.name, target, str(self._module().compress(graph, target, material)))
 
     def strengths(self, material: Material) -> Sequence[int]:
         """Weight level: the settings to try, from gentle to harsh."""
@@ -88,10 +91,18 @@ class Scheme:
         return importlib.import_module(f"edgetune.compress.schemes.{self.name}")
 
 
-# In order of promise.
+# In order of promise, on each level.
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
     for scheme in (
+        Scheme(
+            "fused",
+            "graph",
+            "The float graph in ONNX Runtime's fused operators: embedding with layer norm, attention, skip layer norm, "
+            "bias with activation; what is constant is folded.",
+            "always; every other scheme starts from it",
+            "nothing: its logits are proven within 1e-4 of the exported graph's",
+        ),
         Scheme(
             "int8_dynamic",
             "graph",
@@ -99,6 +110,53 @@ SCHEMES: dict[str, Scheme] = {
             "on processors with VNNI, AMX or dot-product instructions; a quarter of the size everywhere",
             "usually a few tenths of a point; nothing to calibrate",
             tolerance=0.05,
+            turned=0.015,
+        ),
+        Scheme(
+            "int8_static",
+            "graph",
+            "Weights and activations in int8 with scales calibrated on training texts; sensitive layers stay in float.",
+            "where the scales of activations are worth knowing beforehand: answers then do not depend on neighbours in "
+            "a batch",
+            "calibration takes some seconds; usually a few tenths of a point",
+            tolerance=0.05,
+            turned=0.015,
+        ),
+        Scheme(
+            "weight_int8",
+            "graph",
+            "Weights in int8 by blocks, computed on in float.",
+            "for models that are bound by memory, from some hundred million parameters",
+            "slower than int8_dynamic on small encoders",
+            tolerance=0.02,
+            turned=0.005,
+        ),
+        Scheme(
+            "weight_int4",
+            "graph",
+            "Weights in 4 bits by blocks, computed on in float.",
+            "for large models that are bound by memory",
+            "a few tenths of a point; slower than int8_dynamic on small encoders",
+            tolerance=0.02,
+            turned=0.02,
+        ),
+        Scheme(
+            "fp16",
+            "graph",
+            "Half precision, the blocks that overflow on calibration texts kept in fp32.",
+            "on a GPU",
+            "hardly anything",
+            tolerance=0.02,
+            turned=0.002,
+        ),
+        Scheme(
+            "bf16",
+            "graph",
+            "bfloat16: the range of fp32 with 8 bits of precision.",
+            "on a GPU that has it, for models whose activations overflow fp16",
+            "more rounding than fp16",
+            tolerance=0.05,
+            turned=0.005,
         ),
         Scheme(
             "fp32",
@@ -107,13 +165,33 @@ SCHEMES: dict[str, Scheme] = {
             "when no other scheme keeps the answers",
             "nothing",
         ),
+        Scheme(
+            "trimmed",
+            "weights",
+            "The vocabulary cut to the tokens of the domain's texts, the special ones, and every single character.",
+            "where the embedding table is a large part of the model, as in small encoders",
+            "texts with words never seen split into more and smaller pieces",
+            structural=True,
+            turned=0.01,
+        ),
+        Scheme(
+            "student",
+            "weights",
+            "Fewer layers: a student of k of the n layers, distilled from the tuned model; k goes down while the gate "
+            "holds.",
+            "where latency matters most and the task is easier than the model is deep",
+            "minutes of training for each k, and some answers",
+            structural=True,
+            turned=0.03,
+        ),
+        Scheme(
+            "pruned",
+            "weights",
+            "The least important feed-forward columns removed, then a short distillation.",
+            "where a whole layer is too much to take away",
+            "minutes of training, and some answers; less gain than a student's",
+            structural=True,
+            turned=0.03,
+        ),
     )
 }
-
-
-def chosen_schemes(names: list[str] | str) -> list[Scheme]:
-    """The schemes a recipe names, or all in order of promise for "auto"; fp32 always stands last, to fall back on."""
-    if isinstance(names, str):
-        return list(SCHEMES.values())
-    picked = [SCHEMES[name] for name in names]
-    return picked if SCHEMES["fp32"] in picked else [*picked, SCHEMES["fp32"]]

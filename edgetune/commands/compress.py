@@ -13,14 +13,28 @@ from edgetune.commands.staged import run_until
 
 @click.command(name="compress")
 @recipe_options
+@click.option("--list", "as_list", is_flag=True, help="Explain every scheme: what it does, when it helps, its cost.")
+@click.option("--plan", is_flag=True, help="Say which schemes would be tried here, and why the others would not.")
 @json_option
-def command(**options: Any) -> None:
-    """Make the compressed candidates: run the build up to compression.
+def command(as_list: bool, plan: bool, **options: Any) -> None:
+    """Search the candidates: run the build up to compression.
 
     Takes what `edgetune build` takes, and works in the same folder: a later `edgetune build` goes on from here.
+    What candidates were made is kept there too: another gate, budget or list of schemes uses it again.
 
     \b
     Example:
-      edgetune compress --base all-MiniLM-L6-v2 --data train.csv --out bundles/x
+      edgetune compress --list
+      edgetune compress --plan --base all-MiniLM-L6-v2 --data train.csv
+      edgetune compress --base all-MiniLM-L6-v2 --data train.csv --scheme fused --scheme int8_dynamic --out bundles/x
     """
-    run_until("compress", options)
+    if as_list:
+        from edgetune.commands.schemes import print_schemes
+
+        print_schemes(as_json=options["as_json"])
+    elif plan:
+        from edgetune.commands.schemes import print_scheme_plan
+
+        print_scheme_plan(options)
+    else:
+        run_until("compress", options)

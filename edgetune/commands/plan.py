@@ -37,7 +37,7 @@ def print_plan(options: dict[str, Any]) -> None:
 
 def _lines(plan: Plan) -> list[tuple[str, str]]:
     rows = ", ".join(f"{count:,} {name}" for name, count in plan.rows.items())
-    sizes = ", ".join(f"{name} about {plan.size_bytes[name] / 1e6:.0f} MB" for name in plan.schemes)
+    sizes = ", ".join(f"{name} about {size / 1e6:.0f} MB" for name, size in plan.size_bytes.items())
     training = f"{plan.epochs:g} epochs in {plan.precision} on {plan.device}" if plan.epochs else f"on {plan.device}"
     seconds = ", ".join(f"{stage} {value:.0f}" for stage, value in plan.seconds.items())
     return [
@@ -48,7 +48,7 @@ def _lines(plan: Plan) -> list[tuple[str, str]]:
             f"{plan.base}: {plan.parameters / 1e6:.1f} million parameters, {plan.base_bytes / 1e6:.1f} MB",
         ),
         ("tune", f"{plan.method}, pooling {plan.pooling}, at most {plan.max_tokens} tokens, {training}"),
-        ("compress", f"best first: {sizes}"),
+        ("compress", f"searches {', '.join(plan.schemes)}, as far as they suit ({sizes})"),
         ("bench", f"base in PyTorch beside the bundle, {plan.threads} threads each"),
         ("out", f"{plan.out}" + (" (replaces the bundle there)" if plan.replaces else "")),
         ("disk", f"about {plan.work_bytes / 1e6:.0f} MB in the work folder {plan.out}.work"),

@@ -55,11 +55,9 @@ def summary(built: Built) -> dict[str, Any]:
         }
     if built.graph:
         found["graph"] = {"path": str(built.graph.path), "max_abs_diff": built.graph.max_abs_diff}
-    if built.compressed:
-        found["candidates"] = [
-            {"scheme": one.scheme, "path": str(one.graph), "size_bytes": one.size_bytes}
-            for one in built.compressed.candidates
-        ]
+    if built.searched:
+        found["candidates"] = [msgspec.to_builtins(one) for one in built.searched.candidates]
+        found["order"], found["skipped"] = built.searched.order, built.searched.skipped
     if built.report:
         found["report"] = msgspec.to_builtins(built.report)
     if built.bundle:
