@@ -184,7 +184,7 @@ class _Stages:
             model=tuned,
             train=dataset.train,
             validation=dataset.validation,
-            unlabeled=(),
+            unlabeled=dataset.unlabeled,
             provider=self.recipe.export.provider,
             device=choose_device(self.recipe.device),
             seed=self.recipe.seed,
@@ -254,7 +254,7 @@ def _counts(dataset: Dataset) -> str:
 
 def _source_state(recipe: Recipe) -> dict[str, list[int]]:
     """Size and modification time of every local data file: a changed file is read again."""
-    paths = [recipe.data.path, recipe.data.train, recipe.data.validation, recipe.data.test]
+    paths = [recipe.data.path, recipe.data.train, recipe.data.validation, recipe.data.test, recipe.data.unlabeled]
     files = [file for path in paths if path for file in _files(Path(path))]
     return {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
 

@@ -19,8 +19,10 @@ from edgetune.tune.model import chosen_pooling, longest_input, start_model
 from edgetune.tune.training import automatic_epochs
 
 # Rough: a training pass relative to the trunk's forward pass over the same rows. lora and full are read off runs of
-# MiniLM (docs/figures.md, docs/log.md), freeze is a guess between them; the plan calls its times an estimate.
-TRAINING_FACTOR = {"probe": 0.0, "lora": 3.0, "freeze": 2.0, "full": 3.5}
+# MiniLM (docs/figures.md, docs/log.md), freeze is a guess: it runs the top third alone. The plan calls its times an
+# estimate; auto may stop an epoch earlier, or train nothing.
+TRAINING_FACTOR = {"auto": 3.0, "probe": 0.0, "lora": 3.0, "freeze": 1.0, "full": 3.5}
+STORING_FACTOR = {"freeze": 1.0}  # passes over the rows before training, to store what the frozen layers give
 EXPORT_SECONDS, COMPRESS_SECONDS, BENCH_SECONDS = 15.0, 3.0, 45.0
 SAMPLE = 128
 
@@ -105,7 +107,8 @@ def _seconds(
     rows: dict[str, int], epochs: float, method: str, per_row: float, bf16: bool, judged: int
 ) -> dict[str, float]:
     probe = (rows["train"] + rows["validation"]) * per_row
-    training = epochs * (rows["train"] * TRAINING_FACTOR[method] + rows["validation"]) * per_row
+    storing = (rows["train"] + rows["validation"]) * STORING_FACTOR.get(method, 0.0) * per_row
+    training = storing + epochs * (rows["train"] * TRAINING_FACTOR[method] + rows["validation"]) * per_row
     fp32 = per_row * (2 if bf16 else 1)
     found = {
         "tune": probe + (training if METHODS[method].trains else 0.0),

@@ -12,12 +12,13 @@ from edgetune.serve.bundle import Bundle, Manifest
 from edgetune.serve.errors import EdgetuneError
 
 if TYPE_CHECKING:
-    from edgetune.serve.predictor import Predictor, load
+    from edgetune.serve.loading import load
+    from edgetune.serve.predictor import Predictor
     from edgetune.serve.tasks.text_classification import Prediction
 
 __all__ = ["Bundle", "EdgetuneError", "Manifest", "Prediction", "Predictor", "load"]
 
-_LAZY = {"Prediction": "tasks.text_classification", "Predictor": "predictor", "load": "predictor"}
+_LAZY = {"Prediction": "tasks.text_classification", "Predictor": "predictor", "load": "loading"}
 
 
 def __getattr__(name: str) -> object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetune.serve.batches import pad_batch
 from edgetune.serve.bundle import (
     CONFIG_NAME,
     GRAPH_NAME,
     NOT_JSON,
-    TOKENIZER_NAME,
     Bundle,
     Manifest,
     RuntimeSettings,
@@ -25,7 +25,7 @@ from edgetune.serve.processor import cpu_name
 from edgetune.serve.session import open_session
 from edgetune.serve.tasks import ANSWERS
 from edgetune.serve.tasks.text_classification import Prediction, softmax
-from edgetune.serve.tokenization import TextTokenizer, TokenizedText, pad_batch
+from edgetune.serve.tokenization import TextTokenizer, TokenizedText, open_tokenizer
 
 
 class Predictor:
@@ -37,8 +37,15 @@ class Predictor:
     """
 
     def __init__(
-        self, bundle: Bundle, *, threads: int | None = None, provider: str = "auto", spinning: bool | None = None
+        self,
+        bundle: Bundle,
+        *,
+        threads: int | None = None,
+        provider: str = "auto",
+        spinning: bool | None = None,
+        tokenizer: Callable[[], TextTokenizer] | None = None,
     ) -> None:
+        """Open the graph; arguments as for `load`, and `tokenizer` where it is already being opened elsewhere."""
         manifest = bundle.manifest
         if manifest.task not in ANSWERS:
             raise BundleFormatError(
@@ -55,7 +62,7 @@ class Predictor:
         )
         self._answer = ANSWERS[manifest.task]
         _check_graph(self.session, manifest, bundle.folder)
-        self._tokenizer = TextTokenizer(bundle.folder / TOKENIZER_NAME, manifest.max_tokens)
+        self._tokenizer = tokenizer() if tokenizer else open_tokenizer(bundle)
         self._pad_id = _pad_id(bundle.folder / CONFIG_NAME)
         self._inputs = tuple(spec.name for spec in manifest.inputs)
 
@@ -140,28 +147,3 @@ def _pad_id(config: Path) -> int:
     except (OSError, *NOT_JSON) as error:
         raise BundleDamaged(f"{config} cannot be read: {error}") from error
     return value if isinstance(value, int) else 0
-
-
-def load(
-    path: str | Path,
-    *,
-    threads: int | None = None,
-    provider: str = "auto",
-    verify: bool = True,
-    spinning: bool | None = None,
-) -> Predictor:
-    """Open a bundle for answering.
-
-    Args:
-        path: the bundle's folder.
-        threads: of one run; None takes what was measured as best for this bundle on a machine of this class, and
-            elsewhere the cores that this process may use.
-        provider: "auto" (the one it was built for), "cpu" or "cuda".
-        verify: check sizes and digests of all files first.
-        spinning: whether threads wait awake for the next node; None as for threads, and elsewhere yes.
-
-    Raises:
-        BundleError, BundleDamaged, BundleFormatError: the folder cannot be used.
-        ProviderError, MissingDependency: nothing here can run it.
-    """
-    return Predictor(Bundle.open(path, verify=verify), threads=threads, provider=provider, spinning=spinning)

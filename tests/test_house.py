@@ -30,7 +30,7 @@ TOO_MANY_PARAMETERS: dict[str, int] = {}
 
 # `**name` in our own signatures: where a library hands over what only it knows, and Click its options.
 CATCH_ALLS = {
-    "benchmarks/timing.py: ask(**arguments)",  # becomes the keys of a JSON command
+    "benchmarks/side.py: ask(**arguments)",  # becomes the keys of a JSON command
     "edgetune/commands/bench.py: command(**options)",
     "edgetune/commands/build.py: command(**options)",
     "edgetune/commands/compress.py: command(**options)",
@@ -229,7 +229,7 @@ def test_a_bundle_answers_on_the_floor_alone():
 def test_the_timed_bundle_is_no_heavier():
     code = (
         "from edgetune.benchmarks.contestant import bundle_contestant\n"
-        f"side = bundle_contestant({str(BUNDLE)!r}, 1)\nside.answer('where is my parcel')"
+        f"side = bundle_contestant({str(BUNDLE)!r}, 1, None)\nside.answer('where is my parcel')"
     )
     assert loaded(code) <= FLOOR
 

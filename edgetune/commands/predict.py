@@ -53,7 +53,7 @@ def command(
       edgetune predict bundles/x --input messages.csv --column body --json > answers.json
       cat messages.txt | edgetune predict bundles/x
     """
-    from edgetune.serve.predictor import load
+    from edgetune.serve.loading import load
 
     stream = _texts(texts, source, column)
     first = next(stream, None)

@@ -20,7 +20,7 @@ def command(bundle: Path, as_json: bool) -> None:
       edgetune verify bundles/x
     """
     from edgetune.serve.golden import replay_golden
-    from edgetune.serve.predictor import load
+    from edgetune.serve.loading import load
 
     predictor = load(bundle)
     replay = replay_golden(predictor)

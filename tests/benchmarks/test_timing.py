@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from edgetune.benchmarks.recipe import BenchmarkRecipe
-from edgetune.benchmarks.timing import ContestantProcess, Race, flat, race, summarize
+from edgetune.benchmarks.side import ContestantProcess, Side
+from edgetune.benchmarks.timing import Race, flat, race, summarize
 from edgetune.serve.errors import EdgetuneError
 from edgetune.tune.progress import Silent
 
@@ -25,7 +26,7 @@ def sides(tiny_base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     AutoModelForSequenceClassification.from_pretrained(tiny_base("bert"), num_labels=4).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_base("bert")).save_pretrained(folder)
-    return Race(folder, BUNDLE, {"fp32": BUNDLE}, threads=1, device="cpu", max_tokens=32)
+    return Race(Side("base", folder, 1, max_tokens=32), Side("bundle", BUNDLE, 1), max_tokens=32)
 
 
 class Told(Silent):
@@ -44,7 +45,7 @@ def test_a_race_gives_all_figures(sides):
     found = race(sides, TEXTS, BenchmarkRecipe(samples=50, cold_starts=1, grid=True), told)
     latency = found.latency_ms
     # 50 samples are three blocks of 20: enough for a p90, not for a p95.
-    for summary in (latency.base, latency.bundle, found.others_ms["fp32"]):
+    for summary in (latency.base, latency.bundle):
         assert summary.n == len(summary.samples) == 60
         assert 0 < summary.p50 <= summary.p90
         assert summary.p99 is None
@@ -70,7 +71,7 @@ def test_a_race_gives_all_figures(sides):
 def test_both_sides_answer_what_they_are_asked(sides):
     from edgetune.serve import load
 
-    with ContestantProcess("bundle", sides, TEXTS[0]) as process:
+    with ContestantProcess(sides.bundle, TEXTS[0]) as process:
         assert process.cold_start_ms > 0
         asked = process.ask("latency", texts=TEXTS)
         assert asked["labels"] == [answer.label for answer in load(BUNDLE).predict(TEXTS)]
@@ -78,26 +79,25 @@ def test_both_sides_answer_what_they_are_asked(sides):
         assert process.ask("throughput", texts=TEXTS)["labels"] == asked["labels"]
 
 
-def test_a_bundle_that_cannot_be_opened_is_told_with_its_last_line(sides, tmp_path):
+def test_a_bundle_that_cannot_be_opened_is_told_with_its_last_line(tmp_path):
     damaged = shutil.copytree(BUNDLE, tmp_path / "bundle")
     (damaged / "model.onnx").write_bytes(b"nothing")
-    broken = Race(sides.base, damaged, {}, threads=1, device="cpu", max_tokens=32)
     with pytest.raises(EdgetuneError) as ended:
-        ContestantProcess("bundle", broken, TEXTS[0])
-    assert str(ended.value).startswith("The benchmark process of the bundle ended: ")
+        ContestantProcess(Side("bundle", damaged, 1), TEXTS[0])
+    assert str(ended.value).startswith(f"The benchmark process of the bundle {damaged} ended: ")
     assert "model.onnx has 7 bytes" in str(ended.value)
 
 
 def test_a_side_that_dies_under_way_is_told(sides):
     with (
-        ContestantProcess("bundle", sides, TEXTS[0]) as process,
-        pytest.raises(EdgetuneError, match="of the bundle ended: KeyError: 'texts'"),
+        ContestantProcess(sides.bundle, TEXTS[0]) as process,
+        pytest.raises(EdgetuneError, match=r"of the bundle .* ended: KeyError: 'texts'"),
     ):
         process.ask("latency")
-    with ContestantProcess("bundle", sides, TEXTS[0]) as process:
+    with ContestantProcess(sides.bundle, TEXTS[0]) as process:
         process._process.kill()
         process._process.wait()
-        with pytest.raises(EdgetuneError, match="of the bundle ended: exit code -9"):
+        with pytest.raises(EdgetuneError, match=r"of the bundle .* ended: exit code -9"):
             process.ask("latency", texts=TEXTS)
 
 
@@ -116,6 +116,5 @@ def test_a_folder_named_as_the_package_does_not_hide_it(tmp_path, monkeypatch):
     (tmp_path / "edgetune" / "__init__.py").write_text("raise ImportError('the folder was taken for the package')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
-    runners = Race(base=BUNDLE, bundle=BUNDLE, others={}, threads=1, device="cpu", max_tokens=32)
-    with ContestantProcess("bundle", runners, "a text") as process:
+    with ContestantProcess(Side("bundle", BUNDLE, 1), "a text") as process:
         assert process.cold_start_ms > 0

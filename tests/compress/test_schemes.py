@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetune.compress.candidate import Candidate
-from edgetune.compress.compression import compress_all, open_candidates
 from edgetune.compress.material import Material
-from edgetune.compress.schemes import SCHEMES, Scheme, chosen_schemes
-from edgetune.serve.errors import CompressError, WorkError
+from edgetune.compress.route import Route, Step
+from edgetune.compress.schemes import SCHEMES
+from edgetune.serve.errors import WorkError
 from edgetune.tune.dataset import Part
 from edgetune.tune.progress import Silent
-
 
 # The schemes here look at no more of it than where the graph will run.
 MATERIAL = Material(None, Part((), ()), Part((), ()), (), "cpu", "cpu", 0, Silent())  # type: ignore[arg-type]
@@ -81,25 +81,30 @@ def test_a_candidate_tells_what_is_in_its_file_and_opens_again(tmp_path):
         Candidate.open(tmp_path)
 
 
-def test_a_scheme_that_fails_says_why_and_the_others_go_on(tmp_path, monkeypatch):
-    def fails(scheme, graph, folder, material):
-        if scheme.name == "int8_dynamic":
-            raise CompressError("the quantizer does not know this graph")
-        return plain(scheme, graph, folder, material)
-
-    plain = Scheme.compress
-    monkeypatch.setattr(Scheme, "compress", fails)
-    graph = linear_graph(tmp_path / "g.onnx", np.ones((4, 4), np.float32))
-    schemes = chosen_schemes("auto")
-    found = compress_all(graph, schemes, tmp_path, MATERIAL)
-    assert [candidate.scheme for candidate in found.candidates] == ["fp32"]
-    assert found.failures == {"int8_dynamic": "the quantizer does not know this graph"}
-    again = open_candidates(tmp_path, schemes)
-    assert again.candidates == found.candidates
-    assert list(again.failures) == ["int8_dynamic"]
+def test_a_route_is_named_by_its_steps_and_takes_the_least_exact_tolerance():
+    route = Route((Step("student", 3), Step("trimmed")), "int8_dynamic")
+    assert route.name == "student3+trimmed+int8_dynamic"
+    assert route.structural
+    assert route.tolerance == SCHEMES["int8_dynamic"].tolerance > SCHEMES["fused"].tolerance
+    assert not Route((), "int8_dynamic").structural
+    assert Route((), "fused").name == "fused"
 
 
-def test_fp32_stands_last_whatever_is_named():
-    assert [scheme.name for scheme in chosen_schemes(["int8_dynamic"])] == ["int8_dynamic", "fp32"]
-    assert [scheme.name for scheme in chosen_schemes(["fp32", "int8_dynamic"])] == ["fp32", "int8_dynamic"]
-    assert [scheme.name for scheme in chosen_schemes("auto")] == list(SCHEMES)
+@pytest.mark.parametrize("scheme", list(SCHEMES.values()), ids=list(SCHEMES))
+def test_every_scheme_has_its_file_and_says_what_it_is(scheme):
+    module = importlib.import_module(f"edgetune.compress.schemes.{scheme.name}")
+    assert callable(module.unsuitable)
+    assert callable(module.compress)
+    assert hasattr(module, "strengths") is (scheme.level == "weights")
+    assert scheme.summary.endswith(".")
+    assert scheme.when
+    assert scheme.cost
+    assert scheme.structural is (scheme.level == "weights")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(SCHEMES))
+def test_what_does_not_suit_is_said_in_a_sentence_and_never_raised(tiny_material, name):
+    for base in ("bert", "roberta"):
+        reason = SCHEMES[name].unsuitable(tiny_material(base)[0])
+        assert reason == "" or reason[0].islower(), reason

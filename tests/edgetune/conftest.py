@@ -23,6 +23,7 @@ from filelock import FileLock
 QUICK = (
     *("--set", "benchmark.samples=40", "--set", "benchmark.grid=false", "--set", "benchmark.cold_starts=1"),
     *("--device", "cpu"),
+    *("--set", "compress.schemes=[fused,int8_dynamic]"),
 )
 LONG_TEXTS = 2
 

@@ -16,24 +16,31 @@ def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def assert_report(report, scheme_sizes):
+def assert_report(report, trials):
     """All that scripts rely on is there, and the figures agree with each other."""
     assert {"cpu", "cores", "isa", "gpu", "os", "versions"} <= set(report["machine"])
     quality = report["quality"]
     assert (quality["metric"], quality["n"]) == ("accuracy", 15)
     names = [stage["stage"] for stage in quality["stages"]]
-    assert names == ["base", "tuned", "merged", "onnx", "int8_dynamic", "fp32"]
+    assert names == ["base", "tuned", "merged", "onnx", report["chosen"]]
     for stage in quality["stages"]:
         assert {"value", "ci95", "agreement", "max_abs_diff", "drop"} <= set(stage)
         assert stage["ci95"][0] <= stage["value"] <= stage["ci95"][1]
     assert quality["stages"][3]["max_abs_diff"] < 1e-4
     chosen = [candidate for candidate in report["candidates"] if candidate["chosen"]]
     assert [candidate["scheme"] for candidate in chosen] == [report["chosen"]]
+    assert [candidate["scheme"] for candidate in report["candidates"]] == ["fused", "int8_dynamic"]
     for candidate in report["candidates"]:
         assert candidate["gate"] in {"pass", "fail", "inconclusive"}
-        assert candidate["size_bytes"] == scheme_sizes[candidate["scheme"]]
+        assert candidate["size_bytes"] == (trials / candidate["scheme"] / "model.onnx").stat().st_size
         assert candidate["reason"]
-        assert candidate["latency_ms"]["n"] == 40
+        assert candidate["latency_ms"]["n"] == 120
+    # The choice was made on the validation part, the proof on the test part, opened for it alone.
+    proof = report["proof"]
+    assert (proof["rows"], proof["looks"], proof["value"]) == (15, 1, quality["stages"][-1]["value"])
+    assert proof["drop"] == pytest.approx(quality["stages"][-1]["drop"])
+    assert report["why"].startswith(f"{report['chosen']} won: ")
+    assert report["runtime"]["threads"] >= 1
     latency = report["latency_ms"]
     assert latency["speedup"]["p50"] == pytest.approx(latency["base"]["p50"] / latency["bundle"]["p50"])
     assert latency["bundle"]["p99"] is None  # 40 samples cannot bound it
@@ -51,15 +58,15 @@ def test_a_build_by_the_probe_writes_a_whole_bundle(workshop):
     assert set(manifest["files"]) == BUNDLE_FILES - {"manifest.json"}
     assert (manifest["name"], manifest["labels"]) == ("bundle", ["card", "cash", "login", "transfer"])
     assert manifest["scheme"] == report["chosen"]
-    sizes = {name: (work / "compress" / name / "model.onnx").stat().st_size for name in ("fp32", "int8_dynamic")}
-    assert_report(report, sizes)
+    assert manifest["runtime"]["threads"] == report["runtime"]["threads"]
+    assert_report(report, work / "trials")
     assert report["training"]["handed_on"] == "probe"
     assert "--method probe" in report["command"]
     recipe = yaml.safe_load((bundle / "recipe.yaml").read_text(encoding="utf-8"))
     assert (recipe["tune"]["method"], recipe["benchmark"]["samples"]) == ("probe", 40)
     assert {path.name for path in work.iterdir()} == {
         *STAGES,
-        *("stages.json", "build.log", "report.json", "report.html"),
+        *("trials", "stages.json", "build.log", "report.json", "report.html"),
     }
     assert (work / "report.json").read_bytes() == (bundle / "report.json").read_bytes()
     assert {path.name for path in workshop.folder.iterdir()} >= {"bundle", "bundle.work"}
@@ -87,8 +94,10 @@ def test_stage_lines_are_plain_and_without_the_libraries_chatter(workshop):
         "size",
     )
     others = [line for line in lines if line and not line.startswith(said) and not line.endswith(" ...")]
-    assert len(others) == 1, others
-    assert others[0].startswith("The int8_dynamic bundle ")
+    assert len(others) == 2, others
+    chosen = read(workshop.folder / "bundle" / "report.json")["chosen"]
+    assert others[0].startswith(f"The {chosen} bundle ")
+    assert others[1].startswith(f"{chosen} won: ")
     log = (workshop.folder / "bundle.work" / "build.log").read_text(encoding="utf-8")
     assert "torch.onnx" in log
 
@@ -96,12 +105,21 @@ def test_stage_lines_are_plain_and_without_the_libraries_chatter(workshop):
 @pytest.mark.slow
 def test_a_build_with_lora_and_json_on_stdout(started, workshop, tmp_path):
     out = tmp_path / "sub" / "bundle"
-    settings = ("--method", "lora", "--set", "tune.epochs=2", "--set", "tune.lora.rank=4", "--scheme", "fp32")
+    settings = (
+        "--method",
+        "lora",
+        "--set",
+        "tune.epochs=2",
+        "--set",
+        "tune.lora.rank=4",
+        "--set",
+        "compress.schemes=[fp32]",
+    )
     process = started("build", *workshop.arguments, *settings, "--out", out, "--json")
     stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
     found = json.loads(stdout)
-    assert set(found) == {"stage", "work", "tuned", "graph", "candidates", "report", "bundle"}
+    assert set(found) == {"stage", "work", "tuned", "graph", "candidates", "order", "skipped", "report", "bundle"}
     assert (found["stage"], found["bundle"], found["work"]) == ("pack", str(out), f"{out}.work")
     assert found["report"] == read(out / "report.json")
     assert [candidate["scheme"] for candidate in found["candidates"]] == ["fp32"]
@@ -121,16 +139,17 @@ def test_a_build_with_lora_and_json_on_stdout(started, workshop, tmp_path):
 def test_a_gate_that_is_not_met_writes_nothing_and_keeps_the_report(edgetune, workshop, tmp_path):
     arguments = workshop.copy(tmp_path)
     old = {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()}
-    settings = ("--scheme", "int8_dynamic", "--set", "gate.when_inconclusive=reject", "--set", "budget.size_mb=0.001")
+    settings = ("--set", "compress.schemes=[int8_dynamic]", "--set", "budget.size_mb=0.001")
     ended = edgetune("build", *arguments, *settings)
     assert ended.code == 3
-    assert ended.err.startswith("Error: No candidate may be packed, so nothing was written. int8_dynamic: 0.0 MB")
-    assert "15 rows cannot settle it" in ended.err
+    assert ended.err.startswith("Error: No candidate may be packed, so nothing was written. int8_dynamic: ")
+    assert "the budget 0.001" in ended.err
     assert f"To do: see {tmp_path / 'bundle.work' / 'report.json'}; loosen gate.max_drop" in ended.err
     assert {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()} == old
     report = read(tmp_path / "bundle.work" / "report.json")
     assert (report["chosen"], report["latency_ms"]) == ("", None)
-    assert [candidate["accepted"] for candidate in report["candidates"]] == [False, False]
+    assert {candidate["stopped_at"] for candidate in report["candidates"]} <= {"budget", "quality"}
+    assert report["proof"] is None
     page = (tmp_path / "bundle.work" / "report.html").read_text(encoding="utf-8")
     assert "No candidate may be packed" in page
 
@@ -142,8 +161,10 @@ def test_a_budget_that_is_not_met(edgetune, workshop, tmp_path):
     ended = edgetune("build", *arguments, *limits, "--json")
     assert (ended.code, ended.out) == (3, "")
     error = ended.err[ended.err.index("Error: ") :]
-    assert error.startswith("Error: The int8_dynamic candidate is over budget: p90_ms is ")
+    assert error.startswith("Error: No candidate may be packed, so nothing was written. fused: ")
+    assert "p90_ms is " in error
     assert "the budget 1e-06; rss_mb is " in error
     assert "cold_start_ms" not in error
     assert "To do: see" in error
-    assert read(tmp_path / "bundle.work" / "report.json")["latency_ms"]["bundle"]["p90"] > 0
+    report = read(tmp_path / "bundle.work" / "report.json")
+    assert {candidate["stopped_at"] for candidate in report["candidates"]} == {"budget"}

@@ -37,8 +37,8 @@ def test_minilm_learns_the_example_and_its_int8_bundle_keeps_the_answers(tmp_pat
     # Twelve classes: chance is 0.08. The intervals of 129 rows are wide, the bounds are far below what is reached.
     assert stages["tuned"]["value"] > 0.7
     assert stages["onnx"]["agreement"] == 1.0
-    assert stages["int8_dynamic"]["agreement"] > 0.9
-    assert report["chosen"] == "int8_dynamic"
+    assert stages[report["chosen"]]["agreement"] > 0.9
+    assert report["chosen"].endswith(("int8_dynamic", "int8_static"))
     assert report["size_bytes"]["bundle"] < 0.3 * report["size_bytes"]["base"]
     operators = [node.op_type for node in onnx.load(str(out / "model.onnx")).graph.node]
     assert operators.count("QAttention") == 6

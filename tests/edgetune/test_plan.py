@@ -58,3 +58,15 @@ def test_a_plan_fails_where_the_build_would(plan, tmp_path):
     assert (ended.code, ended.out) == (1, "")
     assert "There is no file missing.csv." in ended.err
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_every_method_has_a_time_and_one_that_trains_takes_longer_than_the_probe():
+    from edgetune.plan import _seconds
+    from edgetune.tune.methods import METHODS
+
+    rows = {"train": 800, "validation": 100, "test": 100}
+    tune = {method: _seconds(rows, 3, method, 0.01, False, 100)["tune"] for method in METHODS}
+    assert tune["probe"] == 9.0
+    assert tune["lora"] == tune["auto"] == 9 + 3 * (800 * 3 + 100) / 100
+    assert tune["freeze"] == 9 + 9 + 3 * (800 + 100) / 100
+    assert tune["probe"] < tune["freeze"] < tune["lora"] < tune["full"]

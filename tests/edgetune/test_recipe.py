@@ -5,6 +5,7 @@ import yaml
 
 from edgetune.recipe import Recipe, parse_settings
 from edgetune.serve.errors import RecipeError
+from edgetune.tune.methods import METHODS
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_only_base_and_data_are_needed_and_the_defaults_are_written_out(recipe):
     assert (loaded.base, loaded.data.path, loaded.tune.method, loaded.out) == (
         "encoder",
         "rows.csv",
-        "lora",
+        "auto",
         "bundles/model",
     )
     written = yaml.safe_load(loaded.to_yaml())
@@ -67,11 +68,12 @@ seed: -1
 FAULTS = [
     "  base: is required",
     "  data.colour: there is no such key; known here: path, train, ",
-    "  tune.method: there is no method 'magic'; expected one of probe, lora, freeze, full (found 'magic')",
+    f"  tune.method: there is no method 'magic'; expected one of {', '.join(METHODS)} (found 'magic')",
     "  tune.epochs: should be a valid number, unable to parse string as a number or should be 'auto' (found 'many')",
     "  tune.lora.rank: should be greater than or equal to 1 (found 0)",
     "  tune.epoch: there is no such key; did you mean 'epochs'?",
-    "  compress.schemes: no such scheme: int3; expected int8_dynamic, fp32 (found ['int3'])",
+    "  compress.schemes: no such scheme: int3; expected fused, int8_dynamic, int8_static, weight_int8, "
+    "weight_int4, fp16, bf16, fp32, trimmed, student, pruned (found ['int3'])",
     "  gate.max_drop: should be a valid number, unable to parse string as a number (found 'much')",
     "  seed: should be greater than or equal to 0 (found -1)",
     "  bass: there is no such key; did you mean 'base'?",

@@ -124,7 +124,8 @@ def test_ctrl_c_outside_of_training_says_how_to_continue(cut, started, workshop,
     process = started("bench", *arguments)
     deadline = time.monotonic() + 120
     while (
-        not (tmp_path / "bundle.work" / "bench.part" / "fp32" / "golden.json").is_file() and time.monotonic() < deadline
+        not (tmp_path / "bundle.work" / "bench.part" / "plain" / "golden.json").is_file()
+        and time.monotonic() < deadline
     ):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)

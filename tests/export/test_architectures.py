@@ -15,9 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from edgetune.compress.candidate import Candidate
-from edgetune.compress.compression import compress_all
 from edgetune.compress.material import Material
-from edgetune.compress.schemes import chosen_schemes
+from edgetune.compress.schemes import SCHEMES
 from edgetune.export.export import export
 from edgetune.export.graph import Graph
 from edgetune.export.pack import Packing, draft_bundle, golden_texts
@@ -117,12 +116,13 @@ def produce(
         spoken = Spoken()
         graph = export(tuned, dataset, "cpu", tmp_path / "export", spoken)
         material = Material(tuned, dataset.train, dataset.validation, (), "cpu", "cpu", 1, Silent())
-        compressed = compress_all(graph.path, chosen_schemes("auto"), tmp_path / "compress", material)
-        assert compressed.failures == {}
+        compressed = {name: SCHEMES[name].compress(graph.path, tmp_path / name, material) for name in ("fused", "fp32")}
+        float_graph = compressed["fused"].graph
+        compressed["int8_dynamic"] = SCHEMES["int8_dynamic"].compress(float_graph, tmp_path / "int8", material)
         packing = Packing("tiny", tuned, dataset.digest, "cpu", golden_texts(dataset.test.texts))
-        candidates = {candidate.scheme: candidate for candidate in compressed.candidates}
+        candidates = compressed
         predictors = {
-            scheme: Predictor(draft_bundle(candidate, packing, tmp_path / f"bundle-{scheme}"), threads=1)
+            scheme: Predictor(draft_bundle(candidate, packing, tmp_path / f"bundle-{scheme}", 0.05), threads=1)
             for scheme, candidate in candidates.items()
         }
         return Line(tuned, graph, candidates, predictors, dataset, tuple(spoken.lines))

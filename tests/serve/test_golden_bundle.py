@@ -74,7 +74,8 @@ def test_the_files_are_those_of_the_page():
 
 def test_the_manifest_has_the_keys_of_the_page_in_order():
     rows = table("The manifest", "key")
-    assert [row[0] for row in rows] == list(raw("manifest.json"))
+    # The golden bundle was written before `runtime` came: it opens for ever.
+    assert [row[0] for row in rows if row[0] != "runtime"] == list(raw("manifest.json"))
     assert [row[0] for row in rows] == [field.name for field in msgspec.structs.fields(Manifest)]
 
 
@@ -83,7 +84,8 @@ def test_the_manifest_has_the_types_of_the_page():
     manifest = raw("manifest.json")
     for name, kind, _ in table("The manifest", "key"):
         wanted = next(type_ for word, type_ in kinds.items() if kind.startswith(word))
-        assert type(manifest[name]) is wanted, name
+        if name in manifest:  # `runtime` came after the golden bundle was written
+            assert type(manifest[name]) is wanted, name
 
 
 def test_the_manifest_says_what_it_said():

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from edgetune.serve import EdgetuneError, Prediction, Predictor, load
+from edgetune.serve.batches import pad_batch
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.errors import BundleDamaged, BundleFormatError, InputError
-from edgetune.serve.tokenization import TokenizedText, pad_batch
+from edgetune.serve.tokenization import TokenizedText
 
 from .conftest import GOLDEN
 

@@ -1,0 +1,28 @@
+"""Token ids of several texts as one batch of the graph's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetune.serve.tokenization import TokenizedText
+
+
+def pad_batch(texts: Sequence[TokenizedText], pad_id: int) -> dict[str, NDArray[np.int64]]:
+    """Join texts into the graph's inputs, padded on the right to the longest of them.
+
+    Returns:
+        input_ids, attention_mask and token_type_ids: each (batch, tokens) int64.
+    """
+    width = max(len(text.ids) for text in texts)
+    input_ids = np.full((len(texts), width), pad_id, dtype=np.int64)
+    attention_mask = np.zeros((len(texts), width), dtype=np.int64)
+    token_type_ids = np.zeros((len(texts), width), dtype=np.int64)
+    for row, text in enumerate(texts):
+        tokens = len(text.ids)
+        input_ids[row, :tokens] = text.ids
+        attention_mask[row, :tokens] = 1
+        token_type_ids[row, :tokens] = text.type_ids
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}

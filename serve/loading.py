@@ -1,0 +1,59 @@
+"""Opening a bundle for answering, as fast as the machine allows: what does not need the other runs beside it.
+
+Digests and tokenizer are native code that lets Python go on, so they run in threads while numpy and ONNX Runtime are
+imported and the session opens. Must not import numpy itself.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetune.serve.bundle import Bundle
+from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.tokenization import open_tokenizer
+
+if TYPE_CHECKING:
+    from edgetune.serve.predictor import Predictor
+
+
+def load(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    provider: str = "auto",
+    verify: bool = True,
+    spinning: bool | None = None,
+) -> Predictor:
+    """Open a bundle for answering.
+
+    Args:
+        path: the bundle's folder.
+        threads: of one run; None takes what was measured as best for this bundle on a machine of this class, and
+            elsewhere the cores that this process may use.
+        provider: "auto" (the one it was built for), "cpu" or "cuda".
+        verify: check sizes and digests of all files; nothing is returned before they are found right.
+        spinning: whether threads wait awake for the next node; None as for threads, and elsewhere yes.
+
+    Raises:
+        BundleError, BundleDamaged, BundleFormatError: the folder cannot be used.
+        ProviderError, MissingDependency: nothing here can run it.
+    """
+    bundle = Bundle.open(path, verify=False)
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="edgetune-load") as pool:
+        checked = pool.submit(bundle.check_files) if verify else None
+        tokenizer = pool.submit(open_tokenizer, bundle)
+        from edgetune.serve.predictor import Predictor
+
+        opened = partial(Predictor, bundle, threads=threads, provider=provider, spinning=spinning)
+        try:
+            predictor = opened(tokenizer=tokenizer.result)
+        except EdgetuneError:
+            if checked is not None:
+                checked.result()  # a file that has changed explains better why nothing opens
+            raise
+        if checked is not None:
+            checked.result()
+    return predictor
