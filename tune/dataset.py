@@ -22,9 +22,11 @@ from edgetune.tune.dialect import Said
 from edgetune.tune.reading import Table
 from edgetune.tune.sources import Named, Tables, read_parts
 from edgetune.tune.split import split_rows
+from edgetune.tune.unlabeled import clean_unlabeled, read_unlabeled
 
 PART_NAMES = ("train", "validation", "test")
 FACTS_NAME = "dataset.json"
+UNLABELED_NAME = "unlabeled.jsonl"
 # Enough to tell models apart by 2 to 3 points; beyond it a row is worth more as a training row.
 MOST_HELD_OUT_ROWS = 1_000
 
@@ -55,6 +57,11 @@ class DataRecipe(BaseModel):
     train: str | None = Field(default=None, description="The training rows, in place of path.")
     validation: str | None = Field(default=None, description="The validation rows; without it they are split off.")
     test: str | None = Field(default=None, description="The test rows; without it they are split off.")
+    unlabeled: str | None = Field(
+        default=None,
+        description="More texts of the domain, without labels, for schemes that learn from texts alone: "
+        "a .txt file with a text a line, or any source that path may name.",
+    )
     text: str | None = Field(default=None, description="The column of texts; without it, guessed and said.")
     label: str | None = Field(default=None, description="The column of labels; without it, guessed and said.")
     split: tuple[float, float, float] = Field(
@@ -119,9 +126,11 @@ class Dataset:
 
     Args:
         labels: class names; a label's place is its class number.
-        digest: "sha256:" and the digest of labels and parts: the same rows in the same order give the same.
+        digest: "sha256:" and the digest of labels, parts and unlabeled texts: the same rows in the same order give
+            the same.
         source: what the user named.
         findings: sentences on what was guessed, dropped, counted and split.
+        unlabeled: more texts of the domain, none of which stands in the validation or test part; often empty.
     """
 
     train: Part
@@ -133,6 +142,7 @@ class Dataset:
     text_column: str
     label_column: str
     findings: tuple[str, ...]
+    unlabeled: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, recipe: DataRecipe, *, seed: int, label_order: Sequence[str] | None = None) -> Dataset:
@@ -160,15 +170,18 @@ class Dataset:
         check_classes(parts, recipe.source)
         labels = ordered_labels(set(parts.train.labels), label_order)
         parts = _split(parts, labels, recipe.split, seed)
+        parts, unlabeled = _with_unlabeled(parts, recipe, columns)
         train, validation, test = (_numbered(rows, labels) for rows in _all_rows(parts))
-        digest = _digest(labels, (train, validation, test))
+        digest = _digest(labels, (train, validation, test), unlabeled)
         return cls(
             *(train, validation, test, labels, digest, recipe.source),
-            *(columns.text, columns.label, parts.findings),
+            *(columns.text, columns.label, parts.findings, unlabeled),
         )
 
     def save(self, folder: Path) -> None:
-        """Write one .jsonl a part and the facts, last, so that a folder with facts is whole.
+        """Write one .jsonl a part, one of the unlabeled texts where there are any, and the facts.
+
+        The facts come last, so that a folder with facts is whole.
 
         Raises:
             WorkError: the folder cannot be written.
@@ -180,12 +193,16 @@ class Dataset:
             "text_column": self.text_column,
             "label_column": self.label_column,
             "findings": self.findings,
-            "rows": {name: len(getattr(self, name)) for name in PART_NAMES},
+            "rows": {name: len(getattr(self, name)) for name in (*PART_NAMES, "unlabeled")},
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name in PART_NAMES:
                 (folder / f"{name}.jsonl").write_text(_lines(getattr(self, name)), encoding="utf-8", newline="\n")
+            (folder / UNLABELED_NAME).unlink(missing_ok=True)
+            if self.unlabeled:
+                lines = _text_lines(self.unlabeled)
+                (folder / UNLABELED_NAME).write_text(lines, encoding="utf-8", newline="\n")
             text = json.dumps(facts, ensure_ascii=False, indent=2)
             (folder / FACTS_NAME).write_text(text + "\n", encoding="utf-8", newline="\n")
         except OSError as error:
@@ -208,17 +225,22 @@ class Dataset:
             labels, findings = tuple(facts["labels"]), tuple(facts["findings"])
             digest, source = facts["digest"], facts["source"]
             columns = Columns(facts["text_column"], facts["label_column"])
+            unlabeled = _texts_of_lines(folder / UNLABELED_NAME) if facts["rows"].get("unlabeled") else ()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _no_dataset(folder, f"{type(error).__name__}: {error}") from error
-        if _digest(labels, (train, validation, test)) != digest:
+        if _digest(labels, (train, validation, test), unlabeled) != digest:
             raise _no_dataset(folder, "its rows are not those that were saved")
-        return cls(train, validation, test, labels, digest, source, columns.text, columns.label, findings)
+        parts = (train, validation, test)
+        return cls(*parts, labels, digest, source, columns.text, columns.label, findings, unlabeled)
 
 
 def read_tables(recipe: DataRecipe) -> Tables:
     """Read what `recipe` names, and nothing more."""
-    named = Named(recipe.source, recipe.validation, recipe.test)
-    return read_parts(named, Said(recipe.encoding, recipe.delimiter, recipe.header))
+    return read_parts(Named(recipe.source, recipe.validation, recipe.test), _said(recipe))
+
+
+def _said(recipe: DataRecipe) -> Said:
+    return Said(recipe.encoding, recipe.delimiter, recipe.header)
 
 
 def _select(tables: Tables, columns: Columns) -> Parts:
@@ -271,6 +293,16 @@ def _open_shares(parts: Parts, shares: tuple[float, float, float]) -> tuple[floa
     return shares
 
 
+def _with_unlabeled(parts: Parts, recipe: DataRecipe, columns: Columns) -> tuple[Parts, tuple[str, ...]]:
+    """The unlabeled texts that the recipe names, and the parts with what there is to say about them."""
+    if recipe.unlabeled is None:
+        return parts, ()
+    read, said = read_unlabeled(recipe.unlabeled, _said(recipe), columns.text)
+    cleaning = recipe.clean
+    texts, done = clean_unlabeled(read, parts, normalize=cleaning.normalize, deduplicate=cleaning.deduplicate)
+    return parts.saying(*said, *done), texts
+
+
 def _all_rows(parts: Parts) -> tuple[Rows, Rows, Rows]:
     nothing = Rows((), ())
     return parts.train, parts.validation or nothing, parts.test or nothing
@@ -281,14 +313,25 @@ def _numbered(rows: Rows, labels: Sequence[str]) -> Part:
     return Part(rows.texts, tuple(numbers[label] for label in rows.labels))
 
 
-def _digest(labels: Sequence[str], parts: Iterable[Part]) -> str:
-    content = json.dumps([list(labels), *([part.texts, part.labels] for part in parts)])
+def _digest(labels: Sequence[str], parts: Iterable[Part], unlabeled: Sequence[str]) -> str:
+    # Left out where there are none, so that a data set without them keeps the digest it had before there could be.
+    more = [list(unlabeled)] if unlabeled else []
+    content = json.dumps([list(labels), *([part.texts, part.labels] for part in parts), *more])
     return "sha256:" + hashlib.sha256(content.encode("ascii")).hexdigest()
 
 
 def _lines(part: Part) -> str:
     rows = zip(part.texts, part.labels, strict=True)
     return "".join(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows)
+
+
+def _text_lines(texts: Iterable[str]) -> str:
+    return "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
+
+
+def _texts_of_lines(path: Path) -> tuple[str, ...]:
+    with path.open(encoding="utf-8", newline="\n") as lines:
+        return tuple(json.loads(line)["text"] for line in lines)
 
 
 def _part_of_lines(path: Path) -> Part:

@@ -228,6 +228,89 @@ def test_open_refuses_what_is_missing_or_changed(tmp_path):
     assert caught.value.action == "build again with --fresh."
 
 
+def unlabeled_of(tmp_path, name, content, **recipe):
+    """The unlabeled texts and findings of a data set of 40 labelled rows, with those of a test file of 4."""
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    rows = {"path": csv_of(tmp_path / "a.csv", pairs(40)), "test": csv_of(tmp_path / "t.csv", pairs(4, stem="test"))}
+    return load(**rows, unlabeled=str(tmp_path / name), **recipe)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "source"),
+    [
+        ("more.txt", "one, two\nthree\n", "more.txt"),
+        ("more.csv", 'text,other\n"one, two",5\nthree,6\n', "more.csv, column 'text'"),
+        ("more.tsv", "anything\none, two\nthree\n", "more.tsv, column 'anything'"),
+        ("more.jsonl", '{"text": "one, two"}\n{"text": "three", "label": "x"}\n', "more.jsonl, column 'text'"),
+    ],
+)
+def test_unlabeled_texts_are_read_from_what_rows_are_read_from(tmp_path, name, content, source):
+    dataset = unlabeled_of(tmp_path, name, content)
+    assert dataset.unlabeled == ("one, two", "three")
+    assert f"Read 2 unlabeled rows from {source}." in dataset.findings
+
+
+def test_unlabeled_texts_are_cleaned_and_never_those_of_the_held_out_parts(tmp_path):
+    trained = unlabeled_of(tmp_path, "none.txt", "unlike all others\n")
+    validation, train = trained.validation.texts[0], trained.train.texts[0]
+    lines = [" new ", "", "NEW", "TEST  1", validation, train.upper(), "\ufeffnewer\0", "test 9"]
+    dataset = unlabeled_of(tmp_path, "more.txt", "first\n" + "\n".join(lines))
+    assert dataset.unlabeled == ("first", "new", "newer", "test 9")
+    assert dataset.findings[-4:] == (
+        "Read 9 unlabeled rows from more.txt.",
+        "Dropped 1 unlabeled row without text.",
+        "Removed 2 unlabeled rows that also stand in the validation or test part.",
+        "Removed 2 unlabeled rows that stand twice or in the training data.",
+    )
+    assert (dataset.train, dataset.validation, dataset.test) == (trained.train, trained.validation, trained.test)
+    as_they_are = unlabeled_of(
+        tmp_path, "more.txt", "first\n" + "\n".join(lines), clean={"deduplicate": False, "normalize": False}
+    )
+    assert as_they_are.unlabeled == ("first", " new ", "NEW", train.upper(), "\ufeffnewer\0", "test 9")
+
+
+def test_unlabeled_texts_are_saved_opened_and_in_the_digest(tmp_path):
+    plain = load(
+        path=str(csv_of(tmp_path / "a.csv", pairs(40))), test=csv_of(tmp_path / "t.csv", pairs(4, stem="test"))
+    )
+    dataset = unlabeled_of(tmp_path, "more.txt", "line \u2028 sep 快\r\nother\r\n")
+    other = unlabeled_of(tmp_path, "other.txt", "something else\n")
+    assert (plain.unlabeled, dataset.unlabeled) == ((), ("line \u2028 sep 快", "other"))
+    assert len({plain.digest, dataset.digest, other.digest}) == 3
+    folder = tmp_path / "data"
+    dataset.save(folder)
+    names = {"dataset.json", "train.jsonl", "validation.jsonl", "test.jsonl"}
+    assert {file.name for file in folder.iterdir()} == {*names, "unlabeled.jsonl"}
+    assert Dataset.open(folder) == dataset
+    lines = (folder / "unlabeled.jsonl").read_text(encoding="utf-8")
+    (folder / "unlabeled.jsonl").write_text(lines.replace("sep", "set"), encoding="utf-8")
+    with pytest.raises(WorkError, match="its rows are not those that were saved"):
+        Dataset.open(folder)
+    (folder / "unlabeled.jsonl").unlink()
+    with pytest.raises(WorkError, match="FileNotFoundError"):
+        Dataset.open(folder)
+    dataset.save(folder)
+    plain.save(folder)
+    assert {file.name for file in folder.iterdir()} == names
+    assert Dataset.open(folder) == plain
+
+
+def test_a_data_set_saved_before_there_were_unlabeled_texts_opens(tmp_path):
+    dataset = load(path=csv_of(tmp_path / "a.csv", pairs(40)))
+    dataset.save(tmp_path / "data")
+    facts = json.loads((tmp_path / "data" / "dataset.json").read_text(encoding="utf-8"))
+    assert facts["rows"].pop("unlabeled") == 0
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(facts), encoding="utf-8")
+    assert Dataset.open(tmp_path / "data") == dataset
+
+
+def test_unlabeled_texts_without_the_text_column_or_file_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no column 'text'"):
+        unlabeled_of(tmp_path, "more.csv", "words,place\nhello there,5\nso long,6\n")
+    path = csv_of(tmp_path / "a.csv", pairs(40))
+    assert fault(path=path, unlabeled=str(tmp_path / "none.txt")).found == f"There is no file {tmp_path / 'none.txt'}."
+
+
 def test_save_where_nothing_can_be_written(tmp_path):
     dataset = load(path=csv_of(tmp_path / "a.csv", pairs(40)))
     (tmp_path / "file").touch()
