@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find edgetune serve tune compress export benchmarks -name '*.py' -o -name '*.jinja')
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test lint bench performance training clean
 
 # torch first and by its exact version: left to itself pip may fetch gigabytes of CUDA libraries.
 $(VENV)/dependencies: pyproject.toml constraints.txt
@@ -35,6 +35,15 @@ lint: $(VENV)/installed
 # DATA is a folder with the public data sets; none is shipped.
 bench: $(VENV)/installed
 	$(BIN)/python -m edgetune.benchmarks.real_data --data $(DATA) --markdown docs/figures.md
+
+# What must be reached: DATA as above; ENVS and MODELS where benchmarks/peers/setup.py made the other tools' things.
+performance: $(VENV)/installed
+	$(BIN)/python -P -m edgetune.benchmarks.performance $(if $(DATA),--data $(DATA)) $(if $(ENVS),--envs $(ENVS)) \
+	  $(if $(MODELS),--models $(MODELS)) --markdown docs/performance.md
+
+# Seconds, memory and accuracy of each tuning method beside a naive script.
+training: $(VENV)/installed
+	$(BIN)/python -P -m edgetune.benchmarks.training $(if $(DATA),--data $(DATA)) --markdown docs/performance.md
 
 clean:
 	rm -rf build dist *.egg-info

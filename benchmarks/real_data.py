@@ -31,7 +31,7 @@ BASE = "all-MiniLM-L6-v2"
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of the data sets.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("bundles"), help="Where bundles are built.")
 @click.option("--only", multiple=True, type=click.Choice(list(SETS)), help="Data sets to build; all when not said.")
-@click.option("--method", default="lora", help="Tuning method.")
+@click.option("--method", default="auto", help="Tuning method.")
 @click.option("--build/--no-build", default=True, help="Build anew, or tell the bundles that are in --out already.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="File for the tables; stdout when not said.")
 def main(data: Path, out: Path, only: tuple[str, ...], method: str, build: bool, markdown: Path | None) -> None:
@@ -68,15 +68,15 @@ def _head(method: str) -> str:
 def summary(reports: dict[str, dict[str, Any]]) -> list[str]:
     """One line a data set: quality of base, tuned model and bundle, speed, size, memory, cold start, build time."""
     head = ["data", "base", "tuned", "bundle", "p50 ms", "times faster", "MB", "peak MB", "cold start ms", "build min"]
-    return _table(head, [_line(name, report) for name, report in reports.items()])
+    return table(head, [_line(name, report) for name, report in reports.items()])
 
 
 def _line(name: str, report: dict[str, Any]) -> list[str]:
     values = {stage["stage"]: 100 * stage["value"] for stage in report["quality"]["stages"]}
     latency, memory, cold = report["latency_ms"], report["memory"], report["cold_start_ms"]
     low, high = latency["speedup"]["ci95"]
-    sizes = [_mega(report["size_bytes"][side]) or 0 for side in ("base", "bundle")]
-    peaks = [_mega(memory[side]["rss_peak_bytes"]) or 0 for side in ("base", "bundle")]
+    sizes = [mega(report["size_bytes"][side]) or 0 for side in ("base", "bundle")]
+    peaks = [mega(memory[side]["rss_peak_bytes"]) or 0 for side in ("base", "bundle")]
     return [
         f"{name}, {len(report['data']['labels'])} labels",
         f"{values['base']:.2f}%",
@@ -106,13 +106,13 @@ def section(name: str, method: str, report: dict[str, Any]) -> str:
         "",
         f"> {report['verdict']}",
         "",
-        *_table(["stage", report["quality"]["metric"], "95% interval", "agreement", "drop, points"], _quality(report)),
+        *table(["stage", report["quality"]["metric"], "95% interval", "agreement", "drop, points"], _quality(report)),
         "",
-        *_table(["", "base (PyTorch)", "bundle", "ratio"], _speed(report)),
+        *table(["", "base (PyTorch)", "bundle", "ratio"], _speed(report)),
         "",
-        *_table(["candidate", "MB", "drop, points", "gate", "p50 ms"], _candidates(report)),
+        *table(["candidate", "MB", "drop, points", "gate", "p50 ms"], _candidates(report)),
         "",
-        *_table(["stage of the build", "seconds", "peak MB"], _build(report)),
+        *table(["stage of the build", "seconds", "peak MB"], _build(report)),
         "",
         f"Curve: {training['remark']}",
         "",
@@ -120,7 +120,8 @@ def section(name: str, method: str, report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of a Markdown table."""
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
@@ -145,15 +146,16 @@ def _speed(report: dict[str, Any]) -> list[list[str]]:
         _pair("p90 ms", latency["base"]["p90"], latency["bundle"]["p90"]),
         _pair("p99 ms", latency["base"]["p99"], latency["bundle"]["p99"]),
         _pair("texts a second", **report["throughput_per_second"]),
-        _pair("peak resident MB", *(_mega(report["memory"][side]["rss_peak_bytes"]) for side in ("base", "bundle"))),
+        _pair("peak resident MB", *(mega(report["memory"][side]["rss_peak_bytes"]) for side in ("base", "bundle"))),
         _pair("cold start ms", **report["cold_start_ms"]),
-        _pair("size MB", _mega(report["size_bytes"]["base"]), _mega(report["size_bytes"]["bundle"])),
+        _pair("size MB", mega(report["size_bytes"]["base"]), mega(report["size_bytes"]["bundle"])),
     ]
     found[0][3] += f" (95% {low:.1f} to {high:.1f})"
     return found
 
 
-def _mega(size: float | None) -> float | None:
+def mega(size: float | None) -> float | None:
+    """Bytes in MB."""
     return None if size is None else size / 1e6
 
 

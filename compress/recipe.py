@@ -20,7 +20,7 @@ class CompressRecipe(BaseModel):
     )
 
     structural: bool = Field(
-        True, description="Whether auto may take parts of the model away: layers, columns, tokens of the vocabulary."
+        True, description="Whether auto may take parts of the model away: layers and columns."
     )
 
     @field_validator("schemes")

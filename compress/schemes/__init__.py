@@ -169,9 +169,8 @@ SCHEMES: dict[str, Scheme] = {
             "trimmed",
             "weights",
             "The vocabulary cut to the tokens of the domain's texts, the special ones, and every single character.",
-            "where the embedding table is a large part of the model, as in small encoders",
-            "texts with words never seen split into more and smaller pieces",
-            structural=True,
+            "where the embedding table is a large part of the model: half of MiniLM, more of multilingual bases",
+            "words never seen are split into shorter pieces; no text gets a new unknown token",
             turned=0.01,
         ),
         Scheme(

@@ -57,8 +57,8 @@ def test_the_sentence_says_why():
     some = [candidate("fused", 0.9, 4.0, 90), candidate("int8_dynamic", 0.9, 1.0, 20)]
     some.append(candidate("student3+int8_dynamic", 0.8, 0.5, 10, accepted=False, stopped_at="quality"))
     assert why_chosen(some, "int8_dynamic", BudgetRecipe()) == (
-        "int8_dynamic won: it is the fastest of the 2 candidates that the gate let through (p50 1.00 ms among candidates "
-        "in turn, 4.00 times faster than fused)."
+        "int8_dynamic won: it is the fastest of the 2 candidates that the gate let through (p50 1.00 ms among "
+        "candidates in turn, 4.00 times faster than fused)."
     )
     tie = [candidate("fused", 0.9, 0.99, 90), candidate("int8_dynamic", 0.9, 1.0, 20)]
     assert "is a tie with the fastest" in why_chosen(tie, "int8_dynamic", BudgetRecipe())

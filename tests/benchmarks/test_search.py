@@ -61,7 +61,7 @@ def test_the_smaller_of_what_passed_is_packed_and_drafts_answer(search, tmp_path
     assert set(found.order) == set(by_name(found))
     trimmed = by_name(found)[f"trimmed+{best}"]
     assert trimmed.steps == ["trimmed"]
-    assert trimmed.structural
+    assert not trimmed.structural
     assert trimmed.bundle_bytes < by_name(found)[best].bundle_bytes
     assert all(one.accepted and one.latency_ms.p50 > 0 and one.rss_peak_bytes > 0 for one in found.candidates)
     # The draft is a whole bundle with its own tokenizer, and gives the answers that were judged.

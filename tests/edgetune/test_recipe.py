@@ -37,7 +37,7 @@ def test_only_base_and_data_are_needed_and_the_defaults_are_written_out(recipe):
         "metric": "accuracy",
         "max_drop": 0.01,
         "confidence": 0.95,
-        "when_inconclusive": "accept",
+        "when_inconclusive": "auto",
         "rows": 4000,
     }
 
