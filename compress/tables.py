@@ -14,7 +14,7 @@ from edgetune.compress.fusion.surgery import MICROSOFT, add_constant, constant, 
 from edgetune.compress.layers import replace
 
 # A smaller table saves nothing worth a kernel.
-_LEAST_ROWS = 256
+_LEAST_ROWS = 32
 _BLOCK = 32
 
 

@@ -1,0 +1,121 @@
+"""Training texts as food for a graph: which texts, how they are fed, what the graph answers and what flows inside it.
+
+Texts of one length go together and none is padded, so no padding token enters a range that is measured here.
+Imports onnxruntime and transformers when called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from edgetune.compress.material import Material
+
+MOST_CALIBRATION_TEXTS = 256
+MOST_HELD_BACK_TEXTS = 128
+# Of one feed: a text of 512 tokens goes alone, since all values between the nodes may be held at once.
+_MOST_TOKENS = 512
+
+Feed = dict[str, NDArray[np.int64]]
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Feeds of a graph, made of training texts alone.
+
+    Attributes:
+        texts: what ranges are measured on; each feed holds texts of one length: (batch, tokens) int64.
+        held_back: what choices between settings are made on; no text of it is in `texts` unless there is but one.
+    """
+
+    texts: tuple[Feed, ...]
+    held_back: tuple[Feed, ...]
+
+
+def pick_texts(texts: Sequence[str], most: int) -> list[str]:
+    """At most `most` unlike texts, evenly spread over the lengths, the shortest and the longest among them."""
+    by_length = sorted(set(texts), key=lambda text: (len(text), text))
+    places = np.linspace(0, len(by_length) - 1, min(most, len(by_length))).round().astype(int)
+    return [by_length[place] for place in dict.fromkeys(places.tolist())]
+
+
+def calibration(material: Material, graph: Path) -> Calibration:
+    """Feeds for `graph` from the training part: two of three picked texts to measure on, the third held back."""
+    picked = pick_texts(material.train.texts, MOST_CALIBRATION_TEXTS + MOST_HELD_BACK_TEXTS)
+    held_back = picked[1::3] or picked
+    # The longest and the shortest text stay where ranges are measured.
+    texts = [text for place, text in enumerate(picked) if place % 3 != 1]
+    names = input_names(graph)
+    return Calibration(_feeds(material, texts, names), _feeds(material, held_back, names))
+
+
+def input_names(graph: Path) -> list[str]:
+    """Names of the inputs of a graph, in its order."""
+    import onnx
+
+    return [value.name for value in onnx.load(str(graph), load_external_data=False).graph.input]
+
+
+def _feeds(material: Material, texts: Sequence[str], names: Sequence[str]) -> tuple[Feed, ...]:
+    from transformers import AutoTokenizer
+
+    from edgetune.tune.tasks.text_classification import encode
+
+    rows = encode(AutoTokenizer.from_pretrained(material.model.model_folder), texts, material.model.max_tokens)
+    by_length: dict[int, list[dict[str, list[int]]]] = {}
+    for row in rows:
+        by_length.setdefault(len(row["input_ids"]), []).append(row)
+    found: list[Feed] = []
+    for length, group in sorted(by_length.items()):
+        size = max(1, _MOST_TOKENS // length)
+        batches = [group[start : start + size] for start in range(0, len(group), size)]
+        found += [{name: np.array([row[name] for row in batch], np.int64) for name in names} for batch in batches]
+    return tuple(found)
+
+
+def answers(graph: Path, feeds: Sequence[Feed]) -> FloatArray:
+    """What the graph answers on the CPU: logits (texts, labels) float32, in the order of the feeds."""
+    from edgetune.serve.session import open_session
+
+    session = open_session(graph, provider="cpu")
+    return np.concatenate([session.run(["logits"], feed)[0].astype(np.float32) for feed in feeds])
+
+
+def distance(expected: FloatArray, found: FloatArray) -> float:
+    """Mean squared logit difference as a share of the variance of the expected logits; infinite where not finite."""
+    if not np.isfinite(found).all():
+        return float("inf")
+    spread = float(np.var(expected.astype(np.float64))) or 1.0
+    return float(np.mean((expected.astype(np.float64) - found) ** 2)) / spread
+
+
+def observe(
+    graph: Path, names: Sequence[str], feeds: Sequence[Feed], scratch: Path
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """The values that flow under `names` inside a graph, one dict a feed.
+
+    Args:
+        graph: the ONNX file.
+        names: of values that its nodes make.
+        feeds: what it is run on.
+        scratch: where the graph that shows those values is written.
+    """
+    import onnx
+
+    from edgetune.serve.session import open_session
+
+    model = onnx.load(str(graph))
+    shown = {output.name for output in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in shown)
+    onnx.save(model, str(scratch))
+    del model
+    session = open_session(scratch, provider="cpu")
+    for feed in feeds:
+        yield dict(zip(names, session.run(list(names), feed), strict=True))
