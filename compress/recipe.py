@@ -19,9 +19,7 @@ class CompressRecipe(BaseModel):
         description="Schemes to try: " + ", ".join(SCHEMES) + "; auto tries those that suit model, data and machine.",
     )
 
-    structural: bool = Field(
-        True, description="Whether auto may take parts of the model away: layers and columns."
-    )
+    structural: bool = Field(True, description="Whether auto may take parts of the model away: layers and columns.")
 
     @field_validator("schemes")
     @classmethod

@@ -117,8 +117,8 @@ SCHEMES: dict[str, Scheme] = {
             "graph",
             "Weights in int8 per output channel, activations in uint8 with ranges fixed on training texts; inputs with "
             "outliers are balanced, sensitive layers stay in float.",
-            "where int8_dynamic helps: as fast, often nearer to the float answers, which do not depend on neighbours in "
-            "a batch",
+            "where int8_dynamic helps: as fast, often nearer to the float answers, and no answer depends on neighbours "
+            "in a batch",
             "a calibration run; texts unlike the training ones may leave the ranges",
             tolerance=0.05,
             turned=0.015,
