@@ -213,7 +213,7 @@ class _Stages:
         try:
             return self.work.stage(
                 "bench",
-                [_plain(recipe.gate), _plain(recipe.budget), _plain(recipe.benchmark), recipe.out],
+                [_plain(recipe.gate), _plain(recipe.budget), _plain(recipe.benchmark), Path(recipe.out).name],
                 lambda folder: bench(contest, folder, kept, self.lines.progress),
                 Benched.open,
                 lambda found: f"{found.report.chosen} chosen",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edgetune.serve.report import CurvePoint
 
 
-def remark_on(curve: Sequence[CurvePoint], probe_value: float) -> str:
+def remark_on(curve: Sequence[CurvePoint]) -> str:
     """Say what the curve shows.
 
     Overfitting: the validation loss ends more than 5% above its lowest while the training loss still falls.
@@ -31,7 +31,4 @@ def remark_on(curve: Sequence[CurvePoint], probe_value: float) -> str:
             f"Underfitting: the last epoch still gained {100 * gain:.1f} "
             "points on the validation part; more epochs may do better."
         )
-    best = max(point.validation_value for point in curve)
-    if best < probe_value:
-        return "Fine-tuning did not reach the probe; the probe was handed on."
     return "The curve is sound: the validation metric has levelled off and its loss does not rise."

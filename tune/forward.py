@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgetune.tune.batches import FORWARD_FACTOR, PASS_TOKENS
 from edgetune.tune.classifier import head_linear
 from edgetune.tune.progress import Progress, Silent
 from edgetune.tune.tasks.text_classification import encode
@@ -71,7 +72,8 @@ def _run_sorted(
     results: dict[int, NDArray[np.float32]] = {}
     model.eval()
     with torch.inference_mode():
-        for indices in length_batches([len(row["input_ids"]) for row in rows], batch_size):
+        most = FORWARD_FACTOR * PASS_TOKENS.get(model.device.type, PASS_TOKENS["cpu"])
+        for indices in length_batches([len(row["input_ids"]) for row in rows], batch_size, most):
             batch = tokenizer.pad([rows[index] for index in indices], return_tensors="pt").to(model.device)
             output = run(batch).cpu().numpy()
             results.update(zip(indices, output, strict=True))
@@ -79,8 +81,15 @@ def _run_sorted(
     return np.stack([results[index] for index in range(len(rows))])
 
 
-def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices of batches of like lengths, shortest first."""
+def length_batches(lengths: Sequence[int], batch_size: int, most_tokens: int | None = None) -> Iterator[list[int]]:
+    """Indices of batches of like lengths, shortest first, none with more than `most_tokens` unless it is one row."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    batch: list[int] = []
+    for index in order:
+        too_many = most_tokens is not None and (len(batch) + 1) * lengths[index] > most_tokens
+        if batch and (len(batch) == batch_size or too_many):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

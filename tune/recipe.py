@@ -19,6 +19,9 @@ class LoraRecipe(BaseModel):
     rank: int = Field(16, ge=1, description="Rank of the adapters' low-rank products.")
     alpha: int = Field(32, ge=1, description="The adapters' output is scaled by alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before each adapter.")
+    top_layers: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        "all", description="Layers with adapters, from the top; those below are computed once, which is faster."
+    )
 
 
 class FreezeRecipe(BaseModel):
@@ -36,7 +39,7 @@ class TuneRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: str = Field("lora", description="How to tune: " + ", ".join(METHODS) + ".")
+    method: str = Field("auto", description="How to tune: " + ", ".join(METHODS) + ".")
     pooling: Literal["auto", "mean", "cls", "head"] = Field(
         "auto", description="How token states become one vector: as the checkpoint was trained, or by word."
     )
@@ -54,7 +57,12 @@ class TuneRecipe(BaseModel):
     schedule: Literal["linear", "cosine"] = Field("linear", description="How the rate falls after the warm-up.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which the rate rises.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay; none on biases and norms.")
-    patience: int = Field(2, ge=1, description="Evaluations without gain after which training stops.")
+    patience: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto", description="Evaluations without gain after which training stops; auto is the method's own."
+    )
+    pass_tokens: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto", description="Most tokens through the model at once, which bounds memory; auto is by the device."
+    )
     max_tokens: Annotated[int, Field(ge=8)] | Auto = Field(
         "auto", description="Longest text in tokens; auto is the model's limit, at most 512."
     )

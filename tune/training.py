@@ -1,7 +1,7 @@
 """Training on the Hugging Face Trainer, so that accelerate, several GPUs and checkpoints come with it.
 
-Ours are only the two learning rates, the loss with class weights, the bridge to the progress line, and a
-Ctrl-C that saves a checkpoint before it stops.
+Ours are only the two learning rates, the loss with class weights, passes of bounded memory, stored activations of
+frozen layers, the bridge to the progress line, and a Ctrl-C that saves a checkpoint before it stops.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from edgetune.serve.errors import Interrupted
 from edgetune.serve.report import CurvePoint
+from edgetune.tune.activations import ROW, StoredStates, stored_activations
+from edgetune.tune.batches import FORWARD_FACTOR, EpochSampler, shortest_first, split_by_tokens
 from edgetune.tune.progress import Progress
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks.text_classification import Metric
@@ -42,7 +43,10 @@ Rows = Sequence[dict[str, Any]]
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What one training run needs beside the model and the rows, all decided."""
+    """What one training run needs beside the model and the rows, all decided.
+
+    `pass_tokens` bounds the tokens, padding counted, that go through the model at once; `patience` is in evaluations.
+    """
 
     epochs: float
     trunk_rate: float
@@ -52,6 +56,8 @@ class TrainingPlan:
     device: str
     seed: int
     class_weights: tuple[float, ...] | None
+    pass_tokens: int
+    patience: int
 
 
 @dataclass(frozen=True)
@@ -95,20 +101,34 @@ def train(
     Raises:
         Interrupted: Ctrl-C; a checkpoint of the very step was saved.
     """
-    stopper, patience = _StopOnInterrupt(), EarlyStoppingCallback(recipe.patience)
-    trainer = _ClassifierTrainer(
-        plan=plan,
-        model=model,
-        args=_arguments(recipe, plan, folder),
-        train_dataset=train_rows,
-        eval_dataset=validation_rows,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        processing_class=tokenizer,
-        compute_metrics=lambda output: {"value": metric(output.label_ids, output.predictions.argmax(axis=-1))},
-        compute_loss_func=_loss(plan.class_weights),
-        callbacks=[patience, _Reporter(progress), stopper],
-    )
-    trainer.remove_callback(PrinterCallback)
+    rows = [{**row, ROW: number} for number, row in enumerate([*train_rows, *validation_rows])]
+    held = stored_activations(model, tokenizer, rows, bf16=plan.bf16, pass_tokens=plan.pass_tokens, progress=progress)
+    with held as stored:
+        stopper, patience = _StopOnInterrupt(), EarlyStoppingCallback(plan.patience)
+        trainer = _ClassifierTrainer(
+            plan=plan,
+            stored=stored,
+            model=model,
+            args=_arguments(recipe, plan, folder),
+            train_dataset=rows[: len(train_rows)],
+            eval_dataset=shortest_first(rows[len(train_rows) :]),
+            data_collator=DataCollatorWithPadding(tokenizer),
+            processing_class=tokenizer,
+            compute_metrics=lambda output: {"value": metric(output.label_ids, output.predictions.argmax(axis=-1))},
+            compute_loss_func=_loss(plan.class_weights),
+            callbacks=[patience, _Reporter(progress), stopper],
+        )
+        trainer.remove_callback(PrinterCallback)
+        _run(trainer, stopper, patience, folder, progress)
+        # accelerate leaves its bf16 autocast around `forward`, and the merge proof would compare bf16 with fp32.
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    return _result(trainer.state.log_history, float(trainer.state.epoch or 0))
+
+
+def _run(
+    trainer: Trainer, stopper: _StopOnInterrupt, patience: EarlyStoppingCallback, folder: Path, progress: Progress
+) -> None:
+    """Train from the last checkpoint, if there is one, to the end or to Ctrl-C."""
     checkpoint = last_whole_checkpoint(folder)
     if checkpoint:
         progress.say(f"training continues from {checkpoint.name}")
@@ -117,9 +137,6 @@ def train(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stopper.stopped:
         raise Interrupted(f"Training was stopped at step {trainer.state.global_step}; its checkpoint is kept.")
-    # accelerate leaves its bf16 autocast around `forward`: without this the merge proof would compare bf16 with fp32.
-    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    return _result(trainer.state.log_history, float(trainer.state.epoch or 0))
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
@@ -183,42 +200,60 @@ def _loss(weights: tuple[float, ...] | None) -> Any:
     return loss
 
 
-class _EpochSampler(LengthGroupedSampler):
-    """Batches of like lengths whose order hangs on seed and epoch alone.
+class _ClassifierTrainer(Trainer):
+    """The Trainer with a learning rate of its own for the head, and an order of rows that a continued run repeats.
 
-    The Trainer's own draws from the global generator: a run that continues inside an epoch would draw another order,
-    and take some rows twice and others not at all.
+    A batch goes through the model in passes of bounded memory, and from stored activations where there are any.
     """
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
-        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self._seed = seed
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """What the Trainer calls before each epoch."""
-        self.generator.manual_seed(self._seed + epoch)
-
-
-class _ClassifierTrainer(Trainer):
-    """The Trainer with a learning rate of its own for the head, and an order of rows that a continued run repeats."""
-
-    def __init__(self, *, plan: TrainingPlan, **arguments: Any) -> None:
+    def __init__(self, *, plan: TrainingPlan, stored: StoredStates | None, **arguments: Any) -> None:
         self._plan = plan
+        self._stored = stored
         super().__init__(**arguments)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> _EpochSampler:
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        # The loss is a sum over rows divided by the whole batch's, so that the passes' gradients add up to its own.
+        items = len(inputs["labels"]) if num_items_in_batch is None else num_items_in_batch
+        *first, last = split_by_tokens(inputs, self._plan.pass_tokens)
+        losses = []
+        for part in first:
+            with self.accelerator.no_sync(model):  # other processes may have another number of passes
+                losses.append(super().training_step(model, part, items))
+        losses.append(super().training_step(model, last, items))
+        return torch.stack(losses).sum()
+
+    def prediction_step(
+        self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        parts = split_by_tokens(self._prepare_inputs(inputs), FORWARD_FACTOR * self._plan.pass_tokens)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = torch.cat([model(**self._entered(part)).logits.float() for part in parts])
+        labels = torch.cat([part["labels"] for part in parts])
+        return self.compute_loss_func({"logits": logits}, labels), logits, labels
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        with_labels = {**self._entered(inputs), "labels": inputs["labels"]}
+        return super().compute_loss(model, with_labels, return_outputs, num_items_in_batch)
+
+    def _entered(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the model takes of a batch, whose stored activations become the current ones."""
+        entered = batch if self._stored is None else self._stored.enter(batch)
+        return {name: values for name, values in entered.items() if name not in {ROW, "labels"}}
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         lengths = [len(row["input_ids"]) for row in self.train_dataset]
-        return _EpochSampler(
-            self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed
-        )
+        return EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if getattr(self, "optimizer", None) is None:
             model = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(model))
             self.optimizer = torch.optim.AdamW(
-                [group for group in self._groups(model, decayed) if group["params"]], lr=self._plan.trunk_rate
+                [group for group in self._groups(model, decayed) if group["params"]],
+                lr=self._plan.trunk_rate,
+                fused=True,
             )
         return self.optimizer
 
@@ -310,8 +345,3 @@ def _result(history: list[dict[str, float]], epochs: float) -> TrainingResult:
     )
     best = max(curve, key=lambda point: point.validation_value)
     return TrainingResult(curve, best.validation_value, best.epoch, epochs)
-
-
-def labelled(rows: Sequence[dict[str, list[int]]], labels: Sequence[int]) -> list[dict[str, Any]]:
-    """Encoded rows with their class index, as the Trainer takes them."""
-    return [{**row, "labels": label} for row, label in zip(rows, labels, strict=True)]

@@ -16,6 +16,7 @@ from transformers import set_seed
 
 from edgetune.serve.report import Training
 from edgetune.tune.base import Base, open_tokenizer
+from edgetune.tune.batches import PASS_TOKENS, labelled
 from edgetune.tune.classifier import head_names, set_head
 from edgetune.tune.curve import remark_on
 from edgetune.tune.dataset import Dataset, Part
@@ -25,6 +26,7 @@ from edgetune.tune.hardware import choose_device, fast_bf16
 from edgetune.tune.merge import merge_and_save
 from edgetune.tune.methods import METHODS
 from edgetune.tune.model import TunedModel, chosen_pooling, longest_input, start_model
+from edgetune.tune.outcome import Outcome, choose, settled_by_probe
 from edgetune.tune.probe import Head, Probe, fit_probe
 from edgetune.tune.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.progress import Progress
@@ -35,7 +37,6 @@ from edgetune.tune.training import (
     TrainingResult,
     automatic_epochs,
     class_weights,
-    labelled,
     train,
 )
 
@@ -68,9 +69,10 @@ def tune(
         probe = job.solve_probe(progress)
         if is_main():
             job.save_base(probe.final)
-    result = job.train(probe.start, progress) if METHODS[recipe.method].trains else None
+    settled = settled_by_probe(METHODS[recipe.method], probe.value)
+    result = None if settled else job.train(probe.start, progress)
     if is_main():
-        job.finish(probe, result, progress)
+        job.finish(probe, result, settled, progress)
     wait_for_all()
     return TunedModel.open(folder)
 
@@ -195,17 +197,23 @@ class _Job:
             device=self.device,
             seed=self.seed,
             class_weights=weights,
+            pass_tokens=PASS_TOKENS[self.device] if recipe.pass_tokens == "auto" else recipe.pass_tokens,
+            patience=method.patience if recipe.patience == "auto" else recipe.patience,
         )
 
-    def finish(self, probe: Probe, trained: tuple[Any, TrainingResult] | None, progress: Progress) -> None:
+    def finish(
+        self,
+        probe: Probe,
+        trained: tuple[Any, TrainingResult] | None,
+        settled: Outcome | None,
+        progress: Progress,
+    ) -> None:
         """Merge and write what did better on the validation part, with the facts; drop the checkpoints."""
         model, result = trained or (None, None)
-        if result is not None and result.best_value < probe.value:
-            progress.say(
-                f"{self.recipe.method} ended below the probe ({result.best_value:.4f} against {probe.value:.4f} "
-                "on the validation part): the probe is handed on"
-            )
-            model = None
+        rows = len(self.dataset.validation)
+        outcome = settled or choose(METHODS[self.recipe.method], probe.value, result.best_value if result else 0, rows)
+        if outcome.why:
+            progress.say(outcome.why)
         TunedModel(
             folder=self.folder,
             task=self.task,
@@ -213,8 +221,8 @@ class _Job:
             base_id=self.base.id,
             base_digest=self.base.digest,
             max_tokens=self.max_tokens,
-            merge_max_abs_diff=self._keep(model),
-            training=self._told(probe, result, handed_on="probe" if model is None else self.recipe.method),
+            merge_max_abs_diff=self._keep(model if outcome.is_trained else None),
+            training=self._told(probe, result, outcome),
         ).save()
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
@@ -227,17 +235,17 @@ class _Job:
             model.save_pretrained(self.folder / "adapter")
         return merge_and_save(model, self.tokenizer, self._slice, self.max_tokens, self.folder / "model")
 
-    def _told(self, probe: Probe, result: TrainingResult | None, handed_on: str) -> Training:
+    def _told(self, probe: Probe, result: TrainingResult | None, outcome: Outcome) -> Training:
         curve = list(result.curve) if result else []
         return Training(
             method=self.recipe.method,
-            handed_on=handed_on,
+            handed_on=outcome.handed_on,
             pooling=chosen_pooling(self.base, self.recipe),
             probe_value=probe.value,
-            best_value=probe.value if result is None or handed_on == "probe" else result.best_value,
+            best_value=outcome.value,
             best_epoch=result.best_epoch if result else None,
             epochs=result.epochs if result else 0.0,
-            remark=remark_on(curve, probe.value),
+            remark=" ".join(filter(None, [outcome.why, remark_on(curve) if curve or not outcome.why else ""])),
             curve=curve,
             settings={
                 "batch_size": self.recipe.batch_size,

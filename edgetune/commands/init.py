@@ -40,12 +40,12 @@ data:
   clean: {{deduplicate: true, normalize: true}}
 
 tune:
-  method: lora      # or probe (seconds, the trunk stays frozen), freeze, full
+  method: auto      # the better of probe and lora; or probe (seconds), lora, freeze, full
   pooling: auto     # as the checkpoint was trained
   epochs: auto
 
 compress:
-  schemes: auto     # those that pay on this machine
+  schemes: auto     # what suits model, data and machine: edgetune compress --list
 
 gate:
   max_drop: 0.01    # a bundle may lose one point of the metric, no more

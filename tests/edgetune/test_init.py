@@ -37,7 +37,7 @@ def test_the_recipe_holds_what_was_found_and_its_comments_the_counts(tickets):
             "split": [0.7, 0.15, 0.15],
             "clean": {"deduplicate": True, "normalize": True},
         },
-        "tune": {"method": "lora", "pooling": "auto", "epochs": "auto"},
+        "tune": {"method": "auto", "pooling": "auto", "epochs": "auto"},
         "compress": {"schemes": "auto"},
         "gate": {"max_drop": 0.01, "confidence": 0.95},
         "benchmark": {},

@@ -18,7 +18,6 @@ def test_a_plan_tells_sizes_and_times_and_writes_nothing(plan, tmp_path):
     assert "68 train, 15 validation, 15 test; 4 labels" in ended.out
     assert "0.0 million parameters, 0.1 MB" in ended.out
     assert "lora, pooling head, at most 96 tokens, 4 epochs in " in ended.out
-    assert "best first: int8_dynamic about 0 MB, fp32 about 0 MB" in ended.out
     assert "MB in the work folder bundle.work" in ended.out
     assert " minutes (tune " in ended.out
     assert ended.out.rstrip().endswith("Nothing was done.")
@@ -31,7 +30,7 @@ def test_a_plan_as_one_json_document(plan, tmp_path):
     assert ended.err == ""
     assert found["rows"] == {"train": 68, "validation": 15, "test": 15}
     assert (found["labels"], found["max_tokens"], found["epochs"]) == (4, 96, 0.0)
-    assert found["schemes"] == ["int8_dynamic", "fp32"]
+    assert "int8_dynamic" in found["schemes"]
     assert found["size_bytes"]["fp32"] == 4 * found["parameters"] == 4 * found["size_bytes"]["int8_dynamic"]
     assert found["base_bytes"] > 100_000
     assert set(found["seconds"]) == {"tune", "export", "compress", "bench"}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgetune.serve.errors import RecipeError
+from edgetune.tune.activations import frozen_layers
 from edgetune.tune.base import find_base
 from edgetune.tune.classifier import head_linear, head_names
 from edgetune.tune.methods import METHODS
@@ -78,3 +81,19 @@ def test_freezing_trains_alberts_one_shared_layer(start: Callable[..., Any]) -> 
 
     assert all(weight.requires_grad for weight in model.albert.encoder.albert_layer_groups.parameters())
     assert not model.albert.embeddings.word_embeddings.weight.requires_grad
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "mpnet", "modernbert"])
+def test_lora_in_the_top_layer_leaves_those_below(start: Callable[..., Any], name: str) -> None:
+    model = METHODS["lora"].prepare(start(name), TuneRecipe(method="lora", lora={"top_layers": 1}))
+
+    adapted = {weight for weight, tensor in model.named_parameters() if tensor.requires_grad and "lora_" in weight}
+    top = max(int(number) for weight in adapted for number in re.findall(r"layers?\.(\d+)\.", weight))
+    assert all(f".{top}." in weight or "pooler" in weight for weight in adapted)
+    assert len(frozen_layers(model)) == top
+
+
+def test_more_top_layers_than_there_are_is_refused(start: Callable[..., Any]) -> None:
+    for method, settings in (("lora", {"lora": {"top_layers": 3}}), ("freeze", {"freeze": {"top_layers": 3}})):
+        with pytest.raises(RecipeError, match=rf"tune\.{method}\.top_layers is 3, and the model has 2 layers"):
+            METHODS[method].prepare(start("bert"), TuneRecipe(method=method, **settings))

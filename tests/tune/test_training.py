@@ -9,6 +9,7 @@ import torch
 
 from edgetune.serve.errors import Interrupted
 from edgetune.tune.base import find_base, open_tokenizer
+from edgetune.tune.batches import labelled
 from edgetune.tune.classifier import head_names
 from edgetune.tune.methods import METHODS
 from edgetune.tune.model import start_model
@@ -20,7 +21,6 @@ from edgetune.tune.training import (
     _ClassifierTrainer,
     automatic_epochs,
     class_weights,
-    labelled,
     last_whole_checkpoint,
     train,
 )
@@ -51,6 +51,8 @@ class Stopping(Silent):
         self.said.append(text)
 
     def advance(self, done, total, note=""):
+        if not note.startswith("epoch"):
+            return  # the frozen layers' pass, before the first step
         self.steps.append(done)
         if done == self.after:
             for _ in range(self.times):
@@ -67,7 +69,7 @@ def trained(tiny_base, toy_dataset, tmp_path):
     def rows(part):
         return labelled(encode(tokenizer, part.texts, 32), part.labels)
 
-    def run(name, progress, method="full", weights=None, rate=1e-3, **settings):
+    def run(name, progress, method="full", weights=None, rate=1e-3, pass_tokens=1024, **settings):
         torch.manual_seed(0)
         recipe = TuneRecipe(method=method, **{"batch_size": 16, "patience": 9, **settings})
         model = start_model(base, dataset.labels, recipe)
@@ -75,7 +77,7 @@ def trained(tiny_base, toy_dataset, tmp_path):
         model = METHODS[method].prepare(model, recipe)
         plan = TrainingPlan(
             epochs=recipe.epochs, trunk_rate=rate, head_rate=10 * rate, head=head, bf16=False, device="cpu",
-            seed=3, class_weights=weights,
+            seed=3, class_weights=weights, pass_tokens=pass_tokens, patience=recipe.patience,
         )  # fmt: skip
         parts = (rows(dataset.train), rows(dataset.validation))
         where = {"folder": tmp_path / name, "progress": progress}
@@ -88,7 +90,7 @@ def values(result):
     return [(point.epoch, point.train_loss, point.validation_loss, point.validation_value) for point in result.curve]
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "freeze"])
 def test_a_stopped_training_continues_at_its_step_and_ends_as_if_it_had_not_been_stopped(trained, tmp_path, method):
     through, whole = trained("whole", Stopping(), method=method, epochs=4)
     stopping = Stopping(after=7)

@@ -24,6 +24,8 @@ class Method:
         trunk_rate: default peak learning rate of what is trained below the head.
         head_rate: default peak learning rate of the head.
         trains: False for the probe, which is solved and not trained.
+        patience: default evaluations without gain after which training stops.
+        learns: what the trained model is called where it is handed on; the method's own name unless said.
     """
 
     name: str
@@ -31,6 +33,13 @@ class Method:
     trunk_rate: float
     head_rate: float
     trains: bool = True
+    patience: int = 2
+    learns: str = ""
+
+    @property
+    def trained_name(self) -> str:
+        """What a model that this method has trained is called."""
+        return self.learns or self.name
 
     def prepare(self, model: Any, recipe: TuneRecipe) -> Any:
         """Mark what is trained in `model`; returns the model to train, wrapped where the method wraps."""
@@ -42,6 +51,14 @@ class Method:
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
+        Method(
+            "auto",
+            "The probe, then LoRA from there, stopped early; the better on the validation part is kept.",
+            3e-4,
+            3e-4,
+            patience=1,
+            learns="lora",
+        ),
         Method("probe", "Only the head, by logistic regression: seconds.", 0.0, 0.0, trains=False),
         Method("lora", "Low-rank adapters on all linear layers, merged afterwards.", 3e-4, 3e-4),
         Method("freeze", "The top layers and the head; the lower layers stay.", 1e-4, 1e-3),

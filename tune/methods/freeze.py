@@ -13,20 +13,24 @@ from edgetune.tune.recipe import TuneRecipe
 
 def prepare(model: Any, recipe: TuneRecipe) -> Any:
     """Train the top layers, what follows them, and the head."""
-    layers = encoder_layers(model)
     wanted = recipe.freeze.top_layers
-    top = max(1, len(layers) // 3) if wanted == "auto" else wanted
-    if top > len(layers):
-        raise RecipeError(
-            f"tune.freeze.top_layers is {top}, and the model has {len(layers)} layers.",
-            expected=f"1 to {len(layers)}",
-        )
+    top = max(1, len(encoder_layers(model)) // 3) if wanted == "auto" else wanted
     model.requires_grad_(False)
-    for layer in layers[len(layers) - top :]:
-        layer.requires_grad_(True)
-    for module in [*_after_layers(model, layers[-1]), *map(model.get_submodule, head_names(model))]:
+    for module in [*top_of_trunk(model, top, "tune.freeze.top_layers"), *map(model.get_submodule, head_names(model))]:
         module.requires_grad_(True)
     return model
+
+
+def top_of_trunk(model: nn.Module, top: int, key: str) -> list[nn.Module]:
+    """The top layers and what follows them in the trunk.
+
+    Raises:
+        RecipeError: the recipe's `key` asks for more layers than there are.
+    """
+    layers = encoder_layers(model)
+    if top > len(layers):
+        raise RecipeError(f"{key} is {top}, and the model has {len(layers)} layers.", expected=f"1 to {len(layers)}")
+    return [*layers[len(layers) - top :], *after_layers(model, layers[-1])]
 
 
 def encoder_layers(model: nn.Module) -> list[nn.Module]:
@@ -43,7 +47,7 @@ def encoder_layers(model: nn.Module) -> list[nn.Module]:
     return list(heaviest)
 
 
-def _after_layers(model: Any, last: nn.Module) -> list[nn.Module]:
+def after_layers(model: Any, last: nn.Module) -> list[nn.Module]:
     """The trunk's modules behind the one that holds the layers: a pooler, which may be random, or a last norm."""
     parts = list(model.base_model.children())
     holds = [place for place, part in enumerate(parts) if any(module is last for module in part.modules())]

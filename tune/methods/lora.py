@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685) through peft, on all linear layers of the trunk, the head beside it."""
+"""LoRA (Hu et al. 2021, arXiv 2106.09685) through peft, on the linear layers of the trunk, the head beside it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,34 @@ from torch import nn
 
 from edgetune.serve.errors import ModelError
 from edgetune.tune.classifier import head_names
+from edgetune.tune.methods.freeze import top_of_trunk
 from edgetune.tune.recipe import TuneRecipe
 
 
 def prepare(model: Any, recipe: TuneRecipe) -> Any:
     """Wrap the model in adapters; the whole head is trained and saved with them."""
     from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora import LoraLayer
 
     head = head_names(model)
+    names = linear_names(model, outside=head)
+    if recipe.lora.top_layers != "all":
+        adapted_parts = top_of_trunk(model, recipe.lora.top_layers, "tune.lora.top_layers")
+        inside = {id(module) for part in adapted_parts for module in part.modules()}
+        names = [name for name in names if id(model.get_submodule(name)) in inside]
     config = LoraConfig(
         r=recipe.lora.rank,
         lora_alpha=recipe.lora.alpha,
         lora_dropout=recipe.lora.dropout,
-        target_modules=linear_names(model, outside=head),
+        target_modules=names,
         modules_to_save=list(head),
     )
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    for layer in adapted.modules():
+        if isinstance(layer, LoraLayer):
+            # Under autocast peft would cast each input to fp32, for autocast to cast it back.
+            layer.cast_input_dtype_enabled = False
+    return adapted
 
 
 def linear_names(model: nn.Module, outside: Sequence[str]) -> list[str]:

@@ -1,0 +1,78 @@
+"""How rows become batches: by like lengths, in an order that a continued run repeats, and in passes of bounded memory.
+
+What a pass through the model holds in memory grows with its tokens, and batches of like lengths put the longest rows
+together. So a batch above the bound goes through in several passes, whose gradients add up to those of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+# Tokens of one pass, padding counted. MiniLM's LoRA keeps about 0.5 MB a token for its gradients; going from 480 to 960
+# tokens a pass saves 5% of the processor time of a row.
+PASS_TOKENS = {"cpu": 1_024, "cuda": 16_384}
+# A pass that keeps nothing for gradients takes less: four times as many tokens did not raise MiniLM's peak.
+FORWARD_FACTOR = 4
+
+
+class EpochSampler(LengthGroupedSampler):
+    """Batches of like lengths whose order hangs on seed and epoch alone.
+
+    The Trainer's own draws from the global generator: a run that continues inside an epoch would draw another order,
+    and take some rows twice and others not at all.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self._seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """What the Trainer calls before each epoch."""
+        self.generator.manual_seed(self._seed + epoch)
+
+
+def split_by_tokens(batch: dict[str, torch.Tensor], most_tokens: int) -> list[dict[str, torch.Tensor]]:
+    """Parts of a padded batch, in its order, each cut to its own longest row and of at most `most_tokens` tokens.
+
+    Args:
+        batch: attention_mask (rows, tokens), others of that shape, and values a row (rows,).
+        most_tokens: padding counted; a part of one row may have more.
+    """
+    mask = batch["attention_mask"]
+    if mask.numel() <= most_tokens:
+        return [batch]
+    lengths = mask.sum(dim=1).tolist()
+    starts, longest = [0], 0
+    for row, length in enumerate(lengths):
+        longest = max(longest, length)
+        if row > starts[-1] and (row + 1 - starts[-1]) * longest > most_tokens:
+            starts.append(row)
+            longest = length
+    borders = [*starts, len(lengths)]
+    return [_rows_of(batch, slice(first, last)) for first, last in pairwise(borders)]
+
+
+def _rows_of(batch: dict[str, torch.Tensor], rows: slice) -> dict[str, torch.Tensor]:
+    """Some rows of a batch without the columns that are padding in all of them, on whichever side it is."""
+    mask = batch["attention_mask"]
+    used = mask[rows].any(dim=0).nonzero()
+    columns = slice(int(used[0]), int(used[-1]) + 1)
+    return {
+        name: values[rows, columns] if values.shape == mask.shape else values[rows] for name, values in batch.items()
+    }
+
+
+def labelled(rows: Sequence[dict[str, list[int]]], labels: Sequence[int]) -> list[dict[str, Any]]:
+    """Encoded rows with their class index, as the Trainer takes them."""
+    return [{**row, "labels": label} for row, label in zip(rows, labels, strict=True)]
+
+
+def shortest_first(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows sorted by length: in any other order padding would take most of an evaluation's time."""
+    return sorted(rows, key=lambda row: len(row["input_ids"]))
