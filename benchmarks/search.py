@@ -105,12 +105,25 @@ class Search:
         strengths = scheme.strengths(self.bench.material)
         if strengths == (0,):
             return
+        smaller = next(
+            (name for name, trial in self.trials.items() if self._is_reduced(trial) and self._accepted(name)), ""
+        )
+        if smaller:
+            self._fail(
+                scheme.name, f"not tried: {smaller} passed already, and minutes of training would take less away"
+            )
+            return
         for strength in strengths:
             step = Step(scheme.name, strength)
             if not self._reshaped_holds((step,)):
                 return
             if not self.attempt(Route((step, *kept), self._best_graph())):
                 return
+
+    @staticmethod
+    def _is_reduced(trial: Trial) -> bool:
+        """Whether a walk led to the trial: one of its steps has a strength."""
+        return any(step.strength for step in trial.route.steps)
 
     def _best_graph(self) -> str:
         """The graph-level scheme to end a route with: the preferred one of those that passed on the whole model."""
