@@ -188,8 +188,8 @@ SCHEMES: dict[str, Scheme] = {
             "pruned",
             "weights",
             "Fewer feed-forward columns: those that the loss feels least go, and the tuned model teaches what is left.",
-            "where all layers are needed, so tried where no student passed; the feed-forward blocks are two thirds of a "
-            "layer's products",
+            "where all layers are needed, so tried where no student passed; the feed-forward blocks are two thirds of "
+            "a layer's products",
             "minutes of training; a few in a hundred answers turn",
             structural=True,
             turned=0.04,

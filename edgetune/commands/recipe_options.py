@@ -21,7 +21,7 @@ _OPTIONS = (
     click.option("--data", help="Labelled data: csv, tsv, json, jsonl, parquet, a folder or a hub id."),
     click.option("--task", help="What to learn; text-classification."),
     click.option("--method", help="How to tune: auto, probe, lora, freeze or full."),
-    click.option("--scheme", multiple=True, help="Compression scheme to try; repeat for several. `edgetune compress --list`."),
+    click.option("--scheme", multiple=True, help="Scheme to try; repeat. `edgetune compress --list` has all."),
     click.option("--out", help="The bundle's folder."),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where training runs."),
     click.option("--seed", type=int, help="Of split, training and test slice."),
