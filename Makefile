@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find edgetune serve tune compress export benchmarks -name '*.py' -o -name '*.jinja')
 
-.PHONY: demo test lint bench performance training clean
+.PHONY: demo test lint bench performance performance-gpu training clean
 
 # torch first and by its exact version: left to itself pip may fetch gigabytes of CUDA libraries.
 $(VENV)/dependencies: pyproject.toml constraints.txt
@@ -40,6 +40,10 @@ bench: $(VENV)/installed
 performance: $(VENV)/installed
 	$(BIN)/python -P -m edgetune.benchmarks.performance $(if $(DATA),--data $(DATA)) $(if $(ENVS),--envs $(ENVS)) \
 	  $(if $(MODELS),--models $(MODELS)) --markdown docs/performance.md
+
+# The same on an NVIDIA GPU, for the work folder WORK of a finished build; without one it says what it would measure.
+performance-gpu: $(VENV)/installed
+	$(BIN)/python -P -m edgetune.benchmarks.performance_gpu --work $(WORK) --markdown docs/performance-gpu.md
 
 # Seconds, memory and accuracy of each tuning method beside a naive script.
 training: $(VENV)/installed
