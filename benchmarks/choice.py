@@ -89,7 +89,7 @@ def gains(candidates: Sequence[CandidateReport], chosen: str, steps: Sequence[st
 def why_chosen(candidates: Sequence[CandidateReport], chosen: str, budget: BudgetRecipe) -> str:
     """Why the chosen candidate won, in a sentence."""
     mine = next(one for one in candidates if one.scheme == chosen)
-    allowed = [one for one in candidates if one.accepted and not one.stopped_at and one.latency_ms is not None]
+    allowed = [one for one in candidates if one.accepted and one.stopped_at != "budget" and one.latency_ms]
     others = [one for one in allowed if one.scheme != chosen]
     asked = ", ".join(name for name, limit in budget.model_dump().items() if limit is not None)
     within = f" and meets the budget ({asked})" if asked else ""
