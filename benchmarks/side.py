@@ -51,9 +51,8 @@ class Side:
     def environment(self) -> dict[str, str]:
         """What its process sees: the user's own settings, not those that edgetune trains with."""
         environment = dict(os.environ)
-        if environment.pop("EDGETUNE_SET_OPENMP", None):
-            for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
-                environment.pop(name, None)
+        for name in environment.pop("EDGETUNE_TRAINS_WITH", "").split():
+            environment.pop(name, None)
         if self.threads is not None:
             environment["OMP_NUM_THREADS"] = str(self.threads)
         return environment | {"ORT_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -69,10 +69,17 @@ def prepare_environment() -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    training = {}
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
         # OpenMP threads that spin on after their work double the step time of whatever runs beside them; threads
-        # that never spin make a LoRA step 1.5 times slower (docs/log.md). The benchmark's processes run without.
-        os.environ.update(OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="10000", EDGETUNE_SET_OPENMP="1")
+        # that never spin make a LoRA step 1.5 times slower (docs/log.md).
+        training = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}
+    if "ONEDNN_PRIMITIVE_CACHE_CAPACITY" not in os.environ:
+        # oneDNN keeps a compiled kernel for each shape it has met, 1,024 of them by default: with batches of ever other
+        # lengths that is most of a gigabyte.
+        training["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "256"
+    # Named, so that the benchmark's processes can run without them, as a user's would.
+    os.environ.update(training, EDGETUNE_TRAINS_WITH=" ".join(training))
 
 
 def main() -> None:

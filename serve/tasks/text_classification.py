@@ -31,9 +31,9 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def answer(logits: NDArray[np.float32], labels: Sequence[str], truncated: Sequence[bool]) -> list[Prediction]:
     """Predictions for logits of shape (rows, labels)."""
-    answers = []
-    for row, cut in zip(softmax(logits).tolist(), truncated, strict=True):
-        scores = dict(zip(labels, row, strict=True))
-        best = max(scores, key=scores.__getitem__)
-        answers.append(Prediction(best, scores[best], scores, cut))
-    return answers
+    probabilities = softmax(logits)
+    best = probabilities.argmax(axis=1).tolist()
+    return [
+        Prediction(labels[place], row[place], dict(zip(labels, row, strict=True)), cut)
+        for place, row, cut in zip(best, probabilities.tolist(), truncated, strict=True)
+    ]
