@@ -31,7 +31,7 @@ from edgetune.export.pack import (
 from edgetune.progress import StageLines
 from edgetune.recipe import Recipe
 from edgetune.serve.bundle import REPORT_NAME, Bundle
-from edgetune.serve.errors import GateError, Interrupted
+from edgetune.serve.errors import GateError, Interrupted, WorkError
 from edgetune.serve.report import Report
 from edgetune.tune.base import Base, find_base, known_labels
 from edgetune.tune.dataset import Dataset
@@ -159,9 +159,25 @@ class _Stages:
                 recipe.device,
             ],
             lambda folder: self._search(dataset, tuned, graph, kept).run().save(folder),
-            Searched.open,
+            self._open_search,
             lambda found: f"{len(found.candidates)} candidates, {found.order[0] if found.order else 'none'} preferred",
         )
+
+    def _open_search(self, folder: Path) -> Searched:
+        """Open what the search found.
+
+        Raises:
+            WorkError: its candidates have been removed.
+        """
+        searched = Searched.open(folder)
+        missing = [name for name in searched.order if not (self.trials / name / "draft").is_dir()]
+        if missing:
+            raise WorkError(
+                f"The search's candidates are gone from {self.trials}: {', '.join(missing)}.",
+                expected="the folders that the search has left there",
+                action=f"remove {folder}: the same command then searches again",
+            )
+        return searched
 
     @property
     def trials(self) -> Path:

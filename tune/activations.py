@@ -162,7 +162,10 @@ class _Store:
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """The padded batch, and its logits in evaluation mode."""
         device = next(self._model.parameters()).device
-        kept = [{name: value for name, value in row.items() if name != "labels"} for row in rows]
+        unknown = (
+            {"labels"} if stored else {"labels", ROW}
+        )  # `enter` takes the row's number out, a model has no use for it
+        kept = [{name: value for name, value in row.items() if name not in unknown} for row in rows]
         batch = dict(self._tokenizer.pad(kept, return_tensors="pt").to(device))
         batch = batch if stored is None else stored.enter(batch)
         self._model.eval()

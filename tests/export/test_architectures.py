@@ -134,13 +134,24 @@ def operators(path: Path) -> list[str]:
     return [node.op_type for node in onnx.load(str(path)).graph.node]
 
 
+PRODUCTS = {
+    "MatMul",
+    "Gemm",
+    "Attention",
+    "QAttention",
+    "DynamicQuantizeMatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+}
+
+
 def linear_dtypes(path: Path) -> dict[str, int]:
-    """Bytes by dtype of the weights that products read: matrices that are no table of a Gather."""
+    """Bytes by dtype of the weights that products read."""
     graph = onnx.load(str(path)).graph
-    tables = {node.input[0] for node in graph.node if node.op_type == "Gather"}
+    read = {name for node in graph.node if node.op_type in PRODUCTS for name in node.input[:2]}
     totals: dict[str, int] = {}
     for tensor in graph.initializer:
-        if len(tensor.dims) == 2 and tensor.name not in tables and tensor.data_type != onnx.TensorProto.INT64:
+        if tensor.name in read:
             name = onnx.TensorProto.DataType.Name(tensor.data_type)
             totals[name] = totals.get(name, 0) + onnx.numpy_helper.to_array(tensor).nbytes
     return totals
@@ -180,12 +191,13 @@ def test_an_architecture_goes_all_the_way(
     assert {prediction.label for prediction in predictions} <= set(line.dataset.labels)
     assert [prediction.truncated for prediction in predictions] == [*[False] * (len(predictions) - 1), True]
 
-    # int8 is really inside, in the products and in the tables alike. Float stays DeBERTa's table of relative
-    # positions, which is normed and not looked up: an eighth of so small a model.
+    # int8 is really inside, in the products and in the table of words alike. Float stay the tables of positions, which
+    # are small in a real model and half of so tiny a one.
     linear = linear_dtypes(line.candidates["int8_dynamic"].graph)
     assert linear.get("INT8", 0) > 0.8 * sum(linear.values())
     shares = line.candidates["int8_dynamic"].dtypes
-    assert shares.get("INT8", 0) + shares.get("UINT8", 0) > 0.7
+    assert shares.get("INT8", 0) + shares.get("UINT8", 0) > 0.4
+    assert shares.get("UINT8", 0) > 0.05
 
     # Batch and length are open, and nothing of the sources is left in the file.
     graph = onnx.load(str(line.graph.path)).graph
