@@ -87,7 +87,7 @@ def main(
     markdown: Path | None,
 ) -> None:
     """Build, race, and print the tables."""
-    parts = [_head()]
+    found = {}
     for name in only:
         if build:
             for kind in SETTINGS:
@@ -96,8 +96,8 @@ def main(
         places = peers, envs or nowhere, (models or nowhere) / name
         raced = run_race(name, out, *places)
         reports = {kind: json.loads((folder(out, name, kind) / "report.json").read_text("utf-8")) for kind in SETTINGS}
-        parts.append(section(name, reports, raced))
-    page = "\n".join(parts)
+        found[name] = reports, raced
+    page = "\n".join([_head(), *summary(found), "", *(section(name, *found[name]) for name in found)])
     if markdown:
         markdown.write_text(page, encoding="utf-8")
     else:
@@ -138,6 +138,41 @@ def _head() -> str:
         "all sides in turn in one run with the same threads; ratios travel better than milliseconds. A row that is not "
         "reached stays, with its figure.\n"
     )
+
+
+def summary(found: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any]]]) -> list[str]:
+    """One line a bundle: what it reaches beside the base in PyTorch, in the race."""
+    head = [
+        "data",
+        "bundle",
+        "accuracy: base, tuned, bundle",
+        "p50 ms",
+        "times faster",
+        "MB",
+        "peak MB",
+        "cold start ms",
+    ]
+    lines = []
+    for name, (reports, raced) in found.items():
+        base = raced["sides"][PYTORCH]
+        for kind, report in reports.items():
+            side = raced["sides"][kind]
+            values = {stage["stage"]: stage["value"] for stage in report["quality"]["stages"]}
+            shown = [values["base"], values["tuned"], report["proof"]["value"]]
+            low, high = side["faster_ci95"]
+            lines.append(
+                [
+                    f"{name}, {len(report['data']['labels'])} labels",
+                    f"{kind}: {report['chosen']}",
+                    ", ".join(f"{100 * value:.2f}%" for value in shown),
+                    f"{base['p50']:.1f} to {side['p50']:.2f}",
+                    f"{side['faster']:.1f} ({low:.1f} to {high:.1f})",
+                    f"{base['size_bytes'] / 1e6:.0f} to {side['size_bytes'] / 1e6:.1f}",
+                    f"{base['rss_peak_bytes'] / 1e6:.0f} to {side['rss_peak_bytes'] / 1e6:.0f}",
+                    f"{base['cold_start_ms']:,.0f} to {side['cold_start_ms']:,.0f}",
+                ]
+            )
+    return table(head, lines)
 
 
 def section(name: str, reports: dict[str, dict[str, Any]], raced: dict[str, Any]) -> str:
