@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from edgetune.benchmarks.quick import QuickFigures
 from edgetune.benchmarks.recipe import BudgetRecipe
+from edgetune.benchmarks.statistics import ratio_interval
 from edgetune.serve.report import CandidateReport, Gain
 
-# Medians closer than this are a tie on a machine that does anything else; the smaller bundle wins it.
+# Medians closer than this are a tie, and so are those whose ratio's interval does not leave 1: the smaller bundle wins.
 TIE = 0.05
 
 
@@ -33,18 +34,30 @@ def preference(figures: Mapping[str, QuickFigures], sizes: Mapping[str, int]) ->
     """The candidates, best first: the smallest of those within a tie of the fastest, then the same of the rest."""
     left, ordered = dict(figures), []
     while left:
-        fastest = min(one.p50_ms for one in left.values())
-        tied = [name for name, one in left.items() if one.p50_ms <= fastest * (1 + TIE)]
+        fastest = min(left.values(), key=lambda one: one.p50_ms)
+        tied = [name for name, one in left.items() if is_tie(one, fastest)]
         best = min(tied, key=lambda name: (sizes[name], name))
         ordered.append(best)
         del left[best]
     return ordered
 
 
+def is_tie(one: QuickFigures, fastest: QuickFigures) -> bool:
+    """Whether the difference of two medians is small, or within what the machine's noise makes."""
+    if one.p50_ms <= fastest.p50_ms * (1 + TIE):
+        return True
+    low, _ = ratio_interval(one.blocks, fastest.blocks)
+    return low <= 1
+
+
 def dominated(name: str, figures: Mapping[str, QuickFigures], sizes: Mapping[str, int]) -> str:
     """The name of a candidate that is both smaller and faster, beyond a tie; empty where there is none."""
-    mine = figures[name].p50_ms
-    better = (other for other, one in figures.items() if sizes[other] < sizes[name] and one.p50_ms * (1 + TIE) < mine)
+    mine = figures[name]
+    better = (
+        other
+        for other, one in figures.items()
+        if sizes[other] < sizes[name] and one.p50_ms < mine.p50_ms and not is_tie(mine, one)
+    )
     return next(better, "")
 
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from edgetune.benchmarks.timing import ContestantProcess, Side, flat, summarize, timed_blocks
+from edgetune.benchmarks.side import ContestantProcess, Side
+from edgetune.benchmarks.timing import BLOCK, flat, summarize, timed_blocks
 from edgetune.serve.report import LatencySummary
 from edgetune.tune.progress import Progress
 
-SAMPLES = 120
+SAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,12 @@ class QuickFigures:
     latency_ms: LatencySummary
     cold_start_ms: float
     rss_peak_bytes: int | None
+
+    @property
+    def blocks(self) -> list[list[float]]:
+        """The samples by turn, as they were taken."""
+        samples = self.latency_ms.samples
+        return [samples[start : start + BLOCK] for start in range(0, len(samples), BLOCK)]
 
     @property
     def p50_ms(self) -> float:

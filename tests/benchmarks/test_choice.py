@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from edgetune.benchmarks.choice import dominated, gains, on_front, over_budget, preference, why_chosen
+from edgetune.benchmarks.choice import dominated, gains, is_tie, on_front, over_budget, preference, why_chosen
 from edgetune.benchmarks.quick import QuickFigures
 from edgetune.benchmarks.recipe import BudgetRecipe
 from edgetune.serve.report import CandidateReport, LatencySummary
 
 
 def timed(p50, p90=None, cold=100.0, rss=50_000_000):
-    return QuickFigures(LatencySummary(n=120, mean=p50, p50=p50, p90=p90 or 2 * p50), cold, rss)
+    summary = LatencySummary(n=120, mean=p50, p50=p50, p90=p90 or 2 * p50, samples=[p50] * 120)
+    return QuickFigures(summary, cold, rss)
 
 
 def candidate(scheme, value, p50, size=10, accepted=True, stopped_at=""):
@@ -29,6 +30,20 @@ def test_the_fastest_first_and_within_a_tie_the_smaller():
     # Beyond a tie the smaller has to wait.
     assert preference({"big": timed(1.0), "small": timed(1.06)}, sizes) == ["big", "small"]
     assert preference({}, {}) == []
+
+
+def test_what_noise_may_have_made_is_a_tie_too():
+    # One block of six is slow for both sides by turns: medians of 1.0 and 1.2 that no draw of blocks tells apart.
+    def noisy(slow_blocks):
+        samples = [value for block in range(6) for value in [2.0 if block in slow_blocks else 1.0] * 20]
+        p50 = sorted(samples)[60]
+        return QuickFigures(LatencySummary(n=120, mean=p50, p50=p50, samples=samples), 100.0, 10)
+
+    quiet, loud = noisy({0, 1}), noisy({0, 1, 2, 3})
+    assert (quiet.p50_ms, loud.p50_ms) == (1.0, 2.0)
+    assert is_tie(loud, quiet)
+    assert preference({"quiet": quiet, "loud": loud}, {"quiet": 20, "loud": 10}) == ["loud", "quiet"]
+    assert not is_tie(timed(1.2), timed(1.0))
 
 
 def test_dominated_is_slower_beyond_a_tie_and_larger():
