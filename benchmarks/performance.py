@@ -72,6 +72,7 @@ class Row:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("bundles"), help="Where bundles are built.")
 @click.option("--only", multiple=True, type=click.Choice(list(SETS)), default=["banking77", "sst2"])
 @click.option("--build/--no-build", default=True, help="Build, or take the bundles that are in --out already.")
+@click.option("--race/--no-race", default=True, help="Race, or take the figures of the race in --out.")
 @click.option("--peers", type=click.Path(path_type=Path), default=Path("benchmarks/peers"), help="The peers' folder.")
 @click.option("--envs", type=click.Path(path_type=Path), help="The peers' environments; without them ours race alone.")
 @click.option("--models", type=click.Path(path_type=Path), help="The peers' artefacts, one folder a data set.")
@@ -81,6 +82,7 @@ def main(
     out: Path,
     only: Sequence[str],
     build: bool,
+    race: bool,
     peers: Path,
     envs: Path | None,
     models: Path | None,
@@ -92,9 +94,10 @@ def main(
         if build:
             for kind in SETTINGS:
                 build_bundle(name, kind, data, out)
-        nowhere = out / "no-peers"
-        places = peers, envs or nowhere, (models or nowhere) / name
-        raced = run_race(name, out, *places)
+        if race:
+            nowhere = out / "no-peers"
+            run_race(name, out, peers, envs or nowhere, (models or nowhere) / name)
+        raced = json.loads((out / f"{name}-race.json").read_text("utf-8"))
         reports = {kind: json.loads((folder(out, name, kind) / "report.json").read_text("utf-8")) for kind in SETTINGS}
         found[name] = reports, raced
     page = "\n".join([_head(), *summary(found), "", *(section(name, *found[name]) for name in found)])
@@ -120,15 +123,13 @@ def build_bundle(name: str, kind: str, data: Path, out: Path) -> None:
     work.rename(place)
 
 
-def run_race(name: str, out: Path, peers: Path, envs: Path, models: Path) -> dict[str, Any]:
-    """All sides in turn, by the peers' own script; its JSON document."""
+def run_race(name: str, out: Path, peers: Path, envs: Path, models: Path) -> None:
+    """All sides in turn, by the peers' own script, which writes its figures beside the bundles."""
     work, found = out / f"{name}.work", out / f"{name}-race.json"
     bundles = [part for kind in SETTINGS for part in ("--bundle", f"{kind}={folder(out, name, kind)}")]
     places = ["--base", work / "tune" / "base", "--data", work / "data", "--envs", envs, "--models", models]
     command = [sys.executable, "-P", peers / "race.py", *bundles, *places, "--json", found]
     subprocess.run(command, check=True)
-    document: dict[str, Any] = json.loads(found.read_text("utf-8"))
-    return document
 
 
 def _head() -> str:
