@@ -71,8 +71,12 @@ class Row:
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("bundles"), help="Where bundles are built.")
 @click.option("--only", multiple=True, type=click.Choice(list(SETS)), default=["banking77", "sst2"])
-@click.option("--build/--no-build", default=True, help="Build, or take the bundles that are in --out already.")
-@click.option("--race/--no-race", default=True, help="Race, or take the figures of the race in --out.")
+@click.option(
+    "--start",
+    type=click.Choice(["build", "race", "tell"]),
+    default="build",
+    help="Where to start: build anew, race the bundles that are in --out, or tell the race that was run there.",
+)
 @click.option("--peers", type=click.Path(path_type=Path), default=Path("benchmarks/peers"), help="The peers' folder.")
 @click.option("--envs", type=click.Path(path_type=Path), help="The peers' environments; without them ours race alone.")
 @click.option("--models", type=click.Path(path_type=Path), help="The peers' artefacts, one folder a data set.")
@@ -81,8 +85,7 @@ def main(
     data: Path,
     out: Path,
     only: Sequence[str],
-    build: bool,
-    race: bool,
+    start: str,
     peers: Path,
     envs: Path | None,
     models: Path | None,
@@ -91,10 +94,10 @@ def main(
     """Build, race, and print the tables."""
     found = {}
     for name in only:
-        if build:
+        if start == "build":
             for kind in SETTINGS:
                 build_bundle(name, kind, data, out)
-        if race:
+        if start != "tell":
             nowhere = out / "no-peers"
             run_race(name, out, peers, envs or nowhere, (models or nowhere) / name)
         raced = json.loads((out / f"{name}-race.json").read_text("utf-8"))
