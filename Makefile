@@ -36,10 +36,10 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m edgetune.benchmarks.real_data --data $(DATA) --markdown docs/figures.md
 
-# What must be reached: DATA as above; ENVS and MODELS where benchmarks/peers/setup.py made the other tools' things.
+# What must be reached: DATA as above; ENVS where benchmarks/peers/setup.py made the other tools' things.
 performance: $(VENV)/installed
 	$(BIN)/python -P -m edgetune.benchmarks.performance $(if $(DATA),--data $(DATA)) $(if $(ENVS),--envs $(ENVS)) \
-	  $(if $(MODELS),--models $(MODELS)) --markdown docs/performance.md
+	  --markdown docs/performance.md
 
 # The same on an NVIDIA GPU, for the work folder WORK of a finished build; without one it says what it would measure.
 performance-gpu: $(VENV)/installed
