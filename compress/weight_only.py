@@ -187,9 +187,10 @@ def _split_attention(model: Any, layer: Layer) -> None:
     )  # fmt: skip
     for name, output in zip(("query", "key", "value"), split.outputs, strict=True):
         output.name = f"{layer.key}_{name}"
+    bias = None if layer.bias is None else add_constant(model, f"{layer.key}.bias", layer.bias)
     attention = onnx_ir.node(
         "MultiHeadAttention",
-        [*split.outputs, add_constant(model, f"{layer.key}.bias", layer.bias), layer.mask],
+        [*split.outputs, bias, layer.mask],
         attributes=layer.settings,
         domain=MICROSOFT,
     )
