@@ -151,7 +151,8 @@ def linear_dtypes(path: Path) -> dict[str, int]:
     read = {name for node in graph.node if node.op_type in PRODUCTS for name in node.input[:2]}
     totals: dict[str, int] = {}
     for tensor in graph.initializer:
-        if tensor.name in read:
+        # DeBERTa's keys and queries of relative positions are constants too, a matrix a head, and no linear layer.
+        if tensor.name in read and len(tensor.dims) == 2:
             name = onnx.TensorProto.DataType.Name(tensor.data_type)
             totals[name] = totals.get(name, 0) + onnx.numpy_helper.to_array(tensor).nbytes
     return totals
