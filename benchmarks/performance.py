@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from edgetune.benchmarks.real_data import BASE, SETS, mega, table
+from edgetune.benchmarks.training import placed
 
 WHOLE, SMALL = "all layers", "everything allowed"
 # What the race calls the base.
@@ -108,7 +109,8 @@ def main(
         found[name] = reports, raced
     page = "\n".join([_head(remark), *summary(found), "", *(section(name, *found[name]) for name in found)])
     if markdown:
-        markdown.write_text(page, encoding="utf-8")
+        # Another script puts its table at the end of the same page.
+        markdown.write_text("\n".join(filter(None, [page, placed(markdown)])), encoding="utf-8")
     else:
         click.echo(page)
 

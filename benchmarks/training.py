@@ -23,6 +23,7 @@ from edgetune.serve.cores import usable_cores
 METHODS = ("probe", "lora", "freeze", "full", "auto")
 NAIVE_SETS = ("banking77", "sst2")
 MARKERS = ("<!-- training -->", "<!-- /training -->")
+HEADING = "## Training\n\nWritten by `python -m edgetune.benchmarks.training` (`make training`)."
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def main(
             if naive.is_file() and name in NAIVE_SETS:
                 trials.append(run_naive(name, data, naive, Path(folder)))
             trials += [run_method(name, method, data, Path(folder), settings) for method in methods or METHODS]
-    text = "\n".join([MARKERS[0], *table(trials), "", machine_line(), MARKERS[1], ""])
+    text = "\n".join([MARKERS[0], HEADING, "", *table(trials), "", machine_line(), MARKERS[1], ""])
     if markdown:
         place(markdown, text)
     else:
@@ -152,9 +153,19 @@ def machine_line() -> str:
 def place(path: Path, text: str) -> None:
     """Put the table between its markers in a file, or at the end of one that has none."""
     page = path.read_text(encoding="utf-8") if path.is_file() else ""
-    found = re.search(f"{re.escape(MARKERS[0])}.*?{re.escape(MARKERS[1])}\n?", page, flags=re.DOTALL)
-    start, end = found.span() if found else (len(page), len(page))
+    start, end = _span(page)
     path.write_text(page[:start] + text + page[end:], encoding="utf-8")
+
+
+def placed(path: Path) -> str:
+    """The table with its markers, as it stands in a file; empty where there is none."""
+    page = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return page[slice(*_span(page))]
+
+
+def _span(page: str) -> tuple[int, int]:
+    found = re.search(f"{re.escape(MARKERS[0])}.*?{re.escape(MARKERS[1])}\n?", page, flags=re.DOTALL)
+    return found.span() if found else (len(page), len(page))
 
 
 if __name__ == "__main__":

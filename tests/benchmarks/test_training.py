@@ -1,6 +1,6 @@
 """The table of tuning methods: what a row says, and that it replaces itself between its markers."""
 
-from edgetune.benchmarks.training import MARKERS, Trial, machine_line, place, table
+from edgetune.benchmarks.training import MARKERS, Trial, machine_line, place, placed, table
 
 TRIALS = [
     Trial("sst2", "naive script", 549.6, None, None, 0.781, "lora"),
@@ -23,3 +23,15 @@ def test_the_table_replaces_the_one_before_and_leaves_the_page(tmp_path):
     page.write_text("# Head\n" + page.read_text(encoding="utf-8") + "tail\n", encoding="utf-8")
     place(page, second)
     assert page.read_text(encoding="utf-8") == f"# Head\n{second}tail\n"
+
+
+def test_a_placed_table_is_found_again(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Performance\n")
+    text = f"{MARKERS[0]}\n| a |\n{MARKERS[1]}\n"
+
+    assert placed(page) == ""
+    place(page, text)
+
+    assert placed(page) == text
+    assert placed(tmp_path / "absent.md") == ""
