@@ -25,9 +25,9 @@ def test_the_table_replaces_the_one_before_and_leaves_the_page(tmp_path):
     assert page.read_text(encoding="utf-8") == f"# Head\n{second}tail\n"
 
 
-def test_a_placed_table_is_found_again(tmp_path: Path) -> None:
+def test_a_placed_table_is_found_again(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("# Performance\n")
+    page.write_text("# Performance\n", encoding="utf-8")
     text = f"{MARKERS[0]}\n| a |\n{MARKERS[1]}\n"
 
     assert placed(page) == ""
