@@ -1,7 +1,7 @@
 """Builds real data sets from the command line, as a user would, and writes the figures as Markdown.
 
-Run as `python -m edgetune.benchmarks.real_data --data DIR`; the README's and docs/figures.md's figures come from
-here. DIR holds the public data sets in the layout of `SETS`; none is shipped with the project.
+Run as `python -m edgetune.benchmarks.real_data --data DIR`; docs/figures.md comes from here. DIR holds the
+public data sets in the layout of `SETS`; none is shipped with the project.
 """
 
 from __future__ import annotations
