@@ -74,7 +74,6 @@ class Workbench:
     packing: Packing
     rows: Slice
     kept: Kept
-    fuse: bool = True
 
     def take(self, route: Route) -> Trial:
         """Make the candidate of a route, its draft and its answers, or open what an earlier search left of them.
@@ -133,8 +132,6 @@ class Workbench:
 
     def _float_graph(self, steps: tuple[Step, ...]) -> Path:
         """The fused graph where fusing succeeds, else the exported one: what quantizing schemes start from."""
-        if not self.fuse:
-            return self.exported(steps)
         try:
             return self.take(Route(steps, "fused")).candidate.graph
         except CompressError:

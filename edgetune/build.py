@@ -190,7 +190,7 @@ class _Stages:
         material = self.material(dataset, tuned)
         plan = plan_schemes(recipe.compress, material, recipe.gate, len(dataset.test))
         packing = self._packing(dataset, tuned)
-        bench = Workbench(material, dataset, graph, packing, rows, kept, fuse=plan.has("fused"))
+        bench = Workbench(material, dataset, graph, packing, rows, kept)
         threads = None if recipe.benchmark.threads == "auto" else recipe.benchmark.threads
         return Search(bench, plan, Terms(recipe.gate, recipe.budget, model_answers(tuned, rows), threads))
 
