@@ -74,7 +74,9 @@ def tune(
     if is_main():
         job.finish(probe, result, settled, progress)
     wait_for_all()
-    return TunedModel.open(folder)
+    tuned = TunedModel.open(folder)
+    wait_for_all()  # what comes next moves the folder, and another process may be opening it still
+    return tuned
 
 
 @dataclass(frozen=True)
