@@ -27,6 +27,7 @@ from edgetune.benchmarks.runtime import measure_settings
 from edgetune.benchmarks.search import Searched
 from edgetune.benchmarks.side import Side
 from edgetune.benchmarks.timing import Race, Timing, race
+from edgetune.benchmarks.variants import measured_variants, passed_variants
 from edgetune.compress.candidate import Candidate
 from edgetune.compress.schemes import SCHEMES
 from edgetune.export.graph import Graph
@@ -44,7 +45,10 @@ DRAFT_NAME = "draft"
 
 @dataclass(frozen=True)
 class Contest:
-    """Everything that is measured: what the search found, the drafts' folder, the data, and what the user asked."""
+    """Everything that is measured: what the search found, the drafts' folder, the data, and what the user asked.
+
+    `variants` are the schemes of the graphs that the bundle should hold beside the chosen one.
+    """
 
     searched: Searched
     trials: Path
@@ -56,6 +60,7 @@ class Contest:
     benchmark: BenchmarkRecipe
     seed: int
     command: str
+    variants: tuple[str, ...] = ()
 
     def draft(self, name: str) -> Bundle:
         """The draft of a candidate."""
@@ -83,12 +88,13 @@ class Benched:
 
 @dataclass(frozen=True)
 class Choice:
-    """The candidate that is packed: its name, its proof, and its settled draft."""
+    """The candidate that is packed: its name, its proof, its settled draft, and what its variants leave to be said."""
 
     name: str
     proof: Proof
     draft: Bundle
     settings_ms: Mapping[str, float]
+    notes: Sequence[str] = ()
 
 
 def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress) -> None:
@@ -169,7 +175,10 @@ def _settle(contest: Contest, name: str, proof: Proof, folder: Path, progress: P
         settings, p50 = measure_settings(draft.folder, texts, progress, threads=threads)
     else:
         settings, p50 = _unmeasured(contest.threads), {}
-    return Choice(name, proof, settled_draft(draft, folder / DRAFT_NAME, settings), p50)
+    beside, notes = passed_variants(name, contest.variants, contest.searched)
+    drafts = {name: draft, **{one: contest.draft(one) for one in beside}}
+    variants = measured_variants(drafts, settings, texts, threads, progress) if beside else []
+    return Choice(name, proof, settled_draft(draft, folder / DRAFT_NAME, settings, variants), p50, notes)
 
 
 def _unmeasured(threads: int) -> RuntimeSettings:
@@ -213,7 +222,7 @@ def _report(
         chosen_answers=answers,
         size_bytes=Pair(base=_model_bytes(tuned.base_folder), bundle=choice.draft.size_bytes if choice else None),
         timing=timing,
-        notes=_notes(contest, rows, stages, answers, fallen, timing),
+        notes=[*_notes(contest, rows, stages, answers, fallen, timing), *(choice.notes if choice else ())],
         proof=choice.proof if choice else None,
         why=why_chosen(candidates, choice.name, contest.budget) if choice else "",
         gains=gains(candidates, choice.name, steps) if choice else [],

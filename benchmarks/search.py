@@ -69,16 +69,18 @@ class Terms:
 
 @dataclass
 class Search:
-    """One search, as far as it has come."""
+    """One search, as far as it has come; `variants` are the graphs that are wanted beside the one that is chosen."""
 
     bench: Workbench
     plan: SchemePlan
     terms: Terms
+    variants: tuple[str, ...] = ()
     trials: dict[str, Trial] = field(default_factory=dict)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     figures: dict[str, QuickFigures] = field(default_factory=dict)
     stopped: dict[str, tuple[str, str]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    beside: set[str] = field(default_factory=set)
 
     @property
     def _progress(self) -> Progress:
@@ -98,7 +100,16 @@ class Search:
                     kept = (*kept, step)
         for scheme in self.plan.level("weights"):
             self._walk(scheme, kept)
+        self._take_variants()
         return self._finish()
+
+    def _take_variants(self) -> None:
+        """Try the wanted graphs of every model that may be chosen; what is tried for this alone is not chosen."""
+        shapes = dict.fromkeys(trial.route.steps for name, trial in self.trials.items() if self._accepted(name))
+        for route in [Route(steps, name) for steps in shapes for name in self.variants]:
+            if route.name not in self.trials:
+                self.beside.add(route.name)
+                self.attempt(route)
 
     def _walk(self, scheme: Scheme, kept: tuple[Step, ...]) -> None:
         """Go from gentle to harsh while the gate holds; what passed on its own (`kept`) is laid on top."""
@@ -209,7 +220,7 @@ class Search:
         front = on_front(reports)
         return Searched(
             candidates=[msgspec.structs.replace(one, front=one.scheme in front) for one in reports],
-            order=order,
+            order=[name for name in order if name not in self.beside],
             skipped={**self.plan.skipped, **self.failures},
         )
 

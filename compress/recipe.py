@@ -19,6 +19,12 @@ class CompressRecipe(BaseModel):
         description="Schemes to try: " + ", ".join(SCHEMES) + "; auto tries those that suit model, data and machine.",
     )
 
+    variants: list[str] = Field(
+        [],
+        description="Graphs that the bundle holds beside the chosen one, by scheme, such as fused: each passes the "
+        "same gates on the validation part, and the loader takes the one that its machine runs best.",
+    )
+
     structural: bool = Field(True, description="Whether auto may take parts of the model away: layers and columns.")
 
     @field_validator("schemes")
@@ -28,3 +34,11 @@ class CompressRecipe(BaseModel):
         if unknown or schemes == []:
             raise ValueError(f"no such scheme: {', '.join(unknown) or '(none named)'}; expected {', '.join(SCHEMES)}")
         return schemes
+
+    @field_validator("variants")
+    @classmethod
+    def _known_variants(cls, variants: list[str]) -> list[str]:
+        known = [scheme.name for scheme in SCHEMES.values() if scheme.level == "graph"]
+        if unknown := [name for name in variants if name not in known]:
+            raise ValueError(f"no such graph: {', '.join(unknown)}; expected {', '.join(known)}")
+        return list(dict.fromkeys(variants))

@@ -192,7 +192,8 @@ class _Stages:
         packing = self._packing(dataset, tuned)
         bench = Workbench(material, dataset, graph, packing, rows, kept)
         threads = None if recipe.benchmark.threads == "auto" else recipe.benchmark.threads
-        return Search(bench, plan, Terms(recipe.gate, recipe.budget, model_answers(tuned, rows), threads))
+        terms = Terms(recipe.gate, recipe.budget, model_answers(tuned, rows), threads)
+        return Search(bench, plan, terms, tuple(recipe.compress.variants))
 
     def material(self, dataset: Dataset, tuned: TunedModel) -> Material:
         """What the schemes work with."""
@@ -224,6 +225,7 @@ class _Stages:
             benchmark=recipe.benchmark,
             seed=recipe.seed,
             command=_command(),
+            variants=tuple(recipe.compress.variants),
         )
         kept = self.work.folder / REPORT_NAME
         try:

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 
 from edgetune import __version__
 from edgetune.compress.candidate import Candidate
+from edgetune.export.variants import VariantDraft, copy_variant
 from edgetune.serve.bundle import (
     BUNDLE_FORMAT,
     GOLDEN_NAME,
@@ -38,6 +39,7 @@ from edgetune.serve.bundle import (
 )
 from edgetune.serve.digest import file_sha256
 from edgetune.serve.errors import WorkError
+from edgetune.serve.golden import replay_golden
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.session import open_session
 from edgetune.tune.model import TunedModel
@@ -75,12 +77,29 @@ def draft_bundle(candidate: Candidate, packing: Packing, folder: Path, tolerance
     return Bundle.open(folder)
 
 
-def settled_draft(draft: Bundle, folder: Path, runtime: RuntimeSettings) -> Bundle:
-    """Copy a draft into `folder`, with the settings it is best run with in its manifest."""
+def settled_draft(
+    draft: Bundle, folder: Path, runtime: RuntimeSettings, variants: Sequence[VariantDraft] = ()
+) -> Bundle:
+    """Copy a draft into `folder`, with the settings it is best run with in its manifest.
+
+    Args:
+        draft: what is packed as `model.onnx`.
+        folder: where to; what is there goes.
+        runtime: its settings.
+        variants: all graphs where there are several, that of `draft` first; each is replayed from where it lies then.
+
+    Raises:
+        WorkError: a variant is no graph of the same model, tokenizer and inputs.
+        BundleDamaged: a variant does not give its golden answers.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(draft.folder, folder)
-    _write_manifest(folder, msgspec.structs.replace(draft.manifest, runtime=runtime))
-    return Bundle.open(folder)
+    told = [copy_variant(draft, one, folder) for one in variants]
+    _write_manifest(folder, msgspec.structs.replace(draft.manifest, runtime=runtime, variants=told))
+    settled = Bundle.open(folder)
+    for one in told:
+        replay_golden(Predictor(settled, variant=one.scheme))
+    return settled
 
 
 def finish_bundle(draft: Bundle, out: Path, extra: Mapping[str, bytes]) -> Bundle:

@@ -3,6 +3,12 @@
 >>> from edgetune.serve import load
 >>> load("bundles/banking77").predict(["card still has not arrived"])
 
+and in an async server, where concurrent calls are joined into runs:
+
+>>> predictor = load("bundles/banking77")  # once, at the start
+>>> answer = await predictor.predict_one_async("card still has not arrived")  # in each request
+>>> predictor.close()  # at the end
+
 Must never import torch, transformers, onnx or another folder of edgetune.
 """
 

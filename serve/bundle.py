@@ -66,10 +66,29 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     cores: AtLeastOne
 
 
+class Variant(msgspec.Struct, frozen=True, kw_only=True):
+    """One graph of a bundle that holds several of the same model: same tokenizer, same inputs, same labels.
+
+    `graph` and `golden` name its files; `dtypes` are shares of the weights' bytes. `needs` are instruction sets, as
+    /proc/cpuinfo has them, of which a processor must have one to run it fast; none where any will do. `p50_ms` is the
+    median of single calls with `runtime`, all variants in turn, on the class of machine that `runtime` names.
+    """
+
+    scheme: str
+    graph: str
+    golden: str
+    provider: str
+    dtypes: dict[str, float]
+    needs: list[str] = []
+    runtime: RuntimeSettings | None = None
+    p50_ms: float | None = None
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a bundle says of itself. `dtypes` are shares of the weights' bytes; `created` is ISO 8601, UTC.
 
-    `runtime` is None in bundles of releases before 0.2, and where nothing was timed.
+    `runtime` is None in bundles of releases before 0.2, and where nothing was timed. `variants` tells all graphs where
+    there are several, `model.onnx` first; it is empty where there is one.
     """
 
     format: AtLeastOne
@@ -88,6 +107,21 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     files: dict[str, FileEntry]
     runtime: RuntimeSettings | None = None
+    variants: list[Variant] = []
+
+    @property
+    def graphs(self) -> list[Variant]:
+        """All graphs there are, `model.onnx` first."""
+        return self.variants or [
+            Variant(
+                scheme=self.scheme,
+                graph=GRAPH_NAME,
+                golden=GOLDEN_NAME,
+                provider=self.provider,
+                dtypes=self.dtypes,
+                runtime=self.runtime,
+            )
+        ]
 
 
 class GoldenCase(msgspec.Struct, frozen=True):
@@ -157,9 +191,9 @@ class Bundle:
             return f"{name} cannot be read ({error.strerror})"
         return "" if found == entry.sha256 else f"{name} has changed bytes (SHA-256 differs)"
 
-    def golden(self) -> Golden:
-        """The golden answers that were packed with the graph."""
-        path = self.folder / GOLDEN_NAME
+    def golden(self, name: str = GOLDEN_NAME) -> Golden:
+        """The golden answers that were packed with the graph, or in the file `name` with another variant."""
+        path = self.folder / name
         try:
             return msgspec.json.decode(path.read_bytes(), type=Golden)
         except (OSError, *NOT_JSON) as error:
@@ -201,14 +235,33 @@ def _read_manifest(folder: Path) -> Manifest:
     except NOT_JSON as error:
         raise BundleDamaged(f"{path} is no manifest: {error}.") from error
     _refuse_paths(folder, manifest)
+    _check_variants(folder, manifest)
     return manifest
 
 
 def _refuse_paths(folder: Path, manifest: Manifest) -> None:
     """A bundle's files lie in its folder: a name that leads elsewhere is refused, whoever wrote it."""
-    outside = [name for name in manifest.files if Path(name).name != name or name in {"", ".", ".."}]
+    named = [*manifest.files, *(name for one in manifest.variants for name in (one.graph, one.golden))]
+    outside = [name for name in named if Path(name).name != name or name in {"", ".", ".."}]
     if outside:
         raise BundleDamaged(
             f"The manifest of {folder} names files outside the bundle: {', '.join(outside)}.",
             expected="plain file names",
+        )
+
+
+def _check_variants(folder: Path, manifest: Manifest) -> None:
+    """Variants stand for listed files, each under a name of its own, and the first of them is the main graph."""
+    variants = manifest.variants
+    faults = [f"{one.graph} is not listed" for one in variants if one.graph not in manifest.files]
+    schemes = [one.scheme for one in variants]
+    faults += [f"{name!r} is there twice" for name in dict.fromkeys(schemes) if schemes.count(name) > 1]
+    main = (GRAPH_NAME, GOLDEN_NAME, manifest.scheme, manifest.provider)
+    if variants and (variants[0].graph, variants[0].golden, variants[0].scheme, variants[0].provider) != main:
+        faults.append(f"the first is not that of {GRAPH_NAME}")
+    if faults:
+        raise BundleDamaged(
+            f"The variants of {folder} cannot be told from its manifest: " + "; ".join(faults) + ".",
+            expected="variants that were packed together",
+            action="copy the bundle again from where it was built, or build it again",
         )

@@ -16,6 +16,7 @@
     │   └── BundleFormatError     it is one of a format that this release cannot read
     ├── ProviderError             the execution provider asked for does not run
     ├── InputError                what was given to predict cannot be answered
+    ├── Overloaded                more is waiting for an answer than may wait
     └── Interrupted               the user stopped the work                        exit 130
 
 Anything else that escapes is a bug and keeps its traceback.
@@ -110,6 +111,10 @@ class ProviderError(EdgetuneError):
 
 class InputError(EdgetuneError):
     """What was given to predict cannot be answered."""
+
+
+class Overloaded(EdgetuneError):
+    """The queue of a predictor is full: asking again a little later may succeed."""
 
 
 class Interrupted(EdgetuneError):

@@ -22,14 +22,14 @@ class Replay:
 
 
 def replay_golden(predictor: Predictor) -> Replay:
-    """Answer the bundle's golden texts and compare ids, logits and labels.
+    """Answer the golden texts of the predictor's graph and compare ids, logits and labels.
 
     A label may differ only where the packed logits of both labels lie within the tolerance of each other.
 
     Raises:
         BundleDamaged: a text tokenizes differently or a logit is off by more than the tolerance; all are listed.
     """
-    golden = predictor.bundle.golden()
+    golden = predictor.golden()
     if not golden.cases:
         raise BundleDamaged(
             f"The golden answers of {predictor.bundle.folder} are empty.", expected="at least one case to replay"

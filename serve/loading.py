@@ -26,6 +26,7 @@ def load(
     provider: str = "auto",
     verify: bool = True,
     spinning: bool | None = None,
+    variant: str = "auto",
 ) -> Predictor:
     """Open a bundle for answering.
 
@@ -33,13 +34,16 @@ def load(
         path: the bundle's folder.
         threads: of one run; None takes what was measured as best for this bundle on a machine of this class, and
             elsewhere the cores that this process may use.
-        provider: "auto" (the one it was built for), "cpu" or "cuda".
+        provider: "auto" (the one it was built for, or of several the first that runs here), "cpu" or "cuda".
         verify: check sizes and digests of all files; nothing is returned before they are found right.
         spinning: whether threads wait awake for the next node; None as for threads, and elsewhere yes.
+        variant: "auto" takes, where the bundle holds several graphs, the one that this machine runs best, and the
+            predictor's `variant_reason` tells why; or the scheme of one of them.
 
     Raises:
         BundleError, BundleDamaged, BundleFormatError: the folder cannot be used.
         ProviderError, MissingDependency: nothing here can run it.
+        InputError: the bundle has no such variant, or a number is out of range.
     """
     bundle = Bundle.open(path, verify=False)
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="edgetune-load") as pool:
@@ -47,7 +51,7 @@ def load(
         tokenizer = pool.submit(open_tokenizer, bundle)
         from edgetune.serve.predictor import Predictor
 
-        opened = partial(Predictor, bundle, threads=threads, provider=provider, spinning=spinning)
+        opened = partial(Predictor, bundle, threads=threads, provider=provider, spinning=spinning, variant=variant)
         try:
             predictor = opened(tokenizer=tokenizer.result)
         except EdgetuneError:

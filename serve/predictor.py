@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.batches import pad_batch
-from edgetune.serve.bundle import (
-    CONFIG_NAME,
-    GRAPH_NAME,
-    NOT_JSON,
-    Bundle,
-    Manifest,
-    RuntimeSettings,
-)
-from edgetune.serve.cores import usable_cores
-from edgetune.serve.errors import BundleDamaged, BundleFormatError, InputError
-from edgetune.serve.processor import cpu_name
-from edgetune.serve.session import open_session
+from edgetune.serve.bundle import CONFIG_NAME, NOT_JSON, Bundle, Golden, Manifest
+from edgetune.serve.errors import BundleDamaged, BundleFormatError, EdgetuneError, InputError
 from edgetune.serve.tasks import ANSWERS
 from edgetune.serve.tasks.text_classification import Prediction, softmax
 from edgetune.serve.tokenization import TextTokenizer, TokenizedText, open_tokenizer
+from edgetune.serve.variants import open_variant
+
+if TYPE_CHECKING:
+    from edgetune.serve.batcher import Batcher
+
+# Of the async forms: texts that may wait, all calls together; texts of one call that wait at once, the others behind
+# them; and characters from which tokenizing is left to a thread, since it would hold the event loop for milliseconds.
+WAITING_TEXTS = 16_384
+CALL_TEXTS = 256
+LONG_CHARACTERS = 20_000
 
 
 class Predictor:
-    """Answers texts with one bundle.
+    """Answers texts with one bundle. All its methods may be called from any thread at any time.
+
+    The async forms join concurrent calls into runs of up to 32 texts (batcher.py has how), which a loop of `predict`
+    in threads does not. A predictor is a context manager; `close` ends its threads and frees the graph.
 
     Attributes:
         bundle: what is being answered with.
         labels: the answers there are, in the order of the logits.
+        variant: the scheme of the graph that answers.
+        variant_reason: why this graph, in a sentence.
+        threads: of one run.
     """
 
     def __init__(
@@ -43,6 +51,7 @@ class Predictor:
         threads: int | None = None,
         provider: str = "auto",
         spinning: bool | None = None,
+        variant: str = "auto",
         tokenizer: Callable[[], TextTokenizer] | None = None,
     ) -> None:
         """Open the graph; arguments as for `load`, and `tokenizer` where it is already being opened elsewhere."""
@@ -53,15 +62,14 @@ class Predictor:
             )
         self.bundle = bundle
         self.labels = tuple(manifest.labels)
-        measured = _measured_settings(manifest)
-        self.session = open_session(
-            bundle.folder / GRAPH_NAME,
-            provider=manifest.provider if provider == "auto" else provider,
-            threads=threads if threads is not None else (measured.threads if measured else None),
-            spinning=spinning if spinning is not None else (measured.spinning if measured else True),
-        )
+        opened = open_variant(bundle, variant=variant, provider=provider, threads=threads, spinning=spinning)
+        self.session = opened.session
+        self.variant, self.variant_reason, self.threads = opened.variant.scheme, opened.reason, opened.threads
+        self._golden_name = opened.variant.golden
         self._answer = ANSWERS[manifest.task]
         _check_graph(self.session, manifest, bundle.folder)
+        self._batcher: Batcher | None = None
+        self._lock, self._closed = threading.Lock(), False
         self._tokenizer = tokenizer() if tokenizer else open_tokenizer(bundle)
         self._pad_id = _pad_id(bundle.folder / CONFIG_NAME)
         self._inputs = tuple(spec.name for spec in manifest.inputs)
@@ -73,9 +81,7 @@ class Predictor:
             InputError: no text at all, a bare string instead of a list, or something that is no text.
         """
         tokenized = self.tokenize(texts)
-        return self._answer(
-            self.logits(tokenized, batch_size=batch_size), self.labels, [text.truncated for text in tokenized]
-        )
+        return self.answer(self.logits(tokenized, batch_size=batch_size), [text.truncated for text in tokenized])
 
     def predict_one(self, text: str) -> Prediction:
         """Answer one text."""
@@ -84,6 +90,28 @@ class Predictor:
     def scores(self, texts: Iterable[str], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Probabilities: (texts, labels) float32, columns in the order of `labels`."""
         return softmax(self.logits(self.tokenize(texts), batch_size=batch_size))
+
+    async def predict_async(self, texts: Iterable[str]) -> list[Prediction]:
+        """As `predict`, joined with the calls of other tasks and threads.
+
+        Raises:
+            InputError: as `predict` does.
+            Overloaded: more than WAITING_TEXTS texts wait already.
+        """
+        tokenized = await self._tokenize_async(texts)
+        return self.answer(await self._logits_async(tokenized), [text.truncated for text in tokenized])
+
+    async def predict_one_async(self, text: str) -> Prediction:
+        """As `predict_one`, joined with the calls of other tasks and threads."""
+        return (await self.predict_async([text]))[0]
+
+    async def scores_async(self, texts: Iterable[str]) -> NDArray[np.float32]:
+        """As `scores`, joined with the calls of other tasks: (texts, labels) float32."""
+        return softmax(await self._logits_async(await self._tokenize_async(texts)))
+
+    def answer(self, logits: NDArray[np.float32], truncated: Sequence[bool]) -> list[Prediction]:
+        """Predictions for logits (texts, labels) float32; `truncated` says of each text whether it was cut."""
+        return self._answer(logits, self.labels, truncated)
 
     def tokenize(self, texts: Iterable[str]) -> list[TokenizedText]:
         """Token ids of each text as the graph takes them.
@@ -104,20 +132,87 @@ class Predictor:
             raise InputError(f"The batch size is {batch_size}.", expected="1 or more texts a batch")
         logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
         for rows in _batches(texts, batch_size):
-            padded = pad_batch([texts[row] for row in rows], self._pad_id)
-            logits[rows] = self.run({name: padded[name] for name in self._inputs})
+            logits[rows] = self.run(self.feed([texts[row] for row in rows]))
         return logits
+
+    def feed(self, texts: Sequence[TokenizedText]) -> dict[str, NDArray[np.int64]]:
+        """What `run` takes, of texts padded to the longest of them: (texts, tokens) int64 by input's name."""
+        padded = pad_batch(texts, self._pad_id)
+        return {name: padded[name] for name in self._inputs}
 
     def run(self, feed: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-        """One call of the graph: inputs (batch, tokens) int64 by name, logits (batch, labels) float32 out."""
-        logits: NDArray[np.float32] = self.session.run(["logits"], feed)[0]
+        """One call of the graph: inputs (batch, tokens) int64 by name, logits (batch, labels) float32 out.
+
+        Raises:
+            EdgetuneError: the predictor is closed.
+        """
+        session = self.session  # a run that is going on keeps it, whoever closes
+        if session is None:
+            raise self._is_closed()
+        logits: NDArray[np.float32] = session.run(["logits"], feed)[0]
         return logits
 
+    def golden(self) -> Golden:
+        """The golden answers that were packed with the graph that answers.
 
-def _measured_settings(manifest: Manifest) -> RuntimeSettings | None:
-    """The settings that the bundle brings, if they were measured on a machine of this class."""
-    found = manifest.runtime
-    return found if found and (found.cpu, found.cores) == (cpu_name(), usable_cores()) else None
+        Raises:
+            BundleDamaged: the file cannot be read.
+        """
+        return self.bundle.golden(self._golden_name)
+
+    @property
+    def providers(self) -> list[str]:
+        """The execution providers of the session, as ONNX Runtime names them; none when closed."""
+        return list(self.session.get_providers()) if self.session is not None else []
+
+    def close(self) -> None:
+        """Finish what waits, end the threads and free the graph; answering afterwards raises EdgetuneError."""
+        with self._lock:
+            self._closed, batcher, self._batcher = True, self._batcher, None
+        if batcher is not None:
+            batcher.close()
+        self.session = None
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _is_closed(self) -> EdgetuneError:
+        return EdgetuneError(f"The predictor of {self.bundle.folder} is closed.", action="open the bundle again")
+
+    async def _tokenize_async(self, texts: Iterable[str]) -> list[TokenizedText]:
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        if isinstance(texts, str) or sum(len(text) for text in listed if isinstance(text, str)) < LONG_CHARACTERS:
+            return self.tokenize(texts if isinstance(texts, str) else listed)
+        import asyncio
+
+        return await asyncio.to_thread(self.tokenize, listed)
+
+    async def _logits_async(self, texts: Sequence[TokenizedText]) -> NDArray[np.float32]:
+        batcher = self._joined()
+        if len(texts) <= CALL_TEXTS:
+            return await batcher.logits(texts)
+        logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
+        for rows in _batches(texts, CALL_TEXTS):
+            logits[rows] = await batcher.logits([texts[row] for row in rows])
+        return logits
+
+    def _joined(self) -> Batcher:
+        """The batcher of all async calls, made with the first of them: a cold start does without it."""
+        if (batcher := self._batcher) is not None:
+            return batcher
+        with self._lock:
+            if self._closed:
+                raise self._is_closed()
+            if self._batcher is None:
+                from edgetune.serve.batcher import Batcher
+
+                self._batcher = Batcher(self, max_waiting=WAITING_TEXTS)
+            return self._batcher
 
 
 def _batches(texts: Sequence[TokenizedText], batch_size: int) -> Iterator[list[int]]:

@@ -30,6 +30,11 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
+def provider_is_built_in(provider: str) -> bool:
+    """Whether the installed ONNX Runtime has a provider at all; whether it runs here shows when a session opens."""
+    return PROVIDERS.get(provider) in _onnxruntime().get_available_providers()
+
+
 def open_session(
     graph: Path,
     *,

@@ -43,6 +43,8 @@ class Scheme:
         tolerance: largest logit difference allowed when a bundle's golden answers are replayed elsewhere,
             as a share of the spread of the logits.
         structural: whether it takes parts of the model away; the gate then rejects what it cannot prove.
+        needs: instruction sets, as /proc/cpuinfo names them, of which a processor must have one to run the graph fast;
+            none where any will do.
         turned: share of the answers that it is expected to turn, read off runs (docs/log.md); with it the search knows
             before minutes are spent whether the rows at hand could prove the candidate at all.
     """
@@ -55,6 +57,7 @@ class Scheme:
     tolerance: float = 0.001
     structural: bool = False
     turned: float = 0.0
+    needs: tuple[str, ...] = ()
 
     def unsuitable(self, material: Material) -> str:
         """Why this scheme does not apply here; empty where it does."""
@@ -91,6 +94,9 @@ class Scheme:
         return importlib.import_module(f"edgetune.compress.schemes.{self.name}")
 
 
+# What makes a product of int8 numbers cheaper than one of floats: VNNI and AMX, and the dot products of Arm.
+_INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+
 # In order of promise, on each level.
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
@@ -111,6 +117,7 @@ SCHEMES: dict[str, Scheme] = {
             "usually a few tenths of a point; nothing to calibrate",
             tolerance=0.05,
             turned=0.015,
+            needs=_INT8_INSTRUCTIONS,
         ),
         Scheme(
             "int8_static",
@@ -122,6 +129,7 @@ SCHEMES: dict[str, Scheme] = {
             "a calibration run; texts unlike the training ones may leave the ranges",
             tolerance=0.05,
             turned=0.015,
+            needs=_INT8_INSTRUCTIONS,
         ),
         Scheme(
             "weight_int8",

@@ -9,6 +9,7 @@ BUNDLE_FILES = {
     *("manifest.json", "model.onnx", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("config.json", "golden.json", "report.json", "report.html", "recipe.yaml"),
 }
+VNNI = ["avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"]
 STAGES = ["data", "tune", "export", "compress", "bench"]
 
 
@@ -169,3 +170,31 @@ def test_a_budget_that_is_not_met(edgetune, workshop, tmp_path):
     assert "To do: see" in error
     report = read(tmp_path / "bundle.work" / "report.json")
     assert {candidate["stopped_at"] for candidate in report["candidates"]} == {"budget"}
+
+
+@pytest.mark.slow
+def test_a_bundle_may_hold_variants(edgetune, workshop, tmp_path):
+    arguments = workshop.copy(tmp_path)
+    wanted = ("--set", "compress.schemes=[int8_dynamic]", "--set", "compress.variants=[fused,int8_dynamic]")
+    ended = edgetune("build", *arguments, *wanted)
+    assert ended.code == 0, ended
+    bundle = tmp_path / "bundle"
+    manifest, report = read(bundle / "manifest.json"), read(bundle / "report.json")
+    chosen = manifest["scheme"]
+    others = {"fused", "int8_dynamic"} - {chosen}
+    assert chosen == report["chosen"] != "fused"  # which was made to stand beside it, and is not chosen
+    assert manifest["variants"][0]["scheme"] == chosen
+    assert {one["scheme"] for one in manifest["variants"]} == {chosen, *others}
+    extra = {f"{kind}_{name}" for name in others for kind in ("model", "golden")}
+    assert {path.name.partition(".")[0] for path in bundle.iterdir() if path.name not in BUNDLE_FILES} == extra
+    for one in manifest["variants"]:
+        assert one["p50_ms"] > 0
+        assert one["runtime"]["threads"] >= 1
+        assert one["needs"] == (VNNI if one["scheme"] == "int8_dynamic" else [])
+        judged = next(candidate for candidate in report["candidates"] if candidate["scheme"] == one["scheme"])
+        assert judged["accepted"]
+    verified = edgetune("verify", bundle, "--json")
+    told = json.loads(verified.out)["variants"]
+    assert set(told) == {chosen, *others}
+    assert all(replay["max_abs_diff"] <= replay["tolerance"] for replay in told.values())
+    assert "golden answers of fused replayed" in edgetune("verify", bundle).out

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edgetune.serve import load
-from edgetune.serve.bundle import Bundle, GoldenCase, Manifest, TensorSpec
+from edgetune.serve.bundle import Bundle, GoldenCase, Manifest, TensorSpec, Variant
 from edgetune.serve.golden import replay_golden
 from edgetune.serve.report import Report
 
@@ -74,8 +74,8 @@ def test_the_files_are_those_of_the_page():
 
 def test_the_manifest_has_the_keys_of_the_page_in_order():
     rows = table("The manifest", "key")
-    # The golden bundle was written before `runtime` came: it opens for ever.
-    assert [row[0] for row in rows if row[0] != "runtime"] == list(raw("manifest.json"))
+    # The golden bundle was written before `runtime` and `variants` came: it opens for ever.
+    assert [row[0] for row in rows if row[0] not in ("runtime", "variants")] == list(raw("manifest.json"))
     assert [row[0] for row in rows] == [field.name for field in msgspec.structs.fields(Manifest)]
 
 
@@ -84,8 +84,12 @@ def test_the_manifest_has_the_types_of_the_page():
     manifest = raw("manifest.json")
     for name, kind, _ in table("The manifest", "key"):
         wanted = next(type_ for word, type_ in kinds.items() if kind.startswith(word))
-        if name in manifest:  # `runtime` came after the golden bundle was written
+        if name in manifest:  # `runtime` and `variants` came after the golden bundle was written
             assert type(manifest[name]) is wanted, name
+
+
+def test_a_variant_has_the_keys_of_the_page_in_order():
+    assert [row[0] for row in table("Variants", "key")] == [field.name for field in msgspec.structs.fields(Variant)]
 
 
 def test_the_manifest_says_what_it_said():
