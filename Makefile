@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find edgetune serve tune compress export benchmarks -name '*.py' -o -name '*.jinja')
 
-.PHONY: demo test lint bench performance performance-gpu training clean
+.PHONY: demo test test-servers lint bench performance performance-gpu training serving clean
 
 # torch first and by its exact version: left to itself pip may fetch gigabytes of CUDA libraries.
 $(VENV)/dependencies: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[build,demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[build,serve,demo,dev]'
 	touch $@
 
 # The tests run on the installed package, as a user has it, and not on the folders of the checkout.
@@ -25,7 +25,11 @@ demo: $(VENV)/installed
 	$(BIN)/edgetune predict bundles/demo "where is my parcel" "you charged me twice!!"
 
 test: lint
-	$(BIN)/pytest -n 2 -m 'not gpu'
+	$(BIN)/pytest -n 2 -m 'not gpu and not servers'
+
+# Other people's servers, really started on what `edgetune pack` writes: minutes, and downloads by pip and npm.
+test-servers: $(VENV)/installed
+	$(BIN)/pytest -m servers
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
@@ -48,6 +52,12 @@ performance-gpu: $(VENV)/installed
 # Seconds, memory and accuracy of each tuning method beside a naive script.
 training: $(VENV)/installed
 	$(BIN)/python -P -m edgetune.benchmarks.training $(if $(DATA),--data $(DATA)) --markdown docs/performance.md
+
+# Servers under load, for the bundle BUNDLE and the column `text` of TEXTS; ENVS and BASE as benchmarks/peers/README.md says.
+serving: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[plots]'
+	$(BIN)/python -P -m edgetune.benchmarks.serve_load --bundle $(BUNDLE) --texts $(TEXTS) \
+	  $(if $(ENVS),--envs $(ENVS) --base $(BASE)) --soak 600 --markdown docs/serving.md
 
 clean:
 	rm -rf build dist *.egg-info

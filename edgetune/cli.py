@@ -25,8 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compress": ("edgetune.commands.compress", "Run the build up to the compressed candidates."),
     "bench": ("edgetune.commands.bench", "Run the build up to quality, gate and timing."),
     "predict": ("edgetune.commands.predict", "Answer texts with a bundle."),
+    "serve": ("edgetune.commands.serve", "Serve bundles over HTTP, by the Open Inference Protocol."),
     "inspect": ("edgetune.commands.inspect", "Show what a bundle is and what it was measured to do."),
     "verify": ("edgetune.commands.verify", "Check a bundle's bytes and replay its golden answers."),
+    "pack": ("edgetune.commands.pack", "Write a bundle as the folder that another server opens."),
     "doctor": (
         "edgetune.commands.doctor",
         "Tell what this machine and installation can do, and what is wrong.",

@@ -1,0 +1,211 @@
+"""`edgetune serve`: bundles over HTTP. Needs the extra `serve`, which is checked before anything of it is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgetune.commands.options import json_option, print_json
+from edgetune.serve.errors import MissingDependency
+from edgetune.serve.http.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from edgetune.serve.http.launch import Started
+
+DEFAULTS = ServerSettings()
+FILE = click.Path(path_type=Path, dir_okay=False)
+COUNT = click.IntRange(min=1)
+SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+@click.command(name="serve")
+@click.argument("bundles", nargs=-1, required=True, metavar="[NAME=]BUNDLE...")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 takes any that is free."
+)
+@click.option(
+    "--public", is_flag=True, help="Listen on a public address without keys: everybody who reaches it may ask."
+)
+@click.option("--api-key-file", type=FILE, help="Keys, one a line: plain or sha256:HEX, and expires=2026-12-31 if so.")
+@click.option("--tls-cert", type=FILE, help="Certificate (PEM): serve HTTPS.")
+@click.option("--tls-key", type=FILE, help="Key of the certificate (PEM), where it stands in a file of its own.")
+@click.option("--workers", type=COUNT, default=1, show_default=True, help="Processes that answer on the one port.")
+@click.option(
+    "--threads", type=COUNT, default=DEFAULTS.threads, show_default=True, help="Of one run; more for large models."
+)
+@click.option("--runners", type=COUNT, help="Runs at the same time; as many as fill the cores when not said.")
+@click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the graphs run.")
+@click.option(
+    "--truncate/--refuse", default=DEFAULTS.truncate, help="What happens to texts longer than the model takes."
+)
+@click.option(
+    "--max-body-bytes", type=COUNT, default=DEFAULTS.max_body_bytes, show_default=True, help="Of one request."
+)
+@click.option("--max-texts", type=COUNT, default=DEFAULTS.max_texts, show_default=True, help="In one request.")
+@click.option("--max-batch", type=COUNT, default=DEFAULTS.max_batch, show_default=True, help="Texts in one run.")
+@click.option("--max-waiting", type=COUNT, default=DEFAULTS.max_waiting, show_default=True, help="Texts in the queue.")
+@click.option("--max-requests", type=COUNT, default=DEFAULTS.max_requests, show_default=True, help="At the same time.")
+@click.option(
+    "--max-connections", type=COUNT, default=DEFAULTS.max_connections, show_default=True, help="Open at the same time."
+)
+@click.option(
+    "--request-seconds", type=SECONDS, default=DEFAULTS.request_seconds, show_default=True, help="Until the answer."
+)
+@click.option(
+    "--read-seconds", type=SECONDS, default=DEFAULTS.read_seconds, show_default=True, help="For a head or body to come."
+)
+@click.option(
+    "--grace-seconds",
+    type=click.FloatRange(min=0),
+    default=DEFAULTS.grace_seconds,
+    show_default=True,
+    help="To finish what is running when told to stop.",
+)
+@click.option(
+    "--watch-seconds",
+    type=click.FloatRange(min=0),
+    default=DEFAULTS.watch_seconds,
+    show_default=True,
+    help="Between looks for a new bundle in the folders; 0 does not look.",
+)
+@click.option("--access-log/--no-access-log", default=DEFAULTS.access_log, help="One line a request on stderr.")
+@json_option
+def command(
+    bundles: tuple[str, ...],
+    host: str,
+    port: int,
+    public: bool,
+    api_key_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    workers: int,
+    threads: int,
+    runners: int | None,
+    provider: str,
+    truncate: bool,
+    max_body_bytes: int,
+    max_texts: int,
+    max_batch: int,
+    max_waiting: int,
+    max_requests: int,
+    max_connections: int,
+    request_seconds: float,
+    read_seconds: float,
+    grace_seconds: float,
+    watch_seconds: float,
+    access_log: bool,
+    as_json: bool,
+) -> None:
+    """Serve bundles over HTTP, by the Open Inference Protocol and by a plain route for people.
+
+    A model has the name of its folder unless NAME= says another. The server is ready when each bundle was verified,
+    run over its length range, and gave its golden answers. A new bundle put in the place of an old one is proven
+    beside it and then switched in. SIGTERM finishes what is running; SIGHUP reads the keys again.
+
+    \b
+    Example:
+      edgetune serve bundles/banking77
+      edgetune serve intents=bundles/banking77 mood=bundles/sst2 --port 9000
+      edgetune serve bundles/x --host 0.0.0.0 --api-key-file keys.txt --workers 4
+      curl 127.0.0.1:8080/v1/classify -d '{"texts": ["my card has not arrived"]}'
+    """
+    settings = ServerSettings(
+        max_body_bytes=max_body_bytes,
+        max_texts=max_texts,
+        truncate=truncate,
+        max_batch=max_batch,
+        max_waiting=max_waiting,
+        max_requests=max_requests,
+        max_connections=max_connections,
+        request_seconds=request_seconds,
+        read_seconds=read_seconds,
+        grace_seconds=grace_seconds,
+        threads=threads,
+        runners=runners,
+        provider=provider,
+        watch_seconds=watch_seconds,
+        access_log=access_log,
+    )
+    if tls_key and not tls_cert:
+        raise click.UsageError("--tls-key goes with --tls-cert.")
+    sources = _sources(bundles)
+    _require_extra()
+    from edgetune.serve.http.launch import serve
+    from edgetune.serve.http.plan import ServerPlan, is_loopback
+
+    if not (public or api_key_file or is_loopback(host)):
+        raise click.UsageError(
+            f"{host} can be reached by others, and no key is asked for. Give --api-key-file, "
+            "or --public if everybody may ask."
+        )
+    plan = ServerPlan(
+        sources=sources,
+        settings=settings,
+        host=host,
+        port=port,
+        workers=workers,
+        key_file=api_key_file,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+    )
+    serve(plan, _print_json if as_json else _print_lines)
+
+
+def _sources(bundles: tuple[str, ...]) -> dict[str, Path]:
+    """Bundle folders by model name, in the order they were given."""
+    sources: dict[str, Path] = {}
+    for given in bundles:
+        name, path = _named(given)
+        if name in sources:
+            raise click.UsageError(f"Two bundles are named {name!r}. Name one otherwise: NAME={path}")
+        sources[name] = path
+    return sources
+
+
+def _named(given: str) -> tuple[str, Path]:
+    from edgetune.serve.http.names import MODEL_NAME
+
+    name, sign, path = given.partition("=")
+    if not sign or Path(given).is_dir():
+        name, path = Path(given).resolve().name, given
+    if not MODEL_NAME.fullmatch(name):
+        raise click.UsageError(
+            f"{name!r} is no name for a model: letters, digits, dots, dashes and underscores, not beginning with a dot "
+            f"or a dash. Name it: NAME={path}"
+        )
+    if not path:
+        raise click.UsageError(f"{given!r} names no folder.")
+    return name, Path(path)
+
+
+def _require_extra() -> None:
+    """Check that the web server is installed, without loading it.
+
+    Raises:
+        MissingDependency: with the pip command.
+    """
+    modules = ["httptools", "prometheus_client", "starlette", "uvicorn"]
+    if sys.platform != "win32":
+        modules.append("uvloop")
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingDependency(
+            f"Serving needs packages that are not installed: {', '.join(missing)}.",
+            action="pip install 'edgetune[serve]'",
+        )
+
+
+def _print_json(started: Started) -> None:
+    models, providers = started.ready.models, started.ready.providers
+    print_json({"url": started.url, "models": models, "providers": providers, "seconds": round(started.seconds, 3)})
+
+
+def _print_lines(started: Started) -> None:
+    for name, providers in started.ready.providers.items():
+        click.echo(f"{name}\tversion {started.ready.models[name]}\t{', '.join(providers)}")
+    click.echo(f"Ready at {started.url} after {started.seconds:.1f} s.")

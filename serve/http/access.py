@@ -1,0 +1,168 @@
+"""What surrounds every request: its id, its key, its place in the metrics and its line in the access log.
+
+One ASGI wrapper for all of it: each layer of middleware costs every request a coroutine and a closure, and
+Starlette's BaseHTTPMiddleware a task besides.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+from uuid import uuid4
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.http.errors import CLIENT_LEFT, ClientLeft, Refused, as_refused, error_body, sayable
+from edgetune.serve.http.limits import Limits
+from edgetune.serve.http.metrics import Metrics
+from edgetune.serve.http.reply import Reply
+
+if TYPE_CHECKING:
+    from edgetune.serve.http.keys import Keys
+
+VISIT = "edgetune.serve.visit"
+LOGGER = logging.getLogger("edgetune.access-log")
+
+# Without a key too: a balancer that watches health and a Prometheus that scrapes carry none.
+OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request while it is answered; `started` by time.perf_counter, `status` 0 until an answer begins."""
+
+    request_id: str
+    started: float
+    route: str = "other"
+    model: str = ""
+    texts: int = 0
+    status: int = 0
+
+
+def visit_of(scope: Scope) -> Visit:
+    """The visit that the wrapper has put into a request's scope."""
+    visit: Visit = scope[VISIT]
+    return visit
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first header of that lower-case name."""
+    for found, value in scope["headers"]:
+        if found == name:
+            return str(value, "latin-1")
+    return None
+
+
+def open_access_log(stream: TextIO | None = None) -> None:
+    """Write one JSON line a request to `stream`, standard error when None; until this is called none is written."""
+    sink = logging.StreamHandler(stream or sys.stderr)
+    sink.setFormatter(logging.Formatter("%(message)s"))
+    LOGGER.handlers = [sink]
+    LOGGER.propagate = False
+    LOGGER.setLevel(logging.INFO)
+
+
+class Access:
+    """The wrapper around all routes."""
+
+    def __init__(self, app: ASGIApp, *, limits: Limits, metrics: Metrics, keys: Keys | None) -> None:
+        self._app = app
+        self._limits = limits
+        self._metrics = metrics
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        visit = Visit(_request_id(header(scope, b"x-request-id")), time.perf_counter())
+        scope[VISIT] = visit
+
+        async def tagged(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                visit.status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", visit.request_id.encode())]
+            await send(message)
+
+        try:
+            if self._keys is not None and scope["path"] not in OPEN_PATHS:
+                _check_key(self._keys, scope)
+            await self._app(scope, receive, tagged)
+        except EdgetuneError as error:
+            if visit.status:
+                raise
+            await self._refuse(as_refused(error), scope, receive, tagged)
+        except ClientLeft:
+            visit.status = CLIENT_LEFT
+        finally:
+            self._finish(visit, scope)
+
+    async def _refuse(self, refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {**refused.headers}
+        if refused.retry_after_seconds is not None:
+            headers["retry-after"] = str(refused.retry_after_seconds)
+        if refused.close:
+            headers["connection"] = "close"
+        pairs = tuple((name.encode(), value.encode()) for name, value in headers.items())
+        reply = Reply(error_body(refused), refused.status, headers=pairs)
+        if not (refused.close and refused.status == 413):
+            await reply.send(send)
+            return
+        await reply.send(send, finish=False)
+        if not header(scope, b"expect"):
+            await self._limits.drain(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _finish(self, visit: Visit, scope: Scope) -> None:
+        seconds = time.perf_counter() - visit.started
+        visit.status = visit.status or 500
+        self._metrics.observe_request(visit.model, visit.route, visit.status, seconds)
+        if LOGGER.isEnabledFor(logging.INFO):
+            LOGGER.info(_line(visit, scope, seconds))
+
+
+def _line(visit: Visit, scope: Scope, seconds: float) -> str:
+    client = scope.get("client")
+    facts = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "method": scope["method"],
+        "path": sayable(scope["path"]),
+        "status": visit.status,
+        "ms": round(seconds * 1000, 3),
+        "texts": visit.texts,
+        "model": visit.model,
+        "request_id": visit.request_id,
+        "client": client[0] if client else "",
+    }
+    return msgspec.json.encode(facts).decode()
+
+
+def _request_id(presented: str | None) -> str:
+    """What the client calls its request, if that can stand in a header and a log; a new name otherwise."""
+    return presented if presented and _SANE_ID.fullmatch(presented) else uuid4().hex
+
+
+def _check_key(keys: Keys, scope: Scope) -> None:
+    scheme, _, presented = (header(scope, b"authorization") or "").partition(" ")
+    if scheme.lower() != "bearer" or not presented:
+        presented = header(scope, b"x-api-key") or ""
+    if not presented:
+        found = "The request carries no key."
+    elif not keys.accepts(presented.strip()):
+        found = "The key is not known here, or no longer."
+    else:
+        return
+    raise Refused(
+        401,
+        found,
+        expected="the header Authorization: Bearer KEY, or X-API-Key: KEY",
+        headers={"www-authenticate": "Bearer"},
+    )

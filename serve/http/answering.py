@@ -1,0 +1,230 @@
+"""From texts or ids to logits, for every route: the checks that all share, tokenization, and the batcher.
+
+Small requests are tokenized on the event loop, since handing one to a thread costs more than its tokens do; large
+ones in a thread, so that they delay nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetune.serve.bundle import CONFIG_NAME, NOT_JSON
+from edgetune.serve.errors import Overloaded
+from edgetune.serve.http.errors import invalid, unanswerable
+from edgetune.serve.http.metrics import Metrics
+from edgetune.serve.http.settings import ServerSettings
+from edgetune.serve.predictor import Predictor
+from edgetune.serve.tokenization import TokenizedText
+
+if TYPE_CHECKING:
+    from edgetune.serve.http.repository import Repository
+    from edgetune.serve.http.served import Served
+
+INLINE_CHARACTERS = 4096
+TOKENIZER_THREADS = 2
+
+# Of a text longer than this many characters for each token that the model reads, the rest is looked at only if needed.
+CHARACTERS_A_TOKEN = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Logits (texts, labels) float32, and of each text whether only its beginning was read."""
+
+    logits: NDArray[np.float32]
+    truncated: list[bool]
+
+
+@dataclass(frozen=True)
+class IdRows:
+    """What the graph takes, from a client that tokenizes by itself: each (rows, tokens) int64."""
+
+    input_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64] | None
+
+
+class _IdRanges(msgspec.Struct):
+    """The sizes of a model's embedding tables, as its config.json tells them."""
+
+    vocab_size: int | None = None
+    type_vocab_size: int | None = None
+
+
+class Answering:
+    """Answers for the routes, from one repository."""
+
+    def __init__(self, repository: Repository, settings: ServerSettings, metrics: Metrics) -> None:
+        self.repository = repository
+        self.settings = settings
+        self.metrics = metrics
+        self._tokenizing = ThreadPoolExecutor(TOKENIZER_THREADS, "edgetune-tokenize")
+        self._running = ThreadPoolExecutor(1, "edgetune-rows")
+        self._rows_waiting = 0
+        self._ranges: weakref.WeakKeyDictionary[Predictor, _IdRanges] = weakref.WeakKeyDictionary()
+
+    def close(self) -> None:
+        """Let the threads end; what they have begun is finished."""
+        self._tokenizing.shutdown(wait=False, cancel_futures=True)
+        self._running.shutdown(wait=False, cancel_futures=True)
+
+    async def texts(self, served: Served, texts: Sequence[str]) -> Answers:
+        """Answer texts, in order.
+
+        Raises:
+            Refused: 422; too many, or one that is empty, too long (where truncation is off), or no text.
+            Overloaded: they do not fit into the queue.
+        """
+        check_texts(texts, self.settings.max_texts)
+        begun = time.perf_counter()
+        if sum(map(len, texts)) <= INLINE_CHARACTERS:
+            tokenized = served.predictor.tokenize(texts)
+        else:
+            loop = asyncio.get_running_loop()
+            tokenized = await loop.run_in_executor(self._tokenizing, tokenize_beginnings, served.predictor, texts)
+        self.metrics.observe_stage(served.name, "tokenize", time.perf_counter() - begun)
+        truncated = [text.truncated for text in tokenized]
+        if not self.settings.truncate and any(truncated):
+            most = served.predictor.bundle.manifest.max_tokens
+            raise unanswerable(
+                f"Text {truncated.index(True)} is longer than {most} tokens.",
+                expected=f"at most {most} tokens a text",
+                action="shorten it, or start the server so that it truncates",
+            )
+        return Answers(await served.batcher.logits(tokenized), truncated)
+
+    async def ids(self, served: Served, rows: IdRows) -> Answers:
+        """Answer rows of ids.
+
+        Raises:
+            Refused: 400 or 422; the graph cannot take them.
+            Overloaded: they do not fit into the queue.
+        """
+        self._check_rows(served, rows)
+        lengths = rows.attention_mask.sum(axis=1)
+        width = rows.input_ids.shape[1]
+        truncated = [False] * len(lengths)
+        if ((np.arange(width) < lengths[:, None]) != rows.attention_mask).any():
+            return Answers(await self._alone(served, rows), truncated)
+        types = rows.token_type_ids if rows.token_type_ids is not None else np.zeros_like(rows.input_ids)
+        tokenized = [
+            TokenizedText(ids[:length].tolist(), kinds[:length].tolist(), False)
+            for ids, kinds, length in zip(rows.input_ids, types, lengths.tolist(), strict=True)
+        ]
+        return Answers(await served.batcher.logits(tokenized), truncated)
+
+    async def _alone(self, served: Served, rows: IdRows) -> NDArray[np.float32]:
+        """Rows masked elsewhere than at their end, which the batcher's padding cannot express: a run of their own."""
+        count = len(rows.input_ids)
+        if self._rows_waiting + count > self.settings.max_waiting:
+            raise Overloaded(f"{self._rows_waiting} rows are waiting already.", action="ask again a little later")
+        self._rows_waiting += count
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._running, _run, served.predictor, rows, self.settings.max_batch)
+        finally:
+            self._rows_waiting -= count
+
+    def _check_rows(self, served: Served, rows: IdRows) -> None:
+        count, width = rows.input_ids.shape
+        _check_count(count, self.settings.max_texts, "rows")
+        manifest = served.predictor.bundle.manifest
+        if width > manifest.max_tokens:
+            raise unanswerable(
+                f"The rows have {width} tokens.", expected=f"at most {manifest.max_tokens}, padding included"
+            )
+        ranges = self._ranges_of(served.predictor)
+        if ranges.vocab_size is None:
+            raise invalid("This bundle does not tell the size of its vocabulary.", action="send text instead of ids")
+        _check_range(rows.input_ids, ranges.vocab_size, "input_ids")
+        _check_range(rows.attention_mask, 2, "attention_mask")
+        if rows.token_type_ids is not None:
+            if all(spec.name != "token_type_ids" for spec in manifest.inputs):
+                raise invalid("This model takes no token_type_ids.", action="leave them out")
+            _check_range(rows.token_type_ids, ranges.type_vocab_size or 1, "token_type_ids")
+        empty = np.flatnonzero(rows.attention_mask.sum(axis=1) == 0)
+        if empty.size:
+            raise unanswerable(f"Row {empty[0]} has no token: its attention_mask is all zeros.")
+
+    def _ranges_of(self, predictor: Predictor) -> _IdRanges:
+        found = self._ranges.get(predictor)
+        if found is None:
+            found = _IdRanges()
+            with contextlib.suppress(OSError, *NOT_JSON):
+                config = (predictor.bundle.folder / CONFIG_NAME).read_bytes()
+                found = msgspec.json.decode(config, type=_IdRanges)
+            self._ranges[predictor] = found
+        return found
+
+
+def tokenize_beginnings(predictor: Predictor, texts: Sequence[str]) -> list[TokenizedText]:
+    """As `predictor.tokenize`, without reading megabytes of which the model takes the first few hundred tokens.
+
+    A text is cut at a space. What then still fills the model is what the whole text would give, since a token ends
+    with its word; what does not, such as a page of spaces, is tokenized whole.
+    """
+    most = CHARACTERS_A_TOKEN * predictor.bundle.manifest.max_tokens
+    parts = [text if len(text) <= most else _beginning(text, most) for text in texts]
+    tokenized = predictor.tokenize(parts)
+    for index, (text, part) in enumerate(zip(texts, parts, strict=True)):
+        if part is not text and not tokenized[index].truncated:
+            tokenized[index] = predictor.tokenize([text])[0]
+    return tokenized
+
+
+def _beginning(text: str, most: int) -> str:
+    place = text.rfind(" ", most // 2, most)
+    return text if place < 0 else text[:place]
+
+
+def check_texts(texts: Sequence[str], most: int) -> None:
+    """Refuse texts that no model can answer, naming the first.
+
+    Raises:
+        Refused: 422.
+    """
+    _check_count(len(texts), most, "texts")
+    for index, text in enumerate(texts):
+        if not text or text.isspace():
+            raise unanswerable(f"Text {index} is empty.", expected="at least one character that is no space")
+        if "\0" in text:
+            raise unanswerable(
+                f"Text {index} holds a NUL character.", action="decode it as what it is (UTF-16?), or take the NULs out"
+            )
+
+
+def _check_count(count: int, most: int, noun: str) -> None:
+    if not count:
+        raise unanswerable(f"There are no {noun}.", expected="at least one")
+    if count > most:
+        raise unanswerable(f"There are {count:,} {noun}.", expected=f"at most {most:,}", action="send several requests")
+
+
+def _check_range(values: NDArray[np.int64], size: int, name: str) -> None:
+    outside = np.argwhere((values < 0) | (values >= size))
+    if outside.size:
+        row, column = outside[0].tolist()
+        raise invalid(f"{name} holds {values[row, column]} in row {row}, column {column}.", expected=f"0 to {size - 1}")
+
+
+def _run(predictor: Predictor, rows: IdRows, max_batch: int) -> NDArray[np.float32]:
+    feeds = {"input_ids": rows.input_ids, "attention_mask": rows.attention_mask}
+    wanted = {spec.name for spec in predictor.bundle.manifest.inputs}
+    if "token_type_ids" in wanted:
+        given = rows.token_type_ids
+        feeds["token_type_ids"] = given if given is not None else np.zeros_like(rows.input_ids)
+    starts = range(0, len(rows.input_ids), max_batch)
+    return np.concatenate(
+        [predictor.run({name: feed[start : start + max_batch] for name, feed in feeds.items()}) for start in starts]
+    )

@@ -1,0 +1,145 @@
+"""The server's application: its routes, and what every request passes on its way to them.
+
+The two routes that answer stand first and are bare ASGI; the others are asked seldom and written for reading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.http.access import Access, visit_of
+from edgetune.serve.http.answering import Answering
+from edgetune.serve.http.classify import ClassifyRoute
+from edgetune.serve.http.errors import Refused, error_body
+from edgetune.serve.http.inference import InferRoute
+from edgetune.serve.http.limits import Limits
+from edgetune.serve.http.metrics import CONTENT_TYPE, Gauge, Metrics
+from edgetune.serve.http.models import ModelRoutes, json_response
+from edgetune.serve.http.openapi import docs_page, openapi
+from edgetune.serve.http.page import PageRoutes, html_response
+from edgetune.serve.http.repository import Repository
+from edgetune.serve.http.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from edgetune.serve.http.keys import Keys
+
+
+def create_app(
+    repository: Repository,
+    settings: ServerSettings,
+    *,
+    keys: Keys | None = None,
+    metrics: Metrics | None = None,
+) -> Starlette:
+    """The application that answers with the models of `repository`.
+
+    Args:
+        repository: who starts and closes it is the caller.
+        settings: the limits that hold here.
+        keys: who may ask; None lets everybody, and nobody change what is loaded.
+        metrics: where to count; its `observe_run` is the repository's observer.
+    """
+    metrics = metrics or Metrics()
+    limits = Limits(settings)
+    answering = Answering(repository, settings, metrics)
+    metrics.watch(lambda: _gauges(repository, limits))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        answering.close()
+
+    app = Starlette(
+        routes=_routes(answering, limits, settings, guarded=keys is not None),
+        middleware=[Middleware(Access, limits=limits, metrics=metrics, keys=keys)],
+        exception_handlers={HTTPException: _no_route, Exception: _fault},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _routes(answering: Answering, limits: Limits, settings: ServerSettings, *, guarded: bool) -> list[Route]:
+    models = ModelRoutes(answering, limits, guarded=guarded)
+    pages = PageRoutes(answering.repository)
+    infer = InferRoute(answering, limits)
+    description = openapi(settings, guarded=guarded)
+
+    async def describe(request: Request) -> Response:
+        visit_of(request.scope).route = "openapi"
+        return json_response(description)
+
+    async def docs(request: Request) -> Response:
+        visit_of(request.scope).route = "docs"
+        return html_response(docs_page(description))
+
+    async def scrape(request: Request) -> Response:
+        visit_of(request.scope).route = "metrics"
+        return Response(answering.metrics.page(), headers={"content-type": CONTENT_TYPE})
+
+    one, repository = "/v2/models/{name}", "/v2/repository"
+    return [
+        Route(one + "/infer", infer, methods=["POST"]),
+        Route("/v1/classify", ClassifyRoute(answering, limits), methods=["POST"]),
+        Route(one + "/versions/{version}/infer", infer, methods=["POST"]),
+        Route("/v2", models.server),
+        Route("/v2/health/live", models.live),
+        Route("/v2/health/ready", models.ready),
+        Route(one, models.model),
+        Route(one + "/versions/{version}", models.model),
+        Route(one + "/ready", models.model_ready),
+        Route(one + "/versions/{version}/ready", models.model_ready),
+        Route(repository + "/index", models.index, methods=["POST"]),
+        Route(repository + "/models/{name}/load", models.load, methods=["POST"]),
+        Route(repository + "/models/{name}/unload", models.unload, methods=["POST"]),
+        Route("/metrics", scrape),
+        Route("/openapi.json", describe),
+        Route("/docs", docs),
+        Route("/", pages.home),
+        Route("/models/{name}/report", pages.report),
+    ]
+
+
+def _gauges(repository: Repository, limits: Limits) -> Iterable[Gauge]:
+    waiting, ready = {}, {}
+    for name in repository.states():
+        try:
+            with repository.lease(name) as served:
+                waiting[name], ready[name] = float(served.batcher.waiting), 1.0
+        except EdgetuneError:
+            waiting[name], ready[name] = 0.0, 0.0
+    return [
+        ("edgetune_queue_texts", "Texts that wait for the graph now.", waiting),
+        ("edgetune_model_ready", "1 where the model answers.", ready),
+        ("edgetune_requests_running", "Requests being worked on now.", {"": float(limits.running)}),
+        ("edgetune_body_bytes", "Bytes of the bodies that are held now.", {"": float(limits.body_bytes)}),
+    ]
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals, no such route and no such method, in the protocol's form."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if status == 404:
+        refused = Refused(404, "There is no such route.", action="see /docs for those there are")
+    else:
+        refused = Refused(status, f"{request.method} is not for this route.", expected=headers.get("Allow", ""))
+    return Response(error_body(refused), status, headers, media_type="application/json")
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    """A bug of ours: the traceback goes to the log, the client is told no more than that, and its request's id."""
+    request_id = visit_of(request.scope).request_id
+    refused = Refused(500, f"The server failed at request {request_id}.", action="report it with the server's log")
+    headers = {"x-request-id": request_id}
+    return Response(error_body(refused), 500, headers, media_type="application/json")

@@ -1,0 +1,126 @@
+"""POST /v1/classify, the route for people: {"text": "..."} in, {"predictions": [...]} out."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from functools import partial
+from typing import Any
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from edgetune.serve.bundle import NOT_JSON
+from edgetune.serve.http.access import Visit, visit_of
+from edgetune.serve.http.answering import Answering, Answers
+from edgetune.serve.http.errors import Refused, invalid
+from edgetune.serve.http.limits import Limits
+from edgetune.serve.http.reply import Reply, json_reply
+from edgetune.serve.http.served import State
+from edgetune.serve.tasks.text_classification import softmax
+
+EXAMPLE = '{"text": "my card has not arrived"}'
+MEMBERS = ("text", "texts", "top", "model")
+
+
+class Wish(msgspec.Struct, forbid_unknown_fields=True):
+    """The body: one text or several, how many labels of each, and of which model where several are served."""
+
+    text: str | None = None
+    texts: list[str] | None = None
+    top: int | float | None = None
+    model: str | None = None
+
+
+_DECODER = msgspec.json.Decoder(Wish)
+
+
+def read_wish(body: bytes) -> tuple[Wish, list[str]]:
+    """Understand a request's body: the wish and its texts.
+
+    Raises:
+        Refused: 400, telling what would have been understood.
+    """
+    try:
+        wish = _DECODER.decode(body)
+    except NOT_JSON as error:
+        raise _not_understood(body, error) from error
+    if (wish.text is None) == (wish.texts is None):
+        both = "both text and texts" if wish.text is not None else "neither text nor texts"
+        raise invalid(f"The body has {both}.", expected=f'{EXAMPLE} or {{"texts": ["...", "..."]}}')
+    if wish.top is not None and not (1 <= wish.top < 2**31 and wish.top == int(wish.top)):
+        raise invalid(f"top is {wish.top}.", expected="a whole number, 1 or more")
+    return wish, wish.texts if wish.texts is not None else [wish.text or ""]
+
+
+def _not_understood(body: bytes, error: Exception) -> Refused:
+    """The refusal of a body, with the likely mistake: no JSON, no object, or a member that is not known."""
+    if not body.strip():
+        return invalid("The body is empty.", expected=EXAMPLE)
+    try:
+        value = msgspec.json.decode(body)
+    except NOT_JSON:
+        return invalid(f"The body is no JSON: {error}.", expected=EXAMPLE)
+    if not isinstance(value, dict):
+        return invalid(f"The body is no object, but of type {type(value).__name__}.", expected=EXAMPLE)
+    strangers = [name for name in value if name not in MEMBERS]
+    if strangers:
+        near = difflib.get_close_matches(strangers[0][:80], MEMBERS, 1)
+        return invalid(
+            f"There is no member {strangers[0][:80]!r}.",
+            expected="text, texts, top or model",
+            action=f"did you mean {near[0]!r}?" if near else "",
+        )
+    return invalid(f"{error}.", expected=EXAMPLE)
+
+
+def predictions(answers: Answers, labels: tuple[str, ...], top: int | None) -> list[dict[str, Any]]:
+    """One object a text: label, score, truncated; `scores` of the `top` best labels, best first, where asked for."""
+    scores = softmax(answers.logits)
+    best = scores.argmax(axis=1).tolist()
+    found = []
+    for row, place, truncated in zip(scores.tolist(), best, answers.truncated, strict=True):
+        prediction: dict[str, Any] = {"label": labels[place], "score": row[place], "truncated": truncated}
+        if top is not None:
+            order = sorted(range(len(labels)), key=row.__getitem__, reverse=True)[:top]
+            prediction["scores"] = {labels[one]: row[one] for one in order}
+        found.append(prediction)
+    return found
+
+
+class ClassifyRoute:
+    """The route, as a bare ASGI application."""
+
+    def __init__(self, answering: Answering, limits: Limits) -> None:
+        self._answering = answering
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visit = visit_of(scope)
+        visit.route = "classify"
+        reply = await self._limits.attend(scope, receive, partial(self._answer, visit))
+        await reply.send(send)
+
+    async def _answer(self, visit: Visit, body: bytes) -> Reply:
+        begun = time.perf_counter()
+        wish, texts = read_wish(body)
+        seconds = time.perf_counter() - begun
+        with self._answering.repository.lease(self._model(wish.model)) as served:
+            visit.model, visit.texts = served.name, len(texts)
+            self._answering.metrics.observe_stage(served.name, "parse", seconds)
+            answers = await self._answering.texts(served, texts)
+            top = None if wish.top is None else int(wish.top)  # JSON may say 3.0
+            found = predictions(answers, served.predictor.labels, top)
+            return json_reply({"model": served.name, "predictions": found})
+
+    def _model(self, wished: str | None) -> str:
+        if wished is not None:
+            return wished
+        states = self._answering.repository.states()
+        names = [name for name, (state, _, _) in states.items() if state is State.READY] or list(states)
+        if len(names) != 1:
+            raise invalid(
+                f"There are {len(names)} models here, and the body names none.",
+                expected='"model": one of ' + ", ".join(sorted(names)),
+            )
+        return names[0]

@@ -1,0 +1,89 @@
+"""What the worker processes of one server tell each other: versions of bundles, and which shall be loaded or not.
+
+A request to load or unload reaches one worker only; the others read here that it was made. One small file under a
+lock, so that a worker killed at any moment leaves it whole. Must not import the web server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What was asked for last for one model: the folder to load, or None to unload. `revision` counts the wishes."""
+
+    revision: int
+    path: str | None
+
+
+class _Content(msgspec.Struct):
+    versions: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    wishes: dict[str, Wish] = msgspec.field(default_factory=dict)
+
+
+class Journal:
+    """The journal of one server: in a file that its workers share, or in memory where there is one process."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._content = _Content()
+        self._lock = threading.Lock()
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes write here too."""
+        return self._path is not None
+
+    def version(self, name: str, fingerprint: str) -> str:
+        """The version of the bundle with this fingerprint: that of the last one if it is the same, else one more."""
+        with self._open() as content:
+            known = content.versions.setdefault(name, [])
+            if not known or known[-1] != fingerprint:
+                known.append(fingerprint)
+            return str(len(known))
+
+    def wish(self, name: str, path: Path | None) -> int:
+        """Write down that `name` shall be loaded from `path`, or unloaded; returns the revision."""
+        with self._open() as content:
+            before = content.wishes.get(name)
+            revision = before.revision + 1 if before else 1
+            content.wishes[name] = Wish(revision, None if path is None else str(path))
+            return revision
+
+    def wishes(self) -> dict[str, Wish]:
+        """The last wish for each model that one was made for."""
+        with self._open() as content:
+            return dict(content.wishes)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[_Content]:
+        """The content under the lock; what is changed in it is written when the block ends."""
+        with self._lock:
+            if self._path is None:
+                yield self._content
+                return
+            with _locked(self._path.with_suffix(".lock")):
+                raw = self._path.read_bytes() if self._path.exists() else b"{}"
+                content = msgspec.json.decode(raw, type=_Content)
+                yield content
+                changed = msgspec.json.encode(content)
+                if changed != raw:
+                    beside = self._path.with_suffix(f".{os.getpid()}")
+                    beside.write_bytes(changed)
+                    beside.replace(self._path)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    # POSIX alone has it, as it has the workers that share a journal.
+    import fcntl
+
+    with path.open("wb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

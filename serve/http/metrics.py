@@ -1,0 +1,140 @@
+"""What the server counts, for Prometheus: requests, errors, queue, batches, padding and time by stage.
+
+A registry of its own, so that an embedding program's metrics stay apart. Labels take their values from what is served
+and from the routes, never from what a client sends: a stranger cannot make the page grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from edgetune.serve.batcher import BatchRun
+from edgetune.serve.http.errors import kind_of
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+# Gauges are read when somebody asks: (name, help, {model: value}).
+Gauge = tuple[str, str, dict[str, float]]
+
+
+class Metrics:
+    """The metrics of one server process.
+
+    Args:
+        multiprocess_folder: where several workers of one server keep their values (the environment variable
+            PROMETHEUS_MULTIPROC_DIR must name it before this module is imported); the page then adds all workers'
+            counts, while gauges are those of the worker that answers.
+    """
+
+    def __init__(self, *, multiprocess_folder: str | None = None) -> None:
+        self._folder = multiprocess_folder
+        registry = CollectorRegistry()
+        self._registry = registry
+        self._gauges = _Gauges()
+        self._requests = Counter(
+            "edgetune_requests", "Requests answered.", ("model", "route", "status"), registry=registry
+        )
+        self._errors = Counter(
+            "edgetune_errors", "Requests refused or failed, by kind.", ("model", "route", "kind"), registry=registry
+        )
+        self._stages = Histogram(
+            "edgetune_stage_seconds",
+            "Time of a request by stage: parse, tokenize, queue, run, total (whole, first byte to last).",
+            ("model", "stage"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._batches = Histogram(
+            "edgetune_batch_texts", "Texts in one run of the graph.", ("model",), buckets=_TEXTS, registry=registry
+        )
+        self._tokens = Counter(
+            "edgetune_tokens",
+            "Tokens run: real ones, and padding, which is waste.",
+            ("model", "kind"),
+            registry=registry,
+        )
+        self._texts = Counter("edgetune_texts", "Texts run.", ("model",), registry=registry)
+        self._request_counts: dict[tuple[str, str, int], tuple[Counter, Counter | None, Histogram]] = {}
+        self._stage_times: dict[tuple[str, str], Histogram] = {}
+        self._runs: dict[str, tuple[Histogram, Counter, Counter, Counter, Histogram, Histogram]] = {}
+
+    def observe_request(self, model: str, route: str, status: int, seconds: float) -> None:
+        """Count one request with its status and its whole time."""
+        key = (model, route, status)
+        counts = self._request_counts.get(key)
+        if counts is None:
+            errors = self._errors.labels(model, route, kind_of(status)) if status >= 400 else None
+            counts = (self._requests.labels(model, route, str(status)), errors, self._stages.labels(model, "total"))
+            self._request_counts[key] = counts
+        requests, errors, total = counts
+        requests.inc()
+        if errors is not None:
+            errors.inc()
+        if model:
+            total.observe(seconds)
+
+    def observe_stage(self, model: str, stage: str, seconds: float) -> None:
+        """Count the time of one stage of a request."""
+        key = (model, stage)
+        times = self._stage_times.get(key)
+        if times is None:
+            times = self._stage_times[key] = self._stages.labels(model, stage)
+        times.observe(seconds)
+
+    def observe_run(self, model: str, run: BatchRun) -> None:
+        """Count one run of the graph; called in the thread that ran it."""
+        counts = self._runs.get(model)
+        if counts is None:
+            counts = self._runs[model] = (
+                self._batches.labels(model),
+                self._texts.labels(model),
+                self._tokens.labels(model, "real"),
+                self._tokens.labels(model, "padding"),
+                self._stages.labels(model, "queue"),
+                self._stages.labels(model, "run"),
+            )
+        batches, texts, real, padding, queue, seconds = counts
+        batches.observe(run.texts)
+        texts.inc(run.texts)
+        real.inc(run.tokens)
+        padding.inc(run.padded_tokens - run.tokens)
+        for waited in run.waited_seconds:
+            queue.observe(waited)
+        seconds.observe(run.seconds)
+
+    def watch(self, read: Callable[[], Iterable[Gauge]]) -> None:
+        """Let `read` tell the gauges of every page from now on."""
+        self._gauges.read = read
+
+    def page(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        counted = self._registry
+        if self._folder is not None:
+            counted = CollectorRegistry()
+            MultiProcessCollector(counted, path=self._folder)
+        gauges = CollectorRegistry()
+        gauges.register(self._gauges)
+        found: bytes = generate_latest(counted) + generate_latest(gauges)
+        return found
+
+
+class _Gauges(Collector):  # type: ignore[misc]
+    """Values that are looked up, not kept."""
+
+    def __init__(self) -> None:
+        self.read: Callable[[], Iterable[Gauge]] = tuple
+
+    def collect(self) -> Iterable[Metric]:
+        for name, words, values in self.read():
+            family = GaugeMetricFamily(name, words, labels=("model",) if any(values) else ())
+            for model, value in values.items():
+                family.add_metric((model,) if model else (), value)
+            yield family

@@ -1,0 +1,88 @@
+"""Opening one bundle for a server: verified, warmed up, its golden answers replayed, and only then handed over.
+
+Stands apart from the repository because it runs in a thread and knows of one folder only. Must not import the web
+server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetune.serve.batcher import Batcher, BatchRun
+from edgetune.serve.bundle import MANIFEST_NAME, REPORT_NAME, Bundle
+from edgetune.serve.errors import BundleError
+from edgetune.serve.golden import replay_golden
+from edgetune.serve.http.settings import ServerSettings
+from edgetune.serve.http.warmup import warm_up
+from edgetune.serve.loading import load
+from edgetune.serve.predictor import Predictor
+from edgetune.serve.report import Report
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A bundle folder as it lies there: the SHA-256 of its manifest, and name, bytes and time of change of each file.
+
+    Two equal ones need not be tried twice; the manifest alone would not tell when a copy that was under way is whole.
+    """
+
+    fingerprint: str
+    files: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundle that was proven on this machine, ready to answer."""
+
+    fingerprint: str
+    predictor: Predictor
+    batcher: Batcher
+    report: Report | None
+
+
+def look_at(folder: Path) -> Seen | None:
+    """What lies in a bundle folder now; None where there is no manifest that can be read."""
+    try:
+        fingerprint = _fingerprint(folder)
+        files = tuple(sorted((one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in folder.iterdir()))
+    except OSError:
+        return None
+    return Seen(fingerprint, files)
+
+
+def open_proven(folder: Path, settings: ServerSettings, observe: Callable[[BatchRun], None] | None) -> Opened:
+    """Open a bundle, check all digests, run it over its length range, and replay its golden answers.
+
+    Raises:
+        BundleError, BundleDamaged, BundleFormatError: the folder cannot be used, or answers otherwise than packed.
+        ProviderError, MissingDependency: nothing here can run it.
+    """
+    Bundle.open(folder, verify=False)  # says what is wrong with a folder that has no manifest
+    # Before the files are read: where they change meanwhile, the next look finds another fingerprint and loads again.
+    fingerprint = _fingerprint(folder)
+    predictor = load(folder, threads=settings.threads, provider=settings.provider)
+    warm_up(predictor, max_batch=settings.max_batch)
+    replay_golden(predictor)
+    batcher = Batcher(
+        predictor,
+        max_batch=settings.max_batch,
+        max_waiting=settings.max_waiting,
+        runners=settings.runners,
+        observe=observe,
+    )
+    return Opened(fingerprint, predictor, batcher, _report(folder))
+
+
+def _fingerprint(folder: Path) -> str:
+    return hashlib.sha256((folder / MANIFEST_NAME).read_bytes()).hexdigest()
+
+
+def _report(folder: Path) -> Report | None:
+    """The bundle's own report; None where it has none that this release reads: answering needs none."""
+    try:
+        return Report.load(folder / REPORT_NAME)
+    except BundleError:
+        return None

@@ -1,0 +1,156 @@
+"""GET /, for a person with a browser: what is loaded, with each bundle's own figures and its own report.
+
+Everything that comes from a bundle is escaped, and no page may load or run anything but its own style.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from html import escape
+from importlib.metadata import version
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.http.access import visit_of
+from edgetune.serve.http.errors import Refused, sayable
+from edgetune.serve.http.repository import Repository
+from edgetune.serve.http.served import Served
+from edgetune.serve.report import Report
+
+REPORT_PAGE = "report.html"
+
+# A report comes with its bundle, which may come from anywhere: no script, no foreign picture, no form, no frame.
+SAFETY = {
+    "content-security-policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+
+_STYLE = """
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+body { margin: 0 auto; padding: 1.5rem; max-width: 60rem; }
+h1 small { font-weight: normal; opacity: .7; font-size: 60%; }
+section { border: 1px solid #8886; border-radius: .5rem; padding: .25rem 1rem 1rem; margin: 1rem 0; }
+.facts { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1.25rem; margin: 0; }
+dt { opacity: .7; } dd { margin: 0; }
+.READY { color: #1a7f37; } .LOADING { color: #9a6700; } .UNAVAILABLE { color: #cf222e; }
+code, pre { background: #8882; border-radius: .25rem; padding: .1rem .3rem; overflow-x: auto; }
+pre { padding: .75rem; } table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: left; }
+"""
+
+
+def html_response(page: str, status: int = 200) -> Response:
+    """A page with the headers that keep it to itself."""
+    return Response(page.encode("utf-8", "replace"), status, SAFETY, media_type="text/html")
+
+
+def html_page(title: str, body: str) -> str:
+    """A whole document; `body` is HTML, `title` is not."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>{body}</body></html>"
+    )
+
+
+class PageRoutes:
+    """The pages for people."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    async def home(self, request: Request) -> Response:
+        """GET /"""
+        visit_of(request.scope).route = "home"
+        models = "".join(self._section(name) for name in sorted(self._repository.states()))
+        host, port = request.scope.get("server") or ("localhost", 8000)  # never the Host header, which may be anything
+        example = escape(f"""curl {host}:{port}/v1/classify -d '{{"text": "my card has not arrived"}}'""")
+        body = (
+            f"<h1>edgetune <small>{escape(version('edgetune'))}</small></h1>"
+            f"{models or '<p>No model is loaded.</p>'}<pre>{example}</pre>"
+            '<p><a href="/docs">routes</a> · <a href="/openapi.json">OpenAPI</a> · <a href="/metrics">metrics</a> · '
+            '<a href="/v2/health/ready">health</a></p>'
+        )
+        return html_response(html_page("edgetune", body))
+
+    async def report(self, request: Request) -> Response:
+        """GET /models/{name}/report: the page that the build packed, and no other file of the folder."""
+        visit_of(request.scope).route = "report"
+        with self._repository.lease(request.path_params["name"]) as served:
+            bundle = served.predictor.bundle
+            page = None
+            if REPORT_PAGE in bundle.manifest.files:
+                page = await asyncio.to_thread(_read, served)
+        if page is None:
+            raise Refused(
+                404, f"The bundle of {served.name!r} has no {REPORT_PAGE}.", expected="a bundle with a report"
+            )
+        return Response(page, 200, SAFETY, media_type="text/html")
+
+    def _section(self, name: str) -> str:
+        state, served_version, reason = self._repository.states()[name]
+        facts = {"version": served_version} if served_version else {}
+        if reason:
+            facts["reason"] = reason
+        report = ""
+        try:
+            with self._repository.lease(name) as served:
+                facts |= _facts(served)
+                if REPORT_PAGE in served.predictor.bundle.manifest.files:
+                    report = f'<p><a href="/models/{quote(name, safe="")}/report">report of its build</a></p>'
+        except EdgetuneError:
+            report = ""
+        rows = "".join(f"<dt>{escape(term)}</dt><dd>{escape(sayable(words))}</dd>" for term, words in facts.items())
+        heading = f'<h2>{escape(name)} <small class="{state.value}">{state.value.lower()}</small></h2>'
+        return f'<section>{heading}<dl class="facts">{rows}</dl>{report}</section>'
+
+
+def _read(served: Served) -> bytes | None:
+    """The bundle's page, None where it has gone from the disk since it was opened."""
+    try:
+        return (served.predictor.bundle.folder / REPORT_PAGE).read_bytes()
+    except OSError:
+        return None
+
+
+def _facts(served: Served) -> dict[str, str]:
+    """What the bundle is, and what its build measured."""
+    manifest = served.predictor.bundle.manifest
+    shown = ", ".join(manifest.labels[:6]) + (", ..." if len(manifest.labels) > 6 else "")
+    facts = {
+        "bundle": f"{manifest.name}, built {manifest.created}",
+        "base": manifest.base.id,
+        "task": manifest.task,
+        "labels": f"{len(manifest.labels)}: {shown}",
+        "longest text": f"{manifest.max_tokens} tokens",
+        "scheme": manifest.scheme,
+        "runs on": ", ".join(served.predictor.providers),
+    }
+    if served.report is not None:
+        facts |= _figures(served.report)
+    return facts
+
+
+def _figures(report: Report) -> dict[str, str]:
+    figures = {}
+    packed = report.packed
+    if packed is not None:
+        metric = report.quality.metric
+        figures["quality"] = f"{metric} {packed.value:.4f}, {packed.drop:+.4f} lost to the tuned model"
+    times = report.latency_ms
+    if times is not None and times.bundle.p50 is not None and times.base.p50 is not None:
+        faster = f", {times.speedup.p50:.1f} times faster" if times.speedup.p50 else ""
+        figures["one text, p50"] = f"{times.bundle.p50:.2f} ms, base model {times.base.p50:.2f} ms{faster}"
+    if report.throughput_per_second is not None and report.throughput_per_second.bundle:
+        figures["texts per second"] = f"{report.throughput_per_second.bundle:,.0f}"
+    if report.size_bytes.bundle:
+        figures["size"] = f"{report.size_bytes.bundle / 1e6:.1f} MB"
+    figures["measured on"] = f"{report.machine.cpu}, {report.machine.threads} threads"
+    return figures

@@ -1,0 +1,49 @@
+"""What a server is told when it starts: its limits and times, each with a default that holds on a small machine.
+
+Must import the standard library alone: the command line shows the defaults without loading a web server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """Limits and times of one server; every one holds for each worker process by itself.
+
+    Attributes:
+        max_body_bytes: of one request; a larger one is answered 413 before it is read whole.
+        max_texts: texts (or rows of ids) in one request; more are answered 422.
+        truncate: cut texts longer than the bundle takes, and say so in the answer; False refuses them with 422.
+        max_batch: texts in one run of the graph.
+        max_waiting: texts that may wait for the graph, all requests together; past it 503 with Retry-After.
+        max_requests: requests worked on at once; past it 429 with Retry-After.
+        max_connections: connections open at once; a further one is answered 503 and closed.
+        request_seconds: from the first byte to the answer; past it 503, and the request leaves the queue.
+        read_seconds: for the head of a request, and again for its body, to arrive; past it 408 and the connection is
+            closed.
+        grace_seconds: after SIGTERM, for what is running to end.
+        threads: of one run of the graph. What a bundle measured as best is best for a lone caller; under load runs of
+            one thread side by side answer half as much again (docs/log.md).
+        runners: runs of the graph at the same time; None takes as many as fill the cores.
+        provider: "auto", "cpu" or "cuda".
+        watch_seconds: between looks at the bundle folders for a new version; 0 does not look.
+        access_log: write one line a request.
+    """
+
+    max_body_bytes: int = 4 * 1024 * 1024
+    max_texts: int = 256
+    truncate: bool = True
+    max_batch: int = 32
+    max_waiting: int = 1024
+    max_requests: int = 512
+    max_connections: int = 4096
+    request_seconds: float = 30.0
+    read_seconds: float = 10.0
+    grace_seconds: float = 20.0
+    threads: int = 1
+    runners: int | None = None
+    provider: str = "auto"
+    watch_seconds: float = 2.0
+    access_log: bool = True

@@ -1,0 +1,42 @@
+"""Running a bundle over its length range before anybody waits for it: the first run of a shape is the slow one.
+
+Must not import the web server.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from edgetune.serve.predictor import Predictor
+from edgetune.serve.tokenization import TokenizedText
+
+SHORTEST_TOKENS = 8
+# A batch of the longest texts would take memory that most servers never need: rows are cut so that a run stays below.
+MOST_TOKENS_A_RUN = 2048
+
+
+def warm_up(predictor: Predictor, *, max_batch: int) -> list[tuple[int, int]]:
+    """Run the graph at each doubling of the length up to the longest, with one text and with as many as may be.
+
+    Returns:
+        The shapes (texts, tokens) that were run, in order.
+    """
+    sample = predictor.tokenize([" ".join(predictor.labels)])[0].ids
+    shapes = []
+    for tokens in warm_lengths(predictor.bundle.manifest.max_tokens):
+        ids = list(itertools.islice(itertools.cycle(sample), tokens))
+        text = TokenizedText(ids, [0] * tokens, False)
+        for rows in sorted({1, max(1, min(max_batch, MOST_TOKENS_A_RUN // tokens))}):
+            predictor.logits([text] * rows, batch_size=rows)
+            shapes.append((rows, tokens))
+    return shapes
+
+
+def warm_lengths(max_tokens: int) -> list[int]:
+    """The lengths in tokens to run: doublings from the shortest, and the longest that the bundle takes."""
+    lengths = []
+    tokens = SHORTEST_TOKENS
+    while tokens < max_tokens:
+        lengths.append(tokens)
+        tokens *= 2
+    return [*lengths, max_tokens]

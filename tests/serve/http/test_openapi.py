@@ -1,0 +1,77 @@
+"""The server holds to its own description: every route in it, and a fuzzing client finds no answer that it lacks."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import schemathesis
+from schemathesis.engine.events import FatalError, FuzzScenarioFinished, NonFatalError, ScenarioFinished
+
+from edgetune.serve.http.settings import ServerSettings
+
+# What no JSON schema can say (a tensor's data is as large as its shape) is refused though the schema allows it.
+UNSAYABLE = {"infer", "infer_version"}
+
+
+def test_every_route_is_described(service):
+    description = service.get("/openapi.json").json()
+    assert description["openapi"] == "3.1.0"
+    described = {(path, method.upper()) for path, methods in description["paths"].items() for method in methods}
+    routes = {(route.path, method) for route in service.app.routes for method in route.methods - {"HEAD"}}
+    assert described == routes
+
+
+def test_every_reference_leads_somewhere(service):
+    answer = service.get("/openapi.json")
+    names = set(re.findall(r"#/components/schemas/(\w+)", answer.text))
+    assert names == set(answer.json()["components"]["schemas"])
+
+
+def test_the_limits_and_the_keys_are_those_of_the_server(make_service, tmp_path):
+    from edgetune.serve.http.keys import Keys
+
+    (tmp_path / "keys").write_text("secret-key-of-this-test-0123456789\n")
+    service = make_service(ServerSettings(watch_seconds=0, max_texts=7), keys=Keys.open(tmp_path / "keys"))
+    assert service.get("/openapi.json").status_code == 401
+    service.headers = {"x-api-key": "secret-key-of-this-test-0123456789"}
+    description = service.get("/openapi.json").json()
+    assert description["components"]["schemas"]["Wish"]["oneOf"][1]["properties"]["texts"]["maxItems"] == 7
+    assert description["security"] == [{"bearer": []}, {"key": []}]
+    assert "401" in description["paths"]["/v1/classify"]["post"]["responses"]
+    assert description["paths"]["/metrics"]["get"]["security"] == []
+
+
+def complaints(schema) -> tuple[list[str], int]:
+    """What a run of all phases (examples, coverage, fuzzing, sequences) finds wrong, and the requests it made."""
+    found, requests = [], 0
+    for event in schemathesis.engine.from_schema(schema).execute():
+        assert not isinstance(event, NonFatalError | FatalError), event
+        if isinstance(event, ScenarioFinished | FuzzScenarioFinished):
+            requests += len(event.recorder.interactions)
+            found += [
+                f"{event.recorder.label}: {check.name}: {check.failure_info.failure}"
+                for checks in event.recorder.checks.values()
+                for check in checks
+                if check.failure_info is not None
+            ]
+    return found, requests
+
+
+@pytest.mark.slow
+def test_the_server_answers_as_it_describes_itself(service):
+    wishes = {
+        "generation": {"max-examples": 10},
+        "parameters": {"path.name": "golden", "path.version": "1"},
+        "operations": [
+            {"include-operation-id": name, "checks": {"positive_data_acceptance": {"enabled": False}}}
+            for name in UNSAYABLE
+        ],
+    }
+    config = schemathesis.config.SchemathesisConfig.from_dict(wishes)
+    found, requests = complaints(schemathesis.openapi.from_asgi("/openapi.json", service.app, config=config))
+    assert found == []
+    assert requests > 500
+    answered = 'edgetune_requests_total{model="golden",route="%s",status="200"}'
+    assert service.metric(answered % "classify") > 0
+    assert service.metric('edgetune_requests_total{model="golden",route="infer",status="400"}') > 0
