@@ -1,0 +1,60 @@
+"""`edgetune pack`: a bundle as the folder that another server opens. Needs the floor only, and no ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgetune.commands.options import json_option, print_json
+from edgetune.export.layouts import LAYOUTS, command_to_run, layout_named, write_layout
+from edgetune.serve.bundle import Bundle
+
+
+@click.command(name="pack")
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.option("--layout", type=click.Choice(list(LAYOUTS)), help="What is to open the folder; see --list.")
+@click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="The folder to make.")
+@click.option("--force", is_flag=True, help="Replace an older folder of the same layout and model.")
+@click.option("--list", "listed", is_flag=True, help="Show the layouts and do nothing.")
+@json_option
+def command(
+    bundle: Path | None, layout: str | None, out: Path | None, force: bool, listed: bool, as_json: bool
+) -> None:
+    """Write BUNDLE as the folder that another server opens.
+
+    Sizes and digests of the bundle are checked first, the folder by the layout's own rules last; it is written beside
+    its place and renamed, so that it is whole or not there. Ends with the command that serves it.
+
+    \b
+    Example:
+      edgetune pack --list
+      edgetune pack bundles/x --layout mlserver -o served/x
+    """
+    if listed:
+        _list_layouts(as_json)
+        return
+    if bundle is None or layout is None or out is None:
+        needed = {"BUNDLE": bundle, "--layout": layout, "--out": out}
+        missing = ", ".join(name for name, value in needed.items() if value is None)
+        raise click.UsageError(f"Missing {missing}; `edgetune pack --list` shows the layouts.")
+    opened = Bundle.open(bundle)
+    files = write_layout(opened, layout, out, replace=force)
+    run = command_to_run(layout_named(layout), opened, out)
+    sizes = {name: (out / name).stat().st_size for name in files}
+    if as_json:
+        print_json({"layout": layout, "folder": str(out), "files": sizes, "run": run})
+        return
+    for name, size in sizes.items():
+        click.echo(f"{size:>12,}  {name}")
+    click.echo(f"{sum(sizes.values()):>12,}  bytes in {len(sizes)} files of {out}, by the rules of {layout}.")
+    click.echo(f"\nTo run it:\n  {run}")
+
+
+def _list_layouts(as_json: bool) -> None:
+    layouts = {name: layout_named(name) for name in LAYOUTS}
+    if as_json:
+        print_json([{"layout": name, "help": one.HELP, "run": one.RUN} for name, one in layouts.items()])
+        return
+    for name, one in layouts.items():
+        click.echo(f"{name:<16}{one.HELP}")

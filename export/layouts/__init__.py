@@ -1,0 +1,155 @@
+"""Layouts: a bundle as other people's servers want it. One file a layout, one row here.
+
+Each module has `write(bundle, folder)`, which fills an empty folder, and `check(folder)`, which returns the faults of a
+folder by the layout's own documents, none where it is right. `HELP` is its line in `edgetune pack --list`, `RUN` the
+command that serves or opens the folder: in it `FOLDER` stands for the folder as it was named, `$PWD/FOLDER` for its
+absolute path, and `NAME` for what the model is called. Needs the floor only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+from pathlib import Path
+from typing import Protocol, cast
+
+from edgetune.serve.bundle import GRAPH_NAME, Bundle
+from edgetune.serve.errors import WorkError
+
+
+class Layout(Protocol):
+    """What the module of a layout has."""
+
+    HELP: str
+    RUN: str
+
+    def write(self, bundle: Bundle, folder: Path) -> None:
+        """Fill an empty folder."""
+
+    def check(self, folder: Path) -> list[str]:
+        """The faults of a folder, each a clause that says where; empty where it follows the layout's rules."""
+
+
+# name: module. Loaded when asked for.
+LAYOUTS = {
+    "triton": "edgetune.export.layouts.triton",
+    "mlserver": "edgetune.export.layouts.mlserver",
+    "tei": "edgetune.export.layouts.tei",
+    "fastembed": "edgetune.export.layouts.fastembed",
+    "mlflow": "edgetune.export.layouts.mlflow",
+    "litserve": "edgetune.export.layouts.litserve",
+    "bentoml": "edgetune.export.layouts.bentoml",
+    "transformersjs": "edgetune.export.layouts.transformersjs",
+    "docker": "edgetune.export.layouts.docker",
+    "oci": "edgetune.export.layouts.oci",
+}
+
+
+def layout_named(name: str) -> Layout:
+    """The layout of that name, which must be one of LAYOUTS."""
+    return cast(Layout, importlib.import_module(LAYOUTS[name]))
+
+
+def model_name(bundle: Bundle) -> str:
+    """The bundle's name as folders, URLs and images can carry it: letters, digits, dots, dashes, underscores."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", bundle.manifest.name).strip("-.") or "model"
+
+
+def graph_files(bundle: Bundle) -> list[str]:
+    """The graph, first, and the files of its external data, which are named after it (`model.onnx.data` and such)."""
+    return sorted(name for name in bundle.manifest.files if name.startswith(GRAPH_NAME))
+
+
+def copy_files(bundle: Bundle, names: list[str], folder: Path) -> None:
+    """Copy the named files of a bundle into `folder`, which is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        shutil.copyfile(bundle.folder / name, folder / name)
+
+
+def command_to_run(layout: Layout, bundle: Bundle, folder: Path) -> str:
+    """The layout's RUN with the folder and the model's name put in."""
+    run = layout.RUN.replace("$PWD/FOLDER", str(folder.resolve())).replace("FOLDER", str(folder))
+    return run.replace("NAME", model_name(bundle))
+
+
+def write_layout(bundle: Bundle, name: str, out: Path, *, replace: bool = False) -> list[str]:
+    """Write a layout beside its place, check it, and rename it: `out` is whole or as it was.
+
+    Args:
+        bundle: a verified bundle.
+        name: one of LAYOUTS.
+        out: the folder to make; with `replace` an older one of this layout gives way to the new one.
+
+    Returns:
+        The files written, relative to `out`, sorted.
+
+    Raises:
+        WorkError: `out` exists, lies in the bundle or around it, or cannot be written; or the bundle cannot be carried
+            by this layout: what was written breaks its rules.
+    """
+    _check_place(bundle, out, replace)
+    part, old = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.old")
+    layout = layout_named(name)
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        layout.write(bundle, part)
+        _refuse_faults(name, layout.check(part))
+        _refuse_strangers(out, part)
+        shutil.rmtree(old, ignore_errors=True)
+        if out.exists():
+            out.rename(old)
+        part.rename(out)
+    except OSError as error:
+        if old.is_dir() and not out.exists():
+            old.rename(out)
+        raise WorkError(
+            f"The layout {out} cannot be written: {error.strerror or error}.",
+            expected="a disk with room that this user may write to",
+            action="free space or choose another --out",
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+
+def _check_place(bundle: Bundle, out: Path, replace: bool) -> None:
+    place, source = out.resolve(), bundle.folder.resolve()
+    if place.is_relative_to(source) or source.is_relative_to(place):
+        raise WorkError(
+            f"The output {out} and the bundle {bundle.folder} lie in each other.",
+            expected="a folder apart from the bundle",
+            action="choose another --out",
+        )
+    if out.is_symlink() or (out.exists() and not (replace and out.is_dir())):
+        raise WorkError(
+            f"The output {out} exists.",
+            expected="a folder to create",
+            action="choose another --out" + (", or replace it: --force" if out.is_dir() else ""),
+        )
+
+
+def _refuse_faults(name: str, faults: list[str]) -> None:
+    if faults:
+        raise WorkError(
+            f"This bundle as {name} breaks that layout's rules: {'; '.join(faults)}.",
+            expected="a folder that the layout's documents allow",
+            action="choose another --layout",
+        )
+
+
+def _refuse_strangers(out: Path, part: Path) -> None:
+    """Replace only what a pack has written: a folder that holds anything else was named by mistake."""
+    if not out.is_dir():
+        return
+    written = {path.name for path in part.iterdir()} | {"__pycache__"}
+    strangers = sorted(path.name for path in out.iterdir() if path.name not in written)
+    if strangers:
+        raise WorkError(
+            f"The output {out} holds what this layout does not write: {', '.join(strangers[:5])}.",
+            expected="an older folder of the same layout and model to replace",
+            action="choose another --out, or move that folder away",
+        )

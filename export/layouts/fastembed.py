@@ -1,0 +1,101 @@
+"""fastembed: a folder that its TextEmbedding opens as a custom model whose "embedding" is the logits.
+
+fastembed knows no classifiers. Its TextCrossEncoder keeps the first logit alone; a TextEmbedding without pooling and
+without normalization hands on what the graph gives, row by row. Sources: fastembed 0.9's add_custom_model, its
+preprocessor_utils.py (which files must say what) and onnx_text_model.py (which inputs are fed).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgetune.export.layouts import copy_files, graph_files, model_name
+from edgetune.export.layouts.embedded import read_json, read_source, write_json
+from edgetune.serve.bundle import CONFIG_NAME, GRAPH_NAME, TOKENIZER_NAME, Bundle, Manifest
+
+HELP = "fastembed: a folder for its TextEmbedding, opened as a custom model that gives the logits."
+RUN = "pip install fastembed && python FOLDER/classify.py 'some text'"
+
+_TOKENIZER_CONFIG, _SPECIALS, _SCRIPT = "tokenizer_config.json", "special_tokens_map.json", "classify.py"
+
+_CLASSIFY = '''\
+"""Opens this folder with fastembed and prints label and score of each text given."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from fastembed import TextEmbedding
+from fastembed.common.model_description import ModelSource, PoolingType
+
+FOLDER = Path(__file__).resolve().parent
+MODEL = "MODEL_NAME"
+
+
+def open_model():
+    """The model: `embed(texts)` gives the logits of each text."""
+    TextEmbedding.add_custom_model(
+        model=MODEL,
+        pooling=PoolingType.DISABLED,
+        normalization=False,
+        sources=ModelSource(hf=MODEL),  # must be said and is never asked: the folder is given below
+        dim=LABEL_COUNT,
+        model_file="model.onnx",
+    )
+    return TextEmbedding(MODEL, specific_model_path=str(FOLDER))
+
+
+def classify(model, texts, batch_size=32):
+    """Label and probability of each text."""
+    names = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))["id2label"]
+    for logits in model.embed(texts, batch_size=batch_size):
+        shares = np.exp(logits - logits.max())
+        best = int(logits.argmax())
+        yield names[str(best)], float(shares[best] / shares.sum())
+
+
+if __name__ == "__main__":
+    for label, score in classify(open_model(), sys.argv[1:]):
+        print(f"{label}\\t{score:.4f}")
+'''
+
+
+def write(bundle: Bundle, folder: Path) -> None:
+    """Fill an empty folder: the graph, the tokenizer with its three companions, and classify.py."""
+    copy_files(bundle, [*graph_files(bundle), TOKENIZER_NAME, CONFIG_NAME], folder)
+    companions = [name for name in (_TOKENIZER_CONFIG, _SPECIALS) if name in bundle.manifest.files]
+    copy_files(bundle, companions, folder)
+    if _TOKENIZER_CONFIG in companions:
+        _say_limits(folder / _TOKENIZER_CONFIG, bundle.manifest)
+    script = _CLASSIFY.replace("MODEL_NAME", f"edgetune/{model_name(bundle)}")
+    script = script.replace("LABEL_COUNT", str(len(bundle.manifest.labels)))
+    (folder / _SCRIPT).write_text(script, encoding="utf-8")
+
+
+def _say_limits(path: Path, manifest: Manifest) -> None:
+    """Where the texts are cut: fastembed takes it from here and not from the tokenizer."""
+    said = read_json(path, [])
+    limits = {"model_max_length": manifest.max_tokens, "max_length": manifest.max_tokens}
+    write_json(path, {**said, **limits})
+
+
+def check(folder: Path) -> list[str]:
+    """The faults of a folder, by what fastembed reads of it when it opens one."""
+    faults = [] if (folder / GRAPH_NAME).is_file() else [f"{GRAPH_NAME} is missing"]
+    config = read_json(folder / CONFIG_NAME, faults)
+    if config and not isinstance(config.get("pad_token_id", 0), int):
+        faults.append(f"{CONFIG_NAME}: pad_token_id is {config['pad_token_id']!r}")
+    tokenizer = read_json(folder / TOKENIZER_NAME, faults)
+    if tokenizer.get("padding") is not None:
+        faults.append(f"{TOKENIZER_NAME} pads by itself, which fastembed keeps: every text to that length")
+    said = read_json(folder / _TOKENIZER_CONFIG, faults)
+    if said:
+        limits = [said[name] for name in ("model_max_length", "max_length") if name in said]
+        if not limits or not all(isinstance(limit, int) and limit >= 1 for limit in limits):
+            faults.append(f"{_TOKENIZER_CONFIG} says no model_max_length or max_length of at least 1")
+        if not isinstance(said.get("pad_token"), str):
+            faults.append(f"{_TOKENIZER_CONFIG} names no pad_token")
+    read_json(folder / _SPECIALS, faults)
+    read_source(folder / _SCRIPT, faults)
+    return faults

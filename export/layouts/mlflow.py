@@ -1,0 +1,185 @@
+"""An MLflow model with the python_function flavour: `mlflow.pyfunc.load_model`, `mlflow models serve`, registries.
+
+By MLflow's documents (mlflow.org/docs/latest/ml/model: MLmodel, signature, environment files;
+api_reference/python_api/mlflow.pyfunc.html: the filesystem format). Its YAML files are written as JSON, which is YAML,
+since the floor has no YAML writer.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import platform
+from pathlib import Path
+
+from edgetune.export.layouts.embedded import (
+    BUNDLE_FOLDER,
+    bundle_faults,
+    copy_bundle,
+    floor_requirement,
+    missing_requirements,
+    read_json,
+    read_source,
+    requirement_lines,
+    write_json,
+)
+from edgetune.serve.bundle import Bundle
+
+HELP = "MLflow model with the python_function flavour: a column of texts in, label and score out."
+# MLflow reports its use to its makers unless it is told not to.
+RUN = (
+    "pip install -r FOLDER/requirements.txt && "
+    "MLFLOW_DISABLE_TELEMETRY=true mlflow models serve -m FOLDER --env-manager local --port 5000"
+)
+
+# mlflow-skinny is MLflow without its tracking server, plots and scikit-learn, which nothing here uses.
+REQUIREMENTS = ("mlflow-skinny==3.17.2", "pandas==2.3.3")
+
+_LOADER = "edgetune_pyfunc"
+_ENVIRONMENTS = {"conda": "conda.yaml", "virtualenv": "python_env.yaml"}
+_EXAMPLE, _SERVED_EXAMPLE = "input_example.json", "serving_input_example.json"
+_INPUTS = [{"type": "string", "name": "text", "required": True}]
+_OUTPUTS = [
+    {"type": "string", "name": "label", "required": True},
+    {"type": "double", "name": "score", "required": True},
+    {"type": "boolean", "name": "truncated", "required": True},
+]
+
+_CODE = '''\
+"""Opens the bundle for mlflow.pyfunc: texts in, a frame with the columns label, score and truncated out."""
+
+import pandas
+from edgetune.serve import load
+
+
+class TextClassifier:
+    def __init__(self, folder):
+        self.predictor = load(folder)
+
+    def predict(self, model_input, params=None):
+        """Answer the column text of a frame, which MLflow makes of whatever the signature lets in."""
+        answers = self.predictor.predict(model_input["text"].tolist())
+        rows = {name: [getattr(answer, name) for answer in answers] for name in ("label", "score", "truncated")}
+        return pandas.DataFrame(rows, index=model_input.index)
+
+
+def _load_pyfunc(path):
+    return TextClassifier(path)
+'''
+
+
+def write(bundle: Bundle, folder: Path) -> None:
+    """Fill `folder` with MLmodel, environment files, code/, input examples and the bundle as the model's data."""
+    copy_bundle(bundle, folder)
+    (folder / "code").mkdir()
+    (folder / "code" / f"{_LOADER}.py").write_text(_CODE, encoding="utf-8")
+    requirements = [floor_requirement(bundle), *REQUIREMENTS]
+    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    python = platform.python_version()
+    pip = {"pip": ["-r requirements.txt"]}
+    write_json(
+        folder / _ENVIRONMENTS["conda"],
+        {"name": "mlflow-env", "channels": ["conda-forge"], "dependencies": [f"python={python}", "pip", pip]},
+    )
+    write_json(
+        folder / _ENVIRONMENTS["virtualenv"],
+        {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]},
+    )
+    text = bundle.golden().cases[0].text
+    split = {"columns": ["text"], "data": [[text]]}
+    write_json(folder / _EXAMPLE, split)
+    write_json(folder / _SERVED_EXAMPLE, {"dataframe_split": split})
+    write_json(folder / "MLmodel", _mlmodel(bundle, python))
+
+
+def _mlmodel(bundle: Bundle, python: str) -> dict[str, object]:
+    return {
+        "flavors": {
+            "python_function": {
+                "loader_module": _LOADER,
+                "code": "code",
+                "data": BUNDLE_FOLDER,
+                "env": _ENVIRONMENTS,
+                "python_version": python,
+            }
+        },
+        "model_size_bytes": bundle.size_bytes,
+        "utc_time_created": bundle.manifest.created[:19].replace("T", " "),
+        "signature": {"inputs": json.dumps(_INPUTS), "outputs": json.dumps(_OUTPUTS), "params": None},
+        "saved_input_example_info": {
+            "artifact_path": _EXAMPLE,
+            "serving_input_path": _SERVED_EXAMPLE,
+            "type": "dataframe",
+            "pandas_orient": "split",
+        },
+        "metadata": {"edgetune_bundle": bundle.manifest.name, "labels": bundle.manifest.labels},
+    }
+
+
+def check(folder: Path) -> list[str]:
+    """The faults of a folder: the flavour and what it names, the signature, the example, packages and bundle."""
+    faults: list[str] = []
+    model = read_json(folder / "MLmodel", faults)
+    if model:
+        flavors = model.get("flavors")
+        flavor = flavors.get("python_function") if isinstance(flavors, dict) else None
+        if isinstance(flavor, dict):
+            faults += _flavor_faults(folder, flavor)
+        else:
+            faults.append("MLmodel has no flavour python_function")
+        faults += _signature_faults(model.get("signature")) + _example_faults(folder, model)
+    lines = requirement_lines(folder / "requirements.txt", faults)
+    faults += missing_requirements(lines, ("mlflow-skinny", "pandas", "edgetune"))
+    return faults + bundle_faults(folder)
+
+
+def _flavor_faults(folder: Path, flavor: dict[str, object]) -> list[str]:
+    """loader_module is required; code, data and env are paths relative to the folder."""
+    faults: list[str] = []
+    for key in ("code", "data"):
+        path = flavor.get(key)
+        if not isinstance(path, str) or not (folder / path).is_dir():
+            faults.append(f"MLmodel: {key} is {path}, no folder here")
+    environments = flavor.get("env")
+    for kind in _ENVIRONMENTS:
+        path = environments.get(kind) if isinstance(environments, dict) else None
+        if not isinstance(path, str):
+            faults.append(f"MLmodel: env has no {kind}")
+        else:
+            read_json(folder / path, faults)
+    loader = read_source(folder / str(flavor.get("code")) / f"{flavor.get('loader_module')}.py", faults)
+    functions = {node.name: len(node.args.args) for node in loader.body if isinstance(node, ast.FunctionDef)}
+    if functions.get("_load_pyfunc") != 1:
+        faults.append(f"{flavor.get('loader_module')} has no _load_pyfunc(path), which MLflow calls")
+    return faults
+
+
+def _signature_faults(signature: object) -> list[str]:
+    """Inputs and outputs are JSON documents within the document."""
+    faults = []
+    for key in ("inputs", "outputs"):
+        said = signature.get(key) if isinstance(signature, dict) else None
+        try:
+            columns = json.loads(said) if isinstance(said, str) else None
+        except ValueError:
+            columns = None
+        types = {"string", "double", "boolean"}
+        if not isinstance(columns, list) or not all(
+            isinstance(column, dict) and column.get("type") in types and column.get("name") for column in columns
+        ):
+            faults.append(f"MLmodel: signature.{key} is no JSON list of columns with type and name")
+    return faults
+
+
+def _example_faults(folder: Path, model: dict[str, object]) -> list[str]:
+    faults: list[str] = []
+    said = model.get("saved_input_example_info")
+    if not isinstance(said, dict):
+        return ["MLmodel has no saved_input_example_info"]
+    example = read_json(folder / str(said.get("artifact_path")), faults)
+    served = read_json(folder / str(said.get("serving_input_path")), faults)
+    if not faults and (example.get("columns") != ["text"] or not example.get("data")):
+        faults.append(f"{_EXAMPLE} is no frame with the column text")
+    if not faults and served.get("dataframe_split") != example:
+        faults.append(f"{_SERVED_EXAMPLE} is not the request for that example")
+    return faults
