@@ -28,6 +28,7 @@ from edgetune.tune.progress import Progress, Silent
 HERE = Path(__file__).parent
 PEERS: dict[str, dict[str, Any]] = json.loads((HERE / "peers.json").read_text(encoding="utf-8"))
 BASE = "PyTorch fp32"
+COLD_STARTS = 5
 HEAD = ["side", "p50 ms", "p90 ms", "times faster", "texts/s", "MB", "peak MB", "cold ms", "accuracy"]
 
 
@@ -116,24 +117,37 @@ def run(
         speeds = throughputs(running, texts)
         # Memory before all rows are answered: that is no part of serving.
         peaks = {name: process.ask("memory")["memory"]["rss_peak_bytes"] for name, process in running.items()}
-        found = {}
-        for name, process in running.items():
-            labels = process.ask("throughput", texts=texts)["labels"]
-            summary, expected = summarize(flat(blocks[name])), answers[BASE]
-            found[name] = Figures(
-                p50=summary.p50,
-                p90=summary.p90,
-                faster=float(np.median(flat(blocks[BASE])) / np.median(flat(blocks[name]))),
-                faster_ci95=ratio_interval(blocks[BASE], blocks[name]),
-                texts_per_second=speeds[name],
-                size_bytes=sum(path.stat().st_size for path in sides[name].folder.rglob("*") if path.is_file()),
-                rss_peak_bytes=peaks[name],
-                cold_start_ms=process.cold_start_ms,
-                accuracy=float(np.mean([got == label for got, (_, label) in zip(labels, rows, strict=True)])),
-                label_share=float(np.mean([answers[name][text] == label for text, label in expected.items()])),
-                samples=summary.samples,
-            )
-        return found
+        labels = {name: process.ask("throughput", texts=texts)["labels"] for name, process in running.items()}
+    colds = cold_starts(sides, texts[0])
+    base, expected = flat(blocks[BASE]), answers[BASE]
+    found = {}
+    for name, side in sides.items():
+        samples_of = flat(blocks[name])
+        summary = summarize(samples_of)
+        found[name] = Figures(
+            p50=summary.p50,
+            p90=summary.p90,
+            faster=float(np.median(base) / np.median(samples_of)),
+            faster_ci95=ratio_interval(blocks[BASE], blocks[name]),
+            texts_per_second=speeds[name],
+            size_bytes=sum(path.stat().st_size for path in side.folder.rglob("*") if path.is_file()),
+            rss_peak_bytes=peaks[name],
+            cold_start_ms=colds[name],
+            accuracy=float(np.mean([got == label for got, (_, label) in zip(labels[name], rows, strict=True)])),
+            label_share=float(np.mean([answers[name][text] == label for text, label in expected.items()])),
+            samples=summary.samples,
+        )
+    return found
+
+
+def cold_starts(sides: dict[str, Side], text: str) -> dict[str, float]:
+    """From the start of a process to its first answer, ms: the median of starts, in turn, with no other side alive."""
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(COLD_STARTS):
+        for name, side in sides.items():
+            with ContestantProcess(side, text) as process:
+                taken[name].append(process.cold_start_ms)
+    return {name: float(np.median(found)) for name, found in taken.items()}
 
 
 def throughputs(running: dict[str, ContestantProcess], texts: Sequence[str]) -> dict[str, float]:
