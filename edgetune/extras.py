@@ -12,7 +12,7 @@ import re
 import sys
 from dataclasses import dataclass
 
-EXTRAS = ("base", "cpu", "gpu", "build")
+EXTRAS = ("base", "cpu", "gpu", "serve", "build")
 
 # Every wheel that brings the module `onnxruntime`: two of them in one environment overwrite each other.
 RUNTIME_WHEELS = (
@@ -73,8 +73,8 @@ def pip_install(extra: str) -> str:
     """
     if extra == "base":
         return "pip install edgetune"
-    wheels = runtime_wheels()
-    clash = wheels.keys() - {_wheel_of(extra)}
+    wheels, own = runtime_wheels(), _wheel_of(extra)
+    clash = own is not None and wheels.keys() - {own}
     return (f"pip uninstall -y {' '.join(wheels)} && " if clash else "") + f'pip install "edgetune[{extra}]"'
 
 
@@ -104,11 +104,11 @@ def _fault(extra: str, requirement: str) -> str | None:
     return None if _is_within(version, versions) else f"{name}{versions} ({version} is installed)"
 
 
-def _wheel_of(extra: str) -> str:
-    """The ONNX Runtime wheel that an extra brings."""
+def _wheel_of(extra: str) -> str | None:
+    """The ONNX Runtime wheel that an extra brings; None for one that brings none."""
     if extra == "build":
         return "onnxruntime-gpu" if has_gpu_wheel() else "onnxruntime"
-    return "onnxruntime" if extra == "cpu" else "onnxruntime-gpu"
+    return {"cpu": "onnxruntime", "gpu": "onnxruntime-gpu"}.get(extra)
 
 
 def _parse(requirement: str) -> dict[str, str | None]:

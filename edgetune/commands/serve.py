@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgetune.commands.options import json_option, print_json
+from edgetune.extras import pip_install
 from edgetune.serve.errors import MissingDependency
 from edgetune.serve.http.settings import ServerSettings
 
@@ -196,7 +197,7 @@ def _require_extra() -> None:
     if missing:
         raise MissingDependency(
             f"Serving needs packages that are not installed: {', '.join(missing)}.",
-            action="pip install 'edgetune[serve]'",
+            action=pip_install("serve"),
         )
 
 

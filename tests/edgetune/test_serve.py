@@ -150,7 +150,7 @@ def test_the_missing_extra(edgetune, monkeypatch):
     ended = edgetune("serve", GOLDEN)
     assert ended.code == 1
     assert "not installed: prometheus_client, uvicorn." in ended.err
-    assert "pip install 'edgetune[serve]'" in ended.err
+    assert 'pip install "edgetune[serve]"' in ended.err
 
 
 def test_addresses():
