@@ -74,9 +74,9 @@ class Bench:
             callers=order.callers,
             offered_per_second=order.rate_per_second,
             answered_per_second=len(found.ms) / found.seconds,
-            p50_ms=percentile_or_none(found.ms, 50),
-            p90_ms=percentile_or_none(found.ms, 90),
-            p99_ms=percentile_or_none(found.ms, 99),
+            p50_ms=percentile_or_none(found.ms, 0.5),
+            p90_ms=percentile_or_none(found.ms, 0.9),
+            p99_ms=percentile_or_none(found.ms, 0.99),
             worst_ms=max(found.ms, default=None),
             refused=found.refused,
             faults=found.faults,
@@ -232,7 +232,7 @@ def bare_p50_ms(bundle: Path, texts: Sequence[str]) -> float:
     from edgetune.benchmarks.side import ContestantProcess, Side
 
     with ContestantProcess(Side("bundle", bundle), texts[0]) as process:
-        measured = percentile_or_none(process.ask("latency", texts=list(texts), warm_ms=500)["ms"], 50)
+        measured = percentile_or_none(process.ask("latency", texts=list(texts), warm_ms=500)["ms"], 0.5)
     assert measured is not None
     return float(measured)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+import uvloop
 
 from edgetune.benchmarks.load_client import Answered, Load, Order
 
@@ -42,7 +43,7 @@ def test_a_closed_loop_counts_answers_and_keeps_them_by_body():
     async def respond(number: int, writer: asyncio.StreamWriter) -> None:
         await say(writer, "200 OK", str(number).encode())
 
-    found, bodies = asyncio.run(loaded(respond, seconds=30.0, callers=1, most_requests=6))
+    found, bodies = uvloop.run(loaded(respond, seconds=30.0, callers=1, most_requests=6))
 
     assert bodies == [b'{"a":1}', b'{"a":2}'] * 3
     assert len(found.ms) == 6
@@ -59,7 +60,7 @@ def test_refusals_faults_and_closed_connections_are_told_apart():
             status = {0: "200 OK", 1: "503 Busy", 2: "500 Fault", 4: "429 Many"}[number]
             await say(writer, status)
 
-    found, _ = asyncio.run(loaded(respond, seconds=30.0, callers=1, most_requests=5))
+    found, _ = uvloop.run(loaded(respond, seconds=30.0, callers=1, most_requests=5))
 
     assert len(found.ms) == 1
     assert found.refused == 2
@@ -71,7 +72,7 @@ def test_an_open_loop_does_not_wait_for_answers_and_tells_what_it_could_not_send
         await asyncio.sleep(0.3)
         await say(writer, "200 OK")
 
-    found, _ = asyncio.run(loaded(respond, seconds=0.25, callers=4, rate_per_second=200.0))
+    found, _ = uvloop.run(loaded(respond, seconds=0.25, callers=4, rate_per_second=200.0))
 
     assert len(found.ms) == 4  # all connections were busy from the fourth request on
     assert found.unsent > 10
@@ -82,7 +83,7 @@ def test_a_server_that_says_nothing_is_a_fault_after_the_timeout():
     async def respond(number: int, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(5)
 
-    found, _ = asyncio.run(loaded(respond, seconds=30.0, callers=1, most_requests=1, timeout_seconds=0.1))
+    found, _ = uvloop.run(loaded(respond, seconds=30.0, callers=1, most_requests=1, timeout_seconds=0.1))
 
     assert found.faults == {"TimeoutError": 1}
 
@@ -90,7 +91,7 @@ def test_a_server_that_says_nothing_is_a_fault_after_the_timeout():
 def test_nobody_listening_is_a_fault():
     order = Order(host="127.0.0.1", port=1, path="/", bodies=["{}"], seconds=30.0, callers=1, most_requests=2)
 
-    found = asyncio.run(Load(order).run())
+    found = uvloop.run(Load(order).run())
 
     assert found.faults == {"ConnectionRefusedError": 2}
 
@@ -100,6 +101,6 @@ def test_the_same_seed_gives_about_the_offered_rate(rate):
     async def respond(number: int, writer: asyncio.StreamWriter) -> None:
         await say(writer, "200 OK")
 
-    found, _ = asyncio.run(loaded(respond, seconds=1.0, callers=64, rate_per_second=rate))
+    found, _ = uvloop.run(loaded(respond, seconds=1.0, callers=64, rate_per_second=rate))
 
     assert 0.7 * rate < len(found.ms) + found.unsent < 1.3 * rate
