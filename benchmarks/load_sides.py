@@ -150,8 +150,9 @@ def _text(text: str) -> str:
 
 
 def _infer(text: str) -> str:
+    # Adaptive batching joins tensors of one name; the Hugging Face runtime hands this one to the pipeline as it is.
     tensor = {
-        "name": "args",
+        "name": "inputs",
         "shape": [1, 1],
         "datatype": "BYTES",
         "data": [text],
@@ -166,6 +167,7 @@ def _plain_label(answer: str) -> str:
 
 def _mlserver_ports(port: int) -> dict[str, str]:
     return {
+        "MLSERVER_DEBUG": "false",  # no line of log for each request, as with the other servers
         "MLSERVER_HOST": "127.0.0.1",
         "MLSERVER_HTTP_PORT": str(port),
         "MLSERVER_GRPC_PORT": str(free_port()),
@@ -191,7 +193,12 @@ def started(side: LoadSide, log: Path) -> Iterator[Running]:
     environ = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"} | side.environ(port)
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            side.command(port), stdout=stream, stderr=subprocess.STDOUT, env=environ, start_new_session=True
+            side.command(port),
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=environ,
+            cwd=log.parent,  # the folder edgetune/ of a checkout would stand in for the installed package
+            start_new_session=True,
         )
         running, done = Running(port, process.pid), threading.Event()
         watch = threading.Thread(target=_watch, args=(running, done), daemon=True)

@@ -15,7 +15,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 import click
 import msgspec
@@ -120,14 +122,16 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         bench = open_bench(bundle, texts, seconds, Path(folder))
         sides, absent = all_sides(bundle, base, envs, Path(folder))
+        bare = []
         for _ in range(rounds):
+            bare.append(bare_p50_ms(bundle, bench.texts))
             for side in sides:
                 race_turn(bench, side, callers)
         loads = Loads(
             machine=machine_line(),
             bundle=bundle.name,
             runs=bench.runs,
-            bare_p50_ms=bare_p50_ms(bundle, bench.texts),
+            bare_p50_ms=median(bare),
             soak=run_soak(bench, sides[0], soak) if soak else None,
             absent=absent,
         )
@@ -155,9 +159,9 @@ def all_sides(
     bundle: Path, base: Path | None, envs: Path | None, folder: Path
 ) -> tuple[list[LoadSide], dict[str, str]]:
     """Ours first, then the others whose environments are there; and why one is not in the race."""
-    sides, absent = [load_sides.ours(OURS, bundle)], dict[str, str]()
+    sides, absent = [load_sides.ours(OURS, bundle.resolve())], dict[str, str]()
     for name, make in _others(bundle, base, folder).items():
-        python = envs / name / "bin" / "python" if envs else Path()
+        python = envs.resolve() / name / "bin" / "python" if envs else Path()
         if envs and python.is_file():
             sides += make(python)
         else:
@@ -240,8 +244,7 @@ def bare_p50_ms(bundle: Path, texts: Sequence[str]) -> float:
 def machine_line() -> str:
     """Where the figures were taken, in a sentence."""
     machine = describe_machine(usable_cores())
-    names = ("onnxruntime", "uvicorn", "starlette")
-    versions = ", ".join(f"{name} {machine.versions[name]}" for name in names if name in machine.versions)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "uvicorn", "starlette"))
     return f"{machine.cpu}, {machine.threads} cores shared by client and server; {versions}."
 
 

@@ -80,6 +80,7 @@ class Batcher:
         max_waiting: int = 1024,
         runners: int | None = None,
         observe: Callable[[BatchRun], None] | None = None,
+        lone: Predictor | None = None,
     ) -> None:
         """Prepare to answer; threads start with the first call.
 
@@ -90,6 +91,8 @@ class Batcher:
             runners: runs at the same time; None takes as many as the usable cores hold, each with the predictor's
                 threads, and one on a GPU.
             observe: told of each run in the runner's thread, before its callers are answered.
+            lone: the same graph opened with more threads, for the runs of a caller who has been alone for a while;
+                None lets `predictor` do these too.
 
         Raises:
             InputError: a number below 1.
@@ -99,7 +102,7 @@ class Batcher:
                 raise InputError(f"{name} is {number}.", expected="1 or more")
         self.predictor = predictor
         self.runners = default_runners(predictor) if runners is None else runners
-        self._max_batch, self._observe = max_batch, observe
+        self._max_batch, self._observe, self._lone = max_batch, observe, lone or predictor
         self._line = WaitingLine(max_batch, max_waiting, self.runners)
         self._threads: list[threading.Thread] = []
         self._starting = threading.Lock()
@@ -182,25 +185,25 @@ class Batcher:
                 thread.start()
             self._threads = threads
 
-    def run(self, parts: Sequence[Part]) -> None:
-        """Answer parts in one run, or each alone where they fail together, so that a fault reaches its caller only."""
+    def run(self, parts: Sequence[Part], *, alone: bool) -> None:
+        """Answer parts in one run, or each by itself where they fail together: a fault reaches its caller only."""
         try:
-            outcomes = self._finished(parts, self._logits(parts))
+            outcomes = self._finished(parts, self._logits(parts, self._lone if alone else self.predictor))
         except Exception as error:  # noqa: BLE001 (whatever a run raises belongs to the callers in it)
             if len(parts) > 1:
                 for part in parts:
-                    self.run([part])
+                    self.run([part], alone=alone)
                 return
             if self._line.fail(parts[0].call):
                 _deliver([(parts[0].call, error)])
             return
         _deliver(outcomes)
 
-    def _logits(self, parts: Sequence[Part]) -> Logits:
+    def _logits(self, parts: Sequence[Part], predictor: Predictor) -> Logits:
         texts = parts[0].texts if len(parts) == 1 else [text for part in parts for text in part.texts]
-        feed = self.predictor.feed(texts)
+        feed = predictor.feed(texts)
         begun = perf_counter()
-        logits = self.predictor.run(feed)
+        logits = predictor.run(feed)
         if self._observe is not None:
             seconds = perf_counter() - begun
             tokens, widest = sum(part.shape.tokens for part in parts), max(part.shape.widest for part in parts)
@@ -253,9 +256,9 @@ def default_runners(predictor: Predictor) -> int:
 
 def _answer(line: WaitingLine) -> None:
     """A runner's life: take, run, tell. It holds no batcher while it waits, so that one that is forgotten can go."""
-    while parts := line.take():
-        parts[0].call.batcher.run(parts)
-        del parts
+    while taken := line.take():
+        taken.parts[0].call.batcher.run(taken.parts, alone=taken.alone)
+        del taken
         line.done()
 
 

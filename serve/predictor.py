@@ -160,6 +160,19 @@ class Predictor:
         """
         return self.bundle.golden(self._golden_name)
 
+    def with_threads(self, threads: int | None) -> Predictor:
+        """The same graph on the CPU in a session of its own, with other threads; the tokenizer is shared.
+
+        Args:
+            threads: as for `load`.
+
+        Raises:
+            BundleDamaged: the file is no graph any more.
+        """
+        return Predictor(
+            self.bundle, threads=threads, provider="cpu", variant=self.variant, tokenizer=lambda: self._tokenizer
+        )
+
     @property
     def providers(self) -> list[str]:
         """The execution providers of the session, as ONNX Runtime names them; none when closed."""

@@ -46,7 +46,7 @@ def make_server(name: str, folder: Path, with_ours: bool) -> None:
     """The environment of a server of the load benchmark."""
     others = [f"{HERE.parent.parent.resolve()}[cpu]"] if with_ours else []
     make_environment(HERE / "serving" / f"{name}.txt", folder, *others)
-    # MLServer's Hugging Face runtime asks for TensorFlow, which a PyTorch model does without.
+    # MLServer's Hugging Face runtime wants the exporters of optimum, which do not import beside this torch.
     if (alone := HERE / "serving" / f"{name}-alone.txt").is_file():
         pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps"]
         subprocess.run([*pip, "--requirement", alone], check=True)

@@ -39,6 +39,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--threads", type=COUNT, default=DEFAULTS.threads, show_default=True, help="Of one run; more for large models."
 )
+@click.option("--lone-threads", type=COUNT, help="Of a run for a lone caller; what the build found best when not said.")
 @click.option("--runners", type=COUNT, help="Runs at the same time; as many as fill the cores when not said.")
 @click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the graphs run.")
 @click.option(
@@ -86,6 +87,7 @@ def command(
     tls_key: Path | None,
     workers: int,
     threads: int,
+    lone_threads: int | None,
     runners: int | None,
     provider: str,
     truncate: bool,
@@ -127,6 +129,7 @@ def command(
         read_seconds=read_seconds,
         grace_seconds=grace_seconds,
         threads=threads,
+        lone_threads=lone_threads,
         runners=runners,
         provider=provider,
         watch_seconds=watch_seconds,

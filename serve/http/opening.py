@@ -21,6 +21,9 @@ from edgetune.serve.loading import load
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import Report
 
+# A second session holds the weights a second time: larger bundles answer lone requests with the threads of all others.
+LONE_BYTES = 128 * 1024 * 1024
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -64,16 +67,32 @@ def open_proven(folder: Path, settings: ServerSettings, observe: Callable[[Batch
     # Before the files are read: where they change meanwhile, the next look finds another fingerprint and loads again.
     fingerprint = _fingerprint(folder)
     predictor = load(folder, threads=settings.threads, provider=settings.provider)
+    lone = _open_lone(predictor, settings)
     warm_up(predictor, max_batch=settings.max_batch)
     replay_golden(predictor)
+    if lone is not None:
+        warm_up(lone, max_batch=1)
+        replay_golden(lone)
     batcher = Batcher(
         predictor,
         max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,
         runners=settings.runners,
         observe=observe,
+        lone=lone,
     )
     return Opened(fingerprint, predictor, batcher, _report(folder))
+
+
+def _open_lone(predictor: Predictor, settings: ServerSettings) -> Predictor | None:
+    """The graph opened once more for a lone caller's runs; None where it would be opened the same way."""
+    bundle, threads = predictor.bundle, settings.lone_threads
+    if predictor.providers[0] != "CPUExecutionProvider" or threads == predictor.threads:
+        return None
+    if threads is None and bundle.size_bytes > LONE_BYTES:
+        return None
+    lone = predictor.with_threads(threads)
+    return lone if lone.threads != predictor.threads else None
 
 
 def _fingerprint(folder: Path) -> str:

@@ -24,8 +24,10 @@ class ServerSettings:
         read_seconds: for the head of a request, and again for its body, to arrive; past it 408 and the connection is
             closed.
         grace_seconds: after SIGTERM, for what is running to end.
-        threads: of one run of the graph. What a bundle measured as best is best for a lone caller; under load runs of
-            one thread side by side answer half as much again (docs/log.md).
+        threads: of a run of the graph beside others: under load, runs of one thread side by side answer half as much
+            again as runs on all cores (docs/log.md).
+        lone_threads: of a run for a caller who has been alone for a while; None takes what the bundle measured as best,
+            and for bundles above 128 MiB `threads`, since it needs the graph in memory a second time.
         runners: runs of the graph at the same time; None takes as many as fill the cores.
         provider: "auto", "cpu" or "cuda".
         watch_seconds: between looks at the bundle folders for a new version; 0 does not look.
@@ -43,6 +45,7 @@ class ServerSettings:
     read_seconds: float = 10.0
     grace_seconds: float = 20.0
     threads: int = 1
+    lone_threads: int | None = None
     runners: int | None = None
     provider: str = "auto"
     watch_seconds: float = 2.0

@@ -70,7 +70,8 @@ def _shared_out(plan: ServerPlan) -> ServerPlan:
     """The plan with the cores shared out between the workers, where it does not say how many runs they have."""
     share = max(1, usable_cores() // plan.workers)
     runners = plan.settings.runners or max(1, share // plan.settings.threads)
-    return replace(plan, settings=replace(plan.settings, runners=runners))
+    lone_threads = plan.settings.lone_threads or share
+    return replace(plan, settings=replace(plan.settings, runners=runners, lone_threads=lone_threads))
 
 
 class Supervisor:

@@ -18,7 +18,7 @@ from edgetune.serve import batcher as batcher_module
 from edgetune.serve.batcher import Batcher, BatchRun, default_runners
 from edgetune.serve.errors import InputError, Overloaded
 from edgetune.serve.tokenization import TokenizedText
-from edgetune.serve.waiting import LENGTH_SHARE, PADDING_TOKENS, RUN_TOKENS, Part, Shape, split_call
+from edgetune.serve.waiting import LENGTH_SHARE, PADDING_TOKENS, RUN_TOKENS, RUNS_ALONE, Part, Shape, split_call
 
 from .conftest import GOLDEN
 
@@ -102,6 +102,46 @@ def test_a_lone_call_runs_at_once_and_alone(predictor, batcher_of, gate):
         assert (found.shape, found.dtype) == ((1, 3), np.float32)
         assert gate.shapes[2 * number] == (1, 5)
     assert batcher.waiting == 0
+
+
+def test_a_caller_who_stays_alone_is_given_the_wide_session(predictor, batcher_of, gate, monkeypatch):
+    gate.open()
+    lone, text, by_lone = predictor.with_threads(2), text_of(predictor, 3), []
+    run = lone.run
+    monkeypatch.setattr(lone, "run", lambda feed: by_lone.append(len(feed["input_ids"])) or run(feed))
+    batcher = batcher_of(lone=lone)
+
+    def ask(texts: int = 1) -> np.ndarray:
+        answer = batcher.submit([text] * texts).result(SECONDS)
+        until(lambda: batcher._line._running == 0)
+        return answer
+
+    for _ in range(RUNS_ALONE):
+        ask()
+    assert by_lone == []
+    np.testing.assert_allclose(ask(), predictor.logits([text]), atol=1e-5)
+    assert by_lone == [1]
+    ask(texts=2)  # a call of several texts fills one core well
+    assert by_lone == [1]
+
+
+def test_company_ends_being_alone(predictor, batcher_of, gate, monkeypatch):
+    text, lone = text_of(predictor, 3), predictor.with_threads(2)
+    monkeypatch.setattr(lone, "run", lambda feed: pytest.fail("somebody was there a moment ago"))
+    batcher = batcher_of(lone=lone)
+    for _ in range(RUNS_ALONE):
+        call = batcher.submit([text])
+        gate.let()
+        call.result(SECONDS)
+        until(lambda: batcher._line._running == 0)
+        gate.wait()
+    batcher._line._alone -= 1  # one more run alone would be needed
+    first = batcher.submit([text])
+    gate.wait()
+    second = batcher.submit([text])
+    gate.let(2)
+    wait([first, second], SECONDS)
+    assert second.result(SECONDS).shape == (1, 3)
 
 
 def test_what_arrives_during_a_run_goes_together(predictor, batcher_of, gate):
