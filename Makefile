@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find edgetune serve tune compress export benchmarks -name '*.py' -o -name '*.jinja')
 
-.PHONY: demo test test-servers lint bench performance performance-gpu training serving clean
+.PHONY: demo test test-servers soak lint bench performance performance-gpu training serving clean
 
 # torch first and by its exact version: left to itself pip may fetch gigabytes of CUDA libraries.
 $(VENV)/dependencies: pyproject.toml constraints.txt
@@ -25,11 +25,15 @@ demo: $(VENV)/installed
 	$(BIN)/edgetune predict bundles/demo "where is my parcel" "you charged me twice!!"
 
 test: lint
-	$(BIN)/pytest -n 2 -m 'not gpu and not servers'
+	$(BIN)/pytest -n 2 -m 'not gpu and not servers and not soak'
 
 # Other people's servers, really started on what `edgetune pack` writes: minutes, and downloads by pip and npm.
 test-servers: $(VENV)/installed
 	$(BIN)/pytest -m servers
+
+# An hour of twice the load that the server can answer.
+soak: $(VENV)/installed
+	$(BIN)/pytest -m soak
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

@@ -21,6 +21,7 @@ DEFAULTS = ServerSettings()
 FILE = click.Path(path_type=Path, dir_okay=False)
 COUNT = click.IntRange(min=1)
 SECONDS = click.FloatRange(min=0, min_open=True)
+_WITHOUT_KEYS = "Give --api-key-file, or --public if everybody may ask."
 
 
 @click.command(name="serve")
@@ -143,10 +144,7 @@ def command(
     from edgetune.serve.http.plan import ServerPlan, is_loopback
 
     if not (public or api_key_file or is_loopback(host)):
-        raise click.UsageError(
-            f"{host} can be reached by others, and no key is asked for. Give --api-key-file, "
-            "or --public if everybody may ask."
-        )
+        raise click.UsageError(f"{host} can be reached by others and asks for no key. {_WITHOUT_KEYS}")
     plan = ServerPlan(
         sources=sources,
         settings=settings,

@@ -158,7 +158,8 @@ def _metadata(served: Served) -> dict[str, Any]:
             "bundle": manifest.name,
             "labels": manifest.labels,
             "max_tokens": manifest.max_tokens,
-            "scheme": manifest.scheme,
+            "scheme": served.predictor.variant,
+            "scheme_reason": served.predictor.variant_reason,
             "providers": list(served.predictor.providers),
         },
     }

@@ -130,7 +130,7 @@ def _facts(served: Served) -> dict[str, str]:
         "task": manifest.task,
         "labels": f"{len(manifest.labels)}: {shown}",
         "longest text": f"{manifest.max_tokens} tokens",
-        "scheme": manifest.scheme,
+        "scheme": served.predictor.variant_reason if len(manifest.graphs) > 1 else manifest.scheme,
         "runs on": ", ".join(served.predictor.providers),
     }
     if served.report is not None:

@@ -7,11 +7,13 @@ the tiny one, `EDGETUNE_DATA` the folder of public data sets whose texts are the
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import itertools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -62,7 +64,8 @@ def answers(bundle: Bundle, texts: list[str]) -> list[str]:
     """The label of each text by edgetune's own predictor, one text a call: int8 scales are taken over the batch."""
     from edgetune.serve import load
 
-    predictor = load(bundle.folder, threads=1)
+    # Of a bundle with several graphs, layouts have the main one.
+    predictor = load(bundle.folder, threads=1, variant=bundle.manifest.scheme)
     labels = [predictor.predict_one(text).label for text in texts]
     assert len(set(labels)) > 1  # or a server that always says the same would pass
     return labels
@@ -193,6 +196,7 @@ def run_server(tmp_path: Path) -> Iterator[RunServer]:
                 stderr=subprocess.STDOUT,
                 text=True,
                 env=clean_environment(**variables),
+                start_new_session=True,  # a server's own workers go with it, below
             )
         running.append(process)
         _wait(process, ready_url, seconds, log)
@@ -224,6 +228,8 @@ def _stop(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait(timeout=15)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def run_in(python: Path, code: str, *arguments: object, cwd: Path, seconds: float = 300, **variables: str) -> str:
