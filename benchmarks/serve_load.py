@@ -28,6 +28,7 @@ from edgetune.benchmarks.load_page import OURS, Loads, Run, Soak, page, write_pl
 from edgetune.benchmarks.load_sides import LoadSide, Running, started
 from edgetune.benchmarks.machine import describe_machine
 from edgetune.benchmarks.statistics import percentile_or_none
+from edgetune.serve.bundle import Bundle
 from edgetune.serve.cores import usable_cores
 
 TEXTS = 2_000
@@ -122,14 +123,14 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         bench = open_bench(bundle, texts, seconds, Path(folder))
         sides, absent = all_sides(bundle, base, envs, Path(folder))
-        bare = []
+        machine, bare = machine_line(), list[float]()
         for _ in range(rounds):
             bare.append(bare_p50_ms(bundle, bench.texts))
             for side in sides:
                 race_turn(bench, side, callers)
         loads = Loads(
-            machine=machine_line(),
-            bundle=bundle.name,
+            machine=machine,
+            bundle=Bundle.open(bundle).manifest.name,
             runs=bench.runs,
             bare_p50_ms=median(bare),
             soak=run_soak(bench, sides[0], soak) if soak else None,
@@ -244,7 +245,8 @@ def bare_p50_ms(bundle: Path, texts: Sequence[str]) -> float:
 def machine_line() -> str:
     """Where the figures were taken, in a sentence."""
     machine = describe_machine(usable_cores())
-    versions = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "uvicorn", "starlette"))
+    runtime = next(f"{name} {found}" for name, found in machine.versions.items() if name.startswith("onnxruntime"))
+    versions = ", ".join([runtime, *(f"{name} {version(name)}" for name in ("uvicorn", "starlette"))])
     return f"{machine.cpu}, {machine.threads} cores shared by client and server; {versions}."
 
 
