@@ -34,6 +34,8 @@ from edgetune.serve.cores import usable_cores
 TEXTS = 2_000
 # Connections of an open loop: more than this many unanswered requests and the client gives up on sending.
 OPEN_CONNECTIONS = 512
+# In the long load there are more of them than the server works on at once, so that it has to refuse.
+SOAK_CONNECTIONS = 2_048
 
 
 @dataclass
@@ -54,14 +56,14 @@ class Bench:
         return run
 
     def measured(self, side: LoadSide, running: Running, callers: int, rate: float | None, seconds: float) -> Run:
-        """Send one order from a process of its own."""
+        """Send one order from a process of its own; `callers` are the connections at most where there is a rate."""
         order = Order(
             host="127.0.0.1",
             port=running.port,
             path=side.path,
             bodies=[side.body(text) for text in self.texts],
             seconds=seconds,
-            callers=callers if rate is None else OPEN_CONNECTIONS,
+            callers=callers,
             rate_per_second=rate,
         )
         client = [sys.executable, "-P", "-m", "edgetune.benchmarks.load_client"]
@@ -223,11 +225,11 @@ def race_turn(bench: Bench, side: LoadSide, callers: Sequence[int]) -> None:
 
 
 def run_soak(bench: Bench, side: LoadSide, seconds: float) -> Soak:
-    """Twice the capacity for a long time, with the memory at every moment."""
+    """Twice the capacity for a long time, over more connections than are served at once; memory at every moment."""
     with started(side, bench.logs / "soak.log") as running:
         capacity = bench.measured(side, running, 32, None, bench.seconds).answered_per_second
         running.resident.clear()
-        run = bench.measured(side, running, OPEN_CONNECTIONS, 2 * capacity, seconds)
+        run = bench.measured(side, running, SOAK_CONNECTIONS, 2 * capacity, seconds)
         every = max(1, len(running.resident) // 20)
         return Soak(seconds=seconds, run=run, resident_bytes=running.resident[::every])
 

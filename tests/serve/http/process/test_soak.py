@@ -9,7 +9,7 @@ from statistics import median
 import pytest
 
 from edgetune.benchmarks.load_sides import ours, started
-from edgetune.benchmarks.serve_load import OPEN_CONNECTIONS, Bench
+from edgetune.benchmarks.serve_load import SOAK_CONNECTIONS, Bench
 from edgetune.serve import load
 
 from .conftest import GOLDEN
@@ -30,7 +30,7 @@ def test_an_hour_at_twice_the_capacity(tmp_path: Path):
     with started(side, tmp_path / "log") as running:
         capacity = bench.measured(side, running, 32, None, bench.seconds).answered_per_second
         running.resident.clear()
-        found = bench.measured(side, running, OPEN_CONNECTIONS, 2 * capacity, SECONDS)
+        found = bench.measured(side, running, SOAK_CONNECTIONS, 2 * capacity, SECONDS)
         memory = running.resident
 
     assert found.faults == {}
