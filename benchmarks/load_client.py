@@ -70,6 +70,10 @@ class Tally:
         self.faults[kind] = self.faults.get(kind, 0) + 1
 
 
+# As httpx and others: a connection that has rested for longer may be closed by the server at any moment.
+KEPT_SECONDS = 5.0
+
+
 class Connection(asyncio.Protocol):
     """One keep-alive connection, one request at a time."""
 
@@ -81,6 +85,7 @@ class Connection(asyncio.Protocol):
         self._waiting: asyncio.Future[tuple[int, bytes]] | None = None
         self._parser: Any = None
         self._body: list[bytes] = []
+        self.used = perf_counter()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
@@ -194,6 +199,7 @@ class Load:
                 connection.close()
             return
         if connection.open:
+            connection.used = perf_counter()
             self._idle.append(connection)
         if status == 200:
             tally.ms.append(1000 * (perf_counter() - due))
@@ -205,8 +211,10 @@ class Load:
 
     async def _connection(self) -> Connection:
         while self._idle:
-            if (idle := self._idle.pop()).open:
+            idle = self._idle.pop()
+            if idle.open and perf_counter() - idle.used < KEPT_SECONDS:
                 return idle
+            idle.close()
         loop = asyncio.get_running_loop()
         _, made = await loop.create_connection(Connection, self._order.host, self._order.port)
         return made
