@@ -9,6 +9,12 @@ and in an async server, where concurrent calls are joined into runs:
 >>> answer = await predictor.predict_one_async("card still has not arrived")  # in each request
 >>> predictor.close()  # at the end
 
+A bundle of a language model:
+
+>>> from edgetune.serve import Generator
+>>> for piece in Generator.open("bundles/stories").stream("Once upon a time"):
+...     print(piece.text, end="")
+
 Must never import torch, transformers, onnx or another folder of edgetune.
 """
 
@@ -18,13 +24,21 @@ from edgetune.serve.bundle import Bundle, Manifest
 from edgetune.serve.errors import EdgetuneError
 
 if TYPE_CHECKING:
+    from edgetune.serve.generation.generator import Generator
+    from edgetune.serve.generation.sampling import Sampling
     from edgetune.serve.loading import load
     from edgetune.serve.predictor import Predictor
     from edgetune.serve.tasks.text_classification import Prediction
 
-__all__ = ["Bundle", "EdgetuneError", "Manifest", "Prediction", "Predictor", "load"]
+__all__ = ["Bundle", "EdgetuneError", "Generator", "Manifest", "Prediction", "Predictor", "Sampling", "load"]
 
-_LAZY = {"Prediction": "tasks.text_classification", "Predictor": "predictor", "load": "loading"}
+_LAZY = {
+    "Generator": "generation.generator",
+    "Prediction": "tasks.text_classification",
+    "Predictor": "predictor",
+    "Sampling": "generation.sampling",
+    "load": "loading",
+}
 
 
 def __getattr__(name: str) -> object:

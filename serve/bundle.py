@@ -14,6 +14,7 @@ import msgspec
 
 from edgetune.serve.digest import file_sha256
 from edgetune.serve.errors import BundleDamaged, BundleError, BundleFormatError
+from edgetune.serve.generation.spec import GenerationSpec
 
 BUNDLE_FORMAT = 1
 MANIFEST_NAME = "manifest.json"
@@ -88,7 +89,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a bundle says of itself. `dtypes` are shares of the weights' bytes; `created` is ISO 8601, UTC.
 
     `runtime` is None in bundles of releases before 0.2, and where nothing was timed. `variants` tells all graphs where
-    there are several, `model.onnx` first; it is empty where there is one.
+    there are several, `model.onnx` first; it is empty where there is one. `generation` tells of a language model's
+    cache and tokens; it is None for every other task.
     """
 
     format: AtLeastOne
@@ -108,6 +110,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, FileEntry]
     runtime: RuntimeSettings | None = None
     variants: list[Variant] = []
+    generation: GenerationSpec | None = None
 
     @property
     def graphs(self) -> list[Variant]:

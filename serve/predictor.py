@@ -57,9 +57,9 @@ class Predictor:
         """Open the graph; arguments as for `load`, and `tokenizer` where it is already being opened elsewhere."""
         manifest = bundle.manifest
         if manifest.task not in ANSWERS:
-            raise BundleFormatError(
-                f"{bundle.folder} is for the task {manifest.task!r}.", action="install a newer edgetune"
-            )
+            known = manifest.generation is not None
+            action = "open it with edgetune.serve.Generator.open" if known else "install a newer edgetune"
+            raise BundleFormatError(f"{bundle.folder} is for the task {manifest.task!r}.", action=action)
         self.bundle = bundle
         self.labels = tuple(manifest.labels)
         opened = open_variant(bundle, variant=variant, provider=provider, threads=threads, spinning=spinning)

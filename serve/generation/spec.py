@@ -1,0 +1,48 @@
+"""What a decoder graph is, as its bundle's manifest tells it: the sizes of its cache, the names of its tensors.
+
+It stands apart because every stage that makes or reads a decoder graph shares it, and the manifest embeds it.
+Must import nothing but msgspec, so that reading a manifest needs no ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+TokenId = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class GenerationSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The cache, the limits and the special tokens of one decoder graph.
+
+    `layers`, `kv_heads` and `head_dim` shape the cache: of each layer and part (batch, kv_heads, tokens, head_dim)
+    float32 (the graph itself says the shapes again; an opened session is compared with these). `vocabulary` is the
+    width of the logits, `context_tokens` the most tokens of prompt and answer together. A token of `eos_ids` ends an
+    answer and is not part of its text.
+
+    `past` and `present` are the names of the graph's inputs and outputs, with {layer} and {part} to be filled in
+    from 0 and from `parts`. `batch_one` marks the graph whose batch is fixed to one (grouped-query attention fused).
+    """
+
+    layers: AtLeastOne
+    kv_heads: AtLeastOne
+    head_dim: AtLeastOne
+    vocabulary: AtLeastOne
+    context_tokens: AtLeastOne
+    eos_ids: list[TokenId]
+    bos_id: TokenId | None = None
+    pad_id: TokenId | None = None
+    past: str = "input.past_key_values.layers.{layer}.{part}"
+    present: str = "output.past_key_values.layers.{layer}.{part}"
+    parts: list[str] = msgspec.field(default_factory=lambda: ["keys", "values"])
+    batch_one: bool = False
+
+    def past_names(self) -> tuple[str, ...]:
+        """The graph's cache inputs, layer by layer, in the order of `present_names`."""
+        return tuple(self.past.format(layer=layer, part=part) for layer in range(self.layers) for part in self.parts)
+
+    def present_names(self) -> tuple[str, ...]:
+        """The graph's cache outputs, layer by layer: each is the input of the same place in the next step."""
+        return tuple(self.present.format(layer=layer, part=part) for layer in range(self.layers) for part in self.parts)

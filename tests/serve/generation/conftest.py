@@ -1,0 +1,179 @@
+"""A tiny random llama with its tokenizer and chat template, as a model of transformers and as a decoder graph.
+
+The graph is exported here as export/generation does it, so that the runtime's tests stand on the floor alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgetune.serve.generation.codec import TokenCodec
+from edgetune.serve.generation.decoder import Decoder
+from edgetune.serve.generation.generator import Generator
+from edgetune.serve.generation.spec import GenerationSpec
+from edgetune.serve.generation.template import ChatTemplate
+
+CONTEXT_TOKENS = 256
+TEXTS = [
+    "the card has not arrived and nobody answers on the phone",
+    "why was my transfer refused yesterday, please help",
+    "I can not see the password of my username any more",
+    "wann kommt die Karte? 卡还没到。 café 😀 naïve",
+]
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' }}{{ message['content'] }}{{ eos_token }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class TinyLanguageModel:
+    """A model of transformers, its tokenizer, and what the runtime needs of it in one folder."""
+
+    folder: Path
+    model: Any
+    tokenizer: Any
+    spec: GenerationSpec
+
+    @property
+    def graph(self) -> Path:
+        return self.folder / "model.onnx"
+
+    def generator(self, **settings: Any) -> Generator:
+        """The runtime's view of it, with one thread."""
+        decoder = Decoder(self.graph, self.spec, threads=1)
+        return Generator(
+            decoder, TokenCodec(self.folder / "tokenizer.json"), ChatTemplate.open(self.folder), **settings
+        )
+
+    def greedy(self, prompt: Sequence[int], tokens: int = 64, **settings: Any) -> list[int]:
+        """What `generate` of transformers gives behind a prompt."""
+        import torch
+
+        ids = torch.tensor([list(prompt)])
+        settings = {"do_sample": False, "eos_token_id": self.spec.eos_ids, "pad_token_id": 0, **settings}
+        with torch.inference_mode():
+            out = self.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, **settings)
+        return [int(token) for token in out[0, ids.shape[1] :]]
+
+
+def export_decoder_graph(model: Any, tokenizer: Any, folder: Path, *, rows: int = 2) -> GenerationSpec:
+    """One graph for prompt and steps, and its specification; `rows` of one gives the graph of fixed batch."""
+    import torch
+    from transformers.exporters import OnnxConfig, OnnxExporter
+    from transformers.exporters.utils import decompose_for_generation
+
+    tokenizer.padding_side = "left"
+    sample = dict(tokenizer(TEXTS[:rows], padding=True, return_tensors="pt"))
+    sample.pop("token_type_ids", None)
+    with torch.inference_mode():
+        part, inputs = decompose_for_generation(model, sample, multi_token_decode=True)["decode"]
+        inputs["logits_to_keep"] = 1
+        fusions = None if rows > 1 else "cpu"
+        OnnxExporter().export(part, inputs, OnnxConfig(dynamic=True, ort_fusions=fusions)).save_pretrained(folder)
+    config = model.config
+    eos = model.generation_config.eos_token_id
+    return GenerationSpec(
+        layers=config.num_hidden_layers,
+        kv_heads=config.num_key_value_heads,
+        head_dim=config.head_dim,
+        vocabulary=config.vocab_size,
+        context_tokens=config.max_position_embeddings,
+        eos_ids=eos if isinstance(eos, list) else [eos],
+        bos_id=config.bos_token_id,
+        pad_id=tokenizer.pad_token_id,
+        batch_one=rows == 1,
+    )
+
+
+def _tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=special, show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    bpe.train_from_iterator(TEXTS, trainer)
+    bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="left",
+        model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def _llama(vocabulary: int) -> Any:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=CONTEXT_TOKENS, bos_token_id=1, eos_token_id=2,
+        # Trained weights are larger than the usual 0.02: with it attention is flat and a lost mask goes unseen.
+        pad_token_id=0, initializer_range=0.3,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> TinyLanguageModel:
+    """Two layers, 32 units, byte-level BPE; all batches."""
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    tokenizer = _tokenizer(folder)
+    model = _llama(len(tokenizer))
+    return TinyLanguageModel(folder, model, tokenizer, export_decoder_graph(model, tokenizer, folder))
+
+
+@pytest.fixture(scope="session")
+def batch_one_llama(tiny_llama: TinyLanguageModel, tmp_path_factory: pytest.TempPathFactory) -> TinyLanguageModel:
+    """The same model as a graph of one row with fused attention."""
+    folder = tmp_path_factory.mktemp("batch-one-llama")
+    tiny_llama.tokenizer.save_pretrained(folder)
+    spec = export_decoder_graph(tiny_llama.model, tiny_llama.tokenizer, folder, rows=1)
+    return TinyLanguageModel(folder, tiny_llama.model, tiny_llama.tokenizer, spec)
+
+
+@pytest.fixture(scope="session")
+def stories(tmp_path_factory: pytest.TempPathFactory) -> TinyLanguageModel:
+    """The real stories260K, where its folder is there."""
+    import shutil
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = Path(os.environ.get("EDGETUNE_DATA", "/nowhere")) / "models" / "stories260K-llama"
+    if not source.is_dir():
+        pytest.skip("EDGETUNE_DATA has no stories260K-llama")
+    folder = tmp_path_factory.mktemp("stories")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(source / name, folder / name)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype="float32").eval()
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    return TinyLanguageModel(folder, model, tokenizer, export_decoder_graph(model, tokenizer, folder))
+
+
+@pytest.fixture
+def generator(tiny_llama: TinyLanguageModel) -> Iterator[Generator]:
+    with tiny_llama.generator() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """Prompts of unlike lengths."""
+    return list(TEXTS)
