@@ -29,6 +29,16 @@ if TYPE_CHECKING:
     from edgetune.compress.material import Material
     from edgetune.tune.dataset import Dataset
 
+LANGUAGE_FOLDERS = {"generation", "language"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The language models' own tests are long as yet, together many minutes: `make test-long` runs them."""
+    for item in items:
+        if LANGUAGE_FOLDERS & set(item.path.parts):
+            item.add_marker(pytest.mark.long)
+
+
 TINY_TOKENS = 96  # the longest input of every tiny checkpoint
 _WIDTH = {
     "hidden_size": 32,
@@ -311,3 +321,47 @@ TINY_BASES: dict[str, Callable[[Path], Path]] = {
     "modernbert": _modernbert,
     "xlm_roberta": _xlm_roberta,
 }
+
+
+_LANGUAGE_WORDS = "the a cat dog bird fish sees eats likes finds red blue old small . ?".split()
+
+
+@pytest.fixture(scope="session")
+def language_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`language_base()` is the folder of a llama of two layers, 64 wide; `kind` may be gpt2, `tied` False."""
+    made: dict[tuple[str, bool], Path] = {}
+
+    def folder(kind: str = "llama", tied: bool = True) -> Path:
+        if (kind, tied) not in made:
+            made[kind, tied] = _write_language_base(tmp_path_factory.mktemp(kind), kind, tied)
+        return made[kind, tied]
+
+    return folder
+
+
+def _write_language_base(folder: Path, kind: str, tied: bool) -> Path:
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate(["<pad>", "<s>", "</s>", "<unk>", *_LANGUAGE_WORDS])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": tied}
+    config = (
+        LlamaConfig(
+            vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.1, **special,
+        )
+        if kind == "llama"
+        else GPT2Config(vocab_size=64, n_embd=64, n_layer=2, n_head=4, n_positions=64, initializer_range=0.1, **special)
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+        model_max_length=64, chat_template="{% for m in messages %}{{ m.content }} {% endfor %}",
+    ).save_pretrained(folder)  # fmt: skip
+    return folder

@@ -1,0 +1,1 @@
+"""Language models in training: rows of text, instructions or chats, and how a model learns to answer them."""
