@@ -71,9 +71,9 @@ def draft_bundle(candidate: Candidate, packing: Packing, folder: Path, tolerance
     _write_tokenizer(packing.tuned.model_folder, folder, packing.tuned.max_tokens)
     _write_config(packing.tuned.model_folder, folder)
     manifest = _manifest(candidate, packing, folder)
-    _write_manifest(folder, manifest)
+    write_manifest(folder, manifest)
     _write_golden(folder, packing.golden_texts, tolerance)
-    _write_manifest(folder, manifest)
+    write_manifest(folder, manifest)
     return Bundle.open(folder)
 
 
@@ -95,7 +95,7 @@ def settled_draft(
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(draft.folder, folder)
     told = [copy_variant(draft, one, folder) for one in variants]
-    _write_manifest(folder, msgspec.structs.replace(draft.manifest, runtime=runtime, variants=told))
+    write_manifest(folder, msgspec.structs.replace(draft.manifest, runtime=runtime, variants=told))
     settled = Bundle.open(folder)
     for one in told:
         replay_golden(Predictor(settled, variant=one.scheme))
@@ -119,7 +119,7 @@ def finish_bundle(draft: Bundle, out: Path, extra: Mapping[str, bytes]) -> Bundl
             shutil.copyfile(path, part / path.name)
         for name, content in extra.items():
             (part / name).write_bytes(content)
-        _write_manifest(part, draft.manifest)
+        write_manifest(part, draft.manifest)
         Bundle.open(part)
         shutil.rmtree(old, ignore_errors=True)
         if out.exists():
@@ -239,18 +239,18 @@ def _write_golden(folder: Path, texts: Sequence[str], tolerance: float) -> None:
         for text, one, row in zip(texts, tokenized, logits, strict=True)
     ]
     golden = Golden(tolerance=max(1e-4, tolerance * spread), cases=cases)
-    (folder / GOLDEN_NAME).write_bytes(_pretty(golden))
+    (folder / GOLDEN_NAME).write_bytes(pretty_json(golden))
 
 
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json with size and digest of every other file that is there now."""
     names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST_NAME)
     files = {name: FileEntry((folder / name).stat().st_size, file_sha256(folder / name)) for name in names}
     path = folder / MANIFEST_NAME
-    path.write_bytes(_pretty(msgspec.structs.replace(manifest, files=files)))
+    path.write_bytes(pretty_json(msgspec.structs.replace(manifest, files=files)))
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 
 
-def _pretty(value: Any) -> bytes:
+def pretty_json(value: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from edgetune.serve.bundle import GRAPH_NAME, Bundle
-from edgetune.serve.errors import WorkError
+from edgetune.serve.errors import BundleError, WorkError
 
 
 class Layout(Protocol):
@@ -43,7 +43,12 @@ LAYOUTS = {
     "transformersjs": "edgetune.export.layouts.transformersjs",
     "docker": "edgetune.export.layouts.docker",
     "oci": "edgetune.export.layouts.oci",
+    "genai": "edgetune.export.layouts.genai",
+    "hf": "edgetune.export.layouts.hf",
+    "gguf": "edgetune.export.layouts.gguf",
 }
+# Of language models; the others are of classifiers.
+LANGUAGE_LAYOUTS = ("genai", "hf", "gguf")
 
 
 def layout_named(name: str) -> Layout:
@@ -88,7 +93,9 @@ def write_layout(bundle: Bundle, name: str, out: Path, *, replace: bool = False)
     Raises:
         WorkError: `out` exists, lies in the bundle or around it, or cannot be written; or the bundle cannot be carried
             by this layout: what was written breaks its rules.
+        BundleError: the layout is for models of another task.
     """
+    _check_task(bundle, name)
     _check_place(bundle, out, replace)
     part, old = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.old")
     layout = layout_named(name)
@@ -114,6 +121,16 @@ def write_layout(bundle: Bundle, name: str, out: Path, *, replace: bool = False)
         shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
     return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+
+def _check_task(bundle: Bundle, name: str) -> None:
+    generates = bundle.manifest.generation is not None
+    if generates is not (name in LANGUAGE_LAYOUTS):
+        fitting = [one for one in LAYOUTS if (one in LANGUAGE_LAYOUTS) is generates]
+        raise BundleError(
+            f"The bundle {bundle.folder} is for the task {bundle.manifest.task!r}, which {name} does not carry.",
+            expected=f"a layout of its task: {', '.join(fitting)}",
+        )
 
 
 def _check_place(bundle: Bundle, out: Path, replace: bool) -> None:

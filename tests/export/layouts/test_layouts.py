@@ -14,9 +14,17 @@ import msgspec
 import pytest
 
 from edgetune.export import layouts
-from edgetune.export.layouts import LAYOUTS, command_to_run, graph_files, layout_named, model_name, write_layout
+from edgetune.export.layouts import (
+    LANGUAGE_LAYOUTS,
+    LAYOUTS,
+    command_to_run,
+    graph_files,
+    layout_named,
+    model_name,
+    write_layout,
+)
 from edgetune.serve.bundle import Bundle
-from edgetune.serve.errors import WorkError
+from edgetune.serve.errors import BundleError, WorkError
 
 GOLDEN = Path(__file__).parent.parent.parent / "golden" / "bundle-v1"
 
@@ -34,7 +42,17 @@ def renamed(bundle: Bundle, name: str) -> Bundle:
     return dataclasses.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, name=name))
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+CARRIED = [name for name in LAYOUTS if name not in LANGUAGE_LAYOUTS]
+
+
+@pytest.mark.parametrize("name", LANGUAGE_LAYOUTS)
+def test_a_layout_of_language_models_refuses_a_classifier(bundle, tmp_path, name):
+    with pytest.raises(BundleError, match="a layout of its task: triton, "):
+        write_layout(bundle, name, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", CARRIED)
 def test_a_bundle_becomes_a_folder_without_faults(bundle, tmp_path, name):
     before = digests(bundle.folder)
     out = tmp_path / "deep" / "out"
@@ -46,7 +64,7 @@ def test_a_bundle_becomes_a_folder_without_faults(bundle, tmp_path, name):
     assert digests(bundle.folder) == before
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", CARRIED)
 def test_writing_twice_gives_the_same_bytes(bundle, tmp_path, name):
     write_layout(bundle, name, tmp_path / "a")
     write_layout(bundle, name, tmp_path / "b")
@@ -74,9 +92,9 @@ PACKS = """
 import json, sys
 from pathlib import Path
 before = set(sys.modules)
-from edgetune.export.layouts import LAYOUTS, write_layout
+from edgetune.export.layouts import LANGUAGE_LAYOUTS, LAYOUTS, write_layout
 from edgetune.serve.bundle import Bundle
-for name in LAYOUTS:
+for name in [one for one in LAYOUTS if one not in LANGUAGE_LAYOUTS]:
     write_layout(Bundle.open(sys.argv[1]), name, Path(sys.argv[2]) / name)
 new = {name.split(".")[0] for name in set(sys.modules) - before}
 print(json.dumps(sorted(new - set(sys.stdlib_module_names))))
@@ -88,7 +106,7 @@ def test_packing_needs_the_floor_alone(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     floor = {"click", "edgetune", "msgspec", "numpy", "onnxruntime", "tokenizers", "typing_extensions"}
     assert set(json.loads(done.stdout)) <= floor
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(LAYOUTS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(CARRIED)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Language models as one graph with its key-value cache, proven token by token."""
