@@ -1,7 +1,7 @@
 """Writes figures as text and draws the report's charts as inline SVG: pure functions of numbers.
 
 Positions along x are percentages, so that letters keep their size on a phone; curves lie in a nested,
-stretched viewBox with strokes that do not stretch. Colours are CSS classes of report.html.jinja, which
+stretched viewBox with strokes that do not stretch. Colours are CSS classes of report-style.css.jinja, which
 knows light and dark. A figure that is None or not finite reads "not measured", never 0. Must not import
 jinja2: the terminal writes its figures with these functions too.
 """
@@ -310,6 +310,22 @@ def share_bar(value: float) -> Markup:
     return _svg(18, f"{value:.3f}", [rail, bar.format(round(100 * max(0.0, min(1.0, value)), 2))], "dots")
 
 
+def twin_bars(base: float | None, bundle: float | None, longest: float) -> Markup:
+    """Two thin bars from zero under each other, scaled to `longest`; what was not measured has none."""
+    parts = [
+        Markup('<rect y="{}" height="6" width="{}%" rx="2" class="area {}"/>').format(
+            top, round(100 * max(0.0, min(1.0, value / longest)), 2), css
+        )
+        for css, value, top in (("base", base, 3), ("bundle", bundle, 12))
+        if value is not None and math.isfinite(value) and longest > 0
+    ]
+    named = ", ".join(
+        f"{name} {NOT_MEASURED if value is None else plain(value)}"
+        for name, value in (("PyTorch", base), ("bundle", bundle))
+    )
+    return _svg(21, named, parts, "dots")
+
+
 def _curve(points: Sequence[tuple[float, float]], x: Axis, y: Axis, top: float, css: str) -> list[Markup]:
     """A line through `points` and, while they are few, a dot on each. The panel is 130 px high."""
     places = [(x.at(a), y.at(b)) for a, b in points]
@@ -333,8 +349,8 @@ def _panel(x: Axis, y: Axis, top: float, factor: float) -> list[Markup]:
     return parts
 
 
-def training_curve(curve: Sequence[CurvePoint], metric: str, probe: float, best_epoch: float | None) -> Markup:
-    """Losses above, the validation metric below, over epochs; the dashed line is the head alone."""
+def training_curve(curve: Sequence[CurvePoint], metric: str, probe: float | None, best_epoch: float | None) -> Markup:
+    """Losses above, the validation metric below, over epochs; the dashed line is `probe`, the head alone."""
     if not curve:
         return Markup("")
     last = max(point.epoch for point in curve)
@@ -343,14 +359,15 @@ def training_curve(curve: Sequence[CurvePoint], metric: str, probe: float, best_
     held_out = [(p.epoch, p.validation_loss) for p in curve]
     values = [(p.epoch, p.validation_value) for p in curve]
     loss = Axis(0, 1.08 * max(b for _, b in train + held_out) or 1, start=100, end=0)
-    quality = _padded([probe, *(b for _, b in values)], 0.005, start=100, end=0)
+    quality = _padded([*(b for _, b in values), *(() if probe is None else (probe,))], 0.005, start=100, end=0)
     lower = 196
     parts = [_text(0, 12, "loss, nats", "name"), *_panel(x, loss, 24, 1)]
     parts += _curve(train, x, loss, 24, "base") + _curve(held_out, x, loss, 24, "bundle")
     parts.append(_text(0, lower - 12, f"{metric.replace('_', ' ')} on the validation part", "name"))
     parts += _panel(x, quality, lower, 100 if is_percent(metric) else 1)
-    at_probe = round(lower + 1.3 * quality.at(probe), 1)
-    parts.append(_line(x.start - 1, 100, at_probe, at_probe, "guide"))
+    if probe is not None:
+        at_probe = round(lower + 1.3 * quality.at(probe), 1)
+        parts.append(_line(x.start - 1, 100, at_probe, at_probe, "guide"))
     parts += _curve(values, x, quality, lower, "bundle")
     if best_epoch is not None:
         best = x.at(best_epoch)

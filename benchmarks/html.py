@@ -1,76 +1,31 @@
 """Renders a Report as one self-contained HTML page: inline style, inline SVG, no script, nothing fetched.
 
-Stands apart from charts.py, which draws, and from report.html.jinja, which says what stands where; here a
-report's values are put into reading order. Texts of users go through `clip` and jinja's escaping, and the
-template isolates each, so that right-to-left text does not turn its surroundings.
+Stands apart from charts.py, which draws, from page.py, which pages of other tasks share, and from report.html.jinja,
+which says what stands where; here a report's values are put into reading order.
 """
 
 from __future__ import annotations
 
-import math
-import unicodedata
-from dataclasses import dataclass
-from importlib import resources
-
-import jinja2
 from markupsafe import Markup
 
 from edgetune.benchmarks import charts
 from edgetune.benchmarks.front import pictures
+from edgetune.benchmarks.page import (
+    BarPair,
+    Headline,
+    bars,
+    clip,
+    counter_rows,
+    memory_bars,
+    memory_headline,
+    page_environment,
+    size_bars,
+    size_headline,
+)
 from edgetune.serve.report import GridCell, Pair, Report, StageQuality
 
 UNKNOWN_LIMIT = 0.05  # share of unknown tokens above which the tokenizer does not fit the data
 SHOWN_FIRST = 12  # rows of a long table before the rest folds away
-
-
-@dataclass(frozen=True)
-class Headline:
-    """One of the figures at the top: what it is, the figure, and the lines that qualify it.
-
-    `also` is a second figure of less weight in the same place, with lines of its own.
-    """
-
-    name: str
-    figure: str
-    details: list[str]
-    also: str = ""
-    also_details: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class BarPair:
-    """One quantity of base and bundle as bars, with what it means."""
-
-    name: str
-    meaning: str
-    change: str
-    chart: Markup
-
-
-def clip(text: str, limit: int = 140) -> str:
-    """`text` on one line without control characters, cut to at most `limit` characters with an ellipsis."""
-    kept = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
-    line = " ".join(kept.split())
-    if len(line) <= limit:
-        return line
-    head = line[: limit - 1]
-    space = head.rfind(" ")
-    if space > limit * 0.8:
-        head = head[:space]
-    # A base letter keeps its marks, an emoji its joiners: never end between them.
-    while head and (unicodedata.combining(line[len(head)]) or head[-1] == "\u200d"):
-        head = head[:-1]
-    return head.rstrip() + "…"
-
-
-def gap(value: float | None) -> str:
-    """A difference of logits, in powers of ten when it is no more than rounding."""
-    if value is None or not math.isfinite(value):
-        return charts.NOT_MEASURED
-    if value and abs(value) < 0.001:
-        digits, power = f"{value:.1e}".split("e")
-        return f"{digits}e−{abs(int(power))}"
-    return charts.plain(value)
 
 
 def stage_named(report: Report, name: str | None) -> StageQuality | None:
@@ -86,7 +41,8 @@ def interval_name(report: Report) -> str:
 
 def headlines(report: Report) -> list[Headline]:
     """Quality kept, speed-up, size, memory with cold start."""
-    return [_quality(report), _speed(report), _bundle_size(report), _memory(report)]
+    memory = memory_headline(charts.peak_memory(report), report.cold_start_ms)
+    return [_quality(report), _speed(report), size_headline(report.size_bytes), memory]
 
 
 def _quality(report: Report) -> Headline:
@@ -117,26 +73,6 @@ def _speed(report: Report) -> Headline:
         low, high = (charts.ratio(bound) for bound in latency.speedup.ci95)
         details.append(f"95% CI {low} to {high}")
     return Headline("speed-up, p50", charts.ratio(latency.speedup.p50, charts.TOO_SMALL), details)
-
-
-def _from_base(pair: Pair, better: str, worse: str) -> list[str]:
-    """The line below a headline figure: where it came from, and by how much it changed."""
-    if pair.base is None or pair.bundle is None:
-        return []
-    return [f"instead of {charts.size(pair.base)}", charts.change(pair, better, worse) or "no ratio"]
-
-
-def _bundle_size(report: Report) -> Headline:
-    pair = report.size_bytes
-    return Headline("size", charts.size(pair.bundle), _from_base(pair, "smaller", "larger"))
-
-
-def _memory(report: Report) -> Headline:
-    pair, cold = charts.peak_memory(report), report.cold_start_ms
-    details = _from_base(pair, "less", "more")
-    also = f"cold start {charts.milliseconds(cold.bundle if cold else None)}"
-    before = (f"instead of {charts.milliseconds(cold.base)}",) if cold and cold.base is not None else ()
-    return Headline("memory at peak", charts.size(pair.bundle), details, also, before)
 
 
 def gate_sentence(report: Report) -> str:
@@ -212,69 +148,30 @@ def bar_pairs(report: Report) -> list[BarPair]:
     """Throughput, memory, cold start and size, each as two bars."""
     none = Pair(base=None, bundle=None)
     throughput, cold = report.throughput_per_second or none, report.cold_start_ms or none
-    memory, file_size = charts.peak_memory(report), report.size_bytes
-    texts = [charts.per_second(v) for v in (throughput.base, throughput.bundle)]
     speed = charts.change(throughput, "more", "fewer", more_is_better=True)
-    sizes = [charts.size(v) for v in (memory.base, memory.bundle, file_size.base, file_size.bundle)]
-    starts = [charts.milliseconds(v) for v in (cold.base, cold.bundle)]
+    rates = charts.per_second(throughput.base), charts.per_second(throughput.bundle)
+    starts = charts.milliseconds(cold.base), charts.milliseconds(cold.bundle)
     return [
-        _bars("Throughput", "texts a second; more is better", speed, throughput, texts),
-        _bars(
-            "Memory",
-            "resident at peak, one process",
-            charts.change(memory, "less", "more"),
-            memory,
-            sizes[:2],
-        ),
-        _bars(
-            "Cold start",
-            "fresh process to first label",
-            charts.change(cold, "faster", "slower"),
-            cold,
-            starts,
-        ),
-        _bars(
-            "Size",
-            "bytes on disk",
-            charts.change(file_size, "smaller", "larger"),
-            file_size,
-            sizes[2:],
-        ),
+        bars("Throughput", "texts a second; more is better", speed, throughput, rates),
+        memory_bars(charts.peak_memory(report)),
+        bars("Cold start", "fresh process to first label", charts.change(cold, "faster", "slower"), cold, starts),
+        size_bars(report.size_bytes),
     ]
-
-
-def _bars(name: str, meaning: str, changed: str, pair: Pair, texts: list[str]) -> BarPair:
-    base = charts.Bar("base", "PyTorch", pair.base, texts[0])
-    bundle = charts.Bar("bundle", "bundle", pair.bundle, texts[1])
-    return BarPair(name, meaning, changed, charts.paired_bars([base, bundle]))
 
 
 def memory_rows(report: Report) -> list[tuple[str, str, str]]:
     """(what, base, bundle) for each memory counter; those of a GPU only where the machine has one."""
     if report.memory is None:
         return []
-    base, bundle = report.memory.base, report.memory.bundle
-    counters = [
-        ("resident at peak", base.rss_peak_bytes, bundle.rss_peak_bytes),
-        ("of that backed by files, at the end", base.rss_file_bytes, bundle.rss_file_bytes),
-        ("GPU at peak, by torch’s counter", base.gpu_peak_bytes, bundle.gpu_peak_bytes),
-        ("GPU, rise of the whole device’s use", base.gpu_device_bytes, bundle.gpu_device_bytes),
-    ]
-    shown = counters if report.machine.gpu else counters[:2]
-    return [(name, charts.size(a), charts.size(b)) for name, a, b in shown]
+    return counter_rows(report.memory.base, report.memory.bundle, gpu=report.machine.gpu is not None)
 
 
 def render_html(report: Report) -> str:
     """`report` as one HTML page that needs nothing beside itself."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(clip=clip, gap=gap, interval_name=interval_name)
-    names = ("milliseconds", "seconds", "size", "ratio", "share", "score", "difference", "plain")
-    environment.filters.update({name: getattr(charts, name) for name in names})
-    source = resources.files("edgetune.benchmarks").joinpath("report.html.jinja").read_text("utf-8")
+    environment = page_environment()
+    environment.filters["interval_name"] = interval_name
     training = report.training
-    page = environment.from_string(source).render(
+    page = environment.get_template("report.html.jinja").render(
         r=report,
         charts=charts,
         headlines=headlines(report),

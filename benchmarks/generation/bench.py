@@ -1,0 +1,151 @@
+"""The bench stage of a language model: the choice is proven on the test part, timed beside the base, and told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetune.benchmarks.generation.figures import GenerationTiming, compared
+from edgetune.benchmarks.generation.ladder import Climbed, JudgedRows, Ladder, judge_divergence
+from edgetune.benchmarks.generation.race import Course, GenerationSide, race, weight_bytes
+from edgetune.benchmarks.generation.recipe import (
+    GenerationBenchmarkRecipe,
+    GenerationBudgetRecipe,
+    GenerationGateRecipe,
+)
+from edgetune.benchmarks.generation.reporting import Judged, assemble_language_report
+from edgetune.export.generation.graph import DecoderGraph
+from edgetune.export.generation.pack import LanguagePacking, draft_language_bundle
+from edgetune.serve.bundle import REPORT_NAME, Bundle
+from edgetune.serve.errors import GateError
+from edgetune.serve.generation.report import LanguageReport
+from edgetune.tune.base import Base
+from edgetune.tune.generation.encoded import EncodedConversations
+from edgetune.tune.generation.model import TunedLanguageModel
+from edgetune.tune.progress import Progress
+
+DRAFT_NAME = "draft"
+
+
+@dataclass(frozen=True)
+class LanguageContest:
+    """Everything that is measured: what the search found, the models, the rows, and what the user asked."""
+
+    climbed: Climbed
+    graph: DecoderGraph
+    tuned: TunedLanguageModel
+    base: Base
+    encoded: EncodedConversations
+    packing: LanguagePacking
+    gate: GenerationGateRecipe
+    budget: GenerationBudgetRecipe
+    benchmark: GenerationBenchmarkRecipe
+    seed: int
+    command: str
+
+    @property
+    def threads(self) -> int | None:
+        """Of each side; None for the usable cores."""
+        return None if self.benchmark.threads == "auto" else self.benchmark.threads
+
+    @property
+    def rows(self) -> JudgedRows:
+        """The rows of the test part that judge; of the validation part where there is no test part."""
+        rows = self.encoded.judging[: self.gate.rows]
+        return JudgedRows(tuple(tuple(row["input_ids"]) for row in rows), tuple(tuple(row["labels"]) for row in rows))
+
+
+@dataclass(frozen=True)
+class LanguageBenched:
+    """The report, and the draft of the candidate that was chosen."""
+
+    report: LanguageReport
+    draft: Bundle
+
+    @classmethod
+    def open(cls, folder: Path) -> LanguageBenched:
+        """Open what `bench_language_model` wrote."""
+        return cls(LanguageReport.load(folder / REPORT_NAME), Bundle.open(folder / DRAFT_NAME))
+
+
+def bench_language_model(contest: LanguageContest, folder: Path, kept_report: Path, progress: Progress) -> None:
+    """Measure and judge into `folder`: the chosen draft and report.json.
+
+    Raises:
+        GateError: no candidate may be packed or a budget is not met; the report is at `kept_report`.
+    """
+    judged = _prove(contest, progress)
+    draft = _draft(contest, judged, folder) if judged.chosen else None
+    timing = _time(contest, draft, progress) if draft else None
+    report = assemble_language_report(contest, judged, draft, timing)
+    (folder / REPORT_NAME).write_bytes(report.to_json())
+    kept_report.write_bytes(report.to_json())
+    if draft is None:
+        raise GateError(report.verdict, action=f"see {kept_report}; loosen gate.max_rise, or name --scheme fp32")
+    _check_budget(report, contest.budget, kept_report)
+
+
+def _prove(contest: LanguageContest, progress: Progress) -> Judged:
+    """Judge the search's choice on the test part; if it fails there, the next one, with a wider interval each time."""
+    ladder = Ladder(contest.graph, contest.rows, (), contest.gate, 32, contest.threads, progress)
+    fallen: dict[str, str] = {}
+    for looks, name in enumerate(contest.climbed.order, start=1):
+        found = ladder.diverges(contest.climbed.graph(name))
+        verdict = judge_divergence(found, contest.gate, looks=looks)
+        progress.say(f"{name} on {len(found.texts):,} test rows: {verdict.gate}; {verdict.reason}")
+        if verdict.accepted:
+            return Judged(name, found, verdict, looks, fallen)
+        fallen[name] = verdict.reason
+    return Judged("", None, None, 0, fallen)
+
+
+def _draft(contest: LanguageContest, judged: Judged, folder: Path) -> Bundle:
+    candidate = next(one for one in contest.climbed.candidates if one.scheme == judged.chosen)
+    graph = contest.climbed.graph(judged.chosen)
+    return draft_language_bundle(graph, judged.chosen, candidate.dtypes, contest.packing, folder / DRAFT_NAME)
+
+
+def _time(contest: LanguageContest, draft: Bundle, progress: Progress) -> GenerationTiming:
+    """The bundle as it is served against the base in PyTorch fp32, both with their tokenizers open."""
+    spec, base = contest.packing.spec, contest.base.folder
+    course = Course(spec.vocabulary, spec.context_tokens, contest.benchmark, contest.seed)
+    sides = {
+        "base": GenerationSide(
+            "base", base, course.threads, runtime="torch", size_bytes=weight_bytes(base), tokenizes=True
+        ),
+        "bundle": GenerationSide(
+            "bundle",
+            draft.folder,
+            course.threads,
+            runtime="bundle",
+            size_bytes=weight_bytes(draft.folder),
+            most_batch=1 if spec.batch_one else None,
+            tokenizes=True,
+        ),
+    }
+    return compared(race(sides, course, progress), "base", "bundle")
+
+
+def _check_budget(report: LanguageReport, budget: GenerationBudgetRecipe, kept_report: Path) -> None:
+    one = next((row for row in report.decoding if row.batch == 1), None)
+    first = min(report.first_token_ms, key=lambda row: row.prompt_tokens, default=None)
+    memory = report.memory.bundle.rss_peak_bytes if report.memory else None
+    over = [
+        *_above("size_mb", (report.size_bytes.bundle or 0) / 1e6, budget.size_mb),
+        *_above("rss_mb", None if memory is None else memory / 1e6, budget.rss_mb),
+        *_above("first_token_ms", first.bundle_ms if first else None, budget.first_token_ms),
+    ]
+    speed, least = one.bundle_per_second if one else None, budget.tokens_per_second
+    if least is not None and (speed is None or speed < least):
+        over.append(f"tokens_per_second is {'not measured' if speed is None else f'{speed:.4g}'}, wanted {least:.4g}")
+    if over:
+        raise GateError(
+            f"The {report.chosen} candidate is over budget: {'; '.join(over)}.",
+            action=f"see {kept_report}; raise the budget, or tune a smaller base",
+        )
+
+
+def _above(name: str, found: float | None, limit: float | None) -> list[str]:
+    if limit is None or (found is not None and found <= limit):
+        return []
+    return [f"{name} is {'not measured' if found is None else f'{found:.4g}'}, the budget {limit:.4g}"]
