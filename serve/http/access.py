@@ -18,9 +18,10 @@ import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgetune.serve.errors import EdgetuneError
-from edgetune.serve.http.errors import CLIENT_LEFT, ClientLeft, Refused, as_refused, error_body, sayable
+from edgetune.serve.http.errors import CLIENT_LEFT, ClientLeft, Refused, sayable
 from edgetune.serve.http.limits import Limits
 from edgetune.serve.http.metrics import Metrics
+from edgetune.serve.http.openai.faults import refusal
 from edgetune.serve.http.reply import Reply
 
 if TYPE_CHECKING:
@@ -99,20 +100,21 @@ class Access:
         except EdgetuneError as error:
             if visit.status:
                 raise
-            await self._refuse(as_refused(error), scope, receive, tagged)
+            await self._refuse(error, scope, receive, tagged)
         except ClientLeft:
             visit.status = CLIENT_LEFT
         finally:
             self._finish(visit, scope)
 
-    async def _refuse(self, refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refuse(self, error: EdgetuneError, scope: Scope, receive: Receive, send: Send) -> None:
+        refused, body = refusal(scope["path"], error)
         headers = {**refused.headers}
         if refused.retry_after_seconds is not None:
             headers["retry-after"] = str(refused.retry_after_seconds)
         if refused.close:
             headers["connection"] = "close"
         pairs = tuple((name.encode(), value.encode()) for name, value in headers.items())
-        reply = Reply(error_body(refused), refused.status, headers=pairs)
+        reply = Reply(body, refused.status, headers=pairs)
         if not (refused.close and refused.status == 413):
             await reply.send(send)
             return

@@ -20,11 +20,15 @@ from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.http.access import Access, visit_of
 from edgetune.serve.http.answering import Answering
 from edgetune.serve.http.classify import ClassifyRoute
-from edgetune.serve.http.errors import Refused, error_body
+from edgetune.serve.http.errors import Refused
 from edgetune.serve.http.inference import InferRoute
 from edgetune.serve.http.limits import Limits
 from edgetune.serve.http.metrics import CONTENT_TYPE, Gauge, Metrics
 from edgetune.serve.http.models import ModelRoutes, json_response
+from edgetune.serve.http.openai.faults import CHAT_PATH, COMPLETIONS_PATH, MODELS_PATH, Unfit, refusal
+from edgetune.serve.http.openai.generating import Generating
+from edgetune.serve.http.openai.listing import ListingRoutes
+from edgetune.serve.http.openai.routes import GenerationRoute, chat_question, completion_question
 from edgetune.serve.http.openapi import docs_page, openapi
 from edgetune.serve.http.page import PageRoutes, html_response
 from edgetune.serve.http.repository import Repository
@@ -52,15 +56,20 @@ def create_app(
     metrics = metrics or Metrics()
     limits = Limits(settings)
     answering = Answering(repository, settings, metrics)
+    generating = Generating(repository, settings, metrics)
     metrics.watch(lambda: _gauges(repository, limits))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
         answering.close()
+        generating.close()
 
     app = Starlette(
-        routes=_routes(answering, limits, settings, guarded=keys is not None),
+        routes=[
+            *_routes(answering, limits, settings, guarded=keys is not None),
+            *_generation_routes(generating, limits),
+        ],
         middleware=[Middleware(Access, limits=limits, metrics=metrics, keys=keys)],
         exception_handlers={HTTPException: _no_route, Exception: _fault},
         lifespan=lifespan,
@@ -110,16 +119,28 @@ def _routes(answering: Answering, limits: Limits, settings: ServerSettings, *, g
     ]
 
 
+def _generation_routes(generating: Generating, limits: Limits) -> list[Route]:
+    listing = ListingRoutes(generating)
+    chat = GenerationRoute("chat", generating, limits, chat_question)
+    completions = GenerationRoute("completions", generating, limits, completion_question)
+    return [
+        Route(CHAT_PATH, chat, methods=["POST"]),
+        Route(COMPLETIONS_PATH, completions, methods=["POST"]),
+        Route(MODELS_PATH, listing.models),
+        Route(MODELS_PATH + "/{name}", listing.model),
+    ]
+
+
 def _gauges(repository: Repository, limits: Limits) -> Iterable[Gauge]:
     waiting, ready = {}, {}
     for name in repository.states():
         try:
             with repository.lease(name) as served:
-                waiting[name], ready[name] = float(served.batcher.waiting), 1.0
+                waiting[name], ready[name] = float(served.answerer.waiting), 1.0
         except EdgetuneError:
             waiting[name], ready[name] = 0.0, 0.0
     return [
-        ("edgetune_queue_texts", "Texts that wait for the graph now.", waiting),
+        ("edgetune_queue_texts", "Texts or prompts that wait for the graph now.", waiting),
         ("edgetune_model_ready", "1 where the model answers.", ready),
         ("edgetune_requests_running", "Requests being worked on now.", {"": float(limits.running)}),
         ("edgetune_body_bytes", "Bytes of the bodies that are held now.", {"": float(limits.body_bytes)}),
@@ -130,11 +151,15 @@ async def _no_route(request: Request, error: Exception) -> Response:
     """Starlette's own refusals, no such route and no such method, in the protocol's form."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    refused: Refused
     if status == 404:
-        refused = Refused(404, "There is no such route.", action="see /docs for those there are")
+        refused = Unfit(
+            "There is no such route.", action="see /docs for those there are", status=404, code="unknown_url"
+        )
     else:
         refused = Refused(status, f"{request.method} is not for this route.", expected=headers.get("Allow", ""))
-    return Response(error_body(refused), status, headers, media_type="application/json")
+    _, body = refusal(request.scope["path"], refused)
+    return Response(body, status, headers, media_type="application/json")
 
 
 async def _fault(request: Request, error: Exception) -> Response:
@@ -142,4 +167,5 @@ async def _fault(request: Request, error: Exception) -> Response:
     request_id = visit_of(request.scope).request_id
     refused = Refused(500, f"The server failed at request {request_id}.", action="report it with the server's log")
     headers = {"x-request-id": request_id}
-    return Response(error_body(refused), 500, headers, media_type="application/json")
+    _, body = refusal(request.scope["path"], refused)
+    return Response(body, 500, headers, media_type="application/json")

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from edgetune.serve.http.openai.faults import is_openai
 from edgetune.serve.http.settings import ServerSettings
 
 # llhttp takes heads of any size; others stop at 8 to 64 KiB.
@@ -84,13 +85,13 @@ class BoundedConnection(HttpToolsProtocol):
         if self.cycle.response_complete:
             self._rest()
         else:
-            self._enter(Phase.ANSWER, self.settings.request_seconds + self.settings.read_seconds)
+            self._enter(Phase.ANSWER, self._answer_seconds)
 
     def on_response_complete(self) -> None:
         is_next_waiting = bool(self.pipeline)
         super().on_response_complete()
         if is_next_waiting:
-            self._enter(Phase.ANSWER, self.settings.request_seconds + self.settings.read_seconds)
+            self._enter(Phase.ANSWER, self._answer_seconds)
         elif self._in_head:
             self._rest()
 
@@ -111,6 +112,13 @@ class BoundedConnection(HttpToolsProtocol):
     def abort(self) -> None:
         """Close at once, whatever is under way."""
         self.transport.abort()
+
+    @property
+    def _answer_seconds(self) -> float:
+        """What the route may take, which bounds itself, and its client to read the answer."""
+        settings = self.settings
+        seconds = settings.generation_seconds if is_openai(self.scope["path"]) else settings.request_seconds
+        return seconds + settings.read_seconds
 
     def _enter(self, phase: Phase, seconds: float) -> None:
         self._phase = phase

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.types import Receive, Scope
 
 from edgetune.serve.http.errors import RETRY_SECONDS, ClientLeft, Refused, invalid
-from edgetune.serve.http.reply import Reply
 from edgetune.serve.http.settings import ServerSettings
 
 # All bodies that are being read or answered together, in bodies of the largest size.
@@ -32,6 +31,9 @@ _OTHER_TYPES = ("multipart/", "image/", "audio/", "video/", "font/", "text/html"
 _OTHER_APPLICATIONS = ("xml", "msgpack", "x-msgpack", "cbor", "pdf", "zip", "gzip", "protobuf", "x-protobuf", "grpc")
 
 
+Answer = TypeVar("Answer")
+
+
 class Limits:
     """The limits of one server process and what is under way against them.
 
@@ -46,9 +48,19 @@ class Limits:
         self.body_bytes = 0
 
     async def attend(
-        self, scope: Scope, receive: Receive, work: Callable[[bytes], Coroutine[Any, Any, Reply]]
-    ) -> Reply:
+        self,
+        scope: Scope,
+        receive: Receive,
+        work: Callable[[bytes], Coroutine[Any, Any, Answer]],
+        *,
+        seconds: float | None = None,
+    ) -> Answer:
         """Read the request's body and have `work` answer it, within all limits.
+
+        Args:
+            scope, receive: as ASGI gives them.
+            work: from the body to the answer; a stream has been sent when it returns.
+            seconds: for all of it; None takes `request_seconds`.
 
         Raises:
             Refused: 408, 413, 415, 429 or 503, or whatever `work` refuses.
@@ -62,12 +74,13 @@ class Limits:
                 action="ask again a little later",
                 retry_after_seconds=RETRY_SECONDS,
             )
-        deadline = asyncio.get_running_loop().time() + self._settings.request_seconds
+        seconds = self._settings.request_seconds if seconds is None else seconds
+        deadline = asyncio.get_running_loop().time() + seconds
         self.running += 1
         body = bytearray()
         try:
             await self.read_into(body, scope, receive)
-            return await self._within(deadline, receive, work(bytes(body)))
+            return await self._within(deadline, seconds, receive, work(bytes(body)))
         finally:
             self.running -= 1
             self.body_bytes -= len(body)
@@ -123,8 +136,10 @@ class Limits:
                 )
             more = message.get("more_body", False)
 
-    async def _within(self, deadline: float, receive: Receive, answer: Coroutine[Any, Any, Reply]) -> Reply:
-        """Await an answer until `deadline` (of the loop's clock), or until the client leaves."""
+    async def _within(
+        self, deadline: float, seconds: float, receive: Receive, answer: Coroutine[Any, Any, Answer]
+    ) -> Answer:
+        """Await an answer until `deadline` (of the loop's clock, `seconds` after the start), or the client leaves."""
         loop = asyncio.get_running_loop()
         watches: list[asyncio.Task[None]] = []
         clock = asyncio.timeout_at(deadline)
@@ -153,7 +168,7 @@ class Limits:
                 raise
             raise Refused(
                 503,
-                f"There was no answer within {self._settings.request_seconds:g} seconds.",
+                f"There was no answer within {seconds:g} seconds.",
                 action="ask again later, or with fewer or shorter texts",
                 retry_after_seconds=RETRY_SECONDS,
             ) from None

@@ -47,7 +47,7 @@ class Metrics:
         )
         self._stages = Histogram(
             "edgetune_stage_seconds",
-            "Time of a request by stage: parse, tokenize, queue, run, total (whole, first byte to last).",
+            "Time of a request by stage: parse, tokenize, queue, run, first_token, total (first byte to last).",
             ("model", "stage"),
             buckets=_SECONDS,
             registry=registry,
@@ -58,6 +58,12 @@ class Metrics:
         self._tokens = Counter(
             "edgetune_tokens",
             "Tokens run: real ones, and padding, which is waste.",
+            ("model", "kind"),
+            registry=registry,
+        )
+        self._answer_tokens = Counter(
+            "edgetune_generation_tokens",
+            "Tokens of prompts that were answered, and of the answers that were generated.",
             ("model", "kind"),
             registry=registry,
         )
@@ -109,6 +115,11 @@ class Metrics:
         for waited in run.waited_seconds:
             queue.observe(waited)
         seconds.observe(run.seconds)
+
+    def observe_answer(self, model: str, *, prompt_tokens: int, answer_tokens: int) -> None:
+        """Count the tokens of one generated answer, whole or broken off."""
+        self._answer_tokens.labels(model, "prompt").inc(prompt_tokens)
+        self._answer_tokens.labels(model, "answer").inc(answer_tokens)
 
     def watch(self, read: Callable[[], Iterable[Gauge]]) -> None:
         """Let `read` tell the gauges of every page from now on."""

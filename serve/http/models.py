@@ -13,7 +13,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgetune.serve.bundle import NOT_JSON
+from edgetune.serve.bundle import NOT_JSON, Manifest
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.http.access import visit_of
 from edgetune.serve.http.answering import Answering
@@ -122,7 +122,7 @@ class ModelRoutes:
         state, served_version, reason = self._repository.states()[name]
         providers: list[str] = []
         with contextlib.suppress(EdgetuneError), self._repository.lease(name) as served:
-            providers = list(served.predictor.providers)
+            providers = list(served.answerer.providers)
         return {"state": state.value, "version": served_version, "providers": providers, "reason": reason}
 
     def _lease(self, request: Request) -> contextlib.AbstractContextManager[Served]:
@@ -138,16 +138,9 @@ class _RepositoryWish(msgspec.Struct):
 
 
 def _metadata(served: Served) -> dict[str, Any]:
-    """The tensors of a model: text by itself, or the graph's own inputs together; and all outputs there are."""
-    manifest = served.predictor.bundle.manifest
-    inputs = [{"name": "text", "datatype": "BYTES", "shape": [-1], "parameters": {"instead_of": "the ids"}}]
-    for spec in manifest.inputs:
-        inputs.append({"name": spec.name, "datatype": "INT64", "shape": [-1, -1], "parameters": {"instead_of": "text"}})
-    wide = {"scores", "logits"}
-    outputs = [
-        {"name": name, "datatype": datatype, "shape": [-1, len(manifest.labels)] if name in wide else [-1]}
-        for name, datatype in OUTPUTS.items()
-    ]
+    """What a model is; a model that writes is not asked by this protocol, so it tells of no tensors."""
+    manifest = served.bundle.manifest
+    inputs, outputs = ([], []) if served.generates else _tensors(manifest)
     return {
         "name": served.name,
         "versions": [served.version],
@@ -156,10 +149,32 @@ def _metadata(served: Served) -> dict[str, Any]:
         "outputs": outputs,
         "parameters": {
             "bundle": manifest.name,
+            "task": manifest.task,
             "labels": manifest.labels,
             "max_tokens": manifest.max_tokens,
-            "scheme": served.predictor.variant,
-            "scheme_reason": served.predictor.variant_reason,
-            "providers": list(served.predictor.providers),
+            **_chosen(served),
+            "providers": list(served.answerer.providers),
         },
     }
+
+
+def _chosen(served: Served) -> dict[str, str]:
+    """The scheme of the graph that answers, and why it was taken where there are several."""
+    if served.generates:
+        return {"scheme": served.bundle.manifest.scheme}
+    return {"scheme": served.predictor.variant, "scheme_reason": served.predictor.variant_reason}
+
+
+def _tensors(manifest: Manifest) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The tensors of a classifier: text by itself, or the graph's own inputs together; and all outputs there are."""
+    inputs: list[dict[str, Any]] = [
+        {"name": "text", "datatype": "BYTES", "shape": [-1], "parameters": {"instead_of": "the ids"}}
+    ]
+    for spec in manifest.inputs:
+        inputs.append({"name": spec.name, "datatype": "INT64", "shape": [-1, -1], "parameters": {"instead_of": "text"}})
+    wide = {"scores", "logits"}
+    outputs = [
+        {"name": name, "datatype": datatype, "shape": [-1, len(manifest.labels)] if name in wide else [-1]}
+        for name, datatype in OUTPUTS.items()
+    ]
+    return inputs, outputs

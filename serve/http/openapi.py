@@ -11,6 +11,8 @@ from importlib.metadata import version
 
 import msgspec
 
+from edgetune.serve.http.openai.description import openai_schemas
+from edgetune.serve.http.openai.faults import CHAT_PATH, COMPLETIONS_PATH, MODELS_PATH, is_openai
 from edgetune.serve.http.page import html_page
 from edgetune.serve.http.schemas import JsonObject, ref, schemas
 from edgetune.serve.http.settings import ServerSettings
@@ -39,11 +41,14 @@ def openapi(settings: ServerSettings, *, guarded: bool) -> JsonObject:
         "info": {
             "title": "edgetune",
             "version": version("edgetune"),
-            "description": "Text classification with edgetune bundles, by the Open Inference Protocol (version 2).",
+            "description": (
+                "Edgetune bundles: text classification by the Open Inference Protocol (version 2), "
+                "and text generation as OpenAI's API has it."
+            ),
         },
         "paths": _paths(settings, guarded=guarded),
         "components": {
-            "schemas": schemas(settings),
+            "schemas": {**schemas(settings), **openai_schemas()},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -89,6 +94,7 @@ def _paths(settings: ServerSettings, *, guarded: bool) -> JsonObject:
             for what in ("load", "unload")
         },
         "/models/{name}/report": {"get": _operation("report", "A bundle's report", html, ("404", "503"))},
+        **_openai_paths(),
         "/metrics": {"get": _operation("metrics", "For Prometheus", {"text/plain": html["text/html"]}) | health},
         "/openapi.json": {"get": _operation("openapi", "This description", {"application/json": {}})},
         "/docs": {"get": _operation("docs", "This description as a page", html)},
@@ -97,7 +103,35 @@ def _paths(settings: ServerSettings, *, guarded: bool) -> JsonObject:
     _add_versions(paths, one)
     _add_names(paths)
     _add_answers(paths, guarded=guarded)
+    _say_as_openai(paths)
     return paths
+
+
+def _openai_paths() -> JsonObject:
+    """The routes that generate; 400 stands for 422 too, which OpenAI's API does not have."""
+    events = {"text/event-stream": {"schema": {"type": "string"}}}
+    errors = (*READING, "404", "429")
+    chat = _operation("chat", "Answer a chat", "ChatAnswer", errors, body="ChatWish")
+    complete = _operation("complete", "Continue a text", "CompletionAnswer", errors, body="CompletionWish")
+    for operation in (chat, complete):
+        operation["responses"]["200"]["content"] |= events
+    return {
+        CHAT_PATH: {"post": chat},
+        COMPLETIONS_PATH: {"post": complete},
+        MODELS_PATH: {"get": _operation("openai_models", "Models that generate text", "OpenAIModels")},
+        MODELS_PATH + "/{name}": {
+            "get": _operation("openai_model", "One model", "OpenAIModel", ("404", "503")),
+        },
+    }
+
+
+def _say_as_openai(paths: JsonObject) -> None:
+    """On these routes an error is an object."""
+    for path, methods in paths.items():
+        for operation in methods.values() if is_openai(path) else ():
+            for status, answer in operation["responses"].items():
+                if status >= "400":
+                    answer["content"] = {"application/json": {"schema": ref("OpenAIError")}}
 
 
 def _add_versions(paths: JsonObject, one: str) -> None:

@@ -7,22 +7,36 @@ server.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from edgetune.serve.batcher import Batcher, BatchRun
-from edgetune.serve.bundle import MANIFEST_NAME, REPORT_NAME, Bundle
+from edgetune.serve.bundle import GOLDEN_NAME, MANIFEST_NAME, REPORT_NAME, Bundle, Golden, Manifest
 from edgetune.serve.errors import BundleError
+from edgetune.serve.generation.generator import Generator
+from edgetune.serve.generation.golden import GenerationGolden, read_golden, replay
+from edgetune.serve.generation.report import LanguageReport
+from edgetune.serve.generation.scheduler import Scheduler
 from edgetune.serve.golden import replay_golden
+from edgetune.serve.http.answerers import WRITING_TASK, Classifier, Writer
 from edgetune.serve.http.settings import ServerSettings
-from edgetune.serve.http.warmup import warm_up
+from edgetune.serve.http.warmup import warm_up, warm_up_generator
 from edgetune.serve.loading import load
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import Report
 
 # A second session holds the weights a second time: larger bundles answer lone requests with the threads of all others.
 LONE_BYTES = 128 * 1024 * 1024
+
+# msgspec builds what it knows of a type when it first reads one, and two threads that do so at once take the process
+# down (msgspec 0.22: a segmentation fault in one of a few starts with two bundles). So it is done before there are any.
+_READ_IN_THREADS = tuple(map(msgspec.json.Decoder, (Manifest, Golden, Report, LanguageReport, GenerationGolden)))
+_opening_generator = threading.Lock()  # which reads a type of its own
 
 
 @dataclass(frozen=True)
@@ -41,9 +55,8 @@ class Opened:
     """A bundle that was proven on this machine, ready to answer."""
 
     fingerprint: str
-    predictor: Predictor
-    batcher: Batcher
-    report: Report | None
+    answerer: Classifier | Writer
+    report: Report | LanguageReport | None
 
 
 def look_at(folder: Path) -> Seen | None:
@@ -63,9 +76,15 @@ def open_proven(folder: Path, settings: ServerSettings, observe: Callable[[Batch
         BundleError, BundleDamaged, BundleFormatError: the folder cannot be used, or answers otherwise than packed.
         ProviderError, MissingDependency: nothing here can run it.
     """
-    Bundle.open(folder, verify=False)  # says what is wrong with a folder that has no manifest
+    bundle = Bundle.open(folder, verify=False)  # says what is wrong with a folder that has no manifest
     # Before the files are read: where they change meanwhile, the next look finds another fingerprint and loads again.
     fingerprint = _fingerprint(folder)
+    if bundle.manifest.task == WRITING_TASK:
+        return Opened(fingerprint, _open_writer(bundle, settings), _report(LanguageReport, folder))
+    return Opened(fingerprint, _open_classifier(folder, settings, observe), _report(Report, folder))
+
+
+def _open_classifier(folder: Path, settings: ServerSettings, observe: Callable[[BatchRun], None] | None) -> Classifier:
     predictor = load(folder, threads=settings.threads, provider=settings.provider)
     lone = _open_lone(predictor, settings)
     warm_up(predictor, max_batch=settings.max_batch)
@@ -81,7 +100,18 @@ def open_proven(folder: Path, settings: ServerSettings, observe: Callable[[Batch
         observe=observe,
         lone=lone,
     )
-    return Opened(fingerprint, predictor, batcher, _report(folder))
+    return Classifier(predictor, batcher)
+
+
+def _open_writer(bundle: Bundle, settings: ServerSettings) -> Writer:
+    """A step serves all answers at once and nothing runs beside it, so it has all the cores."""
+    provider = bundle.manifest.provider if settings.provider == "auto" else settings.provider
+    with _opening_generator:
+        generator = Generator.open(bundle.folder, threads=settings.lone_threads, provider=provider)
+    replay(generator, read_golden(bundle.folder / GOLDEN_NAME))
+    warm_up_generator(generator, max_sequences=settings.max_sequences)
+    scheduler = Scheduler(generator, rows=settings.max_sequences, max_waiting=settings.max_prompts)
+    return Writer(bundle, generator, scheduler)
 
 
 def _open_lone(predictor: Predictor, settings: ServerSettings) -> Predictor | None:
@@ -99,9 +129,12 @@ def _fingerprint(folder: Path) -> str:
     return hashlib.sha256((folder / MANIFEST_NAME).read_bytes()).hexdigest()
 
 
-def _report(folder: Path) -> Report | None:
+AnyReport = TypeVar("AnyReport", Report, LanguageReport)
+
+
+def _report(kind: type[AnyReport], folder: Path) -> AnyReport | None:
     """The bundle's own report; None where it has none that this release reads: answering needs none."""
     try:
-        return Report.load(folder / REPORT_NAME)
+        return kind.load(folder / REPORT_NAME)
     except BundleError:
         return None

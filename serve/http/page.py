@@ -6,6 +6,7 @@ Everything that comes from a bundle is escaped, and no page may load or run anyt
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from html import escape
 from importlib.metadata import version
 from urllib.parse import quote
@@ -14,8 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.generation.report import LanguageReport
 from edgetune.serve.http.access import visit_of
 from edgetune.serve.http.errors import Refused, sayable
+from edgetune.serve.http.openai.faults import CHAT_PATH
 from edgetune.serve.http.repository import Repository
 from edgetune.serve.http.served import Served
 from edgetune.serve.report import Report
@@ -71,7 +74,7 @@ class PageRoutes:
         visit_of(request.scope).route = "home"
         models = "".join(self._section(name) for name in sorted(self._repository.states()))
         host, port = request.scope.get("server") or ("localhost", 8000)  # never the Host header, which may be anything
-        example = escape(f"""curl {host}:{port}/v1/classify -d '{{"text": "my card has not arrived"}}'""")
+        example = escape("\n".join(f"curl {host}:{port}{question}" for question in self._questions()))
         body = (
             f"<h1>edgetune <small>{escape(version('edgetune'))}</small></h1>"
             f"{models or '<p>No model is loaded.</p>'}<pre>{example}</pre>"
@@ -80,11 +83,21 @@ class PageRoutes:
         )
         return html_response(html_page("edgetune", body))
 
+    def _questions(self) -> list[str]:
+        """What to ask the models that are loaded: a route and a body of each kind; classify's where there is none."""
+        kinds = set()
+        for name in self._repository.states():
+            with contextlib.suppress(EdgetuneError), self._repository.lease(name) as served:
+                kinds.add(served.generates)
+        chat = CHAT_PATH + """ -d '{"messages": [{"role": "user", "content": "Hello"}]}'"""
+        classify = """/v1/classify -d '{"text": "my card has not arrived"}'"""
+        return [question for kind, question in ((False, classify), (True, chat)) if kind in (kinds or {False})]
+
     async def report(self, request: Request) -> Response:
         """GET /models/{name}/report: the page that the build packed, and no other file of the folder."""
         visit_of(request.scope).route = "report"
         with self._repository.lease(request.path_params["name"]) as served:
-            bundle = served.predictor.bundle
+            bundle = served.bundle
             page = None
             if REPORT_PAGE in bundle.manifest.files:
                 page = await asyncio.to_thread(_read, served)
@@ -103,7 +116,7 @@ class PageRoutes:
         try:
             with self._repository.lease(name) as served:
                 facts |= _facts(served)
-                if REPORT_PAGE in served.predictor.bundle.manifest.files:
+                if REPORT_PAGE in served.bundle.manifest.files:
                     report = f'<p><a href="/models/{quote(name, safe="")}/report">report of its build</a></p>'
         except EdgetuneError:
             report = ""
@@ -115,25 +128,27 @@ class PageRoutes:
 def _read(served: Served) -> bytes | None:
     """The bundle's page, None where it has gone from the disk since it was opened."""
     try:
-        return (served.predictor.bundle.folder / REPORT_PAGE).read_bytes()
+        return (served.bundle.folder / REPORT_PAGE).read_bytes()
     except OSError:
         return None
 
 
 def _facts(served: Served) -> dict[str, str]:
     """What the bundle is, and what its build measured."""
-    manifest = served.predictor.bundle.manifest
+    manifest = served.bundle.manifest
     shown = ", ".join(manifest.labels[:6]) + (", ..." if len(manifest.labels) > 6 else "")
     facts = {
         "bundle": f"{manifest.name}, built {manifest.created}",
         "base": manifest.base.id,
         "task": manifest.task,
-        "labels": f"{len(manifest.labels)}: {shown}",
-        "longest text": f"{manifest.max_tokens} tokens",
+        **({} if served.generates else {"labels": f"{len(manifest.labels)}: {shown}"}),
+        "context" if served.generates else "longest text": f"{manifest.max_tokens} tokens",
         "scheme": served.predictor.variant_reason if len(manifest.graphs) > 1 else manifest.scheme,
-        "runs on": ", ".join(served.predictor.providers),
+        "runs on": ", ".join(served.answerer.providers),
     }
-    if served.report is not None:
+    if isinstance(served.report, LanguageReport):
+        facts |= _language_figures(served.report)
+    elif served.report is not None:
         facts |= _figures(served.report)
     return facts
 
@@ -150,6 +165,21 @@ def _figures(report: Report) -> dict[str, str]:
         figures["one text, p50"] = f"{times.bundle.p50:.2f} ms, base model {times.base.p50:.2f} ms{faster}"
     if report.throughput_per_second is not None and report.throughput_per_second.bundle:
         figures["texts per second"] = f"{report.throughput_per_second.bundle:,.0f}"
+    if report.size_bytes.bundle:
+        figures["size"] = f"{report.size_bytes.bundle / 1e6:.1f} MB"
+    figures["measured on"] = f"{report.machine.cpu}, {report.machine.threads} threads"
+    return figures
+
+
+def _language_figures(report: LanguageReport) -> dict[str, str]:
+    figures = {}
+    if report.packed is not None:
+        metric, value, rise = report.quality.metric, report.packed.value, report.packed.rise
+        figures["quality"] = f"{metric} {value:.4g}, {100 * rise:+.2f}% against the tuned model"
+    alone = next((one for one in report.decoding if one.batch == 1), None)
+    if alone is not None and alone.bundle_per_second is not None:
+        base = f", base model {alone.base_per_second:.0f}" if alone.base_per_second is not None else ""
+        figures["tokens per second"] = f"{alone.bundle_per_second:.0f}{base}"
     if report.size_bytes.bundle:
         figures["size"] = f"{report.size_bytes.bundle / 1e6:.1f} MB"
     figures["measured on"] = f"{report.machine.cpu}, {report.machine.threads} threads"

@@ -216,7 +216,7 @@ class Repository:
 
     async def _switch(self, slot: Slot, path: Path, opened: Opened) -> None:
         version = await asyncio.to_thread(self._journal.version, slot.name, opened.fingerprint)
-        served = Served(slot.name, version, opened.predictor, opened.batcher, opened.report)
+        served = Served(slot.name, version, opened.answerer, opened.report)
         before, slot.lent = slot.lent, Lent(served, opened.fingerprint)
         slot.path, slot.state, slot.reason, slot.wanted = path, State.READY, "", True
         logger.info("model %s: version %s of %s answers", slot.name, version, path)
@@ -235,7 +235,7 @@ class Repository:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(lent.idle.wait(), seconds)
         bound = self._settings.request_seconds if seconds is None else seconds
-        await asyncio.to_thread(partial(lent.served.batcher.close, seconds=bound))
+        await asyncio.to_thread(lent.served.answerer.close, bound)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Let work go on beside the requests; the set holds it, for the event loop alone would not."""

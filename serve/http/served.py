@@ -11,6 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgetune.serve.batcher import Batcher
+from edgetune.serve.bundle import Bundle
+from edgetune.serve.generation.generator import Generator
+from edgetune.serve.generation.report import LanguageReport
+from edgetune.serve.generation.scheduler import Scheduler
+from edgetune.serve.http.answerers import Classifier, Writer
+from edgetune.serve.http.errors import invalid
 from edgetune.serve.http.opening import Seen
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import Report
@@ -26,13 +32,66 @@ class State(enum.StrEnum):
 
 @dataclass
 class Served:
-    """One version of one model that answers. `version` is "1" at first and counted up at each switch."""
+    """One version of one model that answers. `version` is "1" at first and counted up at each switch.
+
+    The parts of a classifier are asked for by the routes that classify, and those of a writer by the routes that
+    generate: asking for what the model is not refuses the request (400).
+    """
 
     name: str
     version: str
-    predictor: Predictor
-    batcher: Batcher
-    report: Report | None
+    answerer: Classifier | Writer
+    report: Report | LanguageReport | None
+
+    @property
+    def bundle(self) -> Bundle:
+        """What is being answered with."""
+        return self.answerer.bundle
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model writes text instead of classifying it."""
+        return isinstance(self.answerer, Writer)
+
+    @property
+    def predictor(self) -> Predictor:
+        """What classifies."""
+        return self._classifier.predictor
+
+    @property
+    def batcher(self) -> Batcher:
+        """What joins the callers of `predictor`."""
+        return self._classifier.batcher
+
+    @property
+    def generator(self) -> Generator:
+        """What writes."""
+        return self._writer.generator
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """What joins the callers of `generator`."""
+        return self._writer.scheduler
+
+    @property
+    def _classifier(self) -> Classifier:
+        if isinstance(self.answerer, Classifier):
+            return self.answerer
+        raise invalid(
+            f"The model {self.name!r} generates text.",
+            expected="a model that classifies",
+            action="ask it by POST /v1/chat/completions or /v1/completions",
+        )
+
+    @property
+    def _writer(self) -> Writer:
+        if isinstance(self.answerer, Writer):
+            return self.answerer
+        raise invalid(
+            f"The model {self.name!r} classifies text.",
+            expected="a model of the task text-generation",
+            action="ask it by POST /v1/classify",
+        )
 
 
 @dataclass

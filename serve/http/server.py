@@ -130,7 +130,7 @@ class Server(uvicorn.Server):
             if version:
                 models[name] = version
                 with self._repository.lease(name) as served:
-                    providers[name] = list(served.predictor.providers)
+                    providers[name] = list(served.answerer.providers)
         return Readiness(models, providers)
 
     async def on_tick(self, counter: int) -> bool:

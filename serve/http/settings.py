@@ -21,6 +21,10 @@ class ServerSettings:
         max_requests: requests worked on at once; past it 429 with Retry-After.
         max_connections: connections open at once; a further one is answered 503 and closed.
         request_seconds: from the first byte to the answer; past it 503, and the request leaves the queue.
+        generation_seconds: the same for text that is generated; a stream that has begun ends with an error.
+        max_sequences: answers that a model writes at the same time, a token of each in every step.
+        max_prompts: that may wait for their turn to be answered; past it 503 with Retry-After.
+        max_answer_tokens: of one generated answer; asking for more is answered 400.
         read_seconds: for the head of a request, and again for its body, to arrive; past it 408 and the connection is
             closed.
         grace_seconds: after SIGTERM, for what is running to end.
@@ -28,6 +32,7 @@ class ServerSettings:
             again as runs on all cores (docs/log.md).
         lone_threads: of a run for a caller who has been alone for a while; None takes what the bundle measured as best,
             and for bundles above 128 MiB `threads`, since it needs the graph in memory a second time.
+            A model that generates runs nothing side by side and takes this many too, and all cores where it is None.
         runners: runs of the graph at the same time; None takes as many as fill the cores.
         provider: "auto", "cpu" or "cuda".
         watch_seconds: between looks at the bundle folders for a new version; 0 does not look.
@@ -42,6 +47,10 @@ class ServerSettings:
     max_requests: int = 512
     max_connections: int = 4096
     request_seconds: float = 30.0
+    generation_seconds: float = 300.0
+    max_sequences: int = 8
+    max_prompts: int = 64
+    max_answer_tokens: int = 4096
     read_seconds: float = 10.0
     grace_seconds: float = 20.0
     threads: int = 1

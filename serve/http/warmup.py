@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import itertools
 
+from edgetune.serve.generation.generator import Generator
+from edgetune.serve.generation.sampling import Sampling
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.tokenization import TokenizedText
 
 SHORTEST_TOKENS = 8
+WARM_STEPS = 4
 # A batch of the longest texts would take memory that most servers never need: rows are cut so that a run stays below.
 MOST_TOKENS_A_RUN = 2048
 
@@ -40,3 +43,19 @@ def warm_lengths(max_tokens: int) -> list[int]:
         lengths.append(tokens)
         tokens *= 2
     return [*lengths, max_tokens]
+
+
+def warm_up_generator(generator: Generator, *, max_sequences: int) -> list[tuple[int, int]]:
+    """Run short prompts and a few steps behind them, of one answer and of as many as may be written side by side.
+
+    Returns:
+        The shapes (answers, tokens of each prompt) that were run, in order.
+    """
+    spec = generator.decoder.spec
+    tokens = max(1, min(SHORTEST_TOKENS, spec.context_tokens - WARM_STEPS))
+    prompt = [spec.bos_id or 0] * tokens
+    shapes = []
+    for rows in sorted({1, 1 if spec.batch_one else max_sequences}):
+        generator.decoder.generate_ids([prompt] * rows, Sampling(max_tokens=WARM_STEPS), batch_size=rows)
+        shapes.append((rows, tokens))
+    return shapes

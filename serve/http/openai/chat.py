@@ -1,0 +1,160 @@
+"""POST /v1/chat/completions: what its body may say, and how its answers are written.
+
+Source: OpenAI's API reference, "Chat". Tools, pictures and sound are refused by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+
+from edgetune.serve.generation.answer import Generation, TokenPiece
+from edgetune.serve.generation.sampling import TokenLogprob
+from edgetune.serve.http.openai.faults import Unfit
+from edgetune.serve.http.openai.shapes import Head, token_logprobs
+from edgetune.serve.http.openai.tokens import TokenTexts
+from edgetune.serve.http.openai.wishes import COMMON_NEUTRALS, MOST_TOP_LOGPROBS, Wish, read_wish
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+MOST_MESSAGES = 2048
+
+
+class ChatWish(Wish, forbid_unknown_fields=True, kw_only=True):
+    """The body. Members behind `metadata` are refused unless they ask for nothing."""
+
+    messages: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1, max_length=MOST_MESSAGES)]
+    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    parallel_tool_calls: bool | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    functions: list[Any] | None = None
+    function_call: Any = None
+    response_format: dict[str, Any] | None = None
+    modalities: list[str] | None = None
+    audio: Any = None
+    prediction: Any = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    web_search_options: Any = None
+
+    @property
+    def asked_tokens(self) -> int | None:
+        """The most tokens that the answer may have; the newer of the two names counts."""
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+    @property
+    def likeliest(self) -> int | None:
+        """How many of the likeliest tokens to tell with each; None where no log-probabilities are wanted."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+_NEUTRALS: dict[str, tuple[Any, ...]] = {
+    **COMMON_NEUTRALS,
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "reasoning_effort": ("none",),
+    "verbosity": (),
+    "web_search_options": (),
+}
+_DECODER = msgspec.json.Decoder(ChatWish)
+
+
+def read_chat(body: bytes) -> ChatWish:
+    """Understand a request's body.
+
+    Raises:
+        Unfit: 400; no JSON, a member that is not known, wrong or not supported, or messages that are no chat.
+    """
+    wish = read_wish(body, _DECODER, _NEUTRALS)
+    if wish.top_logprobs is not None and not wish.logprobs:
+        raise Unfit("top_logprobs go with logprobs.", expected='"logprobs": true', param="top_logprobs")
+    wish.messages = [_message(number, message) for number, message in enumerate(wish.messages)]
+    if all(message["role"] != "user" for message in wish.messages):
+        raise Unfit(
+            "None of the messages is the user's.",
+            expected='at least one message with "role": "user"',
+            param="messages",
+            code="invalid_value",
+        )
+    return wish
+
+
+def _message(number: int, message: dict[str, Any]) -> dict[str, Any]:
+    """A message as chat templates take it: a role that they know, and its content as one text."""
+    place = f"messages[{number}]"
+    role = message.get("role")
+    if role not in ROLES:
+        raise Unfit(f"{place} has the role {role!r:.40}.", expected=", ".join(ROLES), param=place, code="invalid_value")
+    content = message.get("content")
+    if content is None and role == "assistant" and message.get("tool_calls"):
+        text = ""
+    elif isinstance(content, str):
+        text = content
+    elif isinstance(content, list) and content:
+        text = "".join(_part(f"{place}.content[{place_of}]", part) for place_of, part in enumerate(content))
+    else:
+        found = "has no content" if content in (None, []) else f"has a content of type {type(content).__name__}"
+        raise Unfit(f"{place} {found}.", expected="a text, or text parts", param=place, code="invalid_value")
+    return {**message, "role": "system" if role == "developer" else role, "content": text}
+
+
+def _part(place: str, part: Any) -> str:
+    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        text: str = part["text"]
+        return text
+    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+    raise Unfit(f"{place} is of the kind {kind!r:.40}.", expected='{"type": "text", "text": "..."}', param=place)
+
+
+@dataclass(frozen=True)
+class ChatShape:
+    """How a chat's answer is written. `texts` is None where no log-probabilities were asked for."""
+
+    head: Head
+    texts: TokenTexts | None
+    kind: str = "chat.completion"
+    stream_kind: str = "chat.completion.chunk"
+
+    def answer(self, generation: Generation) -> dict[str, Any]:
+        """The one choice of a whole answer."""
+        return {
+            "index": 0,
+            "message": {"role": "assistant", "content": generation.text, "refusal": None},
+            "logprobs": self._logprobs(generation.logprobs),
+            "finish_reason": generation.finish,
+        }
+
+    def opening(self) -> dict[str, Any]:
+        """The choice that tells who speaks."""
+        return self._delta({"role": "assistant", "content": "", "refusal": None})
+
+    def piece(self, piece: TokenPiece) -> list[dict[str, Any]]:
+        """The piece's text, and behind the last one why it was the last."""
+        told = []
+        if piece.text or (self.texts is not None and piece.logprobs):
+            told.append({**self._delta({"content": piece.text}), "logprobs": self._logprobs(piece.logprobs)})
+        if piece.finish:
+            told.append({**self._delta({}), "finish_reason": piece.finish})
+        return told
+
+    def _delta(self, delta: dict[str, Any]) -> dict[str, Any]:
+        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+
+    def _logprobs(self, found: tuple[TokenLogprob, ...]) -> dict[str, Any] | None:
+        return None if self.texts is None else {"content": token_logprobs(found, self.texts), "refusal": None}

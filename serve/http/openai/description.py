@@ -1,0 +1,60 @@
+"""The schemas of these routes for the server's OpenAPI description: bodies from their decoders, answers by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from edgetune.serve.http.openai.chat import ChatWish
+from edgetune.serve.http.openai.completions import CompletionWish
+
+JsonObject = dict[str, Any]
+
+_TEXT = {"type": "string"}
+_COUNT = {"type": "integer", "minimum": 0}
+_MAYBE_TEXT = {"type": ["string", "null"]}
+_FINISH = {"type": ["string", "null"], "enum": ["stop", "length", None]}
+_MAYBE_OBJECT = {"type": ["object", "null"]}
+
+
+def openai_schemas() -> JsonObject:
+    """All schemas by name."""
+    _, bodies = msgspec.json.schema_components([ChatWish, CompletionWish], ref_template="#/components/schemas/{name}")
+    model = _object(
+        {"id": _TEXT, "object": _TEXT, "created": _COUNT, "owned_by": _TEXT, "context_tokens": _COUNT},
+    )
+    usage = _object({"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT})
+    message = _object({"role": _TEXT, "content": _TEXT, "refusal": _MAYBE_TEXT})
+    error = _object({"message": _TEXT, "type": _TEXT, "param": _MAYBE_TEXT, "code": _MAYBE_TEXT})
+    return {
+        **bodies,
+        "ChatAnswer": _answer({"message": message}, usage),
+        "CompletionAnswer": _answer({"text": _TEXT}, usage),
+        "OpenAIModel": model,
+        "OpenAIModels": _object({"object": _TEXT, "data": {"type": "array", "items": _ref("OpenAIModel")}}),
+        "OpenAIError": _object({"error": error}),
+    }
+
+
+def _answer(content: JsonObject, usage: JsonObject) -> JsonObject:
+    choice = _object({"index": _COUNT, **content, "logprobs": _MAYBE_OBJECT, "finish_reason": _FINISH})
+    return _object(
+        {
+            "id": _TEXT,
+            "object": _TEXT,
+            "created": _COUNT,
+            "model": _TEXT,
+            "system_fingerprint": _TEXT,
+            "choices": {"type": "array", "items": choice},
+            "usage": usage,
+        }
+    )
+
+
+def _object(properties: JsonObject) -> JsonObject:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _ref(name: str) -> JsonObject:
+    return {"$ref": f"#/components/schemas/{name}"}

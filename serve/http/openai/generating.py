@@ -1,0 +1,218 @@
+"""From prompts to tokens, for both routes: the model, the prompt's ids, what the answer may cost, and the scheduler.
+
+An answer's place is given back the moment that its request ends, however that happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tokenizers import Tokenizer
+
+from edgetune.serve.bundle import TOKENIZER_NAME
+from edgetune.serve.errors import BundleError, EdgetuneError, InputError, Overloaded
+from edgetune.serve.generation.answer import Generation, TokenPiece
+from edgetune.serve.generation.handle import Handle
+from edgetune.serve.generation.sampling import Sampling
+from edgetune.serve.http.errors import NotReady, Refused
+from edgetune.serve.http.metrics import Metrics
+from edgetune.serve.http.openai.faults import Unfit
+from edgetune.serve.http.openai.shapes import Usage
+from edgetune.serve.http.openai.tokens import TokenTexts
+from edgetune.serve.http.openai.wishes import answer_tokens
+from edgetune.serve.http.served import Served, State
+from edgetune.serve.http.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from edgetune.serve.generation.generator import Generator
+    from edgetune.serve.http.repository import Repository
+
+# A prompt is tokenized, and a chat's template run, beside the event loop: neither has a bound on its time.
+TOKENIZER_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one request makes a model do: the prompt's ids, and how to draw the answer."""
+
+    prompt_ids: Sequence[int]
+    sampling: Sampling
+
+
+class Generating:
+    """Makes answers for the routes, from one repository."""
+
+    def __init__(self, repository: Repository, settings: ServerSettings, metrics: Metrics) -> None:
+        self.repository = repository
+        self.settings = settings
+        self.metrics = metrics
+        self._reading = ThreadPoolExecutor(TOKENIZER_THREADS, "edgetune-prompt")
+        self._texts: weakref.WeakKeyDictionary[Generator, TokenTexts] = weakref.WeakKeyDictionary()
+
+    def close(self) -> None:
+        """Let the threads end; what they have begun is finished."""
+        self._reading.shutdown(wait=False, cancel_futures=True)
+
+    @contextlib.contextmanager
+    def lease(self, wished: str | None) -> Iterator[Served]:
+        """Lend out the model of that name, or the only one that generates text.
+
+        Raises:
+            Unfit: several are loaded and none was named, none generates, or the one that was named does not.
+            UnknownModel, NotReady: as the repository says.
+        """
+        with self.repository.lease(self._name(wished)) as served:
+            if not served.generates:
+                raise Unfit(
+                    f"The model {served.name!r} classifies text.",
+                    expected="a model of the task text-generation",
+                    action="ask it by POST /v1/classify",
+                    param="model",
+                    code="model_not_supported",
+                )
+            yield served
+
+    def names(self) -> list[str]:
+        """The models that generate text now, in order."""
+        found = []
+        for name, (state, _, _) in self.repository.states().items():
+            with contextlib.suppress(EdgetuneError):
+                if state is State.READY:
+                    with self.repository.lease(name) as served:
+                        found += [name] if served.generates else []
+        return sorted(found)
+
+    def _name(self, wished: str | None) -> str:
+        if wished is not None:
+            return wished
+        names = self.names()
+        if len(names) == 1:
+            return names[0]
+        if not names and not self.repository.ready:
+            raise NotReady("No model that generates text is ready here.", action="ask again later")
+        if not names:
+            raise Unfit("No model that generates text is loaded here.", param="model", status=404)
+        raise Unfit(
+            f"There are {len(names)} models here that generate text, and the body names none.",
+            expected='"model": one of ' + ", ".join(names),
+            param="model",
+        )
+
+    async def task(
+        self,
+        served: Served,
+        read_prompt: Callable[[Generator], Sequence[int]],
+        sampling: Callable[[int], Sampling],
+        *,
+        asked: int | None,
+        default: int | None,
+    ) -> Task:
+        """Read the prompt, and see that it and its answer fit into the model's context.
+
+        Args:
+            served: the model.
+            read_prompt: makes ids of the prompt; run in a thread.
+            sampling: how to draw an answer of so many tokens.
+            asked, default: most tokens of the answer, as for `answer_tokens`.
+
+        Raises:
+            Unfit: 400; they do not fit.
+            InputError: the prompt cannot be answered.
+            Refused: 500; the bundle's template is none.
+        """
+        begun = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        try:
+            prompt_ids = await loop.run_in_executor(self._reading, read_prompt, served.generator)
+        except BundleError as error:  # a template that is none is not the client's fault
+            raise _failed(error) from error
+        self.metrics.observe_stage(served.name, "tokenize", time.perf_counter() - begun)
+        tokens = answer_tokens(
+            asked,
+            default,
+            prompt_tokens=len(prompt_ids),
+            context_tokens=served.generator.decoder.spec.context_tokens,
+            most=self.settings.max_answer_tokens,
+        )
+        return Task(prompt_ids, sampling(tokens))
+
+    async def token_texts(self, served: Served) -> TokenTexts:
+        """What single tokens are, for log-probabilities; opened when they are first asked for."""
+        generator = served.generator
+        found = self._texts.get(generator)
+        if found is None:
+            path = served.bundle.folder / TOKENIZER_NAME
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(self._reading, lambda: TokenTexts(Tokenizer.from_file(str(path))))
+            self._texts[generator] = found
+        return found
+
+    @contextlib.contextmanager
+    def writing(self, served: Served, task: Task) -> Iterator[Writing]:
+        """Ask for the answer; when the block is left, however that happens, its place is another's at once.
+
+        Raises:
+            Overloaded: too many prompts are waiting.
+            Refused: 500; the model failed on this prompt.
+        """
+        writing = Writing(served.scheduler.submit(task.prompt_ids, task.sampling))
+        try:
+            yield writing
+        except (Refused, InputError, Overloaded):
+            raise
+        except EdgetuneError as error:
+            raise _failed(error) from error
+        finally:
+            writing.handle.cancel()
+            self._count(served.name, writing)
+
+    def _count(self, model: str, writing: Writing) -> None:
+        if writing.first_seconds is not None:
+            self.metrics.observe_stage(model, "first_token", writing.first_seconds)
+        usage = writing.usage
+        self.metrics.observe_answer(model, prompt_tokens=usage.prompt_tokens, answer_tokens=usage.completion_tokens)
+
+
+def _failed(error: EdgetuneError) -> Refused:
+    """What is the server's own fault, in its own words."""
+    return Refused(500, error.found, expected=error.expected, action=error.action)
+
+
+class Writing:
+    """One answer while it is written.
+
+    Attributes:
+        handle: of the scheduler.
+        first_seconds: from the question to the first piece; None before.
+    """
+
+    def __init__(self, handle: Handle) -> None:
+        self.handle = handle
+        self.first_seconds: float | None = None
+        self._begun = time.perf_counter()
+        self._tokens = 0
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens until now."""
+        return Usage(self.handle.prompt_tokens, self._tokens, self.handle.cached_tokens)
+
+    async def pieces(self) -> AsyncIterator[TokenPiece]:
+        """What is new, as it comes."""
+        async for piece in self.handle:
+            if self.first_seconds is None:
+                self.first_seconds = time.perf_counter() - self._begun
+            self._tokens += len(piece.token_ids)
+            yield piece
+
+    async def whole(self) -> Generation:
+        """The whole answer."""
+        found = [piece async for piece in self.pieces()]
+        return Generation.of(found, prompt_tokens=self.handle.prompt_tokens, cached_tokens=self.handle.cached_tokens)

@@ -1,0 +1,182 @@
+"""What the bodies of both routes share: how to draw the answer, where it ends, and what is not to be had here.
+
+Every member of OpenAI's API is either honoured, without effect by its nature, or refused by name unless it asks for
+nothing: a parameter that is silently ignored would let a client believe its answer. Must import nothing of the web
+stack, so that any bytes can be tried on it without a server.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from edgetune.serve.bundle import NOT_JSON
+from edgetune.serve.generation.sampling import Sampling
+from edgetune.serve.http.openai.faults import Unfit
+
+MOST_STOPS = 16
+MOST_STOP_CHARACTERS = 256
+MOST_TOP_LOGPROBS = 20
+
+_Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+_Stop = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_STOP_CHARACTERS)]
+
+
+class StreamOptions(msgspec.Struct):
+    """`include_usage` adds a last event with the counts; `include_obfuscation` has no effect."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class Wish(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The members of both routes. `top_k`, `min_p` and `repetition_penalty` are not OpenAI's, but other servers'."""
+
+    model: str | None = None
+    max_tokens: _Count | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)] | None = None
+    min_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, msgspec.Meta(gt=0, le=10)] | None = None
+    seed: _Seed | None = None
+    stop: _Stop | Annotated[list[_Stop], msgspec.Meta(max_length=MOST_STOPS)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    user: str | None = None
+
+    @property
+    def wants_stream(self) -> bool:
+        """Whether the answer shall come in pieces."""
+        return bool(self.stream)
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the counts shall be an event of their own."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def sampling(self, *, max_tokens: int, logprobs: int | None) -> Sampling:
+        """How to draw the answer, with OpenAI's defaults."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return Sampling(
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_k=max(self.top_k or 0, 0),
+            top_p=1.0 if self.top_p is None else self.top_p,
+            min_p=self.min_p or 0.0,
+            repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
+            max_tokens=max_tokens,
+            stop=tuple(stop),
+            seed=self.seed,
+            logprobs=logprobs,
+        )
+
+
+# What both routes refuse, with the values that ask for nothing.
+COMMON_NEUTRALS: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+}
+
+AnyWish = TypeVar("AnyWish", bound=Wish)
+
+
+def read_wish(body: bytes, decoder: msgspec.json.Decoder[AnyWish], neutrals: dict[str, tuple[Any, ...]]) -> AnyWish:
+    """Understand a request's body.
+
+    Args:
+        body: as it came.
+        decoder: of the route's members.
+        neutrals: members that are refused unless they are null or one of these values.
+
+    Raises:
+        Unfit: 400, naming the member that is wrong.
+    """
+    try:
+        wish = decoder.decode(body)
+    except NOT_JSON as error:
+        raise _not_understood(body, error, decoder) from error
+    for name, values in neutrals.items():
+        value = getattr(wish, name)
+        if value is not None and value not in values:
+            raise Unfit(
+                f"This server does not support {name} {value!r:.60}.",
+                expected=" or ".join(f"{neutral!r}" for neutral in values) + ", or none",
+                action=f"leave {name} out",
+                param=name,
+                code="unsupported_parameter" if name != "n" else "unsupported_value",
+            )
+    if wish.stream_options is not None and not wish.wants_stream:
+        raise Unfit("stream_options go with a stream.", expected='"stream": true', param="stream_options")
+    return wish
+
+
+def _not_understood(body: bytes, error: Exception, decoder: msgspec.json.Decoder[AnyWish]) -> Unfit:
+    """The refusal of a body, with the member at fault: no JSON, no object, one that is not known, or a wrong value."""
+    expected = "a JSON object, as OpenAI's API has it"
+    if not body.strip():
+        return Unfit("The body is empty.", expected=expected)
+    try:
+        value = msgspec.json.decode(body)
+    except NOT_JSON:
+        return Unfit(f"The body is no JSON: {error}.", expected=expected)
+    if not isinstance(value, dict):
+        return Unfit(f"The body is no object, but of type {type(value).__name__}.", expected=expected)
+    members = [field.encode_name for field in msgspec.structs.fields(decoder.type)]
+    strangers = [name for name in value if name not in members]
+    if strangers:
+        name = strangers[0][:80]
+        near = difflib.get_close_matches(name, members, 1)
+        return Unfit(
+            f"There is no member {name!r}.",
+            action=f"did you mean {near[0]!r}?" if near else "leave it out: it would have no effect here",
+            param=name,
+            code="unknown_parameter",
+        )
+    place = re.search(r"`\$\.([A-Za-z_]+)", str(error))
+    missing = re.search(r"required field `([a-z_]+)`", str(error))
+    param = missing or place
+    return Unfit(f"{error}.", param=param.group(1) if param else None, code="invalid_value" if place else None)
+
+
+def answer_tokens(asked: int | None, default: int | None, *, prompt_tokens: int, context_tokens: int, most: int) -> int:
+    """How many tokens an answer may have.
+
+    Args:
+        asked: by the client.
+        default: where it did not ask; None takes what is left of the context.
+        prompt_tokens, context_tokens: of the prompt, and of prompt and answer together.
+        most: of one answer, by the server's settings.
+
+    Raises:
+        Unfit: 400; prompt and answer do not fit into the context, or more is asked for than the server gives.
+    """
+    room = context_tokens - prompt_tokens
+    if room < 1:
+        raise _too_long(
+            f"The prompt has {prompt_tokens} tokens.", f"at most {context_tokens - 1}", "shorten the prompt"
+        )
+    if asked is not None and asked > room:
+        raise _too_long(
+            f"The prompt has {prompt_tokens} tokens and the answer may have {asked}: {prompt_tokens + asked} together.",
+            f"at most {context_tokens} together",
+            f"ask for at most {room} tokens, or shorten the prompt",
+        )
+    if asked is not None and asked > most:
+        raise Unfit(
+            f"{asked} tokens were asked for.", expected=f"at most {most} in one answer here", param="max_tokens"
+        )
+    return asked if asked is not None else min(room, most, default or room)
+
+
+def _too_long(found: str, expected: str, action: str) -> Unfit:
+    return Unfit(found, expected=expected, action=action, code="context_length_exceeded")
