@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find edgetune serve tune compress export benchmarks -name '*.py' -o -name '*.jinja')
 
-.PHONY: demo test test-servers soak lint bench performance performance-gpu training serving clean
+.PHONY: demo test test-servers test-long soak lint bench performance performance-gpu training serving language-models clean
 
 # torch first and by its exact version: left to itself pip may fetch gigabytes of CUDA libraries.
 $(VENV)/dependencies: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[build,serve,demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[build,llm,serve,demo,dev]'
 	touch $@
 
 # The tests run on the installed package, as a user has it, and not on the folders of the checkout.
@@ -25,11 +25,15 @@ demo: $(VENV)/installed
 	$(BIN)/edgetune predict bundles/demo "where is my parcel" "you charged me twice!!"
 
 test: lint
-	$(BIN)/pytest -n 2 -m 'not gpu and not servers and not soak'
+	$(BIN)/pytest -n 2 -m 'not gpu and not servers and not soak and not long'
 
 # Other people's servers, really started on what `edgetune pack` writes: minutes, and downloads by pip and npm.
 test-servers: $(VENV)/installed
 	$(BIN)/pytest -m servers
+
+# The language models' own tests: minutes.
+test-long: $(VENV)/installed
+	$(BIN)/pytest -n 2 -m 'long and not gpu and not servers'
 
 # An hour of twice the load that the server can answer.
 soak: $(VENV)/installed
@@ -62,6 +66,10 @@ serving: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[plots]'
 	$(BIN)/python -P -m edgetune.benchmarks.serve_load --bundle $(BUNDLE) --texts $(TEXTS) \
 	  $(if $(ENVS),--envs $(ENVS) --base $(BASE)) --soak 600 --markdown docs/serving.md
+
+# How fast random models in the shapes of seven families decode, beside PyTorch and onnxruntime-genai.
+language-models: $(VENV)/installed
+	$(BIN)/python -P -m edgetune.benchmarks.generation.language_models --markdown docs/language-models.md
 
 clean:
 	rm -rf build dist *.egg-info

@@ -1,288 +1,61 @@
-"""How a recipe becomes a bundle: six stages, each opened if it is finished, else run."""
+"""How a recipe becomes a bundle: the place, the base and the work folder, then the stages of its task."""
 
 from __future__ import annotations
 
-import shlex
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-
-from edgetune import __version__
-from edgetune.benchmarks.bench import Benched, Contest, bench
-from edgetune.benchmarks.html import render_html
-from edgetune.benchmarks.ledger import frozen_slice, model_answers
-from edgetune.benchmarks.planning import plan_schemes
-from edgetune.benchmarks.search import Search, Searched, Terms
-from edgetune.benchmarks.trials import Kept, Workbench
-from edgetune.compress.material import Material
-from edgetune.export.export import export
-from edgetune.export.graph import Graph
-from edgetune.export.pack import (
-    Packing,
-    check_place,
-    finish_bundle,
-    golden_texts,
-    package_versions,
-    restore_bundle,
-)
+from edgetune.export.pack import check_place, restore_bundle
 from edgetune.progress import StageLines
-from edgetune.recipe import Recipe
-from edgetune.serve.bundle import REPORT_NAME, Bundle
-from edgetune.serve.errors import GateError, Interrupted, WorkError
-from edgetune.serve.report import Report
-from edgetune.tune.base import Base, find_base, known_labels
-from edgetune.tune.dataset import Dataset
-from edgetune.tune.hardware import choose_device
-from edgetune.tune.model import TunedModel
+from edgetune.recipe import CommonRecipe
+from edgetune.serve.errors import Interrupted
+from edgetune.tasks import TASKS
+from edgetune.tasks.sources import command_line
+from edgetune.tune.base import find_base
 from edgetune.tune.processes import is_main, main_first
-from edgetune.tune.tuning import tune
 from edgetune.work import Work
 
-
-@dataclass(frozen=True)
-class Built:
-    """How far a build went: the last stage run, the work folder, and what there is by then."""
-
-    last: str
-    work: Path
-    tuned: TunedModel | None = None
-    graph: Graph | None = None
-    searched: Searched | None = None
-    report: Report | None = None
-    bundle: Bundle | None = None
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
-def build(recipe: Recipe, lines: StageLines, *, until: str = "pack", fresh: bool = False) -> Built:
+class Built(Protocol):
+    """How far a build went; each task has its own."""
+
+    @property
+    def last(self) -> str:
+        """The last stage that was run."""
+
+    @property
+    def work(self) -> Path:
+        """The work folder."""
+
+    def summary(self) -> dict[str, Any]:
+        """What a script wants to know, as JSON types."""
+
+    def show(self, console: Console) -> None:
+        """Print what a person wants to know."""
+
+
+def build(recipe: CommonRecipe, lines: StageLines, *, until: str = "pack", fresh: bool = False) -> Built:
     """Run the stages of a recipe up to `until`; finished ones are opened, not run again.
 
     Raises:
         EdgetuneError: any stage's; nothing is written to the output unless the whole build succeeds.
         Interrupted: Ctrl-C, with the command that continues.
     """
-    out = Path(recipe.out)
+    out, stages = Path(recipe.out), TASKS[recipe.task].open_stages()
     with main_first():
         if is_main():
             restore_bundle(out)
         check_place(out)
-        base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
+        base = find_base(recipe.base, allow_pickle=recipe.allows_pickle)
         work = Work(out.with_name(f"{out.name}.work"), lines, fresh=fresh and is_main())
     try:
-        return _Stages(recipe, base, work, lines).run(until)
+        built: Built = stages(recipe, base, work, lines).run(until)
+        return built
     except (KeyboardInterrupt, Interrupted) as error:
         what = f"{error} " if isinstance(error, Interrupted) else "The build was stopped. "
         raise Interrupted(
-            f"{what}What is finished is kept in {work.folder}.", action=f"{_command()} continues"
+            f"{what}What is finished is kept in {work.folder}.", action=f"{command_line()} continues"
         ) from None
-
-
-@dataclass(frozen=True)
-class _Stages:
-    """One build's stages: each names what goes in, how it is made, how it is opened, and what its line tells."""
-
-    recipe: Recipe
-    base: Base
-    work: Work
-    lines: StageLines
-
-    def run(self, until: str) -> Built:
-        dataset = self.data()
-        tuned = self.tune(dataset)
-        if until == "tune" or not is_main():  # beside the main process the others only help to train
-            return Built("tune", self.work.folder, tuned)
-        graph = self.export(dataset, tuned)
-        if until == "export":
-            return Built("export", self.work.folder, tuned, graph)
-        searched = self.compress(dataset, tuned, graph)
-        if until == "compress":
-            return Built("compress", self.work.folder, tuned, graph, searched)
-        benched = self.bench(dataset, tuned, graph, searched)
-        report = self.report(benched)
-        if until == "bench":
-            return Built("bench", self.work.folder, tuned, graph, searched, report)
-        return Built("pack", self.work.folder, tuned, graph, searched, report, self.pack(benched, report))
-
-    def data(self) -> Dataset:
-        recipe, order = self.recipe, known_labels(self.base)
-        versions = {"edgetune": __version__, **package_versions()}
-        return self.work.stage(
-            "data",
-            [_plain(recipe.data), _source_state(recipe), recipe.seed, order, versions],
-            lambda folder: Dataset.load(recipe.data, seed=recipe.seed, label_order=order).save(folder),
-            Dataset.open,
-            lambda found: f"{_counts(found)}, {len(found.labels)} labels",
-            others="wait",
-        )
-
-    def tune(self, dataset: Dataset) -> TunedModel:
-        recipe = self.recipe
-        return self.work.stage(
-            "tune",
-            [_plain(recipe.tune), self.base.digest, recipe.task, recipe.gate.metric, recipe.device],
-            lambda folder: tune(
-                dataset,
-                self.base,
-                recipe.tune,
-                task=recipe.task,
-                metric=recipe.gate.metric,
-                device=recipe.device,
-                seed=recipe.seed,
-                folder=folder,
-                progress=self.lines.progress,
-            ),
-            TunedModel.open,
-            lambda found: f"{found.training.handed_on}: validation {found.training.best_value:.4f}",
-            others="help",
-        )
-
-    def export(self, dataset: Dataset, tuned: TunedModel) -> Graph:
-        return self.work.stage(
-            "export",
-            _plain(self.recipe.export),
-            lambda folder: export(tuned, dataset, self.recipe.export.provider, folder, self.lines.progress),
-            Graph.open,
-            lambda found: f"{found.nodes} nodes, parity within {found.max_abs_diff:.1e}",
-        )
-
-    def compress(self, dataset: Dataset, tuned: TunedModel, graph: Graph) -> Searched:
-        recipe = self.recipe
-        kept = Kept(self.trials, self.work.chain)  # before the stage: trials outlive another gate or list of schemes
-        return self.work.stage(
-            "compress",
-            [
-                _plain(recipe.compress),
-                _plain(recipe.gate),
-                _plain(recipe.budget),
-                recipe.benchmark.threads,
-                recipe.device,
-            ],
-            lambda folder: self._search(dataset, tuned, graph, kept).run().save(folder),
-            self._open_search,
-            lambda found: f"{len(found.candidates)} candidates, {found.order[0] if found.order else 'none'} preferred",
-        )
-
-    def _open_search(self, folder: Path) -> Searched:
-        """Open what the search found.
-
-        Raises:
-            WorkError: its candidates have been removed.
-        """
-        searched = Searched.open(folder)
-        missing = [name for name in searched.order if not (self.trials / name / "draft").is_dir()]
-        if missing:
-            raise WorkError(
-                f"The search's candidates are gone from {self.trials}: {', '.join(missing)}.",
-                expected="the folders that the search has left there",
-                action=f"remove {folder}: the same command then searches again",
-            )
-        return searched
-
-    @property
-    def trials(self) -> Path:
-        """Where the search keeps what it made."""
-        return self.work.folder / "trials"
-
-    def _search(self, dataset: Dataset, tuned: TunedModel, graph: Graph, kept: Kept) -> Search:
-        recipe = self.recipe
-        rows = frozen_slice(dataset.validation, recipe.gate.rows, recipe.seed)
-        material = self.material(dataset, tuned)
-        plan = plan_schemes(recipe.compress, material, recipe.gate, len(dataset.test))
-        packing = self._packing(dataset, tuned)
-        bench = Workbench(material, dataset, graph, packing, rows, kept)
-        threads = None if recipe.benchmark.threads == "auto" else recipe.benchmark.threads
-        terms = Terms(recipe.gate, recipe.budget, model_answers(tuned, rows), threads)
-        return Search(bench, plan, terms, tuple(recipe.compress.variants))
-
-    def material(self, dataset: Dataset, tuned: TunedModel) -> Material:
-        """What the schemes work with."""
-        return Material(
-            model=tuned,
-            train=dataset.train,
-            validation=dataset.validation,
-            unlabeled=dataset.unlabeled,
-            provider=self.recipe.export.provider,
-            device=choose_device(self.recipe.device),
-            seed=self.recipe.seed,
-            progress=self.lines.progress,
-        )
-
-    def _packing(self, dataset: Dataset, tuned: TunedModel) -> Packing:
-        name, provider = Path(self.recipe.out).name, self.recipe.export.provider
-        return Packing(name, tuned, dataset.digest, provider, golden_texts(dataset.validation.texts))
-
-    def bench(self, dataset: Dataset, tuned: TunedModel, graph: Graph, searched: Searched) -> Benched:
-        recipe = self.recipe
-        contest = Contest(
-            searched=searched,
-            trials=self.trials,
-            graph=graph,
-            packing=self._packing(dataset, tuned),
-            dataset=dataset,
-            gate=recipe.gate,
-            budget=recipe.budget,
-            benchmark=recipe.benchmark,
-            seed=recipe.seed,
-            command=_command(),
-            variants=tuple(recipe.compress.variants),
-        )
-        kept = self.work.folder / REPORT_NAME
-        try:
-            return self.work.stage(
-                "bench",
-                [_plain(recipe.gate), _plain(recipe.budget), _plain(recipe.benchmark), Path(recipe.out).name],
-                lambda folder: bench(contest, folder, kept, self.lines.progress),
-                Benched.open,
-                lambda found: f"{found.report.chosen} chosen",
-            )
-        except GateError:  # the page of an earlier build must not stand beside the report of this one
-            self.work.write("report.html", render_html(Report.load(kept)).encode())
-            raise
-
-    def report(self, benched: Benched) -> Report:
-        """The bench stage's report with the seconds and peaks of all stages, kept in the work folder too."""
-        report = msgspec.structs.replace(
-            benched.report, build_seconds=self.work.seconds, build_peak_bytes=self.work.peak_bytes
-        )
-        self.work.write(REPORT_NAME, report.to_json())
-        self.work.write("report.html", render_html(report).encode())
-        return report
-
-    def pack(self, benched: Benched, report: Report) -> Bundle:
-        extra = {
-            REPORT_NAME: report.to_json(),
-            "report.html": render_html(report).encode(),
-            "recipe.yaml": self.recipe.to_yaml().encode(),
-        }
-        with self.lines.running("pack") as line:
-            bundle = finish_bundle(benched.draft, Path(self.recipe.out), extra)
-            line.found(f"{bundle.size_bytes / 1e6:.1f} MB in {self.recipe.out}")
-        return bundle
-
-
-def _plain(section: Any) -> Any:
-    return section.model_dump(mode="json")
-
-
-def _counts(dataset: Dataset) -> str:
-    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    return ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
-
-
-def _source_state(recipe: Recipe) -> dict[str, list[int]]:
-    """Size and modification time of every local data file: a changed file is read again."""
-    paths = [recipe.data.path, recipe.data.train, recipe.data.validation, recipe.data.test, recipe.data.unlabeled]
-    files = [file for path in paths if path for file in _files(Path(path))]
-    return {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
-    return [path] if path.is_file() else []
-
-
-def _command() -> str:
-    """The command line as it was given, to repeat or to continue with."""
-    return shlex.join(["edgetune", *sys.argv[1:]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,30 +14,31 @@ from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
 from edgetune.compress.recipe import CompressRecipe
 from edgetune.export.recipe import ExportRecipe
 from edgetune.serve.errors import RecipeError
+from edgetune.tasks import TASKS
 from edgetune.tune.dataset import DataRecipe
 from edgetune.tune.recipe import TuneRecipe
 
+DEFAULT_TASK = "text-classification"
 
-class Recipe(BaseModel):
-    """One build, whole. Only `base` and `data` are required."""
+
+class CommonRecipe(BaseModel):
+    """What every task's recipe says. Only `base` and `data` are required."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base: str = Field(description="Pretrained model: a folder, a packaged model or a hub id, looked for in this order.")
-    task: Literal["text-classification"] = Field("text-classification", description="What the model learns to do.")
-    data: DataRecipe
-    tune: TuneRecipe = TuneRecipe()
-    export: ExportRecipe = ExportRecipe()
-    compress: CompressRecipe = CompressRecipe()
-    gate: GateRecipe = GateRecipe()
-    budget: BudgetRecipe = BudgetRecipe()
-    benchmark: BenchmarkRecipe = BenchmarkRecipe()
+    task: str = Field(DEFAULT_TASK, description="What the model learns to do.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where training runs; auto takes a GPU.")
     seed: int = Field(0, ge=0, description="Of the split, the training and the frozen test slice.")
     out: str = Field("bundles/model", description="The bundle's folder; work goes on beside it in <out>.work.")
 
+    @property
+    def allows_pickle(self) -> bool:
+        """Whether weights that are a pickle may be opened."""
+        return False
+
     @classmethod
-    def load(cls, path: Path | None, overrides: Mapping[str, Any]) -> Recipe:
+    def load(cls, path: Path | None, overrides: Mapping[str, Any]) -> Self:
         """Read a YAML recipe and lay `overrides` over it.
 
         Args:
@@ -47,14 +48,16 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: the file is no YAML mapping, or holds unknown keys or wrong values; all faults at once.
         """
-        values = _read_yaml(path) if path else {}
-        for dotted, value in overrides.items():
-            _put(values, dotted, value)
+        return cls.of_values(_values(path, overrides), path)
+
+    @classmethod
+    def of_values(cls, values: Mapping[str, Any], path: Path | None) -> Self:
+        """As `load`, of what was read from `path` already."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             source = f"The recipe {path}" if path else "The recipe that the flags make"
-            faults = _faults(error)
+            faults = _faults(cls, error)
             raise RecipeError(
                 f"{source} has {len(faults)} fault{'s' * (len(faults) > 1)}:\n" + "\n".join(faults),
                 action="correct all of them; `edgetune init DATA` writes a recipe with every section",
@@ -63,6 +66,45 @@ class Recipe(BaseModel):
     def to_yaml(self) -> str:
         """The recipe as it was used, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class Recipe(CommonRecipe):
+    """One build of a text classifier, whole."""
+
+    task: Literal["text-classification"] = Field("text-classification", description="What the model learns to do.")
+    data: DataRecipe
+    tune: TuneRecipe = TuneRecipe()
+    export: ExportRecipe = ExportRecipe()
+    compress: CompressRecipe = CompressRecipe()
+    gate: GateRecipe = GateRecipe()
+    budget: BudgetRecipe = BudgetRecipe()
+    benchmark: BenchmarkRecipe = BenchmarkRecipe()
+
+    @property
+    def allows_pickle(self) -> bool:
+        """Whether weights that are a pickle may be opened."""
+        return self.tune.allow_pickle
+
+
+def read_recipe(path: Path | None, overrides: Mapping[str, Any]) -> CommonRecipe:
+    """The recipe of whatever task it names; arguments as for `CommonRecipe.load`.
+
+    Raises:
+        RecipeError: as `CommonRecipe.load` does, or there is no such task.
+    """
+    values = _values(path, overrides)
+    task = values.get("task", DEFAULT_TASK)
+    if task not in TASKS:
+        raise RecipeError(f"There is no task {task!r}.", expected=" or ".join(TASKS))
+    kind: type[CommonRecipe] = TASKS[task].open_recipe()
+    return kind.of_values(values, path)
+
+
+def _values(path: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    values = _read_yaml(path) if path else {}
+    for dotted, value in overrides.items():
+        _put(values, dotted, value)
+    return values
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -106,21 +148,21 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
-def _faults(error: ValidationError) -> list[str]:
+def _faults(recipe: type[BaseModel], error: ValidationError) -> list[str]:
     """One line a wrong key: pydantic tells a value that none of several types fits once for each of them."""
     grouped: dict[tuple[int | str, ...], list[Any]] = {}
     for fault in error.errors():
-        grouped.setdefault(_place(fault["loc"]), []).append(fault)
+        grouped.setdefault(_place(recipe, fault["loc"]), []).append(fault)
     return [
-        _fault(place, " or ".join(fault["msg"] for fault in faults), faults[0]["type"], faults[0]["input"])
+        _fault(recipe, place, " or ".join(fault["msg"] for fault in faults), faults[0]["type"], faults[0]["input"])
         for place, faults in grouped.items()
     ]
 
 
-def _place(location: Sequence[int | str]) -> tuple[int | str, ...]:
+def _place(recipe: type[BaseModel], location: Sequence[int | str]) -> tuple[int | str, ...]:
     """The keys of a fault's place, without the names of the types that were tried, such as float."""
     place: list[int | str] = []
-    model: Any = Recipe
+    model: Any = recipe
     for part in location:
         fields = getattr(model, "model_fields", None)
         if isinstance(part, int):
@@ -131,10 +173,10 @@ def _place(location: Sequence[int | str]) -> tuple[int | str, ...]:
     return tuple(place)
 
 
-def _fault(place: tuple[int | str, ...], message: str, kind: str, found: Any) -> str:
+def _fault(recipe: type[BaseModel], place: tuple[int | str, ...], message: str, kind: str, found: Any) -> str:
     dotted = ".".join(str(part) for part in place) or "recipe"
     if kind == "extra_forbidden":
-        known = _keys(place[:-1])
+        known = _keys(recipe, place[:-1])
         near = difflib.get_close_matches(str(place[-1]), known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}"
         return f"  {dotted}: there is no such key{hint}"
@@ -144,9 +186,9 @@ def _fault(place: tuple[int | str, ...], message: str, kind: str, found: Any) ->
     return f"  {dotted}: {message} (found {found!r})"
 
 
-def _keys(place: Sequence[int | str]) -> list[str]:
+def _keys(recipe: type[BaseModel], place: Sequence[int | str]) -> list[str]:
     """The keys that a section knows; an unknown section has none."""
-    model: Any = Recipe
+    model: Any = recipe
     for part in place:
         field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         model = field.annotation if field else None

@@ -35,7 +35,10 @@ CATCH_ALLS = {
     "edgetune/commands/build.py: command(**options)",
     "edgetune/commands/compress.py: command(**options)",
     "edgetune/commands/export.py: command(**options)",
+    "edgetune/commands/serve.py: command(**limits)",  # the fields of ServerSettings
     "edgetune/commands/tune.py: command(**options)",
+    "tune/generation/training.py: __init__(**arguments)",  # TRL's trainer
+    "tune/generation/training.py: on_evaluate(**_)",
     "tune/training.py: __init__(**arguments)",  # transformers' Trainer
     "tune/training.py: on_epoch_end(**_)",
     "tune/training.py: on_evaluate(**_)",

@@ -92,7 +92,8 @@ def test_the_wheel_holds_every_module_and_nothing_else(fresh):
     assert (installed / "py.typed").is_file()
     (licence,) = installed.parent.glob("edgetune-*.dist-info/licenses/LICENSE")
     assert licence.read_bytes() == (ROOT / "LICENSE").read_bytes()
-    assert (installed / "benchmarks" / "report.html.jinja").is_file()
+    for page in ("report.html.jinja", "report-style.css.jinja", "generation/report.html.jinja"):
+        assert (installed / "benchmarks" / page).is_file()
 
 
 def test_no_heavy_package_is_installed(fresh):

@@ -8,7 +8,9 @@ import click
 import msgspec
 
 from edgetune.commands.options import json_option, print_json
-from edgetune.serve.bundle import REPORT_NAME, Bundle
+from edgetune.serve.bundle import REPORT_NAME, Bundle, Manifest
+from edgetune.serve.generation.report import LanguageReport
+from edgetune.serve.generation.spec import GenerationSpec
 from edgetune.serve.report import Report
 
 
@@ -24,8 +26,7 @@ def command(bundle: Path, as_json: bool) -> None:
       edgetune inspect bundles/x --json | jq .report.quality
     """
     opened = Bundle.open(bundle)
-    path = bundle / REPORT_NAME
-    report = Report.load(path) if path.is_file() else None
+    report = _report(opened)
     if as_json:
         print_json(
             {
@@ -40,23 +41,57 @@ def command(bundle: Path, as_json: bool) -> None:
         click.echo(f"\n{report.verdict}\n\nThe whole report: {bundle / 'report.html'}")
 
 
+def _report(bundle: Bundle) -> Report | LanguageReport | None:
+    path = bundle.folder / REPORT_NAME
+    if not path.is_file():
+        return None
+    return LanguageReport.load(path) if bundle.manifest.generation else Report.load(path)
+
+
 def _facts(bundle: Bundle) -> list[tuple[str, str]]:
     manifest = bundle.manifest
-    labels = ", ".join(manifest.labels[:8]) + (", ..." if len(manifest.labels) > 8 else "")
+    spec = manifest.generation
     dtypes = ", ".join(
         f"{100 * share:.0f}% {name.lower()}" for name, share in manifest.dtypes.items() if share >= 0.005
     )
-    inputs = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in manifest.inputs)
-    outputs = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in manifest.outputs)
     return [
         ("name", manifest.name),
         ("task", manifest.task),
-        ("labels", f"{len(manifest.labels)}: {labels}"),
+        *(() if spec else _answers(manifest)),
         ("scheme", f"{manifest.scheme} for {manifest.provider} ({dtypes})"),
         ("size", f"{bundle.size_bytes:,} bytes in {len(manifest.files) + 1} files"),
-        ("inputs", f"{inputs}, at most {manifest.max_tokens} tokens"),
-        ("outputs", outputs),
+        *(_decoder(spec) if spec else _tensors(manifest)),
         ("base", f"{manifest.base.id} ({manifest.base.digest[:19]}...)"),
         ("data", f"{manifest.data_digest[:19]}..."),
         ("created", f"{manifest.created} by edgetune {manifest.versions.get('edgetune', '?')}"),
+    ]
+
+
+def _answers(manifest: Manifest) -> list[tuple[str, str]]:
+    labels = ", ".join(manifest.labels[:8]) + (", ..." if len(manifest.labels) > 8 else "")
+    return [("labels", f"{len(manifest.labels)}: {labels}")]
+
+
+def _tensors(manifest: Manifest) -> list[tuple[str, str]]:
+    inputs = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in manifest.inputs)
+    outputs = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in manifest.outputs)
+    return [("inputs", f"{inputs}, at most {manifest.max_tokens} tokens"), ("outputs", outputs)]
+
+
+def _decoder(spec: GenerationSpec) -> list[tuple[str, str]]:
+    """What a decoder takes; its tensors, two a layer and more, would say it less well."""
+    floats = spec.layers * len(spec.parts) * spec.kv_heads * spec.head_dim
+    ends = ", ".join(str(token) for token in spec.eos_ids) or "none"
+    other = [
+        f"{name} {token}" for name, token in (("begin", spec.bos_id), ("padding", spec.pad_id)) if token is not None
+    ]
+    return [
+        ("context", f"{spec.context_tokens:,} tokens of prompt and answer"),
+        ("batch", "one prompt at a time (attention fused for it)" if spec.batch_one else "any number of prompts"),
+        ("vocabulary", f"{spec.vocabulary:,} tokens; {', '.join([f'end {ends}', *other])}"),
+        (
+            "cache",
+            f"{spec.layers} layers, {spec.kv_heads} key-value heads of {spec.head_dim}, "
+            f"{4 * floats:,} bytes a token, {4 * floats * spec.context_tokens / 1e6:,.1f} MB for a whole context",
+        ),
     ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetune.commands.options import print_json
-from edgetune.commands.recipe_options import load_recipe
+from edgetune.commands.recipe_options import load_classifier_recipe
 
 if TYPE_CHECKING:
     from edgetune.plan import Plan
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def print_plan(options: dict[str, Any]) -> None:
     """Make the plan of the recipe that the options describe and print it, or one JSON document with `--json`."""
     as_json, _, verbose = options.pop("as_json"), options.pop("fresh"), options.pop("verbose")
-    recipe = load_recipe(options.pop("recipe"), options.pop("settings"), options)
+    recipe = load_classifier_recipe(options.pop("recipe"), options.pop("settings"), options)
     # No log file here: a plan writes nothing.
     chatter = contextlib.nullcontext() if verbose else contextlib.redirect_stderr(io.StringIO())
     with chatter, warnings.catch_warnings():

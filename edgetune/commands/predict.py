@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import click
 
 from edgetune.commands.options import json_option, print_json
+from edgetune.commands.texts import read_texts
+from edgetune.serve.bundle import Bundle
 from edgetune.serve.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from edgetune.serve.tasks.text_classification import Prediction
 
 CHUNK = 256
-COLUMN_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
-TEXT_NAMES = ("text", "sentence", "message", "content", "review", "query", "question", "utterance", "title")
 
 
 @click.command(name="predict")
@@ -32,6 +29,13 @@ TEXT_NAMES = ("text", "sentence", "message", "content", "review", "query", "ques
 @click.option("--top", type=click.IntRange(min=1), default=1, help="Best labels shown for each text.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads; all usable cores when not said.")
 @click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the graph runs.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Of a generated answer.")
+@click.option(
+    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 takes the likeliest token."
+)
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Share of the likeliest tokens.")
+@click.option("--seed", type=int, help="Of the drawing of tokens.")
+@click.option("--raw", is_flag=True, help="Continue the text itself, without the model's chat template.")
 @json_option
 def command(
     bundle: Path,
@@ -41,134 +45,43 @@ def command(
     top: int,
     threads: int | None,
     provider: str,
+    max_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int | None,
+    raw: bool,
     as_json: bool,
 ) -> None:
     """Answer each TEXT, each row of a file, or each line of standard input.
 
-    Prints one line a text: label, score, text, separated by tabs. Blank texts get no answer and are counted.
+    A classifier prints one line a text: label, score, text, separated by tabs; blank texts get no answer and are
+    counted. A language model streams its answer; its options are those from --max-tokens to --raw.
 
     \b
     Example:
       edgetune predict bundles/x "my card has not arrived" "where is my refund"
       edgetune predict bundles/x --input messages.csv --column body --json > answers.json
       cat messages.txt | edgetune predict bundles/x
+      edgetune predict bundles/stories "Once upon a time" --raw --temperature 0.8
     """
-    from edgetune.serve.loading import load
-
-    stream = _texts(texts, source, column)
+    stream = read_texts(texts, source, column)
     first = next(stream, None)
     if first is None:
         raise InputError("There is no text to answer.", expected="a TEXT, --input FILE, or lines on standard input")
+    if Bundle.open(bundle, verify=False).manifest.task == "text-generation":
+        from edgetune.commands.generation import Wish, print_generations
+
+        wish = Wish(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, raw=raw)
+        print_generations(bundle, itertools.chain([first], stream), wish, threads=threads, as_json=as_json)
+        return
+    from edgetune.serve.loading import load
+
     predictor = load(bundle, threads=threads, provider=provider)
     answers = _answers(predictor, itertools.chain([first], stream))
     if as_json:
         print_json([_plain(text, answer) for text, answer in answers])
     else:
         _print_lines(answers, top)
-
-
-def _texts(texts: tuple[str, ...], source: str | None, column: str | None) -> Iterator[str]:
-    if texts and source:
-        raise click.UsageError("Give TEXT or --input, not both.")
-    if column and (source is None or Path(source).suffix.lower() not in COLUMN_SUFFIXES):
-        raise click.UsageError(f"--column goes with --input of a file with columns: {', '.join(COLUMN_SUFFIXES)}.")
-    if texts:
-        yield from texts
-    elif source and source != "-":
-        yield from _file_texts(Path(source), column)
-    elif source == "-" or not sys.stdin.isatty():
-        yield from _stdin_texts()
-
-
-def _file_texts(path: Path, column: str | None) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            yield from _parsed(stream, path, column)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror}.",
-            expected="a file of texts: csv, tsv, jsonl or plain lines",
-            action="check the path and its permissions",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise _not_utf8(str(path), error) from error
-    except csv.Error as error:
-        raise InputError(
-            f"{path} is no csv: {error}.", expected="rows by the CSV rules", action="write it again with a CSV library"
-        ) from error
-
-
-def _stdin_texts() -> Iterator[str]:
-    try:
-        yield from _lines(sys.stdin)
-    except UnicodeDecodeError as error:
-        raise _not_utf8("Standard input", error) from error
-
-
-def _not_utf8(name: str, error: UnicodeDecodeError) -> InputError:
-    return InputError(
-        f"{name} is not UTF-8 ({error.reason}).",
-        expected="text in UTF-8",
-        action="convert it: iconv -f ENCODING -t utf-8",
-    )
-
-
-def _lines(stream: Iterable[str]) -> Iterator[str]:
-    return (line.rstrip("\r\n") for line in stream)
-
-
-def _parsed(stream: TextIO, path: Path, column: str | None) -> Iterator[str]:
-    suffix = path.suffix.lower()
-    if suffix in {".csv", ".tsv"}:
-        yield from _csv_rows(stream, path, column, "\t" if suffix == ".tsv" else _delimiter(stream))
-    elif suffix in {".jsonl", ".ndjson"}:
-        yield from _json_lines(stream, path, column)
-    else:
-        yield from _lines(stream)
-
-
-def _csv_rows(stream: TextIO, path: Path, column: str | None, delimiter: str) -> Iterator[str]:
-    before = csv.field_size_limit(2**31 - 1)  # a whole document may stand in one field
-    try:
-        rows = csv.DictReader(stream, delimiter=delimiter)
-        if rows.fieldnames:
-            name = _column(list(rows.fieldnames), column, path)
-            yield from (row[name] or "" for row in rows)
-    finally:
-        csv.field_size_limit(before)
-
-
-def _delimiter(stream: TextIO) -> str:
-    """The delimiter that the header line holds most of; a comma where it holds none."""
-    header = stream.readline()
-    stream.seek(0)
-    return max(",;\t|", key=header.count)
-
-
-def _json_lines(stream: Iterable[str], path: Path, column: str | None) -> Iterator[str]:
-    for number, line in enumerate(stream, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number} is no JSON: {error.msg}.", expected='{"text": "..."}') from error
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number} is no JSON object.", expected='{"text": "..."}')
-        value = row.get(_column(list(row), column, path))
-        if not isinstance(value, str):
-            raise InputError(f"{path}, line {number} holds no string of text.", expected='{"text": "..."}')
-        yield value
-
-
-def _column(columns: list[str], wanted: str | None, path: Path) -> str:
-    if wanted in columns:
-        return wanted
-    known = [name for name in columns if name.lower() in TEXT_NAMES]
-    if wanted is None and (len(columns) == 1 or known):
-        return known[0] if known else columns[0]
-    said = f"has no column {wanted!r}" if wanted else "does not say which column holds the texts"
-    raise InputError(f"{path} {said}; its columns are {', '.join(columns)}.", action="name one with --column")
 
 
 def _answers(predictor: Predictor, texts: Iterable[str]) -> Iterator[tuple[str, Prediction | None]]:

@@ -11,16 +11,16 @@ import click
 from edgetune.serve.dependencies import require
 
 if TYPE_CHECKING:
-    from edgetune.recipe import Recipe
+    from edgetune.recipe import CommonRecipe, Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.argument("recipe", required=False, type=click.Path(path_type=Path, dir_okay=False)),
     click.option("--base", help="Pretrained model: a folder, a packaged model or a hub id."),
-    click.option("--data", help="Labelled data: csv, tsv, json, jsonl, parquet, a folder or a hub id."),
-    click.option("--task", help="What to learn; text-classification."),
-    click.option("--method", help="How to tune: auto, probe, lora, freeze or full."),
+    click.option("--data", help="Labelled data, texts or chats: csv, tsv, json, jsonl, parquet, a folder or a hub id."),
+    click.option("--task", help="What to learn: text-classification (when not said) or text-generation."),
+    click.option("--method", help="How to tune: auto, probe, lora, freeze, full; see the README for text-generation."),
     click.option("--scheme", multiple=True, help="Scheme to try; repeat. `edgetune compress --list` has all."),
     click.option("--out", help="The bundle's folder."),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where training runs."),
@@ -52,16 +52,32 @@ def recipe_options(function: F) -> F:
     return function
 
 
-def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> Recipe:
+def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> CommonRecipe:
     """The recipe file with the flags laid over it, and `--set` over both.
 
     Raises:
         RecipeError: with all faults at once.
     """
     require("build", "pydantic", "rich", "yaml")
-    from edgetune.recipe import Recipe, parse_settings
+    from edgetune.recipe import parse_settings, read_recipe
 
     said = {key: flags[flag] for flag, key in _KEYS.items() if flags.get(flag) not in (None, (), False)}
     if "compress.schemes" in said:
         said["compress.schemes"] = list(said["compress.schemes"])
-    return Recipe.load(recipe, {**said, **parse_settings(settings)})
+    return read_recipe(recipe, {**said, **parse_settings(settings)})
+
+
+def load_classifier_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> Recipe:
+    """As `load_recipe`, for what is made for text classification alone.
+
+    Raises:
+        RecipeError: with all faults at once, or the recipe is of another task.
+    """
+    from edgetune.serve.errors import RecipeError
+
+    loaded = load_recipe(recipe, settings, flags)
+    from edgetune.recipe import Recipe
+
+    if not isinstance(loaded, Recipe):
+        raise RecipeError(f"There is no --plan for the task {loaded.task!r} yet.", expected="text-classification")
+    return loaded

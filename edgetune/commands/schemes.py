@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetune.commands.options import print_json
-from edgetune.commands.recipe_options import load_recipe
+from edgetune.commands.recipe_options import load_classifier_recipe
 from edgetune.compress.schemes import SCHEMES
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def print_schemes(*, as_json: bool) -> None:
 def print_scheme_plan(options: dict[str, Any]) -> None:
     """Which schemes the recipe's search would try, and why not the others; nothing is written."""
     as_json, _, verbose = options.pop("as_json"), options.pop("fresh"), options.pop("verbose")
-    recipe = load_recipe(options.pop("recipe"), options.pop("settings"), options)
+    recipe = load_classifier_recipe(options.pop("recipe"), options.pop("settings"), options)
     chatter = contextlib.nullcontext() if verbose else contextlib.redirect_stderr(io.StringIO())
     with chatter, warnings.catch_warnings():
         warnings.simplefilter("ignore")

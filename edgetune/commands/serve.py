@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -76,6 +76,34 @@ _WITHOUT_KEYS = "Give --api-key-file, or --public if everybody may ask."
     show_default=True,
     help="Between looks for a new bundle in the folders; 0 does not look.",
 )
+@click.option(
+    "--generation-seconds",
+    type=SECONDS,
+    default=DEFAULTS.generation_seconds,
+    show_default=True,
+    help="Until a generated answer ends.",
+)
+@click.option(
+    "--max-sequences",
+    type=COUNT,
+    default=DEFAULTS.max_sequences,
+    show_default=True,
+    help="Answers generated at the same time, of each model.",
+)
+@click.option(
+    "--max-prompts",
+    type=COUNT,
+    default=DEFAULTS.max_prompts,
+    show_default=True,
+    help="Prompts that wait, of each model.",
+)
+@click.option(
+    "--max-answer-tokens",
+    type=COUNT,
+    default=DEFAULTS.max_answer_tokens,
+    show_default=True,
+    help="Of one generated answer.",
+)
 @click.option("--access-log/--no-access-log", default=DEFAULTS.access_log, help="One line a request on stderr.")
 @json_option
 def command(
@@ -87,25 +115,10 @@ def command(
     tls_cert: Path | None,
     tls_key: Path | None,
     workers: int,
-    threads: int,
-    lone_threads: int | None,
-    runners: int | None,
-    provider: str,
-    truncate: bool,
-    max_body_bytes: int,
-    max_texts: int,
-    max_batch: int,
-    max_waiting: int,
-    max_requests: int,
-    max_connections: int,
-    request_seconds: float,
-    read_seconds: float,
-    grace_seconds: float,
-    watch_seconds: float,
-    access_log: bool,
     as_json: bool,
+    **limits: Any,
 ) -> None:
-    """Serve bundles over HTTP, by the Open Inference Protocol and by a plain route for people.
+    """Serve bundles over HTTP: by the Open Inference Protocol, by OpenAI's routes, and by a plain one for people.
 
     A model has the name of its folder unless NAME= says another. The server is ready when each bundle was verified,
     run over its length range, and gave its golden answers. A new bundle put in the place of an old one is proven
@@ -116,26 +129,9 @@ def command(
       edgetune serve bundles/banking77
       edgetune serve intents=bundles/banking77 mood=bundles/sst2 --port 9000
       edgetune serve bundles/x --host 0.0.0.0 --api-key-file keys.txt --workers 4
+      edgetune serve bundles/talk        # a language model: /v1/chat/completions, for OpenAI's clients
       curl 127.0.0.1:8080/v1/classify -d '{"texts": ["my card has not arrived"]}'
     """
-    settings = ServerSettings(
-        max_body_bytes=max_body_bytes,
-        max_texts=max_texts,
-        truncate=truncate,
-        max_batch=max_batch,
-        max_waiting=max_waiting,
-        max_requests=max_requests,
-        max_connections=max_connections,
-        request_seconds=request_seconds,
-        read_seconds=read_seconds,
-        grace_seconds=grace_seconds,
-        threads=threads,
-        lone_threads=lone_threads,
-        runners=runners,
-        provider=provider,
-        watch_seconds=watch_seconds,
-        access_log=access_log,
-    )
     if tls_key and not tls_cert:
         raise click.UsageError("--tls-key goes with --tls-cert.")
     sources = _sources(bundles)
@@ -147,7 +143,7 @@ def command(
         raise click.UsageError(f"{host} can be reached by others and asks for no key. {_WITHOUT_KEYS}")
     plan = ServerPlan(
         sources=sources,
-        settings=settings,
+        settings=ServerSettings(**limits),
         host=host,
         port=port,
         workers=workers,
@@ -191,7 +187,7 @@ def _require_extra() -> None:
     Raises:
         MissingDependency: with the pip command.
     """
-    modules = ["httptools", "prometheus_client", "starlette", "uvicorn"]
+    modules = ["httptools", "jinja2", "prometheus_client", "starlette", "uvicorn"]
     if sys.platform != "win32":
         modules.append("uvloop")
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
