@@ -7,6 +7,7 @@ scripts rely on (docs/report-format.md); a value that could not be measured is N
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -298,16 +299,36 @@ class Report(_Value, frozen=True, kw_only=True):
         Raises:
             BundleError: the file is missing, or is no report of a format that this release reads.
         """
-        try:
-            report = msgspec.json.decode(path.read_bytes(), type=cls)
-        except FileNotFoundError as error:
-            raise BundleError(f"There is no report at {path}.") from error
-        except NOT_JSON as error:
-            raise BundleError(f"{path} is no report: {error}") from error
-        if report.format > REPORT_FORMAT:
-            raise BundleError(
-                f"{path} has report format {report.format}.",
-                expected=f"format {REPORT_FORMAT} or older",
-                action="install a newer edgetune",
-            )
-        return report
+        return read_report(path, cls)
+
+
+class AnyReport(Protocol):
+    """What the report of every task has."""
+
+    @property
+    def format(self) -> int:
+        """Of the file."""
+
+
+R = TypeVar("R", bound=AnyReport)
+
+
+def read_report(path: Path, kind: type[R]) -> R:
+    """Read a report.json of any task.
+
+    Raises:
+        BundleError: the file is missing, or is no report of a format that this release reads.
+    """
+    try:
+        report = msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError as error:
+        raise BundleError(f"There is no report at {path}.") from error
+    except NOT_JSON as error:
+        raise BundleError(f"{path} is no report: {error}") from error
+    if report.format > REPORT_FORMAT:
+        raise BundleError(
+            f"{path} has report format {report.format}.",
+            expected=f"format {REPORT_FORMAT} or older",
+            action="install a newer edgetune",
+        )
+    return report

@@ -83,12 +83,12 @@ def read_source(name: str, said: Said, *, wanted: str = "train") -> Tables:
 def _read_folder(folder: Path, said: Said, wanted: str) -> Tables:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _read_saved(folder, wanted)
-    files = _part_paths([path for path in _visible(folder) if path.suffix.lower() in SUFFIXES], folder)
+    files = part_paths([path for path in _visible(folder) if path.suffix.lower() in SUFFIXES], folder)
     if files:
         return _tables(_read_files(files, said), str(folder), wanted)
     if classes := _class_folders(folder):
         return Tables(_read_classes(folder, classes, said))
-    nested = _part_paths([path for path in _visible(folder) if _class_folders(path)], folder)
+    nested = part_paths([path for path in _visible(folder) if _class_folders(path)], folder)
     if nested:
         tables = {part: _read_classes(path, _class_folders(path), said) for part, path in nested.items()}
         return _tables(tables, str(folder), wanted)
@@ -125,7 +125,7 @@ def _sight(folder: Path) -> str:
     return (", ".join(names[:5]) or "nothing") + more
 
 
-def _part_paths(paths: list[Path], folder: Path) -> dict[str, Path]:
+def part_paths(paths: list[Path], folder: Path) -> dict[str, Path]:
     """Those of `paths` that are named as a part is, by part."""
     found: dict[str, Path] = {}
     for path in paths:

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgetune.serve.bundle import NOT_JSON
-from edgetune.serve.errors import BundleError
-from edgetune.serve.report import REPORT_FORMAT, CurvePoint, Machine, Memory, Pair
+from edgetune.serve.report import REPORT_FORMAT, CurvePoint, Machine, Memory, Pair, read_report
 
 
 class AnswerQuality(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,16 +171,4 @@ class LanguageReport(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             BundleError: the file is missing, or is no report of a format that this release reads.
         """
-        try:
-            report = msgspec.json.decode(path.read_bytes(), type=cls)
-        except FileNotFoundError as error:
-            raise BundleError(f"There is no report at {path}.") from error
-        except NOT_JSON as error:
-            raise BundleError(f"{path} is no report: {error}") from error
-        if report.format > REPORT_FORMAT:
-            raise BundleError(
-                f"{path} has report format {report.format}.",
-                expected=f"format {REPORT_FORMAT} or older",
-                action="install a newer edgetune",
-            )
-        return report
+        return read_report(path, cls)

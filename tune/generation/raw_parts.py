@@ -14,7 +14,7 @@ from edgetune.serve.errors import DataError
 from edgetune.tune.dialect import Said
 from edgetune.tune.generation.rows import ROW_SUFFIXES, RawRows, raw_rows_of, read_rows, text_of_folder
 from edgetune.tune.reading import datasets_library, quiet_datasets
-from edgetune.tune.sources import HUB_ID, PART_NAMES, Named
+from edgetune.tune.sources import HUB_ID, PART_NAMES, Named, part_paths
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _read_folder(folder: Path, said: Said, wanted: str) -> RawParts:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _read_saved(folder, wanted)
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    files = _part_paths([path for path in visible if path.suffix.lower() in ROW_SUFFIXES], folder)
+    files = part_paths([path for path in visible if path.suffix.lower() in ROW_SUFFIXES], folder)
     if files:
         return _raw_parts({part: read_rows(path, said) for part, path in files.items()}, str(folder), wanted)
     texts = [path for path in visible if path.suffix.lower() == ".txt"]
@@ -76,23 +76,6 @@ def _read_folder(folder: Path, said: Said, wanted: str) -> RawParts:
         "what datasets' save_to_disk wrote.",
         action="name the file instead of its folder, or each part with --set data.train=...",
     )
-
-
-def _part_paths(paths: list[Path], folder: Path) -> dict[str, Path]:
-    """Those of `paths` that are named as a part is, by part."""
-    found: dict[str, Path] = {}
-    for path in paths:
-        part = next((part for part, names in PART_NAMES.items() if path.stem.lower() in names), None)
-        if part is None:
-            continue
-        if part in found:
-            raise DataError(
-                f"{folder} has two files for the {part} part: {found[part].name} and {path.name}.",
-                expected="one file a part.",
-                action="name the right one: --set data.train=... --set data.test=...",
-            )
-        found[part] = path
-    return found
 
 
 def _raw_parts(parts: Mapping[str, RawRows], source: str, wanted: str) -> RawParts:
