@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import msgspec
 
 from edgetune import __version__
@@ -19,12 +18,13 @@ from edgetune.benchmarks.trials import Kept, Workbench
 from edgetune.compress.material import Material
 from edgetune.export.export import export
 from edgetune.export.graph import Graph
-from edgetune.export.pack import Packing, finish_bundle, golden_texts, package_versions
+from edgetune.export.pack import Packing, golden_texts, package_versions
 from edgetune.progress import StageLines
 from edgetune.recipe import Recipe
-from edgetune.serve.bundle import REPORT_NAME, Bundle
-from edgetune.serve.errors import GateError, WorkError
+from edgetune.serve.bundle import Bundle
+from edgetune.serve.errors import WorkError
 from edgetune.serve.report import Report
+from edgetune.tasks.finishing import Finishing, show_outcome
 from edgetune.tasks.sources import command_line, plain, source_state
 from edgetune.tune.base import Base, known_labels
 from edgetune.tune.dataset import Dataset
@@ -72,13 +72,10 @@ class Built:
 
     def show(self, console: Console) -> None:
         """Print the table of figures of a benched build, the paths otherwise."""
-        if self.report:
-            from edgetune.terminal import print_report
+        from edgetune.terminal import print_report
 
-            where = self.bundle.folder if self.bundle else self.work
-            print_report(self.report, str(where), str(where / "report.html"), console)
-            return
-        click.echo(f"Done up to {self.last}. The work folder is {self.work}.")
+        where = self.bundle.folder if self.bundle else self.work
+        show_outcome(self.report, where, self.last, self.work, print_report, console)
 
 
 @dataclass(frozen=True)
@@ -102,10 +99,12 @@ class Stages:
         if until == "compress":
             return Built("compress", self.work.folder, tuned, graph, searched)
         benched = self.bench(dataset, tuned, graph, searched)
-        report = self.report(benched)
+        report = self.finishing.report(benched.report)
         if until == "bench":
             return Built("bench", self.work.folder, tuned, graph, searched, report)
-        return Built("pack", self.work.folder, tuned, graph, searched, report, self.pack(benched, report))
+        return Built(
+            "pack", self.work.folder, tuned, graph, searched, report, self.finishing.pack(benched.draft, report)
+        )
 
     def data(self) -> Dataset:
         recipe, order = self.recipe, known_labels(self.base)
@@ -238,38 +237,17 @@ class Stages:
             command=command_line(),
             variants=tuple(recipe.compress.variants),
         )
-        kept = self.work.folder / REPORT_NAME
-        try:
-            return self.work.stage(
-                "bench",
-                [plain(recipe.gate), plain(recipe.budget), plain(recipe.benchmark), Path(recipe.out).name],
-                lambda folder: bench(contest, folder, kept, self.lines.progress),
-                Benched.open,
-                lambda found: f"{found.report.chosen} chosen",
-            )
-        except GateError:  # the page of an earlier build must not stand beside the report of this one
-            self.work.write("report.html", render_html(Report.load(kept)).encode())
-            raise
-
-    def report(self, benched: Benched) -> Report:
-        """The bench stage's report with the seconds and peaks of all stages, kept in the work folder too."""
-        report = msgspec.structs.replace(
-            benched.report, build_seconds=self.work.seconds, build_peak_bytes=self.work.peak_bytes
+        return self.finishing.bench(
+            [plain(recipe.gate), plain(recipe.budget), plain(recipe.benchmark)],
+            lambda folder, kept: bench(contest, folder, kept, self.lines.progress),
+            Benched.open,
+            lambda found: f"{found.report.chosen} chosen",
         )
-        self.work.write(REPORT_NAME, report.to_json())
-        self.work.write("report.html", render_html(report).encode())
-        return report
 
-    def pack(self, benched: Benched, report: Report) -> Bundle:
-        extra = {
-            REPORT_NAME: report.to_json(),
-            "report.html": render_html(report).encode(),
-            "recipe.yaml": self.recipe.to_yaml().encode(),
-        }
-        with self.lines.running("pack") as line:
-            bundle = finish_bundle(benched.draft, Path(self.recipe.out), extra)
-            line.found(f"{bundle.size_bytes / 1e6:.1f} MB in {self.recipe.out}")
-        return bundle
+    @property
+    def finishing(self) -> Finishing[Report]:
+        """How the build ends."""
+        return Finishing(self.recipe, self.work, self.lines, Report.load, render_html)
 
 
 def _counts(dataset: Dataset) -> str:

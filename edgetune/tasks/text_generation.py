@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import msgspec
 
 from edgetune import __version__
@@ -17,11 +16,11 @@ from edgetune.compress.language.schemes import LADDER, SCHEMES
 from edgetune.export.generation.export import export_generation
 from edgetune.export.generation.graph import DecoderGraph
 from edgetune.export.generation.pack import LanguagePacking
-from edgetune.export.pack import finish_bundle, package_versions
+from edgetune.export.pack import package_versions
 from edgetune.progress import StageLines
-from edgetune.serve.bundle import REPORT_NAME, BaseIdentity, Bundle
-from edgetune.serve.errors import GateError
+from edgetune.serve.bundle import BaseIdentity, Bundle
 from edgetune.serve.generation.report import LanguageReport
+from edgetune.tasks.finishing import Finishing, show_outcome
 from edgetune.tasks.generation_recipe import GenerationRecipe
 from edgetune.tasks.sources import command_line, plain, source_state
 from edgetune.tune.base import Base
@@ -72,13 +71,10 @@ class BuiltLanguageModel:
 
     def show(self, console: Console) -> None:
         """Print the table of figures of a benched build, the paths otherwise."""
-        if self.report:
-            from edgetune.tasks.language_table import print_language_report
+        from edgetune.tasks.language_table import print_language_report
 
-            where = self.bundle.folder if self.bundle else self.work
-            print_language_report(self.report, str(where), str(where / "report.html"), console)
-            return
-        click.echo(f"Done up to {self.last}. The work folder is {self.work}.")
+        where = self.bundle.folder if self.bundle else self.work
+        show_outcome(self.report, where, self.last, self.work, print_language_report, console)
 
 
 @dataclass(frozen=True)
@@ -103,10 +99,10 @@ class Stages:
         if until == "compress":
             return BuiltLanguageModel("compress", self.work.folder, tuned, graph, climbed)
         benched = self.bench(encoded, tuned, graph, climbed)
-        report = self.report(benched)
+        report = self.finishing.report(benched.report)
         if until == "bench":
             return BuiltLanguageModel("bench", self.work.folder, tuned, graph, climbed, report)
-        bundle = self.pack(benched, report)
+        bundle = self.finishing.pack(benched.draft, report)
         return BuiltLanguageModel("pack", self.work.folder, tuned, graph, climbed, report, bundle)
 
     def data(self) -> Conversations:
@@ -215,18 +211,17 @@ class Stages:
             seed=recipe.seed,
             command=command_line(),
         )
-        kept = self.work.folder / REPORT_NAME
-        try:
-            return self.work.stage(
-                "bench",
-                [plain(recipe.gate), plain(recipe.budget), plain(recipe.benchmark), Path(recipe.out).name],
-                lambda folder: bench_language_model(contest, folder, kept, self.lines.progress),
-                LanguageBenched.open,
-                lambda found: f"{found.report.chosen} chosen",
-            )
-        except GateError:  # the page of an earlier build must not stand beside the report of this one
-            self.work.write("report.html", render_language_html(LanguageReport.load(kept)).encode())
-            raise
+        return self.finishing.bench(
+            [plain(recipe.gate), plain(recipe.budget), plain(recipe.benchmark)],
+            lambda folder, kept: bench_language_model(contest, folder, kept, self.lines.progress),
+            LanguageBenched.open,
+            lambda found: f"{found.report.chosen} chosen",
+        )
+
+    @property
+    def finishing(self) -> Finishing[LanguageReport]:
+        """How the build ends."""
+        return Finishing(self.recipe, self.work, self.lines, LanguageReport.load, render_language_html)
 
     def _packing(
         self, encoded: EncodedConversations, tuned: TunedLanguageModel, graph: DecoderGraph
@@ -241,23 +236,3 @@ class Stages:
             golden_prompts=tuple(encoded.prompt_texts(encoded.conversations.validation[:GOLDEN_PROMPTS])),
             template=encoded.parts.template,
         )
-
-    def report(self, benched: LanguageBenched) -> LanguageReport:
-        """The bench stage's report with the seconds and peaks of all stages, kept in the work folder too."""
-        report = msgspec.structs.replace(
-            benched.report, build_seconds=self.work.seconds, build_peak_bytes=self.work.peak_bytes
-        )
-        self.work.write(REPORT_NAME, report.to_json())
-        self.work.write("report.html", render_language_html(report).encode())
-        return report
-
-    def pack(self, benched: LanguageBenched, report: LanguageReport) -> Bundle:
-        extra = {
-            REPORT_NAME: report.to_json(),
-            "report.html": render_language_html(report).encode(),
-            "recipe.yaml": self.recipe.to_yaml().encode(),
-        }
-        with self.lines.running("pack") as line:
-            bundle = finish_bundle(benched.draft, Path(self.recipe.out), extra)
-            line.found(f"{bundle.size_bytes / 1e6:.1f} MB in {self.recipe.out}")
-        return bundle
