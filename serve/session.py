@@ -41,6 +41,7 @@ def open_session(
     provider: str,
     threads: int | None = None,
     spinning: bool = True,
+    varying: bool = False,
     record_placement: bool = False,
 ) -> Any:
     """Open `graph` for answering.
@@ -50,6 +51,8 @@ def open_session(
         provider: "cpu" or "cuda".
         threads: of one run; None takes the cores that this process may use (affinity and cgroup, not the host).
         spinning: whether threads wait awake for the next node: faster, at the cost of processor time.
+        varying: whether hardly two runs have the same shapes, as those of a growing cache: then no memory plan is kept
+            for each of them, and what a run frees goes back.
         record_placement: keep which provider got which node, for `placement`.
 
     Raises:
@@ -69,6 +72,8 @@ def open_session(
     options.log_severity_level = 3
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if varying:
+        options.enable_mem_pattern = options.enable_cpu_mem_arena = False
     if provider != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if record_placement:

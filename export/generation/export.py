@@ -17,7 +17,13 @@ PARITY_TOKENS = 64
 
 
 def export_generation(
-    model_folder: Path, texts: Sequence[str], folder: Path, progress: Progress, *, batch_one: bool = False
+    model_folder: Path,
+    texts: Sequence[str],
+    folder: Path,
+    progress: Progress,
+    *,
+    batch_one: bool = False,
+    grouped: bool = True,
 ) -> DecoderGraph:
     """Export a merged language model into `folder` and prove tokenizer and graph on texts of its data.
 
@@ -27,6 +33,7 @@ def export_generation(
         folder: where the graph and its facts are written.
         progress: told what was found.
         batch_one: make the profile whose batch is one.
+        grouped: fuse attention as the CPU takes it; see `export_decoder`.
 
     Raises:
         ModelError: the folder holds no causal language model.
@@ -41,7 +48,7 @@ def export_generation(
     prompts = spread(texts)
 
     def proven(*, fused: bool) -> DecoderGraph:
-        graph = export_decoder(model_folder, folder, batch_one=batch_one, fused=fused)
+        graph = export_decoder(model_folder, folder, batch_one=batch_one, fused=fused, grouped=grouped)
         model = open_decoder(model_folder)  # only now: tracing holds the weights twice already
         tokens = min(PARITY_TOKENS, graph.spec.context_tokens // 2)
         difference = check_decoder(graph, model, tokenizer, prompts, tokens=tokens)

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from edgetune.export.generation.cache_in_place import read_lengths_from_mask
+from edgetune.export.generation.grouped_attention import group_attentions
 from edgetune.export.generation.rewrite import rewrite_decoder
 from edgetune.export.generation.sizes import decoder_spec
 from edgetune.export.graph import count_nodes
@@ -89,17 +91,24 @@ def open_decoder(model_folder: Path, *, attention: str | None = None) -> Any:
 
 
 def export_decoder(
-    model_folder: Path, folder: Path, *, batch_one: bool = False, full_logits: bool = False, fused: bool = True
+    model_folder: Path,
+    folder: Path,
+    *,
+    batch_one: bool = False,
+    full_logits: bool = False,
+    fused: bool = True,
+    grouped: bool = True,
 ) -> DecoderGraph:
     """Export a merged model as one graph with its cache.
 
     Args:
         model_folder: a Hugging Face folder; a tokenizer in it tells of special tokens and the longest input.
         folder: where model.onnx is written.
-        batch_one: fix the batch to one, which is when attention is fused into GroupQueryAttention: faster, and right
-            because a batch of one needs no padding.
+        batch_one: fix the batch to one, which is when the exporter fuses attention and rotation into one node: faster,
+            and right because a batch of one needs no padding.
         full_logits: give the logits of every token and not of the last alone, to measure perplexity and divergence.
         fused: keep the exporter's fusions for the CPU.
+        grouped: fuse attention into GroupQueryAttention too, which takes float32 on the CPU alone.
 
     Raises:
         ModelError: the folder holds no causal language model.
@@ -110,8 +119,10 @@ def export_decoder(
     def exported(attention: str | None) -> DecoderGraph:
         model = open_decoder(model_folder, attention=attention)
         program = _program(model, batch_one=batch_one, full_logits=full_logits, fused=fused)
+        in_place = fused and grouped and bool(group_attentions(program)) and read_lengths_from_mask(program)
         rewrite_decoder(program)
         spec = decoder_spec(program, model, model_folder, batch_one=batch_one)
+        spec = msgspec.structs.replace(spec, in_place=in_place and not full_logits)
         path = _save(program, folder)
         open_session(path, provider="cpu", threads=1)
         return DecoderGraph(path, spec, count_nodes(path), fused, full_logits)

@@ -1,8 +1,8 @@
 """Keys and values of the tokens so far, for rows that take their steps together.
 
 Rows are aligned at their last token: shorter ones begin later, behind padding that the mask hides. The tensors stay
-ONNX Runtime's own values from one step to the next, so a step copies what the graph copies and nothing more; only when
-rows join or leave are they copied, once. Must import numpy only; ONNX Runtime comes in as an argument.
+ONNX Runtime's own values from one step to the next; where the graph can write into them, a step copies nothing, and
+else it copies what the graph copies. Must import numpy only; ONNX Runtime comes in as an argument.
 """
 
 from __future__ import annotations
@@ -14,19 +14,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+ROOM_STEP = 64
+
+
+@dataclass
+class Tail:
+    """How far tensors with room at their end are written; the caches that begin in them share it.
+
+    Attributes:
+        used: columns that hold tokens of some cache.
+        bound: the tensors bound to a session, as its inputs and outputs at once; None until a step has run.
+    """
+
+    used: int
+    bound: Any = None
+
 
 @dataclass(frozen=True)
 class Cache:
-    """The cache of some rows. It is never changed: a step gives a new one, so it may be kept and used again.
+    """The cache of some rows. It never changes: a step gives a new one, so it may be kept and used again.
 
     Attributes:
         values: OrtValues (rows, heads, columns, width) by layer and part, in the order of the graph's inputs. Of a
-            layer with a sliding window, columns may be fewer: they are the last ones.
+            layer with a sliding window, columns may be fewer: they are the last ones. With a tail they may be more:
+            a step writes behind those of this cache, unless another has done so already.
         mask: (rows, columns) int64, 1 where a token stands.
+        tail: of tensors with room; None where a step makes new ones.
     """
 
     values: tuple[Any, ...]
     mask: NDArray[np.int64]
+    tail: Tail | None = None
 
     @property
     def rows(self) -> int:
@@ -40,17 +58,17 @@ class Cache:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all its tensors."""
+        """Bytes of all its tensors, their room included."""
         return sum(int(value.tensor_size_in_bytes()) for value in self.values)
 
+    def takes(self, tokens: int) -> bool:
+        """Whether so many can be written behind its own, where nobody else has written."""
+        room = int(self.values[0].shape()[2]) - self.columns if self.values else 0
+        return self.tail is not None and self.tail.used == self.columns and tokens <= room
 
-def empty_cache(store: Store, rows: int) -> Cache:
-    """A cache of no tokens."""
-    values = tuple(
-        store.value(np.zeros((rows, heads, 0, width), dtype))
-        for (heads, width), dtype in zip(store.sizes, store.dtypes, strict=True)
-    )
-    return Cache(values, np.zeros((rows, 0), dtype=np.int64))
+    def arrays(self) -> list[NDArray[Any]]:
+        """Its tensors without the room at their end, copied."""
+        return [value.numpy()[:, :, : self.columns] for value in self.values]
 
 
 @dataclass(frozen=True)
@@ -62,16 +80,58 @@ class Store:
         device: "cpu" or "cuda".
         sizes: (heads, width) of each value.
         dtypes: of each value.
+        roomy: whether the graph writes into its cache: then tensors are made with room for tokens to come.
+        context_tokens: more than these never come.
     """
 
     ort_value: Any
     device: str
     sizes: tuple[tuple[int, int], ...]
     dtypes: tuple[Any, ...]
+    roomy: bool = False
+    context_tokens: int = 0
 
     def value(self, array: NDArray[Any]) -> Any:
         """An array as a value on the device; on the CPU it is not copied."""
         return self.ort_value.ortvalue_from_numpy(array, self.device, 0)
+
+    def cache(self, arrays: Sequence[NDArray[Any]], mask: NDArray[np.int64], *, coming: int = 1) -> Cache:
+        """A cache of arrays (rows, heads, columns, width), with room for at least `coming` tokens where it is roomy."""
+        if not self.roomy:
+            return Cache(tuple(self.value(np.ascontiguousarray(array)) for array in arrays), mask)
+        rows, columns = mask.shape
+        capacity = self._capacity(columns + coming)
+        values = []
+        for array, (heads, width), dtype in zip(arrays, self.sizes, self.dtypes, strict=True):
+            roomy = np.zeros((rows, heads, capacity, width), dtype)
+            roomy[:, :, :columns] = array
+            values.append(self.value(roomy))
+        return Cache(tuple(values), mask, Tail(columns))
+
+    def _capacity(self, columns: int) -> int:
+        """Columns to make for so many: a quarter more and some, so that a long answer moves its cache seldom."""
+        return max(columns, min(self.context_tokens, -(-(columns * 5 // 4 + 32) // ROOM_STEP) * ROOM_STEP))
+
+
+def empty_cache(store: Store, rows: int, *, coming: int = 1) -> Cache:
+    """A cache of no tokens, with room for those that come where the graph writes into it."""
+    arrays = [
+        np.zeros((rows, heads, 0, width), dtype)
+        for (heads, width), dtype in zip(store.sizes, store.dtypes, strict=True)
+    ]
+    return store.cache(arrays, np.zeros((rows, 0), dtype=np.int64), coming=coming)
+
+
+def with_room(store: Store, cache: Cache, tokens: int) -> Cache:
+    """The same cache where so many tokens can be written behind it; itself if they can."""
+    return cache if cache.takes(tokens) else store.cache(cache.arrays(), cache.mask, coming=tokens)
+
+
+def without_room(store: Store, cache: Cache) -> Cache:
+    """The same cache in tensors that hold nothing else, to be kept long; itself if they do."""
+    if cache.tail is None:
+        return cache
+    return Cache(tuple(store.value(np.ascontiguousarray(array)) for array in cache.arrays()), cache.mask)
 
 
 def gather(store: Store, parts: Sequence[tuple[Cache, Sequence[int]]]) -> Cache:
@@ -90,15 +150,16 @@ def gather(store: Store, parts: Sequence[tuple[Cache, Sequence[int]]]) -> Cache:
         mask[start : start + len(rows), widest - cache.columns :] = cache.mask[list(rows)]
         start += len(rows)
     mask = mask[:, _first_used(mask) :]
-    values = (_gather_value(store, parts, index, mask.shape) for index in range(len(store.sizes)))
-    return Cache(tuple(values), np.ascontiguousarray(mask))
+    taken = [(cache.arrays(), rows) for cache, rows in parts]
+    arrays = [_gathered(store, taken, index, mask.shape) for index in range(len(store.sizes))]
+    return store.cache(arrays, np.ascontiguousarray(mask))
 
 
-def _gather_value(
-    store: Store, parts: Sequence[tuple[Cache, Sequence[int]]], index: int, shape: tuple[int, ...]
-) -> Any:
+def _gathered(
+    store: Store, parts: Sequence[tuple[list[NDArray[Any]], Sequence[int]]], index: int, shape: tuple[int, ...]
+) -> NDArray[Any]:
     """One of the tensors; `shape` is (rows, columns) of what comes out."""
-    arrays = [cache.values[index].numpy() for cache, _ in parts]
+    arrays = [found[index] for found, _ in parts]
     heads, width = store.sizes[index]
     columns = min(shape[1], max(array.shape[2] for array in arrays))
     joined = np.zeros((shape[0], heads, columns, width), dtype=store.dtypes[index])
@@ -107,7 +168,7 @@ def _gather_value(
         taken = min(columns, array.shape[2])
         joined[start : start + len(rows), :, columns - taken :] = array[list(rows), :, array.shape[2] - taken :]
         start += len(rows)
-    return store.value(joined)
+    return joined
 
 
 def _first_used(mask: NDArray[np.int64]) -> int:
@@ -123,11 +184,8 @@ def beginning(store: Store, cache: Cache, tokens: int, *, rows: int = 1) -> Cach
     """
     if tokens == cache.columns and rows == 1:
         return cache
-    arrays = [value.numpy() for value in cache.values]
+    arrays = cache.arrays()
     if tokens < cache.columns and any(array.shape[2] < cache.columns for array in arrays):
         return None
-    values = tuple(
-        store.value(np.ascontiguousarray(np.broadcast_to(array[:, :, :tokens], (rows, *array[0, :, :tokens].shape))))
-        for array in arrays
-    )
-    return Cache(values, np.ones((rows, tokens), dtype=np.int64))
+    repeated = [np.broadcast_to(array[:, :, :tokens], (rows, *array[0, :, :tokens].shape)) for array in arrays]
+    return store.cache(repeated, np.ones((rows, tokens), dtype=np.int64))

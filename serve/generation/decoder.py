@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.errors import BundleDamaged, EdgetuneError, InputError
 from edgetune.serve.generation.answer import Answer
-from edgetune.serve.generation.cache import Cache, Store, empty_cache
+from edgetune.serve.generation.bound import Bound
+from edgetune.serve.generation.cache import Cache, Store, Tail, empty_cache, gather, with_room
 from edgetune.serve.generation.codec import TokenCodec
 from edgetune.serve.generation.group import answer_together
 from edgetune.serve.generation.sampling import Sampling
 from edgetune.serve.generation.spec import GenerationSpec
 from edgetune.serve.session import open_session
 
-# Tokens of a prompt that go through the graph at once: attention takes memory by their square, and the speed of matrix
-# products has long been reached.
-PREFILL_TOKENS = 512
+# Tokens of a prompt that go through the graph at once: memory grows with them, and the speed of matrix products has
+# been reached (512 tokens of a model of 60 M parameters take no less time at once, and 30 MB more).
+PREFILL_TOKENS = 128
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 Logits = NDArray[np.float32]
@@ -54,7 +55,7 @@ class Decoder:
             EdgetuneError: as `open_session` does.
         """
         self.spec = spec
-        self._session: Any = open_session(graph, provider=provider, threads=threads, spinning=spinning)
+        self._session: Any = open_session(graph, provider=provider, threads=threads, spinning=spinning, varying=True)
         taken = {value.name: value for value in self._session.get_inputs()}
         given = {value.name: value for value in self._session.get_outputs()}
         _check_names(graph, spec, taken, given)
@@ -68,6 +69,8 @@ class Decoder:
             provider,
             tuple((_size(value.shape[1], spec.kv_heads), _size(value.shape[3], spec.head_dim)) for value in past),
             tuple(_DTYPES[value.type] for value in past),
+            roomy=spec.in_place and provider == "cpu" and given["logits"].type == "tensor(float)",
+            context_tokens=spec.context_tokens,
         )
 
     def check(self, ids: Sequence[int]) -> None:
@@ -112,7 +115,7 @@ class Decoder:
         """One run of the graph behind a cache.
 
         Args:
-            ids: (rows, tokens) int64.
+            ids: (rows, tokens) int64; several tokens of several rows only where the cache is empty.
             cache: of the tokens before, of as many rows.
             real: (rows, tokens) int64, 0 where an id is padding; None has none.
 
@@ -125,22 +128,29 @@ class Decoder:
         session = self._session
         if session is None:
             raise EdgetuneError("The decoder is closed.", action="open the bundle again")
-        real = np.ones_like(ids) if real is None else real
-        mask = np.concatenate((cache.mask, real), axis=1)
-        positions = cache.mask.sum(axis=1, keepdims=True) + real.cumsum(axis=1) - 1
-        feed = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            # What stands at padding is never looked at; the number is the one that transformers gives it.
-            "position_ids": np.where(real == 0, 1, positions),
-        }
+        mask = np.concatenate((cache.mask, np.ones_like(ids) if real is None else real), axis=1)
+        feed = {"input_ids": ids, "attention_mask": mask, "position_ids": _positions(cache.mask, ids.shape[1], real)}
+        taken = {name: array for name, array in feed.items() if name in self._takes}
+        if self.store.roomy:
+            return self._run_in_place(session, taken, cache, mask)
         # A value shares its array's memory: `fed` keeps both alive until the run is over.
-        fed = {
-            name: self.store.value(np.ascontiguousarray(array)) for name, array in feed.items() if name in self._takes
-        }
+        fed = {name: self.store.value(np.ascontiguousarray(array)) for name, array in taken.items()}
         fed.update(zip(self._past, cache.values, strict=True))
         logits, *values = self._given(session, fed)
         return logits.numpy()[:, -1].astype(np.float32, copy=False), Cache(tuple(values), mask)
+
+    def _run_in_place(
+        self, session: Any, feed: dict[str, NDArray[np.int64]], cache: Cache, mask: NDArray[np.int64]
+    ) -> tuple[Logits, Cache]:
+        """Write behind the cache in its own tensors; in larger ones where they are full or written by another."""
+        cache = with_room(self.store, cache, mask.shape[1] - cache.columns)
+        tail = cast(Tail, cache.tail)
+        if tail.bound is None:
+            names = list(zip(self._past, self.spec.present_names(), strict=True))
+            tail.bound = Bound(session, self.store, names, cache.values, self.spec.vocabulary)
+        logits: Logits = tail.bound.run(feed)
+        tail.used = mask.shape[1]
+        return logits, Cache(cache.values, mask, tail)
 
     def _given(self, session: Any, fed: dict[str, Any]) -> list[Any]:
         """The outputs of a run as OrtValues, the logits on the CPU and the cache where caches lie."""
@@ -169,22 +179,33 @@ class Decoder:
         Returns:
             as `run`.
         """
+        cache = self.empty(len(prompts), coming=max(map(len, prompts))) if cache is None else cache
+        if len(prompts) > 1 and (cache.columns or max(map(len, prompts)) > chunk):
+            return self._prefill_apart(prompts, cache, chunk)
         longest = max(map(len, prompts))
         real = np.zeros((len(prompts), longest), dtype=np.int64)
         ids = np.full((len(prompts), longest), self.spec.pad_id or 0, dtype=np.int64)
         for row, prompt in enumerate(prompts):
             ids[row, longest - len(prompt) :] = prompt
             real[row, longest - len(prompt) :] = 1
-        cache = self.empty(len(prompts)) if cache is None else cache
         logits = np.empty((0, 0), dtype=np.float32)
         for start in range(0, longest, chunk):
             stop = start + chunk
             logits, cache = self.run(ids[:, start:stop], cache, real[:, start:stop])
         return logits, cache
 
-    def empty(self, rows: int) -> Cache:
-        """The cache before the first token."""
-        return empty_cache(self.store, rows)
+    def _prefill_apart(self, prompts: Sequence[Sequence[int]], cache: Cache, chunk: int) -> tuple[Logits, Cache]:
+        """Each row alone: ONNX Runtime's attention takes several tokens behind a cache for one row only."""
+        logits, parts = [], []
+        for row, prompt in enumerate(prompts):
+            found, after = self.prefill([prompt], gather(self.store, [(cache, [row])]), chunk=chunk)
+            logits.append(found)
+            parts.append((after, [0]))
+        return np.concatenate(logits), gather(self.store, parts)
+
+    def empty(self, rows: int, *, coming: int = 1) -> Cache:
+        """The cache before the first token; with room for so many where the graph writes into it."""
+        return empty_cache(self.store, rows, coming=coming)
 
     def generate_ids(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling | None = None, *, batch_size: int = 8
@@ -215,6 +236,16 @@ class Decoder:
     def close(self) -> None:
         """Free the graph; running it afterwards raises EdgetuneError."""
         self._session = None
+
+
+def _positions(before: NDArray[np.int64], tokens: int, real: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """The places of tokens in their rows, (rows, tokens), behind what the mask `before` tells of."""
+    start = before.sum(axis=1, keepdims=True)
+    if real is None:
+        return start + np.arange(tokens)
+    # What stands at padding is never looked at; the number is the one that transformers gives it.
+    positions: NDArray[np.int64] = np.where(real == 0, 1, start + real.cumsum(axis=1) - 1)
+    return positions
 
 
 def _size(said: object, otherwise: int) -> int:

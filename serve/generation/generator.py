@@ -13,6 +13,7 @@ from typing import Any
 from edgetune.serve.bundle import GRAPH_NAME, TOKENIZER_NAME, Bundle
 from edgetune.serve.errors import BundleFormatError, InputError
 from edgetune.serve.generation.answer import Answer, Generation, TokenPiece
+from edgetune.serve.generation.cache import without_room
 from edgetune.serve.generation.codec import TokenCodec
 from edgetune.serve.generation.decoder import Decoder
 from edgetune.serve.generation.group import answer_together
@@ -62,7 +63,7 @@ class Generator:
         folder: str | Path,
         *,
         threads: int | None = None,
-        provider: str = "cpu",
+        provider: str = "auto",
         prefix_bytes: int = PREFIX_BYTES,
         verify: bool = True,
     ) -> Generator:
@@ -71,12 +72,13 @@ class Generator:
         Args:
             folder: of the bundle.
             threads: of one run; None takes the cores that this process may use.
-            provider: "cpu" or "cuda".
+            provider: "auto" (the one that the bundle was built for), "cpu" or "cuda".
             prefix_bytes: memory for beginnings of prompts; 0 keeps none.
             verify: compare the files with what was packed.
 
         Raises:
             BundleError: it is no bundle, it is damaged, or it is one of another task.
+            ProviderError: the provider does not run here.
         """
         bundle = Bundle.open(folder, verify=verify)
         spec = bundle.manifest.generation
@@ -84,7 +86,9 @@ class Generator:
             raise BundleFormatError(
                 f"{bundle.folder} is for the task {bundle.manifest.task!r}, its manifest tells of no decoder.",
                 expected="a bundle of the task 'text-generation'",
+                action="open it with edgetune.serve.load",
             )
+        provider = bundle.manifest.provider if provider == "auto" else provider
         return cls(
             Decoder(bundle.folder / GRAPH_NAME, spec, threads=threads, provider=provider),
             TokenCodec(bundle.folder / TOKENIZER_NAME),
@@ -175,7 +179,7 @@ class Generator:
         ids = self.codec.encode(prefix) if isinstance(prefix, str) else self._chat_beginning(prefix)
         self.decoder.check(ids)
         _, cache = self.decoder.prefill([ids])
-        self.prefixes.keep(tuple(ids), cache, pinned=True)
+        self.prefixes.keep(tuple(ids), without_room(self.decoder.store, cache), pinned=True)
         return len(ids)
 
     def _chat_beginning(self, messages: Sequence[Message]) -> list[int]:

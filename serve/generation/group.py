@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgetune.serve.errors import InputError
 from edgetune.serve.generation.answer import Answer, TokenPiece
-from edgetune.serve.generation.cache import Cache, beginning, gather
+from edgetune.serve.generation.cache import Cache, beginning, gather, without_room
 from edgetune.serve.generation.prefixes import Prefixes, common_tokens
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def begin(decoder: Decoder, answers: Sequence[Answer], prefixes: Prefixes | None
             answer.cached_tokens = tokens
     logits, cache = decoder.prefill([prompt[tokens if cache is not None else 0 :] for prompt in prompts], cache)
     if len(prompts) == 1:
-        prefixes.keep(prompts[0], cache)
+        prefixes.keep(prompts[0], without_room(decoder.store, cache))
     return logits, cache
 
 

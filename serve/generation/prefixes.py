@@ -1,7 +1,7 @@
 """Beginnings of prompts that have been computed: a system prompt that all chats share is run once.
 
 Every prompt that ran alone is kept while there is room, the one used longest ago goes first; what `remember` was asked
-for stays. It costs no copy to keep one, since caches are never changed. Must import the cache only.
+for stays. Caches never change, so who finds one may go on from it. Must import the cache only.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.generation.cache import Cache, beginning
+from edgetune.serve.generation.cache import Cache, beginning, without_room
 from edgetune.serve.generation.generator import Generator
 from edgetune.serve.generation.group import Group
 from edgetune.serve.generation.handle import Handle
@@ -43,7 +43,7 @@ class PromptRun:
         """Run at most so many of the tokens that are left; how many it were."""
         decoder = self._generator.decoder
         if self.cache is None:
-            self.cache = self._known() or decoder.empty(1)
+            self.cache = self._known() or decoder.empty(1, coming=self.left)
             self._done = self.handle.answer.cached_tokens = self.cache.columns
         prompt = self.handle.answer.prompt
         ids = prompt[self._done : self._done + most]
@@ -52,7 +52,7 @@ class PromptRun:
         if self.left == 0:
             self.logits = logits[0]
             if self._generator.prefixes.most_bytes:
-                self._generator.prefixes.keep(prompt, self.cache)
+                self._generator.prefixes.keep(prompt, without_room(decoder.store, self.cache))
         return len(ids)
 
     def _known(self) -> Cache | None:

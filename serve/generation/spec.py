@@ -24,6 +24,8 @@ class GenerationSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `past` and `present` are the names of the graph's inputs and outputs, with {layer} and {part} to be filled in
     from 0 and from `parts`. `batch_one` marks the graph whose batch is fixed to one (grouped-query attention fused).
+    `in_place` marks one that reads the length of its cache from the attention mask: its past may be longer than what it
+    holds, and it writes the new keys and values into it where the present is the same memory.
     """
 
     layers: AtLeastOne
@@ -38,6 +40,7 @@ class GenerationSpec(msgspec.Struct, frozen=True, kw_only=True):
     present: str = "output.past_key_values.layers.{layer}.{part}"
     parts: list[str] = msgspec.field(default_factory=lambda: ["keys", "values"])
     batch_one: bool = False
+    in_place: bool = False
 
     def past_names(self) -> tuple[str, ...]:
         """The graph's cache inputs, layer by layer, in the order of `present_names`."""

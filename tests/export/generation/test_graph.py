@@ -15,7 +15,15 @@ from edgetune.serve.errors import ExportError, ModelError, WorkError
 from edgetune.serve.generation.spec import GenerationSpec
 
 SPEC = GenerationSpec(
-    layers=2, kv_heads=2, head_dim=8, vocabulary=288, context_tokens=160, eos_ids=[2], bos_id=1, pad_id=0
+    layers=2,
+    kv_heads=2,
+    head_dim=8,
+    vocabulary=288,
+    context_tokens=160,
+    eos_ids=[2],
+    bos_id=1,
+    pad_id=0,
+    in_place=True,
 )
 
 
@@ -37,7 +45,7 @@ def test_the_graph_is_one_file_that_names_its_open_sizes(llama_graph):
     }
     assert shapes(graph.output) == {"logits": ["batch", 1, 288], **dict.fromkeys(SPEC.present_names(), present)}
     assert llama_graph == DecoderGraph(llama_graph.path, SPEC, len(graph.node))
-    assert "GroupQueryAttention" not in {node.op_type for node in graph.node}
+    assert [node.op_type for node in graph.node].count("GroupQueryAttention") == SPEC.layers
     assert "RotaryEmbedding" in {node.op_type for node in graph.node}, "the exporter's fusions were kept"
 
 
@@ -101,12 +109,15 @@ def test_weights_beyond_the_limit_lie_in_a_file_of_their_own(llama_graph, tmp_pa
 
 
 @pytest.mark.slow
-def test_the_graph_for_one_row_is_fused_into_grouped_query_attention(tiny_decoder, llama_graph, tmp_path):
-    one = export_decoder(tiny_decoder("llama"), tmp_path, batch_one=True)
+def test_the_graph_for_one_row_is_fused_into_grouped_query_attention(decoder_graph, llama_graph):
+    one = decoder_graph("llama", batch_one=True)
     graph = onnx.load(str(one.path)).graph
     operators = [node.op_type for node in graph.node]
     assert operators.count("GroupQueryAttention") == 2
-    assert one.nodes == len(operators) < 0.7 * llama_graph.nodes
+    assert one.nodes == len(operators)
+    assert "RotaryEmbedding" not in operators  # it is inside, too
+    assert "RotaryEmbedding" in {node.op_type for node in onnx.load(str(llama_graph.path)).graph.node}
+    assert one.spec.in_place
     assert one.spec.batch_one
     assert shapes(graph.input)["input_ids"] == [1, "tokens"]
     assert shapes(graph.output)["logits"] == [1, 1, 288]
