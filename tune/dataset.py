@@ -11,16 +11,17 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field
 
 from edgetune.serve.errors import WorkError
 from edgetune.tune.classes import check_classes, ordered_labels, without_empty_parts
 from edgetune.tune.cleaning import Parts, Rows, clean, counted
 from edgetune.tune.columns import Columns, choose_columns, require_column
-from edgetune.tune.dialect import Said
 from edgetune.tune.reading import Table
-from edgetune.tune.sources import Named, Tables, read_parts
+from edgetune.tune.source_recipe import SourceRecipe
+from edgetune.tune.sources import Tables, read_parts
 from edgetune.tune.split import split_rows
 from edgetune.tune.unlabeled import clean_unlabeled, read_unlabeled
 
@@ -31,32 +32,11 @@ UNLABELED_NAME = "unlabeled.jsonl"
 MOST_HELD_OUT_ROWS = 1_000
 
 
-class CleanRecipe(BaseModel):
-    """What is done to rows before they are learnt from."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    deduplicate: bool = Field(
-        default=True,
-        description="Keep one row of each text, and none in training that also stands in validation or test.",
-    )
-    normalize: bool = Field(
-        default=True, description="Strip white space around texts and labels, and NUL and BOM characters."
-    )
-
-
-class DataRecipe(BaseModel):
+class DataRecipe(SourceRecipe):
     """Where the labelled texts are and how they are read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    rows: ClassVar[str] = "labelled texts"
 
-    path: str | None = Field(
-        default=None,
-        description="All rows: a .csv, .tsv, .json, .jsonl or .parquet file, a folder, or a hub id.",
-    )
-    train: str | None = Field(default=None, description="The training rows, in place of path.")
-    validation: str | None = Field(default=None, description="The validation rows; without it they are split off.")
-    test: str | None = Field(default=None, description="The test rows; without it they are split off.")
     unlabeled: str | None = Field(
         default=None,
         description="More texts of the domain, without labels, for schemes that learn from texts alone: "
@@ -64,49 +44,6 @@ class DataRecipe(BaseModel):
     )
     text: str | None = Field(default=None, description="The column of texts; without it, guessed and said.")
     label: str | None = Field(default=None, description="The column of labels; without it, guessed and said.")
-    split: tuple[float, float, float] = Field(
-        default=(0.7, 0.15, 0.15),
-        description="Shares of training, validation and test for the parts that are not given; sum 1.",
-    )
-    clean: CleanRecipe = Field(
-        default=CleanRecipe(), description="What is stripped and what is removed before training."
-    )
-    encoding: str | None = Field(
-        default=None, description="The files' encoding, such as utf-8 or gb18030; else detected."
-    )
-    delimiter: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=1,
-        description="What separates fields in csv and tsv; else detected.",
-    )
-    header: bool | None = Field(default=None, description="Whether the first line names the columns; else detected.")
-
-    @field_validator("split")
-    @classmethod
-    def _shares(cls, split: tuple[float, float, float]) -> tuple[float, float, float]:
-        if abs(sum(split) - 1) > 1e-6 or min(split) < 0 or split[0] == 0:
-            raise ValueError(
-                f"the shares {list(split)} must be 0 or more, sum to 1 and leave some for training, "
-                "such as [0.7, 0.15, 0.15]"
-            )
-        return split
-
-    @model_validator(mode="after")
-    def _one_source(self) -> DataRecipe:
-        if self.path is None and self.train is None:
-            raise ValueError("neither path nor train is given: name the labelled texts with one of them")
-        if self.path is not None and self.train is not None:
-            raise ValueError(
-                f"both path ({self.path}) and train ({self.train}) are given: keep one, validation and test "
-                "go with either"
-            )
-        return self
-
-    @property
-    def source(self) -> str:
-        """What the user named, `path` or `train`."""
-        return self.path or self.train or ""
 
 
 @dataclass(frozen=True)
@@ -236,11 +173,7 @@ class Dataset:
 
 def read_tables(recipe: DataRecipe) -> Tables:
     """Read what `recipe` names, and nothing more."""
-    return read_parts(Named(recipe.source, recipe.validation, recipe.test), _said(recipe))
-
-
-def _said(recipe: DataRecipe) -> Said:
-    return Said(recipe.encoding, recipe.delimiter, recipe.header)
+    return read_parts(recipe.named, recipe.said)
 
 
 def _select(tables: Tables, columns: Columns) -> Parts:
@@ -297,7 +230,7 @@ def _with_unlabeled(parts: Parts, recipe: DataRecipe, columns: Columns) -> tuple
     """The unlabeled texts that the recipe names, and the parts with what there is to say about them."""
     if recipe.unlabeled is None:
         return parts, ()
-    read, said = read_unlabeled(recipe.unlabeled, _said(recipe), columns.text)
+    read, said = read_unlabeled(recipe.unlabeled, recipe.said, columns.text)
     cleaning = recipe.clean
     texts, done = clean_unlabeled(read, parts, normalize=cleaning.normalize, deduplicate=cleaning.deduplicate)
     return parts.saying(*said, *done), texts

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from edgetune.serve.errors import ModelError
 from edgetune.serve.report import Training
-from edgetune.tune.base import Base, read_config
+from edgetune.tune.base import DECODER_ENDINGS, Base, read_config
 from edgetune.tune.classifier import PooledClassifier, head_linear, trunk_options
 from edgetune.tune.facts import read_facts, write_facts
 from edgetune.tune.recipe import TuneRecipe
@@ -99,6 +99,13 @@ def start_model(base: Base, labels: Sequence[str], recipe: TuneRecipe) -> Any:
     """
     config = read_config(base, trust_remote_code=recipe.trust_remote_code)
     pooling = chosen_pooling(base, recipe)
+    decoder = next((name for name in config.architectures or () if name.endswith(DECODER_ENDINGS)), None)
+    if decoder:
+        raise ModelError(
+            f"{base.id} is a decoder ({decoder}), which answers with text and not with one of the labels.",
+            expected="an encoder such as BERT, MPNet or ModernBERT",
+            action="choose another --base, or --task text-generation",
+        )
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}

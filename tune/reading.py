@@ -21,6 +21,7 @@ from typing import Any
 from edgetune.serve.errors import DataError
 from edgetune.tune.dialect import Dialect, Said, detect_dialect
 from edgetune.tune.encoding import Decoded, decode, encoding_finding
+from edgetune.tune.json_text import NotJson, json_value
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -67,7 +68,7 @@ def read_bytes(path: Path) -> bytes:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise DataError(
-            f"There is no file {path}.", expected="a file of labelled texts.", action="check the path."
+            f"There is no file {path}.", expected="a file of rows, or a folder.", action="check the path."
         ) from error
     except OSError as error:
         raise DataError(
@@ -78,7 +79,7 @@ def read_bytes(path: Path) -> bytes:
     if not content.strip():
         raise DataError(
             f"{path} is empty ({len(content)} bytes).",
-            expected="labelled texts.",
+            expected="rows of text.",
             action="check that what wrote it has finished.",
         )
     return content
@@ -212,10 +213,10 @@ def _load(builder: str, content: bytes, options: dict[str, object], path: Path) 
 def _read_json(content: bytes, path: Path, said: Said) -> Table:
     decoded = decode(content, said.encoding, str(path))
     try:
-        document = json.loads(decoded.text)
-    except json.JSONDecodeError as error:
+        document = json_value(decoded.text)
+    except NotJson as error:
         if not decoded.text.lstrip().startswith("{"):
-            raise _not_json(path, error.lineno, f"{error.msg}, column {error.colno}") from error
+            raise _not_json(path, error.line, error.reason) from error
         return _read_jsonl(content, path, said)
     if isinstance(document, dict):
         nested = [value for value in document.values() if isinstance(value, list)]
@@ -232,9 +233,9 @@ def _read_jsonl(content: bytes, path: Path, said: Said) -> Table:
         if not line.strip():
             continue
         try:
-            objects.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise _not_json(path, number, f"{error.msg}, column {error.colno}") from error
+            objects.append(json_value(line))
+        except NotJson as error:
+            raise _not_json(path, number, error.reason) from error
         places.append(f"{path.name}, line {number}")
     return _table_of_objects(objects, places, decoded)
 

@@ -1,21 +1,15 @@
 """Training on the Hugging Face Trainer, so that accelerate, several GPUs and checkpoints come with it.
 
-Ours are only the two learning rates, the loss with class weights, passes of bounded memory, stored activations of
-frozen layers, the bridge to the progress line, and a Ctrl-C that saves a checkpoint before it stops.
+Ours are only the two learning rates, the loss with class weights, passes of bounded memory and stored activations of
+frozen layers. What the trainings of all tasks share stands apart: checkpoints.py, interruption.py, memory.py, steps.py.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -25,17 +19,20 @@ from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
 )
-from transformers.trainer import TRAINER_STATE_NAME
 
-from edgetune.serve.errors import Interrupted
 from edgetune.serve.report import CurvePoint
 from edgetune.tune.activations import ROW, StoredStates, stored_activations
 from edgetune.tune.batches import FORWARD_FACTOR, EpochSampler, shortest_first, split_by_tokens
+from edgetune.tune.checkpoints import train_from_checkpoint
+from edgetune.tune.curve import curve_of
+from edgetune.tune.interruption import StopOnInterrupt
+from edgetune.tune.memory import told_out_of_memory
+from edgetune.tune.methods import METHODS
 from edgetune.tune.progress import Progress
 from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.steps import StepReporter
 from edgetune.tune.tasks.text_classification import Metric
 
 Rows = Sequence[dict[str, Any]]
@@ -100,11 +97,12 @@ def train(
 
     Raises:
         Interrupted: Ctrl-C; a checkpoint of the very step was saved.
+        OutOfMemory: with what can be lowered.
     """
     rows = [{**row, ROW: number} for number, row in enumerate([*train_rows, *validation_rows])]
     held = stored_activations(model, tokenizer, rows, bf16=plan.bf16, pass_tokens=plan.pass_tokens, progress=progress)
-    with held as stored:
-        stopper, patience = _StopOnInterrupt(), EarlyStoppingCallback(plan.patience)
+    with told_out_of_memory(plan.device, lambda: _remedies(recipe, plan, rows)), held as stored:
+        stopper, patience = StopOnInterrupt(), EarlyStoppingCallback(plan.patience)
         trainer = _ClassifierTrainer(
             plan=plan,
             stored=stored,
@@ -116,46 +114,34 @@ def train(
             processing_class=tokenizer,
             compute_metrics=lambda output: {"value": metric(output.label_ids, output.predictions.argmax(axis=-1))},
             compute_loss_func=_loss(plan.class_weights),
-            callbacks=[patience, _Reporter(progress), stopper],
+            callbacks=[patience, StepReporter(progress, _told), stopper],
         )
         trainer.remove_callback(PrinterCallback)
-        _run(trainer, stopper, patience, folder, progress)
+        train_from_checkpoint(trainer, stopper, patience, folder, progress)
         # accelerate leaves its bf16 autocast around `forward`, and the merge proof would compare bf16 with fp32.
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return _result(trainer.state.log_history, float(trainer.state.epoch or 0))
 
 
-def _run(
-    trainer: Trainer, stopper: _StopOnInterrupt, patience: EarlyStoppingCallback, folder: Path, progress: Progress
-) -> None:
-    """Train from the last checkpoint, if there is one, to the end or to Ctrl-C."""
-    checkpoint = last_whole_checkpoint(folder)
-    if checkpoint:
-        progress.say(f"training continues from {checkpoint.name}")
-        patience.early_stopping_patience_counter = _epochs_without_gain(checkpoint)
-    with stopper.listening():
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if stopper.stopped:
-        raise Interrupted(f"Training was stopped at step {trainer.state.global_step}; its checkpoint is kept.")
+def _told(metrics: Mapping[str, float]) -> str:
+    return f"validation {metrics['eval_value']:.4f}, loss {metrics['eval_loss']:.4f}"
 
 
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was saved to its end; those that a kill or a full disk cut short are removed."""
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
-        try:
-            json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))  # what the Trainer writes last
-        except (OSError, ValueError):
-            shutil.rmtree(path)
-        else:
-            return path
-    return None
-
-
-def _epochs_without_gain(checkpoint: Path) -> int:
-    """How far the patience had run down; by itself the Trainer would grant it anew with every continuation."""
-    state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    saved = state["stateful_callbacks"][EarlyStoppingCallback.__name__]
-    return int(saved["attributes"]["early_stopping_patience_counter"])
+def _remedies(recipe: TuneRecipe, plan: TrainingPlan, rows: Rows) -> list[str]:
+    """What lowers the memory that training takes, the cheapest first."""
+    longest = max(len(row["input_ids"]) for row in rows)
+    can = []
+    if plan.pass_tokens > longest:
+        can.append(f"tune.pass_tokens (now {plan.pass_tokens:,}), the tokens that go through the model at once")
+    can.append(f"tune.max_tokens (the longest row has {longest:,})")
+    if recipe.lora.top_layers == "all" and METHODS[recipe.method].trained_name == "lora":
+        can.append("tune.lora.top_layers, which is all")
+    if recipe.method == "freeze":
+        can.append("tune.freeze.top_layers")
+    if recipe.method == "full":
+        can.append("tune.method: lora, which keeps no optimizer states of the frozen weights")
+    can.append("tune.method: probe, which trains the head alone")
+    return can
 
 
 def _arguments(recipe: TuneRecipe, plan: TrainingPlan, folder: Path) -> TrainingArguments:
@@ -275,73 +261,7 @@ class _ClassifierTrainer(Trainer):
         return any(part in self._plan.head for part in name.split("."))
 
 
-class _Reporter(TrainerCallback):
-    """Tells the progress line each step and each evaluation."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._progress.advance(
-            state.global_step, state.max_steps, f"epoch {state.epoch:.1f} of {state.num_train_epochs}"
-        )
-
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
-    ) -> None:
-        if metrics:
-            self._progress.say(
-                f"epoch {state.epoch:.0f}: validation {metrics['eval_value']:.4f}, loss {metrics['eval_loss']:.4f}"
-            )
-
-
-class _StopOnInterrupt(TrainerCallback):
-    """Turns the first Ctrl-C into a checkpoint and a stop after the step; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Listen to SIGINT; signals can be caught in the main thread only, elsewhere nothing changes."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGINT, self._note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.stopped:
-            raise KeyboardInterrupt
-        self.stopped = True
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        if self.stopped:
-            control.should_save = True
-            control.should_training_stop = True
-        return control
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        # The Trainer ends an epoch that is stopped half-way too: judging it would use up patience and bend the curve.
-        if self.stopped and abs(state.epoch - round(state.epoch)) > 1e-6:
-            control.should_evaluate = control.should_log = control.should_save = False
-        return control
-
-
 def _result(history: list[dict[str, float]], epochs: float) -> TrainingResult:
-    losses = {round(entry["epoch"], 4): entry["loss"] for entry in history if "loss" in entry}
-    curve = tuple(
-        CurvePoint(
-            epoch=entry["epoch"],
-            train_loss=losses.get(round(entry["epoch"], 4)),
-            validation_loss=entry["eval_loss"],
-            validation_value=entry["eval_value"],
-        )
-        for entry in history
-        if "eval_value" in entry
-    )
+    curve = curve_of(history)
     best = max(curve, key=lambda point: point.validation_value)
     return TrainingResult(curve, best.validation_value, best.epoch, epochs)

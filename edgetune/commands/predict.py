@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from edgetune.commands.options import json_option, print_json
 from edgetune.commands.texts import read_texts
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from edgetune.serve.tasks.text_classification import Prediction
 
 CHUNK = 256
+_OF_CLASSIFIERS = ("top",)
+_OF_LANGUAGE_MODELS = ("max_tokens", "temperature", "top_p", "seed", "raw")
 
 
 @click.command(name="predict")
@@ -54,8 +57,8 @@ def command(
 ) -> None:
     """Answer each TEXT, each row of a file, or each line of standard input.
 
-    A classifier prints one line a text: label, score, text, separated by tabs; blank texts get no answer and are
-    counted. A language model streams its answer; its options are those from --max-tokens to --raw.
+    A classifier prints one line a text: label, score, text, separated by tabs. A language model streams its answer;
+    its options are those from --max-tokens to --raw. Blank texts get no answer and are counted.
 
     \b
     Example:
@@ -68,20 +71,36 @@ def command(
     first = next(stream, None)
     if first is None:
         raise InputError("There is no text to answer.", expected="a TEXT, --input FILE, or lines on standard input")
+    texts_in_order = itertools.chain([first], stream)
     if Bundle.open(bundle, verify=False).manifest.task == "text-generation":
+        _refuse(_OF_CLASSIFIERS, f"{bundle} generates text")
         from edgetune.commands.generation import Wish, print_generations
 
         wish = Wish(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, raw=raw)
-        print_generations(bundle, itertools.chain([first], stream), wish, threads=threads, as_json=as_json)
+        print_generations(bundle, texts_in_order, wish, threads=threads, provider=provider, as_json=as_json)
         return
+    _refuse(_OF_LANGUAGE_MODELS, f"{bundle} classifies text")
     from edgetune.serve.loading import load
 
     predictor = load(bundle, threads=threads, provider=provider)
-    answers = _answers(predictor, itertools.chain([first], stream))
+    answers = _answers(predictor, texts_in_order)
     if as_json:
         print_json([_plain(text, answer) for text, answer in answers])
     else:
         _print_lines(answers, top)
+
+
+def _refuse(options: Iterable[str], why: str) -> None:
+    """Stop at options that were given and would have no effect.
+
+    Raises:
+        click.UsageError: naming them.
+    """
+    context = click.get_current_context()
+    given = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        named = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise click.UsageError(f"{named} would have no effect: {why}.")
 
 
 def _answers(predictor: Predictor, texts: Iterable[str]) -> Iterator[tuple[str, Prediction | None]]:

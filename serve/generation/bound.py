@@ -40,7 +40,11 @@ class Bound:
         self._binding.bind_ortvalue_output("logits", store.value(self._logits))
 
     def run(self, feed: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-        """The logits (rows, vocabulary) float32 behind the tokens of `feed`: ids, mask, positions, each int64."""
+        """Run ids, mask and positions, each int64.
+
+        Returns:
+            the logits (rows, vocabulary) float32 behind the last tokens, in memory that the next run writes again.
+        """
         for name, array in feed.items():
             bound, _ = self._fed.get(name, (None, None))
             if bound is not None and bound.shape == array.shape:
@@ -50,4 +54,4 @@ class Bound:
                 self._fed[name] = (own, self._store.value(own))
                 self._binding.bind_ortvalue_input(name, self._fed[name][1])
         self._session.run_with_iobinding(self._binding)
-        return self._logits[:, 0].copy()
+        return self._logits[:, 0]

@@ -21,7 +21,11 @@ class TokenCodec:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the tokenizers library raises Exception itself for every bad file
-            raise BundleDamaged(f"{path} is no tokenizer: {error}") from error
+            raise BundleDamaged(
+                f"{path} is no tokenizer: {error}",
+                expected="a tokenizer.json as the tokenizers library writes it",
+                action="copy the bundle again from where it was built, or build it again",
+            ) from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.path = path

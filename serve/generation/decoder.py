@@ -120,7 +120,8 @@ class Decoder:
             real: (rows, tokens) int64, 0 where an id is padding; None has none.
 
         Returns:
-            logits (rows, vocabulary) float32 behind the last token of each row, and the cache with these tokens.
+            logits (rows, vocabulary) float32 behind the last token of each row, which hold until the cache with these
+            tokens, the second value, is run on.
 
         Raises:
             EdgetuneError: the decoder is closed.
@@ -241,10 +242,10 @@ class Decoder:
 def _positions(before: NDArray[np.int64], tokens: int, real: NDArray[np.int64] | None) -> NDArray[np.int64]:
     """The places of tokens in their rows, (rows, tokens), behind what the mask `before` tells of."""
     start = before.sum(axis=1, keepdims=True)
-    if real is None:
-        return start + np.arange(tokens)
     # What stands at padding is never looked at; the number is the one that transformers gives it.
-    positions: NDArray[np.int64] = np.where(real == 0, 1, start + real.cumsum(axis=1) - 1)
+    positions: NDArray[np.int64] = (
+        start + np.arange(tokens) if real is None else np.where(real == 0, 1, start + real.cumsum(axis=1) - 1)
+    )
     return positions
 
 

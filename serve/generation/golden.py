@@ -74,7 +74,11 @@ def read_golden(path: Path) -> GenerationGolden:
     try:
         return msgspec.json.decode(path.read_bytes(), type=GenerationGolden)
     except (OSError, *NOT_JSON) as error:
-        raise BundleDamaged(f"{path} cannot be read: {error}") from error
+        raise BundleDamaged(
+            f"{path} cannot be read: {error}",
+            expected="the golden answers that were packed",
+            action="copy the bundle again from where it was built, or build it again",
+        ) from error
 
 
 def replay(generator: Generator, golden: GenerationGolden) -> Replay:

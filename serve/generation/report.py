@@ -33,12 +33,18 @@ class AnswerQuality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnswersQuality(msgspec.Struct, frozen=True, kw_only=True):
-    """The ledger: `n` rows and `tokens` of answers in the test part."""
+    """The ledger: `n` rows and `tokens` of answers in the test part.
+
+    `answers` is how many of its prompts were answered for the stages' `metrics`, greedily with at most `answer_tokens`
+    tokens each; 0 where no metric was asked for.
+    """
 
     metric: str
     n: int
     tokens: int
     stages: list[AnswerQuality]
+    answers: int = 0
+    answer_tokens: int = 0
 
 
 class LanguageCandidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,8 +132,24 @@ class LanguageTraining(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, str | int | float | bool | None]
 
 
+class SampleAnswers(msgspec.Struct, frozen=True, kw_only=True):
+    """The prompt of a held-out row, what the data answers, and what was generated; None where nobody was asked.
+
+    Answers are greedy. A text that ends or, a prompt, begins with an ellipsis was cut.
+    """
+
+    prompt: str
+    reference: str | None = None
+    base: str | None = None
+    tuned: str | None = None
+    bundle: str | None = None
+
+
 class LanguageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One build of a language model, whole. Sizes are bytes, times ms unless the name says otherwise."""
+    """One build of a language model, whole. Sizes are bytes, times ms unless the name says otherwise.
+
+    `why` says why the chosen candidate won; `skipped` which schemes were not tried, and why.
+    """
 
     format: int = REPORT_FORMAT
     name: str
@@ -144,6 +166,8 @@ class LanguageReport(msgspec.Struct, frozen=True, kw_only=True):
     quality: AnswersQuality
     candidates: list[LanguageCandidate]
     proof: LanguageProof | None = None
+    why: str = ""
+    skipped: dict[str, str] = msgspec.field(default_factory=dict)
     first_token_ms: list[FirstToken] = msgspec.field(default_factory=list)
     decoding: list[Decoding] = msgspec.field(default_factory=list)
     memory: LanguageMemory | None = None
@@ -152,7 +176,7 @@ class LanguageReport(msgspec.Struct, frozen=True, kw_only=True):
     build_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     build_peak_bytes: dict[str, int] = msgspec.field(default_factory=dict)
     gate: dict[str, str | float] = msgspec.field(default_factory=dict)
-    samples: list[dict[str, str]] = msgspec.field(default_factory=list)
+    samples: list[SampleAnswers] = msgspec.field(default_factory=list)
     notes: list[str] = msgspec.field(default_factory=list)
 
     @property

@@ -55,9 +55,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         faults = [
-            f"{name} is {getattr(self, name)!r} ({expected})"
+            (name, f"{getattr(self, name)!r:.60}", expected)
             for name, expected, right in (
-                ("temperature", "0 or more", _number(self.temperature) and self.temperature >= 0),
+                ("temperature", "a finite number, 0 or more", _number(self.temperature) and self.temperature >= 0),
                 ("top_k", "a whole number, 0 or more", _whole(self.top_k) and self.top_k >= 0),
                 ("top_p", "above 0, at most 1", _number(self.top_p) and 0 < self.top_p <= 1),
                 ("min_p", "between 0 and 1", _number(self.min_p) and 0 <= self.min_p <= 1),
@@ -70,7 +70,10 @@ class Sampling:
             if not right
         ]
         if faults:
-            raise InputError("The sampling cannot be used: " + "; ".join(faults) + ".")
+            raise InputError(
+                "The sampling cannot be used: " + "; ".join(f"{name} is {found}" for name, found, _ in faults) + ".",
+                expected="; ".join(f"{name}: {expected}" for name, _, expected in faults),
+            )
 
     @property
     def greedy(self) -> bool:

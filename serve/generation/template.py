@@ -24,6 +24,14 @@ TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 Message: TypeAlias = Mapping[str, Any]
 
 
+# What templates do with values that they do not expect: strings added to None, keys and indices that are not there,
+# macros that call themselves, texts without end.
+_FAILURES = (
+    *(TypeError, ValueError, LookupError, ArithmeticError, AttributeError),
+    *(RecursionError, MemoryError),
+)
+
+
 class ChatTemplate:
     """A model's template, compiled when a chat is first rendered."""
 
@@ -76,7 +84,7 @@ class ChatTemplate:
             add_generation_prompt: False ends behind the last message instead.
 
         Raises:
-            InputError: no message is the user's, one has no role, or the template refuses the chat.
+            InputError: the user says nothing, a message has no role, or the template refuses the chat.
             BundleDamaged: the template is no Jinja.
             MissingDependency: jinja2 is not installed.
         """
@@ -85,7 +93,7 @@ class ChatTemplate:
         if self._compiled is None:
             try:
                 self._compiled = _environment(jinja2).from_string(self.source)
-            except jinja2.TemplateError as error:
+            except (jinja2.TemplateError, RecursionError) as error:
                 raise BundleDamaged(
                     f"The chat template {self._origin} is no Jinja template: {error}.",
                     action="put the model's own template there, or ask without a chat",
@@ -99,14 +107,24 @@ class ChatTemplate:
         }
         try:
             text: str = self._compiled.render(values)
-        # What templates do with values that they do not expect: strings added to None, keys and indices that lack.
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        except (jinja2.TemplateError, *_FAILURES) as error:
             raise InputError(
-                f"The chat template {self._origin} fails on this chat: {error}",
-                expected="messages as the template takes them: " + ", ".join(str(one["role"]) for one in plain),
+                f"The chat template {self._origin} fails on this chat ({_roles(plain)}): "
+                f"{str(error) or type(error).__name__}",
+                expected="messages in the roles and the order that the template takes",
                 action="change the order or the roles of the messages, or mend the template",
             ) from error
+        if not text:
+            raise InputError(
+                f"The chat template {self._origin} writes nothing for this chat ({_roles(plain)}).",
+                expected="a template that writes `messages`, each with `role` and `content`",
+                action="build the bundle with another template in its recipe",
+            )
         return text
+
+
+def _roles(messages: Sequence[Message]) -> str:
+    return ", ".join(str(message["role"]) for message in messages)
 
 
 def _checked(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -126,7 +144,16 @@ def _checked(messages: Sequence[Message]) -> list[dict[str, Any]]:
             f"The chat of {len(plain)} message(s) has none of the user's.",
             expected='at least one message with the role "user"',
         )
+    if not any(message["role"] == "user" and _says(message.get("content")) for message in plain):
+        raise InputError(
+            "The prompt is empty: the user's messages say nothing.", expected="words in one of the user's messages"
+        )
     return plain
+
+
+def _says(content: Any) -> bool:
+    """Whether there are words, or what a template may know beside words."""
+    return bool(content.strip() if isinstance(content, str) else content)
 
 
 def _joined(content: Any) -> Any:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from edgetune.serve.errors import Interrupted
+from edgetune.serve.errors import Interrupted, OutOfMemory
 from edgetune.tune.base import find_base, open_tokenizer
 from edgetune.tune.batches import labelled
+from edgetune.tune.checkpoints import last_whole_checkpoint
 from edgetune.tune.classifier import head_names
 from edgetune.tune.methods import METHODS
 from edgetune.tune.model import start_model
@@ -21,7 +22,6 @@ from edgetune.tune.training import (
     _ClassifierTrainer,
     automatic_epochs,
     class_weights,
-    last_whole_checkpoint,
     train,
 )
 
@@ -213,3 +213,31 @@ def test_labelled_rows():
     rows = labelled([{"input_ids": [1]}, {"input_ids": [2]}], np.array([1, 0]).tolist())
     assert rows == [{"input_ids": [1], "labels": 1}, {"input_ids": [2], "labels": 0}]
     assert json.dumps(rows)
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedies"),
+    [
+        (
+            {"method": "full"},
+            "tune.pass_tokens (now 1,024), the tokens that go through the model at once; tune.max_tokens (the longest "
+            "row has 23); tune.method: lora, which keeps no optimizer states of the frozen weights; tune.method: "
+            "probe, which trains the head alone",
+        ),
+        (
+            {"method": "lora", "pass_tokens": 4},
+            "tune.max_tokens (the longest row has 23); tune.lora.top_layers, which is all; tune.method: probe, which "
+            "trains the head alone",
+        ),
+    ],
+)
+def test_memory_that_runs_out_is_said_with_what_to_lower(trained, monkeypatch, settings, remedies):
+    def greedy(self, *arguments):
+        torch.empty(1 << 55)
+
+    monkeypatch.setattr(_ClassifierTrainer, "training_step", greedy)
+    with pytest.raises(OutOfMemory) as told:
+        trained("run", Stopping(), epochs=1, **settings)
+    assert told.value.found.startswith("Training ran out of memory on cpu: ")
+    assert told.value.action == f"change one of these, the first first: {remedies}"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -7,9 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edgetune.tune.cleaning import INVISIBLE, counted, title
-from edgetune.tune.dataset import CleanRecipe
 from edgetune.tune.generation.chats import Chat, Kind, prompt_key, whole_key
 from edgetune.tune.generation.faults import places_of
+from edgetune.tune.source_recipe import CleanRecipe
 
 Chats = tuple[Chat, ...]
 

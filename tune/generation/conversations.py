@@ -20,8 +20,6 @@ from edgetune.tune.generation.conversation_cleaning import ChatParts, clean_chat
 from edgetune.tune.generation.conversation_recipe import ConversationRecipe
 from edgetune.tune.generation.format_choice import FormatChoice, chats_of, choose_format
 from edgetune.tune.generation.raw_parts import RawParts, read_raw_parts
-from edgetune.tune.generation.rows import RawRows
-from edgetune.tune.sources import Named
 from edgetune.tune.split import split_rows
 
 
@@ -57,9 +55,7 @@ class Conversations:
         Raises:
             DataError: they cannot be read, are written in no format or in several, or are too few.
         """
-        return cls.of_rows(
-            read_raw_parts(Named(recipe.source, recipe.validation, recipe.test), recipe.said), recipe, seed
-        )
+        return cls.of_rows(read_raw_parts(recipe.named, recipe.said), recipe, seed)
 
     @classmethod
     def of_rows(cls, raw: RawParts, recipe: ConversationRecipe, seed: int) -> Conversations:
@@ -132,12 +128,10 @@ def _kind(choice: FormatChoice, recipe: ConversationRecipe) -> Kind:
 def _read(raw: RawParts, choice: FormatChoice) -> ChatParts:
     findings = [f"Read {counted(len(part), 'row')} from {part.source}." for part in raw.given]
     findings += [finding for part in raw.given for finding in part.findings]
-
-    def chats(rows: RawRows | None) -> tuple[Chat, ...] | None:
-        return None if rows is None else chats_of(rows, choice)
-
     findings += choice.findings
-    return ChatParts(chats_of(raw.train, choice), chats(raw.validation), chats(raw.test), tuple(findings))
+    found = iter(chats_of(raw.given, choice))
+    train, validation, test = (None if part is None else next(found) for part in (raw.train, raw.validation, raw.test))
+    return ChatParts(train or (), validation, test, tuple(findings))
 
 
 def _joint_findings(parts: ChatParts, kind: Kind, separator: str) -> tuple[str, ...]:

@@ -233,6 +233,7 @@ class Encoder:
         return DataError(
             f"The {title(part)} has no row left to learn from. {' '.join(findings)}".rstrip(),
             expected="rows whose answers stand within the first max_tokens tokens and can be told from the prompt.",
-            action="raise data.max_tokens; where answers cannot be told apart, give a template that marks them with "
-            "{% generation %} and {% endgeneration %}: --set data.template=FILE.",
+            action="raise data.max_tokens as far as the model takes it, or shorten the prompts; where answers cannot "
+            "be told apart, give a template that marks them with {% generation %} and {% endgeneration %}: "
+            "--set data.template=FILE.",
         )

@@ -7,7 +7,7 @@ Must not import torch or transformers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,19 +50,35 @@ def choose_format(rows: RawRows, name: str | None, said: Mapping[str, str]) -> F
     columns = _columns(chosen, rows, said)
     for field in chosen.required:
         if field not in columns:
-            raise _no_column(chosen, field, said, rows)
+            raise _no_column(field, said, rows, chosen.name)
     return FormatChoice(chosen, columns, _said(chosen, columns, rows, guessed=name is None, said=said))
 
 
-def chats_of(rows: RawRows, choice: FormatChoice) -> tuple[Chat, ...]:
-    """A chat a row, each with its place.
+def chats_of(parts: Sequence[RawRows], choice: FormatChoice) -> list[tuple[Chat, ...]]:
+    """A chat a row, each with its place, of each of the parts.
 
     Raises:
-        DataError: rows are of another format or damaged; the first twenty are listed, all are counted.
+        DataError: rows are of another format or damaged; the first twenty of all parts are listed, all are counted.
     """
+    read = [_read(rows, choice) for rows in parts]
+    faults = [fault for _, some in read for fault in some]
+    if faults:
+        sources = " and ".join(dict.fromkeys(rows.source for rows in parts))
+        raise faults_error(
+            faults,
+            f"{counted(len(faults), 'row')} of {sum(map(len, parts)):,} in {sources} cannot be read as "
+            f"{choice.format.name}:",
+            expected=f"one format in all rows; a row of {choice.format.name} is {choice.format.example}",
+            action="mend or remove these rows, or put them in a file of their own; another format is named with "
+            "--set data.format=...",
+        )
+    return [chats for chats, _ in read]
+
+
+def _read(rows: RawRows, choice: FormatChoice) -> tuple[tuple[Chat, ...], list[Fault]]:
     chats, faults = [], []
     for row in rows.rows:
-        reason = _preference(row.values) or _lack(row, choice)
+        reason = row.fault or _preference(row.values) or _lack(row, choice)
         if not reason:
             try:
                 chats.append(replace(choice.format.chat_of(cells(row.values, choice.columns)), place=row.place))
@@ -70,22 +86,18 @@ def chats_of(rows: RawRows, choice: FormatChoice) -> tuple[Chat, ...]:
             except FormatFault as fault:
                 reason = str(fault)
         faults.append(Fault(row.place, f"{reason}."))
-    if faults:
-        raise faults_error(
-            faults,
-            f"{counted(len(faults), 'row')} of {len(rows):,} in {rows.source} cannot be read as {choice.format.name}:",
-            expected=f"one format a file; a row of {choice.format.name} is {choice.format.example}",
-            action="mend or remove these rows, or put them in a file of their own; another format is named with "
-            "--set data.format=...",
-        )
-    return tuple(chats)
+    return tuple(chats), faults
 
 
 def _guess(rows: RawRows, said: Mapping[str, str]) -> Format:
     counts = {name: sum(one.may_be(row.values, said) for row in rows.rows) for name, one in FORMATS.items()}
-    likely = next((name for name, count in counts.items() if count >= MOST_ROWS * len(rows)), None)
+    readable = sum(not row.fault for row in rows.rows)
+    likely = next((name for name, count in counts.items() if count >= MOST_ROWS * readable), None)
     best = likely or max(counts, key=lambda name: counts[name])
     if not counts[best]:
+        missing = next((field for field, column in said.items() if column not in _all_names(rows)), None)
+        if missing is not None:
+            raise _no_column(missing, said, rows)
         raise DataError(
             f"{rows.source} is written in no format that is known: its columns are {_names(rows)}.",
             expected="one of " + "; ".join(f"{one.name}, such as {one.example}" for one in FORMATS.values()),
@@ -104,11 +116,11 @@ def _columns(chosen: Format, rows: RawRows, said: Mapping[str, str]) -> dict[str
     return {field: counter.most_common(1)[0][0] for field, counter in votes.items() if counter}
 
 
-def _no_column(chosen: Format, field: str, said: Mapping[str, str], rows: RawRows) -> DataError:
+def _no_column(field: str, said: Mapping[str, str], rows: RawRows, name: str = "") -> DataError:
     found = (
         f"{rows.source} has no column {said[field]!r}."
         if field in said
-        else f"{rows.source} has no column for the {field} of the format {chosen.name}."
+        else f"{rows.source} has no column for the {field} of the format {name}."
     )
     return DataError(
         found, expected=f"one of its columns: {_names(rows)}.", action=f"name it with --set data.columns.{field}=..."

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from edgetune.serve.errors import MergeError
 from edgetune.tune.base import Base
 from edgetune.tune.generation.batches import pad_rows
-from edgetune.tune.generation.model import open_language_model, open_pretrained
+from edgetune.tune.generation.model import mend_generation_config, open_language_model, open_pretrained
 from edgetune.tune.generation.qlora import dequantized, exact_arithmetic, is_quantized, quantized_layers
 from edgetune.tune.merge import TOLERANCE
 
@@ -55,7 +55,7 @@ def merge_language_model(
     merged = _merged(model, base)
     _compare("merging", before, _logits(merged, rows))
     _compare_weights(merged)
-    _mend_generation_config(merged)
+    mend_generation_config(merged)
     merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     reopened = open_language_model(folder)
@@ -138,12 +138,3 @@ def _compare_weights(model: Any) -> None:
             + (f" and {len(faults) - 5} more" if len(faults) > 5 else ""),
             expected="the names and shapes of the architecture that config.json names",
         )
-
-
-def _mend_generation_config(model: Any) -> None:
-    """Let sampling settings stand that a checkpoint brings without `do_sample`: transformers refuses to save them."""
-    config = model.generation_config
-    try:
-        config.validate(strict=True)
-    except ValueError:
-        config.do_sample = True

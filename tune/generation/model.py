@@ -13,15 +13,16 @@ from typing import Any
 import msgspec
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from edgetune.serve.errors import ModelError
 from edgetune.serve.generation.report import LanguageTraining
-from edgetune.tune.base import Base, read_config
+from edgetune.tune.base import UNREADABLE, Base, first_words, read_config
 from edgetune.tune.facts import read_facts, write_facts
 from edgetune.tune.generation.perplexity import Perplexity
 
 FACTS_NAME = "tuned.json"
+_UNOPENABLE: tuple[type[Exception], ...] = (*UNREADABLE, RuntimeError, SafetensorError)
 
 
 class LanguageQuality(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +137,7 @@ def language_config(base: Base, *, trust_remote_code: bool = False) -> Any:
     """
     config = read_config(base, trust_remote_code=trust_remote_code)
     known = type(config) in AutoModelForCausalLM._model_mapping
-    names = config.architectures or []
+    names = config.architectures if isinstance(config.architectures, list) else []
     if trust_remote_code and "AutoModelForCausalLM" in getattr(config, "auto_map", {}):
         return config
     if not known or (names and AutoModelForCausalLM._model_mapping[type(config)].__name__ not in names):
@@ -144,6 +145,14 @@ def language_config(base: Base, *, trust_remote_code: bool = False) -> Any:
             f"{base.id} is {', '.join(names) or f'a {config.model_type!r} model'}, which does not generate text.",
             expected="a decoder with its head, such as Llama, Qwen, Gemma, Phi, GPT-2 or SmolLM",
             action="choose another --base, or another --task",
+        )
+    quantized = getattr(config, "quantization_config", None)
+    if quantized:
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else None
+        raise ModelError(
+            f"The weights of {base.id} are quantized already" + (f", by {method}." if method else "."),
+            expected="weights in fp32, bf16 or fp16, as the model was trained",
+            action="name the checkpoint that this one was made of; tune.method: qlora quantizes it while it learns",
         )
     return config
 
@@ -169,11 +178,12 @@ def open_pretrained(
             dtype=torch.float32,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below, by name
             **extra,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except _UNOPENABLE as error:
         raise ModelError(
-            f"The weights of {base.folder} cannot be opened: {str(error).splitlines()[0]}",
+            f"The weights of {base.folder} cannot be opened: {first_words(error)}",
             expected="the weights of the architecture that config.json names",
             action="copy them again from the model's source",
         ) from error
@@ -184,7 +194,45 @@ def open_pretrained(
             expected="all weights of the architecture that config.json names",
             action="copy them again from the model's source",
         )
+    if found["mismatched_keys"]:
+        name, stored, wanted = sorted(found["mismatched_keys"])[0]
+        raise ModelError(
+            f"{base.folder} has {len(found['mismatched_keys'])} weights of another shape, first {name}: "
+            f"{tuple(stored)}, where config.json asks for {tuple(wanted)}.",
+            expected="the weights of the architecture that config.json names",
+            action="copy both again from the model's source",
+        )
+    mend_generation_config(model)  # before the first checkpoint, which has it too
     return model
+
+
+def mend_generation_config(model: Any) -> None:
+    """Let a checkpoint's generation settings be such as transformers saves; it refuses some that it has read.
+
+    Sampling settings without `do_sample`, which many checkpoints bring, get it. Of other invalid ones the tokens stay.
+    """
+    config = model.generation_config
+    if _is_valid(config):
+        return
+    config.do_sample = True
+    if not _is_valid(config):
+        bos, eos, pad = (_token_ids(found) for found in (config.bos_token_id, config.eos_token_id, config.pad_token_id))
+        model.generation_config = GenerationConfig(
+            bos_token_id=next(iter(bos), None), eos_token_id=eos or None, pad_token_id=next(iter(pad), None)
+        )
+
+
+def _is_valid(config: GenerationConfig) -> bool:
+    try:
+        config.validate(strict=True)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def _token_ids(found: object) -> list[int]:
+    listed = found if isinstance(found, list) else [found]
+    return [token for token in listed if isinstance(token, int) and token >= 0]
 
 
 def open_language_model(folder: Path, *, attention: str | None = None) -> Any:

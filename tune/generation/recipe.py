@@ -57,7 +57,7 @@ class GenerationTuneRecipe(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 where the processor has it.")
     metrics: tuple[str, ...] = Field(
         (),
-        description="Scores of generated answers beside the perplexity, for base and tuned model: "
+        description="Scores of generated answers beside the perplexity, for base, tuned model and bundle: "
         + ", ".join(METRICS)
         + ", or a function of yours as module:function or file.py:function.",
     )

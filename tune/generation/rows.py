@@ -7,7 +7,6 @@ delimited files and the `datasets` library are read through it. Must not import 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from edgetune.tune.cleaning import counted
 from edgetune.tune.dialect import Said
 from edgetune.tune.encoding import decode, encoding_finding
 from edgetune.tune.generation.faults import Fault, faults_error, kind_of
+from edgetune.tune.json_text import NotJson, json_value
 from edgetune.tune.reading import read_bytes, read_table
 
 TEXT_BORDER = "<|endoftext|>"
@@ -25,10 +25,15 @@ TEXT_BORDER = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class RawRow:
-    """The cells of a row by column, and where it stands, such as "chats.jsonl, line 7"."""
+    """The cells of a row by column, and where it stands, such as "chats.jsonl, line 7".
+
+    `fault` says why the row could not be read, in which case it has no cells: such rows are told together with those
+    of another format, so that a file is mended in one go.
+    """
 
     place: str
     values: Mapping[str, Any]
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,11 +129,10 @@ def _read_parquet(path: Path, said: Said) -> RawRows:
 def _read_json(path: Path, said: Said) -> RawRows:
     decoded = decode(read_bytes(path), said.encoding, str(path))
     try:
-        document = json.loads(decoded.text)
-    except json.JSONDecodeError as error:
+        document = json_value(decoded.text)
+    except NotJson as error:
         if not decoded.text.lstrip().startswith("{"):
-            fault = Fault(f"{path.name}, line {error.lineno}", f"{error.msg}, column {error.colno}")
-            raise _no_rows(path, [fault]) from error
+            raise _no_rows(path, [RawRow(f"{path.name}, line {error.line}", {}, error.reason)]) from error
         return _read_jsonl(path, said)
     if isinstance(document, dict):
         nested = [value for value in document.values() if isinstance(value, list)]
@@ -136,9 +140,9 @@ def _read_json(path: Path, said: Said) -> RawRows:
         wraps = len(document) == 1 and nested and not _are_turns(nested[0])
         document = nested[0] if wraps else [document]
     if not isinstance(document, list):
-        raise _no_rows(path, [Fault(f"{path.name}, line 1", f"{kind_of(document)} stands here")])
-    numbered = [(f"{path.name}, row {number}", one) for number, one in enumerate(document, start=1)]
-    return _rows_of_objects(path, numbered, encoding_finding(decoded, path.name))
+        raise _no_rows(path, [_row_of(f"{path.name}, line 1", document)])
+    rows = [_row_of(f"{path.name}, row {number}", one) for number, one in enumerate(document, start=1)]
+    return _some_readable(path, rows, encoding_finding(decoded, path.name))
 
 
 def _are_turns(found: Sequence[object]) -> bool:
@@ -147,32 +151,35 @@ def _are_turns(found: Sequence[object]) -> bool:
 
 def _read_jsonl(path: Path, said: Said) -> RawRows:
     decoded = decode(read_bytes(path), said.encoding, str(path))
-    objects: list[tuple[str, object]] = []
-    faults = []
+    rows = []
     for number, line in enumerate(decoded.text.split("\n"), start=1):
         if not line.strip():
             continue
         place = f"{path.name}, line {number}"
         try:
-            objects.append((place, json.loads(line)))
-        except json.JSONDecodeError as error:
-            faults.append(Fault(place, f"{error.msg}, column {error.colno}"))
-    if faults:
-        raise _no_rows(path, faults)
-    return _rows_of_objects(path, objects, encoding_finding(decoded, path.name))
+            rows.append(_row_of(place, json_value(line)))
+        except NotJson as error:
+            rows.append(RawRow(place, {}, f"this is no JSON: {error.reason}"))
+    return _some_readable(path, rows, encoding_finding(decoded, path.name))
 
 
-def _rows_of_objects(path: Path, objects: Sequence[tuple[str, object]], findings: tuple[str, ...]) -> RawRows:
-    faults = [Fault(place, f"{kind_of(one)} stands here") for place, one in objects if not isinstance(one, dict)]
-    if faults:
-        raise _no_rows(path, faults)
-    return RawRows(path.name, tuple(RawRow(place, one) for place, one in objects if isinstance(one, dict)), findings)
+def _row_of(place: str, found: object) -> RawRow:
+    if isinstance(found, dict):
+        return RawRow(place, found)
+    return RawRow(place, {}, f"{kind_of(found)} stands here, where an object was expected")
 
 
-def _no_rows(path: Path, faults: Sequence[Fault]) -> DataError:
+def _some_readable(path: Path, rows: Sequence[RawRow], findings: tuple[str, ...]) -> RawRows:
+    """The rows of a file, some of which may be damaged, but not all."""
+    if rows and all(row.fault for row in rows):
+        raise _no_rows(path, rows)
+    return RawRows(path.name, tuple(rows), findings)
+
+
+def _no_rows(path: Path, rows: Sequence[RawRow]) -> DataError:
     return faults_error(
-        faults,
-        f"{path} is not JSON rows: {counted(len(faults), 'fault')}.",
+        [Fault(row.place, f"{row.fault}.") for row in rows],
+        f"{path} is not JSON rows: {counted(len(rows), 'fault')}.",
         expected="a list of objects (.json), or one object a line (.jsonl).",
         action="mend these lines.",
     )

@@ -21,7 +21,13 @@ from edgetune.tune.generation.chats import Chat, Role, Turn, message
 from edgetune.tune.generation.named_templates import NAMED_TEMPLATES, named_template
 
 MARKS_ANSWERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_TRIAL = (Turn("user", "a"), Turn("assistant", "b"))
+# What templates do with what they do not expect: text added to None, keys and indices that are not there, macros that
+# call themselves, texts without end.
+_TEMPLATE_ERRORS = (
+    *(jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError),
+    *(RecursionError, MemoryError),
+)
+_TRIAL = (Turn("user", "Which fruit?"), Turn("assistant", "Pears."))
 
 
 class TemplateFault(Exception):
@@ -100,9 +106,11 @@ def choose_template(tokenizer: Any, said: str | None, fallback: str = "plain") -
             action="set eos_token in its tokenizer_config.json.",
         )
     try:
-        render(tokenizer, template, Chat(_TRIAL))
+        written = render(tokenizer, template, Chat(_TRIAL))
     except TemplateFault as fault:
-        raise _unusable(template, str(fault)) from fault
+        raise _unusable(template, f"cannot render a question and its answer: {fault}") from fault
+    if written.left_out:
+        raise _unusable(template, f"leaves out the words of the {' and the '.join(written.left_out)}")
     return template
 
 
@@ -118,9 +126,10 @@ def _said_text(said: str, tokenizer: Any) -> str:
         return said
     try:
         return Path(said).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # a path may hold what no file's name does
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise RecipeError(
-            f"data.template names {said!r}, which is no chat template: {error}.",
+            f"data.template names {said!r:.200}, which is no chat template: {reason}.",
             expected=f"Jinja text, a file of it in UTF-8, or one of {', '.join(NAMED_TEMPLATES)}.",
             action="mend data.template.",
         ) from error
@@ -139,7 +148,7 @@ def begins_with_bos(tokenizer: Any) -> bool:
 def _unusable(template: ChatTemplate, reason: str) -> EdgetuneError:
     kind = RecipeError if template.origin == "the recipe's" else ModelError
     return kind(
-        f"The chat template ({template.origin}) cannot render a question and its answer: {reason}.",
+        f"The chat template ({template.origin}) {reason}.",
         expected="a Jinja template that writes `messages`, each with `role` and `content`.",
         action="give another with --set data.template=FILE, or a named one: " + ", ".join(NAMED_TEMPLATES) + ".",
     )
@@ -217,7 +226,6 @@ def _render(
             return_assistant_tokens_mask=marks,
             **tokenizer.special_tokens_map,
         )
-    # What templates do with what they do not expect: text added to None, keys and indices that are not there.
-    except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
-        raise TemplateFault(f"{type(error).__name__}: {error}".rstrip(".")) from error
+    except _TEMPLATE_ERRORS as error:
+        raise TemplateFault(f"{type(error).__name__}: {error}".rstrip(".: ")) from error
     return texts[0], marked[0] if marks else []

@@ -1,15 +1,14 @@
 """Supervised fine-tuning of a language model through TRL's SFTTrainer, on rows that are encoded already.
 
 Ours are the settings that are safe on a CPU (TRL turns bf16 and gradient checkpointing on by itself), an evaluation
-that weighs each token alike, an order of rows that a continued run repeats, and memory that ran out said plainly.
+that weighs each token alike, and an order of rows that a continued run repeats.
 TRL would report every training to its makers and write a card into every checkpoint: neither happens here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,22 @@ from transformers import EarlyStoppingCallback, PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
-from edgetune.serve.errors import EdgetuneError, ModelError
+from edgetune.serve.errors import ModelError
 from edgetune.serve.report import CurvePoint
 from edgetune.tune.batches import EpochSampler, shortest_first
+from edgetune.tune.checkpoints import train_from_checkpoint
+from edgetune.tune.curve import curve_of
 from edgetune.tune.generation.batches import pad_rows
 from edgetune.tune.generation.perplexity import measure_perplexity
 from edgetune.tune.generation.recipe import GenerationTuneRecipe
+from edgetune.tune.interruption import StopOnInterrupt
+from edgetune.tune.memory import told_out_of_memory
 from edgetune.tune.progress import Progress
-from edgetune.tune.training import _Reporter, _run, _StopOnInterrupt
+from edgetune.tune.steps import StepReporter
 
 EncodedRows = Sequence[dict[str, list[int]]]
 
-
-class OutOfMemory(EdgetuneError):
-    """Training wanted more memory than there is."""
+_COST = "gradient checkpointing computes each layer twice; qlora saves memory, not time"
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,10 @@ def train_language_model(
         OutOfMemory: with what can be lowered.
         ModelError: training diverged.
     """
-    stopper, patience = _StopOnInterrupt(), EarlyStoppingCallback(recipe.patience)
+    stopper, patience = StopOnInterrupt(), EarlyStoppingCallback(recipe.patience)
     inside = model.get_base_model() if hasattr(model, "get_base_model") else model
     forward, use_cache = vars(inside).get("forward"), inside.config.use_cache
-    with _said_out_of_memory(recipe, plan.device, max(len(row["input_ids"]) for row in train_rows)):
+    with told_out_of_memory(plan.device, lambda: _remedies(recipe, train_rows), cost=_COST):
         trainer = _LanguageTrainer(
             plan=plan,
             model=model,
@@ -93,11 +94,11 @@ def train_language_model(
             eval_dataset=shortest_first(validation_rows),
             data_collator=pad_rows,
             processing_class=tokenizer,
-            callbacks=[patience, _LanguageReporter(progress), stopper],
+            callbacks=[patience, StepReporter(progress, _told), stopper],
         )
         trainer.remove_callback(PrinterCallback)
         try:
-            _run(trainer, stopper, patience, folder, progress)
+            train_from_checkpoint(trainer, stopper, patience, folder, progress)
         finally:
             # accelerate leaves its bf16 autocast around `forward`, TRL its head that gives no logits, and the Trainer a
             # config with which the tuned model would generate without its cache.
@@ -174,7 +175,7 @@ class _LanguageTrainer(SFTTrainer):
             raise ModelError(
                 f"Training diverged: after epoch {self.state.epoch:.1f} the loss is no number.",
                 expected="a finite loss on the validation rows",
-                action=f"lower learning_rate, which was {self._plan.rate:g}, and start anew with --fresh",
+                action=f"lower tune.learning_rate, which was {self._plan.rate:g}",
             ) from error
         metrics = {f"{metric_key_prefix}_loss": found.loss, f"{metric_key_prefix}_value": found.token_accuracy}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(rows))
@@ -198,17 +199,9 @@ class _LanguageTrainer(SFTTrainer):
         return self.optimizer
 
 
-class _LanguageReporter(_Reporter):
-    """Tells the progress line each step, and each evaluation as a perplexity."""
-
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
-    ) -> None:
-        if metrics:
-            self._progress.say(
-                f"epoch {state.epoch:.0f}: validation perplexity {math.exp(min(metrics['eval_loss'], 700.0)):.4g}, "
-                f"token accuracy {metrics['eval_value']:.4f}"
-            )
+def _told(metrics: Mapping[str, float]) -> str:
+    perplexity = math.exp(min(metrics["eval_loss"], 700.0))
+    return f"validation perplexity {perplexity:.4g}, token accuracy {metrics['eval_value']:.4f}"
 
 
 def _restore_forward(model: Any, forward: Any) -> None:
@@ -219,47 +212,20 @@ def _restore_forward(model: Any, forward: Any) -> None:
         vars(model).pop("forward", None)
 
 
-@contextmanager
-def _said_out_of_memory(recipe: GenerationTuneRecipe, device: str, longest: int) -> Iterator[None]:
-    """Turn every way in which torch says that memory ran out into `OutOfMemory`."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(recipe, device, longest, error) from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
-            raise
-        raise _out_of_memory(recipe, device, longest, error) from error
-
-
-def _out_of_memory(recipe: GenerationTuneRecipe, device: str, longest: int, error: BaseException) -> OutOfMemory:
+def _remedies(recipe: GenerationTuneRecipe, rows: EncodedRows) -> list[str]:
+    """What lowers the memory that training takes, the cheapest first."""
     can = []
     if recipe.batch_size > 1:
-        can.append(f"batch_size (now {recipe.batch_size}), with gradient_accumulation raised as much")
-    can.append(f"data.max_tokens (the longest row has {longest})")
+        can.append(f"tune.batch_size (now {recipe.batch_size}), with tune.gradient_accumulation raised as much")
+    can.append(f"data.max_tokens (the longest row has {max(len(row['input_ids']) for row in rows):,})")
     if not recipe.gradient_checkpointing:
-        can.append("gradient_checkpointing: true")
+        can.append("tune.gradient_checkpointing: true")
     if recipe.method != "qlora":
-        can.append("method: qlora, which holds the frozen weights in 4 bits")
-    return OutOfMemory(
-        f"Training ran out of memory on {device}: {str(error).splitlines()[0] if str(error) else 'no more to be had'}",
-        expected="gradients, optimizer states and activations to fit beside the weights",
-        action="lower one of these, the first first: " + "; ".join(can),
-        cost="gradient checkpointing computes each layer twice; qlora saves memory, not time",
-    )
+        can.append("tune.method: qlora, which holds the frozen weights in 4 bits")
+    return can
 
 
 def _result(history: list[dict[str, float]], epochs: float) -> LanguageResult:
-    losses = {round(entry["epoch"], 4): entry["loss"] for entry in history if "loss" in entry}
-    curve = tuple(
-        CurvePoint(
-            epoch=entry["epoch"],
-            train_loss=losses.get(round(entry["epoch"], 4)),
-            validation_loss=entry["eval_loss"],
-            validation_value=entry["eval_value"],
-        )
-        for entry in history
-        if "eval_value" in entry
-    )
+    curve = curve_of(history)
     best = min(curve, key=lambda point: point.validation_loss)
     return LanguageResult(curve, best.validation_loss, best.epoch, epochs)

@@ -122,6 +122,8 @@ def tune_language_model(
         score_answers(metric, ["a b"], ["a b"])  # a missing package or function, before hours of training
     config = language_config(base, trust_remote_code=recipe.trust_remote_code)
     rows.check(int(config.get_text_config().vocab_size))
+    if recipe.metrics:
+        questions_of(rows.measured[: recipe.metric_rows])  # rows without a question are told before hours of training
     set_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     where = choose_device(device)  # type: ignore[arg-type]

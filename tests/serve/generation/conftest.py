@@ -1,12 +1,10 @@
-"""A tiny random llama with its tokenizer and chat template, as a model of transformers and as a decoder graph.
-
-The graph is exported here as export/generation does it, so that the runtime's tests stand on the floor alone.
-"""
+"""The tiny random llama with a tokenizer and a chat template, as a model of transformers and as a decoder graph."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from edgetune.serve.generation.generator import Generator
 from edgetune.serve.generation.spec import GenerationSpec
 from edgetune.serve.generation.template import ChatTemplate
 
-CONTEXT_TOKENS = 256
 TEXTS = [
     "the card has not arrived and nobody answers on the phone",
     "why was my transfer refused yesterday, please help",
@@ -64,20 +61,7 @@ class TinyLanguageModel:
         return [int(token) for token in out[0, ids.shape[1] :]]
 
 
-def export_decoder_graph(model: Any, tokenizer: Any, folder: Path, *, rows: int = 2) -> GenerationSpec:
-    """One graph for prompt and steps, and its specification; `rows` of one gives the graph of fixed batch."""
-    import torch
-    from transformers.exporters import OnnxConfig, OnnxExporter
-    from transformers.exporters.utils import decompose_for_generation
-
-    tokenizer.padding_side = "left"
-    sample = dict(tokenizer(TEXTS[:rows], padding=True, return_tensors="pt"))
-    sample.pop("token_type_ids", None)
-    with torch.inference_mode():
-        part, inputs = decompose_for_generation(model, sample, multi_token_decode=True)["decode"]
-        inputs["logits_to_keep"] = 1
-        fusions = None if rows > 1 else "cpu"
-        OnnxExporter().export(part, inputs, OnnxConfig(dynamic=True, ort_fusions=fusions)).save_pretrained(folder)
+def _spec(model: Any, tokenizer: Any, *, batch_one: bool = False) -> GenerationSpec:
     config = model.config
     eos = model.generation_config.eos_token_id
     return GenerationSpec(
@@ -89,7 +73,7 @@ def export_decoder_graph(model: Any, tokenizer: Any, folder: Path, *, rows: int 
         eos_ids=eos if isinstance(eos, list) else [eos],
         bos_id=config.bos_token_id,
         pad_id=tokenizer.pad_token_id,
-        batch_one=rows == 1,
+        batch_one=batch_one,
     )
 
 
@@ -116,44 +100,38 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _llama(vocabulary: int) -> Any:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, max_position_embeddings=CONTEXT_TOKENS, bos_token_id=1, eos_token_id=2,
-        # Trained weights are larger than the usual 0.02: with it attention is flat and a lost mask goes unseen.
-        pad_token_id=0, initializer_range=0.3,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        return LlamaForCausalLM(config).eval()
-
-
 @pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> TinyLanguageModel:
+def tiny_llama(
+    random_llama: Any, random_llama_graph: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> TinyLanguageModel:
     """Two layers, 32 units, byte-level BPE; all batches."""
     folder = tmp_path_factory.mktemp("tiny-llama")
     tokenizer = _tokenizer(folder)
-    model = _llama(len(tokenizer))
-    return TinyLanguageModel(folder, model, tokenizer, export_decoder_graph(model, tokenizer, folder))
+    shutil.copytree(random_llama_graph(), folder, dirs_exist_ok=True)
+    return TinyLanguageModel(folder, random_llama, tokenizer, _spec(random_llama, tokenizer))
 
 
-@pytest.fixture(scope="session")
-def batch_one_llama(tiny_llama: TinyLanguageModel, tmp_path_factory: pytest.TempPathFactory) -> TinyLanguageModel:
-    """The same model as a graph of one row with fused attention."""
+@pytest.fixture(scope="session", params=["plain", pytest.param("fused", marks=pytest.mark.long)])
+def batch_one_llama(
+    request: pytest.FixtureRequest,
+    tiny_llama: TinyLanguageModel,
+    random_llama_graph: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> TinyLanguageModel:
+    """The same model for one row at a time: its specification alone says so, or its graph too, with fused attention."""
     folder = tmp_path_factory.mktemp("batch-one-llama")
+    rows = 1 if request.param == "fused" else 2
     tiny_llama.tokenizer.save_pretrained(folder)
-    spec = export_decoder_graph(tiny_llama.model, tiny_llama.tokenizer, folder, rows=1)
+    shutil.copytree(random_llama_graph(rows), folder, dirs_exist_ok=True)
+    spec = _spec(tiny_llama.model, tiny_llama.tokenizer, batch_one=True)
     return TinyLanguageModel(folder, tiny_llama.model, tiny_llama.tokenizer, spec)
 
 
 @pytest.fixture(scope="session")
-def stories(tmp_path_factory: pytest.TempPathFactory) -> TinyLanguageModel:
+def stories(
+    export_llama: Callable[[Any, Path, int], None], tmp_path_factory: pytest.TempPathFactory
+) -> TinyLanguageModel:
     """The real stories260K, where its folder is there."""
-    import shutil
-
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = Path(os.environ.get("EDGETUNE_DATA", "/nowhere")) / "models" / "stories260K-llama"
@@ -164,7 +142,8 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> TinyLanguageModel:
         shutil.copy(source / name, folder / name)
     model = AutoModelForCausalLM.from_pretrained(source, dtype="float32").eval()
     tokenizer = AutoTokenizer.from_pretrained(source)
-    return TinyLanguageModel(folder, model, tokenizer, export_decoder_graph(model, tokenizer, folder))
+    export_llama(model, folder, 2)
+    return TinyLanguageModel(folder, model, tokenizer, _spec(model, tokenizer))
 
 
 @pytest.fixture

@@ -49,6 +49,18 @@ def test_a_report_is_written_as_it_was_read(tmp_path):
     assert msgspec.structs.replace(found, proof=None, candidates=[]).packed is None
 
 
+def test_a_report_from_before_these_fields_opens_without_them(tmp_path):
+    told = msgspec.json.decode(SAMPLE.read_bytes())
+    del told["why"], told["skipped"], told["quality"]["answers"], told["quality"]["answer_tokens"]
+    told["samples"] = [{"prompt": "Hello", "base": "a", "tuned": "b", "bundle": "c"}]
+    path = tmp_path / "report.json"
+    path.write_bytes(msgspec.json.encode(told))
+    found = LanguageReport.load(path)
+    assert (found.why, found.skipped, found.quality.answers, found.quality.answer_tokens) == ("", {}, 0, 0)
+    assert found.samples == [report.SampleAnswers(prompt="Hello", base="a", tuned="b", bundle="c")]
+    assert found.samples[0].reference is None
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"name": "\xff"}', b'{"a":' + b"[" * 100_000])
 def test_what_is_no_report_is_refused(tmp_path, content):
     path = tmp_path / "report.json"

@@ -87,7 +87,12 @@ def test_text_parts_are_one_text() -> None:
         ({"role": "user", "content": "x"}, "no list of messages"),
         ("hello", "no list of messages"),
         (["hello"], "no list of messages"),
-        ([{"role": "user", "content": None}], "fails on this chat"),
+        (
+            [{"role": "user", "content": "x"}, {"role": "assistant", "content": None}],
+            r"fails on this chat \(user, assi",
+        ),
+        *(([{"role": "user", "content": empty}], "The prompt is empty") for empty in ("", " \n", None, [])),
+        ([{"role": "system", "content": "x"}, {"role": "user"}], "The prompt is empty"),
     ],
 )
 def test_what_is_no_chat_is_refused(messages: Any, said: str) -> None:
@@ -155,3 +160,23 @@ def test_templates_are_found_where_models_have_them(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(BundleDamaged, match="cannot be read"):
         ChatTemplate.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("", "writes nothing for this chat"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "maximum recursion depth"),
+        ("{{ 1 // 0 }}", "zero"),
+        ("{{ 'x' * (10 ** 14) }}", "MemoryError"),
+    ],
+)
+def test_a_template_that_ends_badly_is_told(source: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        ChatTemplate(source, {}).render([{"role": "user", "content": "x"}])
+
+
+def test_what_is_no_text_may_still_be_said() -> None:
+    """A picture for a template that knows them is no empty prompt."""
+    template = ChatTemplate("{{ messages[0].content[0].type }}", {})
+    assert template.render([{"role": "user", "content": [{"type": "image"}]}]) == "image"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from edgetune.serve.errors import DataError, WorkError
-from edgetune.tune.dataset import CleanRecipe
 from edgetune.tune.generation.chats import Chat, ToolCall, Turn, chat_of_json, chat_to_json, prompt_key
 from edgetune.tune.generation.conversation_recipe import ConversationRecipe
 from edgetune.tune.generation.conversations import Conversations
+from edgetune.tune.source_recipe import CleanRecipe
 
 
 def jsonl(path, rows):

@@ -25,7 +25,7 @@ def read(rows, name=None, columns=None):
     """The choice and the chats of rows given as objects."""
     raw = raw_rows_of(rows, "a.jsonl")
     choice = choose_format(raw, name, columns or {})
-    return choice, chats_of(raw, choice)
+    return choice, chats_of([raw], choice)[0]
 
 
 def turns(rows, **options):
@@ -290,24 +290,36 @@ def test_lists_inside_a_table_are_read_from_their_json(tmp_path):
     raw = read_rows(path, Said())
     choice = choose_format(raw, None, {})
     assert choice.format.name == "messages"
-    assert [(turn.role, turn.content) for turn in chats_of(raw, choice)[0].turns] == HELLO
+    assert [(turn.role, turn.content) for turn in chats_of([raw], choice)[0][0].turns] == HELLO
 
 
 def test_jsonl_rows_are_named_by_line_and_all_broken_lines_are_listed(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_text('{"text": "a"}\n\n{"text": \n[1]\n{"text": "b"}\n{oops}\n', encoding="utf-8")
-    with pytest.raises(DataError) as caught:
-        read_rows(path, Said())
-    assert caught.value.found.splitlines()[1:] == [
-        "  a.jsonl, line 3: Expecting value, column 10",
-        "  a.jsonl, line 6: Expecting property name enclosed in double quotes, column 2",
+    lines = ['{"text": \n', "[1]\n", "{oops}\n", "7\n", "[" * 100_000 + "\n", '{"text": ' + "1" * 5000 + "}\n"]
+    faults = [
+        "this is no JSON: Expecting value, column 10.",
+        "a list stands here, where an object was expected.",
+        "this is no JSON: Expecting property name enclosed in double quotes, column 2.",
+        "a number stands here, where an object was expected.",
+        "this is no JSON: lists or objects are nested too deeply.",
+        "this is no JSON: a number has too many digits.",
     ]
-    path.write_text('{"text": "a"}\n\n[1]\n7\n', encoding="utf-8")
-    with pytest.raises(DataError) as caught:
+    path.write_text("\n" + "".join(lines), encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.jsonl is not JSON rows: 6 faults") as caught:
         read_rows(path, Said())
     assert caught.value.found.splitlines()[1:] == [
-        "  a.jsonl, line 3: a list stands here",
-        "  a.jsonl, line 4: a number stands here",
+        f"  a.jsonl, line {number}: {fault}" for number, fault in enumerate(faults, start=2)
+    ]
+    # Among rows that can be read they are told with those of another format.
+    path.write_text('{"text": "a"}\n' * 2 + "".join(lines) + '{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
+    raw = read_rows(path, Said())
+    choice = choose_format(raw, None, {})
+    assert choice.format.name == "text"
+    with pytest.raises(DataError, match=r"7 rows of 9 in a\.jsonl cannot be read as text") as caught:
+        chats_of([raw], choice)
+    assert caught.value.found.splitlines()[1:] == [
+        *(f"  a.jsonl, line {number}: {fault}" for number, fault in enumerate(faults, start=3)),
+        "  a.jsonl, line 9: it is written as prompt-completion, with the columns prompt, completion.",
     ]
     path.write_text('{"text": "a"}\n\n{"text": "b"}\n', encoding="utf-8")
     assert [row.place for row in read_rows(path, Said()).rows] == ["a.jsonl, line 1", "a.jsonl, line 3"]
@@ -342,7 +354,7 @@ def test_nested_parquet_is_read(tmp_path):
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([WRITTEN["messages"][0]]), path)
     raw = read_rows(path, Said())
-    assert [(turn.role, turn.content) for turn in chats_of(raw, choose_format(raw, None, {}))[0].turns] == HELLO
+    assert [(turn.role, turn.content) for turn in chats_of([raw], choose_format(raw, None, {}))[0][0].turns] == HELLO
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DataError, match="cannot be read as parquet"):
         read_rows(path, Said())
@@ -401,7 +413,7 @@ def test_what_datasets_saved_is_read_with_its_lists(tmp_path):
     raw = read_raw_parts(Named(str(tmp_path / "saved")), Said())
     assert raw.validation is None
     for part in raw.given:
-        chat = chats_of(part, choose_format(part, None, {}))[0]
+        chat = chats_of([part], choose_format(part, None, {}))[0][0]
         assert [(turn.role, turn.content) for turn in chat.turns] == HELLO
 
 

@@ -1,17 +1,19 @@
 """Merging a language model with weights set by hand: the answer is known, and a wrong merge never passes."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import GenerationConfig
 
 from edgetune.serve.errors import MergeError
 from edgetune.tune.base import find_base, open_tokenizer
 from edgetune.tune.generation import merge
 from edgetune.tune.generation.merge import merge_language_model
 from edgetune.tune.generation.methods import METHODS
-from edgetune.tune.generation.model import open_language_model, open_pretrained
+from edgetune.tune.generation.model import mend_generation_config, open_language_model, open_pretrained
 from edgetune.tune.generation.qlora import dequantized, open_quantized, quantized_layers
 from edgetune.tune.generation.recipe import AdapterRecipe, GenerationTuneRecipe, QloraRecipe
 from edgetune.tune.progress import Silent
@@ -175,3 +177,22 @@ def test_sampling_settings_without_do_sample_can_be_saved(adapted, language_rows
     merge_language_model(model, tokenizer, language_rows(2), base=base, folder=tmp_path)
     saved = json.loads((tmp_path / "generation_config.json").read_text(encoding="utf-8"))
     assert (saved["temperature"], saved["do_sample"]) == (0.6, True)
+
+
+@pytest.mark.parametrize(
+    ("brought", "kept"),
+    [
+        ({"temperature": 0.6, "eos_token_id": [2, 5]}, {"temperature": 0.6, "do_sample": True, "eos_token_id": [2, 5]}),
+        ({"pad_token_id": -1, "eos_token_id": 2, "bos_token_id": 1}, {"eos_token_id": [2], "bos_token_id": 1}),
+        ({"temperature": 0.6, "pad_token_id": -1, "eos_token_id": "x"}, {}),
+        ({"eos_token_id": 2, "max_length": 40}, {"eos_token_id": 2, "max_length": 40}),
+    ],
+)
+def test_generation_settings_of_a_checkpoint_can_be_saved_or_leave_their_tokens(tmp_path, brought, kept):
+    """transformers reads settings that it refuses to write; a training would fail at its first checkpoint."""
+    model = SimpleNamespace(generation_config=GenerationConfig(**brought))
+    mend_generation_config(model)
+    model.generation_config.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "generation_config.json").read_text(encoding="utf-8"))
+    told = ("temperature", "do_sample", "eos_token_id", "bos_token_id", "pad_token_id", "max_length")
+    assert {name: saved[name] for name in told if saved.get(name) is not None} == kept

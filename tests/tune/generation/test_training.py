@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 
-from edgetune.serve.errors import Interrupted, ModelError
+from edgetune.serve.errors import Interrupted, ModelError, OutOfMemory
 from edgetune.tune.base import find_base, open_tokenizer
 from edgetune.tune.generation import training
 from edgetune.tune.generation.batches import pad_rows
@@ -14,7 +14,7 @@ from edgetune.tune.generation.model import open_pretrained
 from edgetune.tune.generation.perplexity import measure_perplexity
 from edgetune.tune.generation.qlora import open_quantized
 from edgetune.tune.generation.recipe import AdapterRecipe, GenerationTuneRecipe
-from edgetune.tune.generation.training import LanguagePlan, OutOfMemory, _LanguageTrainer, train_language_model
+from edgetune.tune.generation.training import LanguagePlan, _LanguageTrainer, train_language_model
 from edgetune.tune.progress import Silent
 
 RATES = {"full": 3e-3, "freeze": 3e-3, "loraplus": 3e-3}
@@ -69,12 +69,7 @@ def trained(language_base, language_rows, tmp_path):
     return run
 
 
-def slow_beyond(*quick):
-    """All methods, those that are not named marked as slow."""
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
-
-
-@pytest.mark.parametrize("method", slow_beyond("lora", "loraplus", "qlora", "freeze", "full"))
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns(trained, language_base, language_rows, method):
     held_out = language_rows(24, seed=2)
     before = measure_perplexity(open_pretrained(find_base(str(language_base()))), held_out)
@@ -90,7 +85,14 @@ def test_every_method_learns(trained, language_base, language_rows, method):
     assert progress.said[0].startswith("epoch 1: validation perplexity ")
 
 
-@pytest.mark.parametrize("method", slow_beyond("lora", "qlora"))
+def of_each_kind():
+    """An adapter, an adapter over a quantized model and whole weights; the others are stopped in the long tests."""
+    return [
+        name if name in ("lora", "qlora", "full") else pytest.param(name, marks=pytest.mark.long) for name in METHODS
+    ]
+
+
+@pytest.mark.parametrize("method", of_each_kind())
 def test_a_stopped_training_continues_at_its_step_and_ends_as_if_it_had_not_been_stopped(trained, tmp_path, method):
     through, whole = trained("whole", Stopping(), method=method)
     with pytest.raises(Interrupted, match="Training was stopped at step 8; its checkpoint is kept"):
@@ -194,15 +196,15 @@ def test_memory_that_runs_out_is_said_with_what_to_lower(trained, monkeypatch, k
     assert told.value.found.startswith("Training ran out of memory on cpu: ")
     assert "Details" not in str(told.value)
     assert told.value.action == (
-        "lower one of these, the first first: batch_size (now 8), with gradient_accumulation raised as much; "
-        "data.max_tokens (the longest row has 11); gradient_checkpointing: true; method: qlora, which holds the frozen "
-        "weights in 4 bits"
+        "change one of these, the first first: tune.batch_size (now 8), with tune.gradient_accumulation raised as "
+        "much; data.max_tokens (the longest row has 11); tune.gradient_checkpointing: true; tune.method: qlora, which "
+        "holds the frozen weights in 4 bits"
     )
     if kind != "cpu":
         return
     with pytest.raises(OutOfMemory) as told:
         trained("small", Stopping(), method="qlora", batch_size=1, gradient_checkpointing=True)
-    assert told.value.action == "lower one of these, the first first: data.max_tokens (the longest row has 11)"
+    assert told.value.action == "change one of these, the first first: data.max_tokens (the longest row has 11)"
 
 
 def test_a_training_that_diverges_is_said(trained, monkeypatch):

@@ -13,6 +13,7 @@ from typing import Any
 
 from edgetune.tune.generation.chats import Chat, Kind, Role, ToolCall, Turn
 from edgetune.tune.generation.faults import kind_of
+from edgetune.tune.json_text import NotJson, json_value
 from edgetune.tune.reading import word
 
 Cells = Mapping[str, Any]
@@ -109,8 +110,8 @@ def listed(value: object) -> list[Any] | None:
     """A list, also where a table holds it as JSON text; None where it is none."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
+            value = json_value(value)
+        except NotJson:
             return None
     return value if isinstance(value, list) else None
 
@@ -143,6 +144,20 @@ def role_of(value: object, number: int) -> Role:
     return role
 
 
+def calls_of(written: object, number: int) -> tuple[ToolCall, ...]:
+    """The tool calls of a turn, a list of them or none.
+
+    Raises:
+        FormatFault: it is no list, or one of them is no call.
+    """
+    if written is None or written == "":
+        return ()
+    found = listed(written)
+    if found is None:
+        raise FormatFault(f"the tool calls of turn {number} are {kind_of(written)}, where a list was expected")
+    return tuple(call_of(call, number) for call in found)
+
+
 def call_of(written: object, number: int) -> ToolCall:
     """A tool call as OpenAI and ShareGPT write it; its arguments may be an object or JSON text.
 
@@ -156,9 +171,9 @@ def call_of(written: object, number: int) -> ToolCall:
         raise FormatFault(f"a tool call of turn {number} names no function")
     arguments = inner.get("arguments") or {}
     try:
-        parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
-    except json.JSONDecodeError as error:
-        raise FormatFault(f"the arguments of {name!r} in turn {number} are no JSON: {error.msg}") from error
+        parsed = json_value(arguments) if isinstance(arguments, str) else arguments
+    except NotJson as error:
+        raise FormatFault(f"the arguments of {name!r} in turn {number} are no JSON: {error.reason}") from error
     if not isinstance(parsed, dict):
         raise FormatFault(f"the arguments of {name!r} in turn {number} are {kind_of(parsed)}, not an object")
     return ToolCall(name, json.dumps(parsed, ensure_ascii=False), word(outer.get("id")))

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgetune.tune.generation.chats import Chat, Turn
+from edgetune.tune.generation.faults import kind_of
 from edgetune.tune.generation.formats.format import (
     Cells,
     Field,
     Format,
     FormatFault,
-    call_of,
+    calls_of,
     checked,
     listed,
     role_of,
@@ -36,10 +37,12 @@ def _turn(written: Mapping[str, Any], number: int) -> Turn:
     if "role" not in written:
         raise FormatFault(f"turn {number} has the keys {', '.join(written) or 'none'}, not role and content")
     role = role_of(written["role"], number)
-    calls = tuple(call_of(call, number) for call in written.get("tool_calls") or ())
+    calls = calls_of(written.get("tool_calls"), number)
     if "content" not in written and not calls:
         raise FormatFault(f"turn {number} has neither content nor tool_calls")
     weight = written.get("weight", written.get("loss_weight"))
+    if weight is not None and not isinstance(weight, int | float):
+        raise FormatFault(f"the weight of turn {number} is {kind_of(weight)}, where 0 or 1 was expected")
     content, call_id = _content(written.get("content"), number), word(written.get("tool_call_id"))
     return Turn(role, content, calls, call_id, learnt=role != "assistant" or weight is None or weight > 0)
 

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import json
-
 from edgetune.tune.generation.chats import Chat, Turn
 from edgetune.tune.generation.formats.format import (
     Cells,
@@ -22,6 +20,7 @@ from edgetune.tune.generation.formats.format import (
     with_system,
     words,
 )
+from edgetune.tune.json_text import NotJson, json_value
 
 
 def _chat(cells: Cells) -> Chat:
@@ -39,9 +38,9 @@ def _turn(speaker: object, value: object, number: int) -> Turn:
     if str(speaker).strip().casefold() != "function_call":
         return Turn(role, words(value, f"turn {number}"))
     try:
-        written = json.loads(value) if isinstance(value, str) else value
-    except json.JSONDecodeError as error:
-        raise FormatFault(f"the function call of turn {number} is no JSON: {error.msg}") from error
+        written = json_value(value) if isinstance(value, str) else value
+    except NotJson as error:
+        raise FormatFault(f"the function call of turn {number} is no JSON: {error.reason}") from error
     calls = written if isinstance(written, list) else [written]
     return Turn(role, "", tuple(call_of(call, number) for call in calls))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -31,7 +32,7 @@ from edgetune.serve.http.repository import Repository
 from edgetune.serve.http.settings import ServerSettings
 
 CONTEXT_TOKENS = 256
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 NAME = "tiny"
 NO_TLS = False  # else httpx reads all certificate authorities for every request
 TEXTS = [
@@ -69,30 +70,6 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _export(folder: Path, tokenizer: Any) -> None:
-    """A llama of two layers, as one graph for prompts and steps."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-    from transformers.exporters import OnnxConfig, OnnxExporter
-    from transformers.exporters.utils import decompose_for_generation
-
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, max_position_embeddings=CONTEXT_TOKENS, bos_token_id=1, eos_token_id=2,
-        pad_token_id=0, initializer_range=0.3,  # 0.02 would leave the logits flat
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        model = LlamaForCausalLM(config).eval()
-    config.save_pretrained(folder)
-    sample = dict(tokenizer(TEXTS[:2], padding=True, return_tensors="pt"))
-    sample.pop("token_type_ids", None)
-    with torch.inference_mode():
-        part, inputs = decompose_for_generation(model, sample, multi_token_decode=True)["decode"]
-        inputs["logits_to_keep"] = 1
-        OnnxExporter().export(part, inputs, OnnxConfig(dynamic=True, ort_fusions=None)).save_pretrained(folder)
-
-
 def write_manifest(folder: Path, spec: GenerationSpec | None, task: str = "text-generation") -> None:
     """A manifest that lists what lies in the folder."""
     names = sorted(path.name for path in folder.iterdir() if path.name != "manifest.json")
@@ -110,12 +87,15 @@ def write_manifest(folder: Path, spec: GenerationSpec | None, task: str = "text-
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle(
+    random_llama: Any, random_llama_graph: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The bundle of a random llama: two layers, 32 units, byte-level BPE, a chat template."""
     folder = tmp_path_factory.mktemp("language") / NAME
     folder.mkdir()
     tokenizer = _tokenizer(folder)
-    _export(folder, tokenizer)
+    random_llama.config.save_pretrained(folder)
+    shutil.copytree(random_llama_graph(), folder, dirs_exist_ok=True)
     spec = GenerationSpec(
         layers=2, kv_heads=2, head_dim=8, vocabulary=len(tokenizer), context_tokens=CONTEXT_TOKENS,
         eos_ids=[2], bos_id=1, pad_id=0,
@@ -150,10 +130,12 @@ class RunningServer:
 
     def client(self, **settings: Any) -> openai.OpenAI:
         """OpenAI's own client; it asks once, and waits no longer than a test may."""
-        return openai.OpenAI(base_url=self.url + "/v1", api_key=self.key, max_retries=0, timeout=20, **settings)
+        return openai.OpenAI(
+            base_url=self.url + "/v1", api_key=self.key, max_retries=0, timeout=WAIT_SECONDS, **settings
+        )
 
     def async_client(self) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=self.url + "/v1", api_key=self.key, max_retries=0, timeout=20)
+        return openai.AsyncOpenAI(base_url=self.url + "/v1", api_key=self.key, max_retries=0, timeout=WAIT_SECONDS)
 
     def post(self, path: str, body: Any, headers: dict[str, str] | None = None) -> httpx.Response:
         """`body` is sent as JSON unless it is bytes."""
@@ -219,19 +201,27 @@ def server(run_server: RunServer) -> RunningServer:
     return run_server()
 
 
-@pytest.fixture
-def slowed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`slowed(server, 0.05)` lets each run of the graph take so many seconds longer."""
+@dataclass
+class Pace:
+    """How many seconds longer each run of a graph takes."""
 
-    def slow(running: RunningServer, seconds: float) -> None:
+    seconds: float
+
+
+@pytest.fixture
+def slowed(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunningServer, float], Pace]:
+    """`slowed(server, 0.05)` lets each run of the graph take so many seconds longer, which may be changed."""
+
+    def slow(running: RunningServer, seconds: float) -> Pace:
         decoder = running.scheduler.generator.decoder
-        run = decoder.run
+        run, pace = decoder.run, Pace(seconds)
 
         def slower(*arguments: Any) -> Any:
-            time.sleep(seconds)
+            time.sleep(pace.seconds)
             return run(*arguments)
 
         monkeypatch.setattr(decoder, "run", slower)
+        return pace
 
     return slow
 

@@ -120,6 +120,15 @@ def test_a_template_that_refuses_is_the_chats_fault(server):
     assert "no such chat" in error["message"]
 
 
+@pytest.mark.parametrize("content", ["", " \n", [{"type": "text", "text": ""}]])
+def test_a_chat_in_which_the_user_says_nothing(server, content):
+    error = refused(
+        server.post(CHAT, {"messages": [{"role": "system", "content": "be kind"}, {**USER[0], "content": content}]})
+    )
+    assert error["message"].startswith("The prompt is empty")
+    assert server.post(CHAT, {"messages": [*USER, {**USER[0], "content": content}], "max_tokens": 2}).status_code == 200
+
+
 @pytest.mark.parametrize("prompt", ["", [], [[]], [""], None, 5, {}, [1, "a"], ["a", "b"], [[1], [2]], [1.5], [True]])
 def test_a_prompt_that_is_none(server, prompt):
     error = refused(server.post(TEXT, {"prompt": prompt}))
@@ -245,7 +254,7 @@ def test_logits_that_are_no_numbers_are_the_servers_fault(run_server, monkeypatc
     assert server.post(CHAT, {"messages": USER, "max_tokens": 2}).status_code == 200
 
 
-def test_a_fault_in_the_midst_of_a_stream_is_its_last_event(run_server, monkeypatch):
+def test_a_fault_in_the_midst_of_a_stream_is_its_last_event(run_server, monkeypatch, eventually):
     server = run_server()
     decoder = server.scheduler.generator.decoder
     run, runs = decoder.run, []
@@ -262,6 +271,7 @@ def test_a_fault_in_the_midst_of_a_stream_is_its_last_event(run_server, monkeypa
         with pytest.raises(openai.APIError, match="no numbers"):
             told.extend(events)
     assert len(told) > 3
-    assert server.scheduler.running == 0
-    assert server.limits.running == 0
-    assert server.metric('edgetune_requests_total{model="tiny",route="completions",status="500"}') == 1
+    eventually(lambda: server.scheduler.running == 0)
+    eventually(lambda: server.limits.running == 0)
+    counted = 'edgetune_requests_total{model="tiny",route="completions",status="500"}'
+    eventually(lambda: server.metric(counted) == 1)

@@ -26,7 +26,7 @@ import time
 from edgetune.serve.generation.decoder import Decoder
 run = Decoder.run
 def slower(*given):
-    time.sleep(0.02)
+    time.sleep(0.05)
     return run(*given)
 Decoder.run = slower
 """
@@ -39,7 +39,7 @@ class Process:
     log: Path
 
     def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.started["url"] + "/v1", api_key="none", max_retries=0, timeout=20)
+        return openai.OpenAI(base_url=self.started["url"] + "/v1", api_key="none", max_retries=0, timeout=60)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def run_process(tiny_bundle: Path, tmp_path: Path) -> Iterator[Any]:
                 [sys.executable, "-P", "-c", SLOWED + COMMAND, *map(str, given)],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stream, text=True, encoding="utf-8",
             )  # fmt: skip
-        timer = threading.Timer(60, process.kill)
+        timer = threading.Timer(120, process.kill)
         timer.start()
         running.append((process, timer))
         assert process.stdout is not None
@@ -77,12 +77,12 @@ def test_a_stream_is_finished_before_the_process_ends(run_process):
     assert server.started["models"] == {"tiny": "1"}
     assert server.started["providers"] == {"tiny": ["CPUExecutionProvider"]}
     with server.client() as client:
-        events = client.completions.create(model="tiny", prompt="card", max_tokens=100, temperature=0, stream=True)
+        events = client.completions.create(model="tiny", prompt="card", max_tokens=40, temperature=0, stream=True)
         told = [next(events)]
         server.process.send_signal(signal.SIGTERM)
         told += events
     assert told[-1].choices[0].finish_reason == "length"
-    assert server.process.wait(20) == 0
+    assert server.process.wait(60) == 0
     lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
     assert [(line["path"], line["status"], line["model"]) for line in lines] == [("/v1/completions", 200, "tiny")]
 
@@ -96,8 +96,8 @@ def test_what_takes_longer_than_the_grace_is_cut_off(run_process):
         server.process.send_signal(signal.SIGTERM)
         with pytest.raises(openai.APIConnectionError):
             list(events)
-    assert server.process.wait(20) == 0
-    assert time.monotonic() - signalled < 4
+    assert server.process.wait(60) == 0
+    assert time.monotonic() - signalled < 10  # the whole answer would take more
 
 
 @pytest.mark.parametrize("spoiled", ["golden", "tokenizer"])
@@ -118,5 +118,5 @@ def test_a_bundle_that_answers_otherwise_is_not_served(run_process, tiny_bundle,
     (bundle / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     server = run_process(bundle=bundle)
     assert server.started == {}
-    assert server.process.wait(20) == 1
+    assert server.process.wait(60) == 1
     assert expected in server.log.read_text()

@@ -19,7 +19,7 @@ import pytest
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "bundle-v1"
 COMMAND = "from edgetune.cli import main; main()"
-MOST_SECONDS = 120
+MOST_SECONDS = 300
 NO_TLS = False  # else httpx reads all certificate authorities for every request
 
 
@@ -53,7 +53,7 @@ class RunningServer:
     def leave(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; returns the exit status."""
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 RunServer = Callable[..., RunningServer]
@@ -108,9 +108,9 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., None]:
-    """`eventually(lambda: condition, seconds=10)` waits until the condition holds, and fails if it never does."""
+    """`eventually(lambda: condition, seconds=60)` waits until the condition holds, and fails if it never does."""
 
-    def wait(condition: Callable[[], object], seconds: float = 10) -> None:
+    def wait(condition: Callable[[], object], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "it never came true"

@@ -1,5 +1,6 @@
 """What clients do to a server, on purpose or by accident: each ends in its time, and others are answered meanwhile."""
 
+import select
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,8 @@ def goes_on(server, eventually):
     """After every fault the server runs, answers, holds nothing of it, and met no bug."""
     yield
     assert server.process.poll() is None
-    assert server.classify(["a card"]).status_code == 200
+    # Until it has seen that connections were closed, it may say that they are too many.
+    eventually(lambda: server.classify(["a card"]).status_code == 200)
     eventually(lambda: gauges(server) == {"edgetune_requests_running": 0, "edgetune_body_bytes": 0})
     assert "Traceback" not in server.log.read_text()
 
@@ -37,15 +39,17 @@ def gauges(server):
     return {name: float(pairs[name]) for name in ("edgetune_requests_running", "edgetune_body_bytes")}
 
 
-def drip(connection, content, pause=0.1, seconds=15):
-    """Send one byte after the other until the server has closed; returns what it said and how long it took."""
-    began, received = time.monotonic(), b""
+def drip(connection, content, began, pause=0.1, most=90):
+    """Send one byte after the other, or none, until the server has closed; returns what it said, and after how long.
+
+    Bytes are counted, and not seconds, in which test and server may have had to wait for their processor: a server that
+    goes by its own ten seconds still reads after `most`. `began` is a time before the server's clock began.
+    """
+    received = b""
     connection.settimeout(pause)
-    place = 0
-    while time.monotonic() - began < seconds:
+    for place in range(most):
         try:
-            connection.sendall(content[place % len(content) :][:1])
-            place += 1
+            connection.sendall(content[place % len(content) :][:1] if content else b"")
             chunk = connection.recv(65536)
             if not chunk:
                 break
@@ -54,6 +58,8 @@ def drip(connection, content, pause=0.1, seconds=15):
             continue
         except (BrokenPipeError, ConnectionResetError):
             break
+    else:
+        pytest.fail(f"it still reads after {most} bytes; it said {received!r}")
     return received, time.monotonic() - began
 
 
@@ -65,10 +71,11 @@ def drip(connection, content, pause=0.1, seconds=15):
     ],
 )
 def test_a_head_that_never_ends_is_cut_off(server, content):
+    began = time.monotonic()
     with server.connect() as connection:
-        received, seconds = drip(connection, content)
+        received, seconds = drip(connection, content, began)
     assert received.startswith(b"HTTP/1.1 408 ")
-    assert 0.9 < seconds < 5
+    assert seconds > 0.9
 
 
 def test_a_head_that_never_ends_after_an_answered_request(server):
@@ -77,17 +84,18 @@ def test_a_head_that_never_ends_after_an_answered_request(server):
         while not answer.endswith(b'{"live":true}'):  # head and body may come apart
             answer += connection.recv(65536) or pytest.fail(f"closed after {answer!r}")
         assert answer.startswith(b"HTTP/1.1 200 ")
-        received, seconds = drip(connection, b"GET /v2 HTTP/1.1\r\nX-Slow: " + b"a" * 500)
-    assert 0.9 < seconds < 5
+        began = time.monotonic()
+        received, seconds = drip(connection, b"GET /v2 HTTP/1.1\r\nX-Slow: " + b"a" * 500, began)
+    assert seconds > 0.9
     assert received.startswith(b"HTTP/1.1 408 ")
 
 
 def test_silence_is_cut_off(server):
+    began = time.monotonic()
     with server.connect() as connection:
-        began = time.monotonic()
-        connection.settimeout(10)
-        assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
-        assert time.monotonic() - began < 5
+        received, seconds = drip(connection, b"", began)
+    assert received.startswith(b"HTTP/1.1 408 ")
+    assert seconds > 0.9
 
 
 @pytest.mark.parametrize(
@@ -100,9 +108,10 @@ def test_silence_is_cut_off(server):
     ],
 )
 def test_a_body_that_never_ends_is_cut_off(server, begin):
+    began = time.monotonic()
     with server.connect(begin) as connection:
-        received, seconds = drip(connection, b"a" * 500)
-    assert 0.9 < seconds < 6
+        received, seconds = drip(connection, b"a" * 500, began)
+    assert seconds > 0.9
     assert received[:13] in (b"HTTP/1.1 408 ", b"HTTP/1.1 404 ", b"HTTP/1.1 200 ")
 
 
@@ -110,9 +119,9 @@ def test_slow_clients_keep_nobody_waiting(server):
     slow = [server.connect(POST + b"Content-Length: 5000\r\n\r\n{") for _ in range(40)]
     began = time.monotonic()
     assert [server.classify(["a card"]).status_code for _ in range(10)] == [200] * 10
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # waiting for each in turn would take forty
     for connection in slow:
-        connection.settimeout(10)
+        connection.settimeout(20)
         assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
         connection.close()
 
@@ -174,14 +183,18 @@ def test_clients_that_leave_mid_request(server):
             connection.close()
 
 
-def test_too_many_connections_are_told_so(server):
-    held = [server.connect() for _ in range(80)]
-    refused = 0
+def test_too_many_connections_are_told_so(run_server):
+    roomy = run_server("--max-connections", 60, "--read-seconds", 100)  # silence ends none of them meanwhile
+    held, refused = {roomy.connect() for _ in range(80)}, set()
+    until = time.monotonic() + 30
+    while len(refused) < 20 and time.monotonic() < until:
+        told, _, _ = select.select(held - refused, [], [], 1)
+        assert all(connection.recv(65536).startswith(b"HTTP/1.1 503 ") for connection in told)
+        refused |= set(told)
+    assert select.select(held - refused, [], [], 0.2)[0] == []
     for connection in held:
-        connection.settimeout(10)
-        refused += connection.recv(65536).startswith(b"HTTP/1.1 503 ")
         connection.close()
-    assert 15 <= refused <= 40
+    assert len(refused) == 20
 
 
 def test_a_full_queue_refuses_at_once(server):
