@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgetune.benchmarks.generation.bundle_answers import BundleAnswers, Interview, answer_held_out
+from edgetune.benchmarks.generation.choice import Schemes
+from edgetune.benchmarks.generation.divergence import Divergence
+from edgetune.benchmarks.generation.fidelity import graph_fidelity
 from edgetune.benchmarks.generation.figures import GenerationTiming, compared
 from edgetune.benchmarks.generation.ladder import Climbed, JudgedRows, Ladder, judge_divergence
 from edgetune.benchmarks.generation.race import Course, GenerationSide, race, weight_bytes
@@ -13,7 +17,7 @@ from edgetune.benchmarks.generation.recipe import (
     GenerationBudgetRecipe,
     GenerationGateRecipe,
 )
-from edgetune.benchmarks.generation.reporting import Judged, assemble_language_report
+from edgetune.benchmarks.generation.reporting import Judged, Measured, assemble_language_report
 from edgetune.export.generation.graph import DecoderGraph
 from edgetune.export.generation.pack import LanguagePacking, draft_language_bundle
 from edgetune.serve.bundle import REPORT_NAME, Bundle
@@ -21,7 +25,7 @@ from edgetune.serve.errors import GateError
 from edgetune.serve.generation.report import LanguageReport
 from edgetune.tune.base import Base
 from edgetune.tune.generation.encoded import EncodedConversations
-from edgetune.tune.generation.model import TunedLanguageModel
+from edgetune.tune.generation.model import TunedLanguageModel, open_language_model, open_pretrained
 from edgetune.tune.progress import Progress
 
 DRAFT_NAME = "draft"
@@ -29,7 +33,10 @@ DRAFT_NAME = "draft"
 
 @dataclass(frozen=True)
 class LanguageContest:
-    """Everything that is measured: what the search found, the models, the rows, and what the user asked."""
+    """Everything that is measured: what the search found, the models, the rows, and what the user asked.
+
+    `schemes` are those that the search was told to try; `trust_remote_code` lets the base's own code run.
+    """
 
     climbed: Climbed
     graph: DecoderGraph
@@ -42,6 +49,8 @@ class LanguageContest:
     benchmark: GenerationBenchmarkRecipe
     seed: int
     command: str
+    schemes: Schemes = "auto"
+    trust_remote_code: bool = False
 
     @property
     def threads(self) -> int | None:
@@ -76,8 +85,7 @@ def bench_language_model(contest: LanguageContest, folder: Path, kept_report: Pa
     """
     judged = _prove(contest, progress)
     draft = _draft(contest, judged, folder) if judged.chosen else None
-    timing = _time(contest, draft, progress) if draft else None
-    report = assemble_language_report(contest, judged, draft, timing)
+    report = assemble_language_report(contest, judged, _measure(contest, draft, progress) if draft else None)
     (folder / REPORT_NAME).write_bytes(report.to_json())
     kept_report.write_bytes(report.to_json())
     if draft is None:
@@ -103,6 +111,46 @@ def _draft(contest: LanguageContest, judged: Judged, folder: Path) -> Bundle:
     candidate = next(one for one in contest.climbed.candidates if one.scheme == judged.chosen)
     graph = contest.climbed.graph(judged.chosen)
     return draft_language_bundle(graph, judged.chosen, candidate.dtypes, contest.packing, folder / DRAFT_NAME)
+
+
+def _measure(contest: LanguageContest, draft: Bundle, progress: Progress) -> Measured:
+    """All that is found of a draft, its speed last: what is wrong with a metric shows before the long race."""
+    fidelity = _hold_against_tuned(contest, progress)
+    answered = _answer(contest, draft, progress)
+    return Measured(draft, fidelity, answered, _time(contest, draft, progress))
+
+
+def _hold_against_tuned(contest: LanguageContest, progress: Progress) -> Divergence:
+    """The fp32 graph against the model that it was exported from."""
+    found = graph_fidelity(
+        lambda: open_language_model(contest.tuned.model_folder),
+        contest.graph.path,
+        contest.rows,
+        spec=contest.graph.spec,
+        threads=contest.threads,
+        progress=progress,
+    )
+    progress.say(
+        f"graph against tuned model on {len(found.texts):,} rows: KL {found.kl_nats:.1e} nats a token, "
+        f"{100 * found.top1_agreement:.4g}% of tokens agree"
+    )
+    return found
+
+
+def _answer(contest: LanguageContest, draft: Bundle, progress: Progress) -> BundleAnswers:
+    """What the bundle answers where base and tuned model were asked."""
+    scored, base = contest.tuned.answers, contest.base
+    interview = Interview(
+        rows=contest.encoded.language_rows(contest.gate.rows).measured,
+        metrics=tuple(one.metric for one in scored),
+        scored_rows=scored[0].rows if scored else 0,
+        tokenizer=contest.encoded.tokenizer,
+        models={
+            "base": lambda: open_pretrained(base, trust_remote_code=contest.trust_remote_code),
+            "tuned": lambda: open_language_model(contest.tuned.model_folder),
+        },
+    )
+    return answer_held_out(interview, draft.folder, contest.threads, progress)
 
 
 def _time(contest: LanguageContest, draft: Bundle, progress: Progress) -> GenerationTiming:

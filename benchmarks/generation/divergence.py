@@ -38,6 +38,8 @@ class TextScore:
         agreeing_tokens: where both find the same token likeliest.
         reference_nats: minus the log-probability that the reference gives the text's own tokens.
         candidate_nats: the same by the candidate.
+        reference_hits: tokens of the text that the reference finds likeliest at their place.
+        candidate_hits: the same by the candidate.
     """
 
     tokens: int
@@ -45,6 +47,8 @@ class TextScore:
     agreeing_tokens: int
     reference_nats: float
     candidate_nats: float
+    reference_hits: int = 0
+    candidate_hits: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,16 @@ class Divergence:
     def top1_agreement(self) -> float:
         """Share of tokens for which both find the same one likeliest."""
         return sum(one.agreeing_tokens for one in self.texts) / self.tokens
+
+    @property
+    def reference_accuracy(self) -> float:
+        """Share of tokens that the reference finds likeliest at their place."""
+        return sum(one.reference_hits for one in self.texts) / self.tokens
+
+    @property
+    def token_accuracy(self) -> float:
+        """Share of tokens that the candidate finds likeliest at their place."""
+        return sum(one.candidate_hits for one in self.texts) / self.tokens
 
     @property
     def reference_perplexity(self) -> float:
@@ -150,19 +164,24 @@ def text_score(
         scored: (tokens,) bool; the first is never scored, since nothing foretells it.
     """
     places = np.flatnonzero(scored[1:])
-    sums = np.zeros(4)
+    sums = np.zeros(6)
     step = max(1, _ENTRIES_AT_ONCE // reference.shape[1])
     for start in range(0, len(places), step):
         at = places[start : start + step]
         first, second = _log_probabilities(reference[at]), _log_probabilities(candidate[at])
+        likeliest, other = reference[at].argmax(axis=1), candidate[at].argmax(axis=1)
         own = (np.arange(len(at)), ids[at + 1])
         sums += (
             float((np.exp(first) * (first - second)).sum()),
-            int((reference[at].argmax(axis=1) == candidate[at].argmax(axis=1)).sum()),
+            int((likeliest == other).sum()),
             -float(first[own].sum()),
             -float(second[own].sum()),
+            int((likeliest == ids[at + 1]).sum()),
+            int((other == ids[at + 1]).sum()),
         )
-    return TextScore(len(places), float(sums[0]), int(sums[1]), float(sums[2]), float(sums[3]))
+    return TextScore(
+        len(places), float(sums[0]), int(sums[1]), float(sums[2]), float(sums[3]), int(sums[4]), int(sums[5])
+    )
 
 
 def _log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -26,11 +26,10 @@ from edgetune.benchmarks.page import (
     size_bars,
     size_headline,
 )
-from edgetune.serve.generation.report import AnswerQuality, LanguageReport
+from edgetune.serve.generation.report import AnswerQuality, LanguageReport, SampleAnswers
 from edgetune.serve.report import CurvePoint, Pair
 
-SAMPLE_LIMIT = 600  # characters of a prompt or an answer on the page; report.json has the whole
-ANSWERED_BY = ("base", "tuned", "bundle")
+SAMPLE_LIMIT = 600  # characters of a prompt or an answer on the page; what a build writes is cut to as many
 NOT_COMPARED = "not compared: the tuned model is the measure"
 
 
@@ -180,10 +179,10 @@ def memory_rows(report: LanguageReport) -> list[tuple[str, str, str]]:
     return counter_rows(report.memory.base, report.memory.bundle, gpu=report.machine.gpu is not None)
 
 
-def sample_answers(sample: dict[str, str]) -> list[tuple[str, str | None]]:
-    """(who, answer) of one sample in the order base, tuned, bundle, then whatever else there is."""
-    others = [name for name in sample if name not in (*ANSWERED_BY, "prompt")]
-    return [(name, sample.get(name)) for name in (*ANSWERED_BY, *others)]
+def sample_answers(sample: SampleAnswers) -> list[tuple[str, str | None]]:
+    """(who, answer) of one sample: the data's own first, where there is one."""
+    reference = [("reference", sample.reference)] if sample.reference is not None else []
+    return [*reference, ("base", sample.base), ("tuned", sample.tuned), ("bundle", sample.bundle)]
 
 
 def best_point(report: LanguageReport) -> CurvePoint | None:

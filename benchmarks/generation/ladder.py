@@ -80,7 +80,7 @@ class Ladder:
     progress: Progress
 
     def climb(self, schemes: Sequence[LanguageScheme], folder: Path) -> Climbed:
-        """Make and judge each scheme in turn, until one is accepted.
+        """Make and judge each scheme in turn, until two are accepted: the second is there if the first fails the proof.
 
         Raises:
             CompressError: a scheme cannot be made.
@@ -91,7 +91,7 @@ class Ladder:
             candidate = self._candidate(scheme, folder)
             tried.append(candidate)
             self.progress.say(f"{scheme.name}: {candidate.gate}; {candidate.reason}")
-            if candidate.accepted:
+            if sum(one.accepted for one in tried) == 2:
                 break
         return Climbed(folder, tuple(tried), tuple(one.scheme for one in tried if one.accepted))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgetune.benchmarks.generation.artefacts import FP32, INT4, INT4_ONE, PYTORCH
@@ -14,14 +15,37 @@ from edgetune.benchmarks.generation.figures import SideFigures, agreement, decod
 from edgetune.benchmarks.generation.results import Result, targets
 from edgetune.benchmarks.real_data import table
 
-MARKERS = ("<!-- language models: speed -->", "<!-- /language models: speed -->")
 _VERSIONS = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "onnxruntime-genai", "onnxruntime-genai-cuda")
+
+
+@dataclass(frozen=True)
+class Markers:
+    """The comments between which a program writes its part of a page.
+
+    Attributes:
+        name: of the part.
+    """
+
+    name: str
+
+    @property
+    def start(self) -> str:
+        """Before the part."""
+        return f"<!-- {self.name} -->"
+
+    @property
+    def end(self) -> str:
+        """Behind it."""
+        return f"<!-- /{self.name} -->"
+
+
+MARKERS = Markers("language models: speed")
 
 
 def page(results: Sequence[Result], remarks: Sequence[str]) -> str:
     """The text between the markers, with them."""
     lines = [
-        MARKERS[0],
+        MARKERS.start,
         "## Speed, size and memory",
         "",
         "Written by `python -m edgetune.benchmarks.generation.language_models`. **The models are random**: their "
@@ -37,14 +61,14 @@ def page(results: Sequence[Result], remarks: Sequence[str]) -> str:
     lines += ["### What must be reached", "", *_targets(results), ""]
     for result in results:
         lines += [*_section(result), ""]
-    lines += ["### What was not measured, and why", "", *_missing(results), "", MARKERS[1], ""]
+    lines += ["### What was not measured, and why", "", *_missing(results), "", MARKERS.end, ""]
     return "\n".join(lines)
 
 
-def place(path: Path, text: str) -> None:
-    """Put the text between its markers in a file, or at the end of one that has none."""
+def place(path: Path, text: str, markers: Markers = MARKERS) -> None:
+    """Put a part between its markers in a file, or at the end of one that has none."""
     known = path.read_text(encoding="utf-8") if path.is_file() else "# Language models\n\n"
-    found = re.search(f"{re.escape(MARKERS[0])}.*?{re.escape(MARKERS[1])}\n?", known, flags=re.DOTALL)
+    found = re.search(f"{re.escape(markers.start)}.*?{re.escape(markers.end)}\n?", known, flags=re.DOTALL)
     start, end = found.span() if found else (len(known), len(known))
     path.write_text(known[:start] + text + known[end:], encoding="utf-8")
 

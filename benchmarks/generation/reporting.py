@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+from numpy.typing import ArrayLike
 
 from edgetune import __version__
+from edgetune.benchmarks.generation.bundle_answers import BundleAnswers
+from edgetune.benchmarks.generation.choice import skipped_schemes, why_chosen
 from edgetune.benchmarks.generation.divergence import Divergence
 from edgetune.benchmarks.generation.figures import GenerationTiming
 from edgetune.benchmarks.generation.gate import RiseVerdict
@@ -44,80 +47,127 @@ class Judged:
     fallen: Mapping[str, str]
 
 
-def assemble_language_report(
-    contest: LanguageContest, judged: Judged, draft: Bundle | None, timing: GenerationTiming | None
-) -> LanguageReport:
-    """All that was measured, as the bundle keeps it."""
+@dataclass(frozen=True)
+class Measured:
+    """What was found of the draft: how far its fp32 graph lies from the tuned model, what it answers, how fast."""
+
+    draft: Bundle
+    fidelity: Divergence
+    answered: BundleAnswers
+    timing: GenerationTiming
+
+
+def assemble_language_report(contest: LanguageContest, judged: Judged, measured: Measured | None) -> LanguageReport:
+    """All that was measured, as the bundle keeps it; `measured` is None where no candidate may be packed."""
+    timing = measured.timing if measured else None
     candidates = [
         msgspec.structs.replace(one, chosen=one.scheme == judged.chosen) for one in contest.climbed.candidates
     ]
-    base = contest.base.folder
+    base, quality = contest.base.folder, _quality(contest, judged, measured)
     return LanguageReport(
         name=contest.packing.name,
         task="text-generation",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         edgetune=__version__,
-        verdict=_verdict(contest, judged, timing),
+        verdict=_verdict(quality, judged, timing),
         base=contest.base.id,
         chosen=judged.chosen,
         command=contest.command,
         machine=describe_machine(contest.threads or usable_cores()),
         data=_data(contest),
         training=contest.tuned.training,
-        quality=_quality(contest, judged),
+        quality=quality,
         candidates=candidates,
         proof=_proof(judged),
+        why=why_chosen(contest.climbed, judged.chosen, judged.fallen, contest.schemes),
+        skipped=skipped_schemes(contest.climbed, contest.schemes),
         first_token_ms=timing.first_token_ms if timing else [],
         decoding=timing.decoding if timing else [],
         memory=timing.memory if timing else None,
         cold_start_ms=timing.cold_start_ms if timing else None,
         size_bytes=Pair(
             base=sum(path.stat().st_size for path in base.iterdir() if path.is_file()),
-            bundle=draft.size_bytes if draft else None,
+            bundle=measured.draft.size_bytes if measured else None,
         ),
         gate=msgspec.to_builtins(contest.gate.model_dump()),
-        notes=_notes(contest, judged),
+        samples=list(measured.answered.samples) if measured else [],
+        notes=_notes(contest, judged, measured),
     )
 
 
-def perplexity_interval(found: Perplexity, seed: int = 0) -> list[float]:
-    """95% interval of a perplexity: a percentile bootstrap over rows drawn whole."""
-    rows = len(found.losses)
-    draws = np.random.default_rng(seed).integers(0, rows, (BOOTSTRAPS, rows))
-    drawn = np.exp(found.losses[draws].sum(axis=1) / found.tokens[draws].sum(axis=1))
+def perplexity_interval(losses: ArrayLike, tokens: ArrayLike, seed: int = 0) -> list[float]:
+    """95% interval of a perplexity: a percentile bootstrap over rows drawn whole.
+
+    Args:
+        losses: nats of each row's answer, (rows,) float64.
+        tokens: how many they are, (rows,) integers.
+        seed: of the draws.
+    """
+    nats, counts = np.asarray(losses, dtype=np.float64), np.asarray(tokens, dtype=np.int64)
+    draws = np.random.default_rng(seed).integers(0, len(nats), (BOOTSTRAPS, len(nats)))
+    drawn = np.exp(nats[draws].sum(axis=1) / counts[draws].sum(axis=1))
     low, high = np.percentile(drawn, [2.5, 97.5])
     return [float(low), float(high)]
 
 
-def _quality(contest: LanguageContest, judged: Judged) -> AnswersQuality:
-    tuned, found = contest.tuned, judged.divergence
+def _quality(contest: LanguageContest, judged: Judged, measured: Measured | None) -> AnswersQuality:
+    """The ledger; all stages on the rows that judged the candidate."""
+    tuned, rows = contest.tuned, len(contest.rows)
+    first, second = (_first_rows(sums, rows) for sums in (tuned.base_perplexity, tuned.tuned_perplexity))
     stages = [
         AnswerQuality(
             stage=name,
-            value=told.perplexity,
-            ci95=perplexity_interval(sums),
-            token_accuracy=told.token_accuracy,
+            value=sums.value,
+            ci95=perplexity_interval(sums.losses, sums.tokens),
+            token_accuracy=sums.token_accuracy,
             rise=0.0 if name == "tuned" else None,
             metrics={one.metric: getattr(one, name) for one in tuned.answers},
         )
-        for name, told, sums in (
-            ("base", tuned.base, tuned.base_perplexity),
-            ("tuned", tuned.tuned, tuned.tuned_perplexity),
-        )
+        for name, sums in (("base", first), ("tuned", second))
     ]
-    if found is not None and judged.verdict is not None:
-        graph = found.reference_perplexity
-        stages.append(AnswerQuality(stage="onnx", value=graph, rise=graph / tuned.tuned.perplexity - 1))
-        stages.append(
-            AnswerQuality(
-                stage=judged.chosen,
-                value=found.perplexity,
-                kl=found.kl_nats,
-                agreement=found.top1_agreement,
-                rise=judged.verdict.rise,
-            )
-        )
-    return AnswersQuality(metric="perplexity", n=tuned.tuned.rows, tokens=tuned.tuned.tokens, stages=stages)
+    if judged.divergence is not None and judged.verdict is not None:
+        stages += _graph_stages(judged.chosen, judged.divergence, judged.verdict, second.value, measured)
+    return AnswersQuality(
+        metric="perplexity",
+        n=len(second.tokens),
+        tokens=int(second.tokens.sum()),
+        stages=stages,
+        answers=tuned.answers[0].rows if tuned.answers else 0,
+        answer_tokens=measured.answered.answer_tokens if measured else 0,
+    )
+
+
+def _first_rows(sums: Perplexity, rows: int) -> Perplexity:
+    """Of the rows that were measured in tuning those that judged; without a test part they are fewer."""
+    return Perplexity(sums.losses[:rows], sums.tokens[:rows], sums.hits[:rows])
+
+
+def _graph_stages(
+    chosen: str, found: Divergence, verdict: RiseVerdict, tuned: float, measured: Measured | None
+) -> list[AnswerQuality]:
+    """The graph in fp32 beside the tuned model, and the packed one beside the graph."""
+    tokens = [one.tokens for one in found.texts]
+    fidelity = measured.fidelity if measured else None
+    graph = AnswerQuality(
+        stage="onnx",
+        value=found.reference_perplexity,
+        ci95=perplexity_interval([one.reference_nats for one in found.texts], tokens),
+        token_accuracy=found.reference_accuracy,
+        kl=fidelity.kl_nats if fidelity else None,
+        agreement=fidelity.top1_agreement if fidelity else None,
+        rise=found.reference_perplexity / tuned - 1,
+    )
+    packed = AnswerQuality(
+        stage=chosen,
+        value=found.perplexity,
+        ci95=perplexity_interval([one.candidate_nats for one in found.texts], tokens),
+        token_accuracy=found.token_accuracy,
+        kl=found.kl_nats,
+        agreement=found.top1_agreement,
+        rise=verdict.rise,
+        metrics=measured.answered.metrics if measured else {},
+    )
+    return [graph, packed]
 
 
 def _proof(judged: Judged) -> LanguageProof | None:
@@ -152,9 +202,9 @@ def _data(contest: LanguageContest) -> ConversationSummary:
     )
 
 
-def _verdict(contest: LanguageContest, judged: Judged, timing: GenerationTiming | None) -> str:
-    tuned = contest.tuned
-    gained = f"Tuning took the perplexity from {tuned.base.perplexity:.4g} to {tuned.tuned.perplexity:.4g}"
+def _verdict(quality: AnswersQuality, judged: Judged, timing: GenerationTiming | None) -> str:
+    base, tuned = quality.stages[:2]
+    gained = f"Tuning took the perplexity from {base.value:.4g} to {tuned.value:.4g}"
     if judged.verdict is None or judged.divergence is None:
         return f"{gained}; no scheme passed the gate, so nothing was packed."
     rise, agreement = judged.verdict.rise, judged.divergence.top1_agreement
@@ -168,7 +218,7 @@ def _verdict(contest: LanguageContest, judged: Judged, timing: GenerationTiming 
     return f"{said}; it decodes {one.bundle_per_second:,.0f} tokens a second, {one.speedup:.1f} times PyTorch's."
 
 
-def _notes(contest: LanguageContest, judged: Judged) -> list[str]:
+def _notes(contest: LanguageContest, judged: Judged, measured: Measured | None) -> list[str]:
     notes = [
         f"{name} was preferred and then failed on the test part: {reason}." for name, reason in judged.fallen.items()
     ]
@@ -176,6 +226,12 @@ def _notes(contest: LanguageContest, judged: Judged) -> list[str]:
         notes.append("There is no test part: all stages were judged on the validation part, which chose them.")
     if not contest.graph.fused:
         notes.append("The graph could not be made or proven with fusions; without them it answers slower.")
+    if measured and len(measured.fidelity.texts) < len(contest.rows):
+        notes.append(
+            f"KL divergence and agreement of the graph in fp32 are of the first {len(measured.fidelity.texts):,} rows."
+        )
+    if measured and measured.answered.remark:
+        notes.append(measured.answered.remark)
     notes.append(
         "Perplexity is of the answers' tokens alone, by the model's own tokens: compare it for one tokenizer only."
     )

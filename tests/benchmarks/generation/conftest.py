@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,8 @@ TINY = {
 
 
 @pytest.fixture(scope="session")
-def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with artefacts.json, the model and two graphs."""
+def tiny_family(shared_folder: Callable[..., Path]) -> Path:
+    """A folder with artefacts.json, the model and two graphs; not to be changed."""
     from edgetune.benchmarks.generation.artefacts import STEPS, make
 
-    folder = tmp_path_factory.mktemp("tiny-family")
-    make("Llama", TINY, folder, STEPS[:2])
-    return folder
+    return shared_folder("tiny-family", lambda folder: make("Llama", TINY, folder, STEPS[:2]))

@@ -85,7 +85,9 @@ def test_commands(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_race_of_real_processes(tiny_family, artefacts):
+def test_a_race_of_real_processes(tiny_family, artefacts, monkeypatch):
+    # Each start of PyTorch's side takes seconds; how often sides are started is tested where they answer at once.
+    monkeypatch.setattr("edgetune.benchmarks.generation.race.COLD_STARTS", 1)
     recipe = GenerationBenchmarkRecipe(prompt_tokens=[16, 64, 512], batches=[1, 2], new_tokens=8, rounds=2, threads=1)
     sides = {name: side for name, side in artefacts.sides(tiny_family, 1).items() if name != STATIC}
     found = race(sides, Course(vocabulary=300, context_tokens=128, recipe=recipe), Silent())

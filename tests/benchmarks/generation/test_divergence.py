@@ -69,6 +69,8 @@ def test_the_sums_of_a_text_are_those_by_hand():
     # The first token is foretold by nothing; the logits at the last place foretell no token of the text.
     assert score.tokens == 2
     assert score.divergence_nats == pytest.approx(0.5 * (half - quarter) + 0.5 * (half - math.log(0.75)), abs=1e-6)
+    # Likeliest of the reference: 0, then 0 of a tie, where the text has 0 and 1; of the candidate 0 and 1.
+    assert (score.reference_hits, score.candidate_hits) == (1, 2)
     assert score.agreeing_tokens == 1  # at the second place the reference's tie goes to token 0, the candidate's to 1
     assert score.reference_nats == pytest.approx(-half, abs=1e-6)
     assert score.candidate_nats == pytest.approx(-math.log(0.75), abs=1e-6)
@@ -89,7 +91,8 @@ def test_only_scored_tokens_count():
 
 
 def test_means_are_over_tokens_and_the_rise_is_of_perplexity():
-    found = Divergence((TextScore(10, 1.0, 9, 20.0, 21.0), TextScore(30, 3.0, 21, 60.0, 63.0)))
+    found = Divergence((TextScore(10, 1.0, 9, 20.0, 21.0, 8, 7), TextScore(30, 3.0, 21, 60.0, 63.0, 12, 11)))
+    assert (found.reference_accuracy, found.token_accuracy) == (0.5, 0.45)
     assert found.tokens == 40
     assert found.kl_nats == pytest.approx(0.1)
     assert found.top1_agreement == pytest.approx(0.75)

@@ -26,6 +26,7 @@ from edgetune.serve.generation.report import (
     FirstToken,
     LanguageReport,
     LanguageTraining,
+    SampleAnswers,
 )
 from edgetune.serve.report import CurvePoint, Pair
 
@@ -93,7 +94,11 @@ def test_the_ledger_compares_with_the_tuned_model(full: LanguageReport, read_pag
     assert "tuned 4.482 4.310 to 4.670 the measure 63.1% merged" in text
     assert "onnx 4.482 4.310 to 4.670 0.00% 3.1e−9 100% 63.1% int4_head8" in text
     assert "int4_head8 4.519 4.350 to 4.710 +0.83% 0.008 95.3% 62.8% Generated answers" in text
-    assert "stage chrf exact match base 18.4 0.012 tuned 33.1 0.074 int4_head8 32.8 0.072 Candidates" in text
+    assert (
+        "Generated answers Scores of 100 answers against those of the data, generated greedily with at most 212 tokens"
+        in text
+    )
+    assert "stage chrf exact match base 0.184 0.012 tuned 0.331 0.074 int4_head8 0.328 0.072 Candidates" in text
 
 
 def test_every_candidate_stands_there_with_verdict_coverage_and_reason(full: LanguageReport, read_page: Read) -> None:
@@ -113,6 +118,18 @@ def test_every_candidate_stands_there_with_verdict_coverage_and_reason(full: Lan
     assert "On the test part , 500 rows, opened for the choice alone: pass ; perplexity 4.519 instead of 4.482" in text
 
 
+def test_why_it_won_and_what_was_not_tried_are_said(
+    full: LanguageReport, bare: LanguageReport, read_page: Read
+) -> None:
+    text = read_page(render_language_html(full)).text
+    assert (
+        "Candidates int4_head8 won: schemes are tried smallest first, and before it int4 (rise +3.59%, agreement"
+        in text
+    )
+    assert "Not tried fp32 : int8, which is smaller, passed the gate" in text
+    assert "Not tried" not in read_page(render_language_html(bare)).text
+
+
 def test_speeds_stand_in_order_with_bars_to_one_scale(full: LanguageReport, read_page: Read) -> None:
     source = render_language_html(full)
     text = read_page(source).text
@@ -123,28 +140,35 @@ def test_speeds_stand_in_order_with_bars_to_one_scale(full: LanguageReport, read
     assert 'aria-label="PyTorch 640, bundle not measured"' in source
 
 
-def test_samples_show_all_three_answers_with_their_lines(full: LanguageReport, read_page: Read) -> None:
+def test_samples_show_all_answers_with_their_lines(full: LanguageReport, read_page: Read) -> None:
     source = render_language_html(full)
     assert "Tell a story\nof a fox.</p>" in source
     assert ">Once upon a time\nthere was a red fox.</dd>" in source
     text = read_page(source).text
-    assert "base (an empty answer) tuned" in text
+    assert (
+        "Tell a story of a fox. reference A fox lived in a wood. base Fox fox fox tuned Once upon a time there was a "
+        "fox. bundle Once upon a time there was a red fox." in text
+    )
+    assert "<script>alert(1)</script> base (an empty answer) tuned" in text  # its data answers nothing that was kept
     assert "<script" not in source
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in source
     assert "&lt;b&gt;no&lt;/b&gt;" in source
 
 
 def test_an_answer_that_was_not_generated_is_said(full: LanguageReport, read_page: Read) -> None:
-    sample = {"prompt": "Hello", "tuned": "Hi", "teacher": "Good day"}
+    sample = SampleAnswers(prompt="Hello", tuned="Hi")
     text = read_page(render_language_html(changed(full, samples=[sample]))).text
-    assert "Hello base not measured tuned Hi bundle not measured teacher Good day" in text
+    assert "Hello base not measured tuned Hi bundle not measured" in text
 
 
 def test_texts_of_users_are_escaped_isolated_and_clipped(full: LanguageReport, read_page: Read) -> None:
     hostile = '"><img src=x onerror=alert(1)>'
     everywhere = changed(
         full, name=hostile, verdict=hostile, base=hostile, command=hostile, notes=[hostile],
-        samples=[{"prompt": hostile, "base": "y" * 5000, "tuned": hostile, "bundle": hostile}],
+        why=hostile, skipped={hostile: hostile},
+        samples=[
+            SampleAnswers(prompt=hostile, reference=hostile, base="y" * 5000, tuned=hostile, bundle=hostile)
+        ],
         data=msgspec.structs.replace(full.data, source=hostile, kind=hostile, findings=[hostile]),
         training=msgspec.structs.replace(full.training, remark=hostile, settings={hostile: hostile}),
         candidates=[

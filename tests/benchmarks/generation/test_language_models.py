@@ -98,8 +98,8 @@ def test_the_page_tells_every_figure_and_every_gap():
     text = page(
         [result(BASE, FULL, FAST, ended, **{GENAI: "not supported", INT4_ONE: "no graph"})], ["Beside a build."]
     )
-    assert text.startswith(MARKERS[0])
-    assert text.rstrip().endswith(MARKERS[1])
+    assert text.startswith(MARKERS.start)
+    assert text.rstrip().endswith(MARKERS.end)
     assert "Beside a build." in text
     assert "were never trained" in text
     assert "| Llama, 60M | tokens a second at batch 1, against PyTorch fp32 | at least 6 times | 8.00 times" in text
@@ -124,9 +124,9 @@ def test_the_page_keeps_what_stands_around_the_table(tmp_path):
     once = path.read_text()
     place(path, page([result(BASE, FAST)], []))
     assert path.read_text() == once
-    assert once.startswith("# Ours\n\nBefore.\n\n" + MARKERS[0])
-    assert once.endswith(MARKERS[1] + "\nAfter.\n")
-    assert once.count(MARKERS[0]) == 1
+    assert once.startswith("# Ours\n\nBefore.\n\n" + MARKERS.start)
+    assert once.endswith(MARKERS.end + "\nAfter.\n")
+    assert once.count(MARKERS.start) == 1
     assert "8.00 times" in once
 
 
