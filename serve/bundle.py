@@ -90,7 +90,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     `runtime` is None in bundles of releases before 0.2, and where nothing was timed. `variants` tells all graphs where
     there are several, `model.onnx` first; it is empty where there is one. `generation` tells of a language model's
-    cache and tokens; it is None for every other task.
+    cache and tokens; it is None for every other task. `model_digest` is that of the merged weights that its graph was
+    made from, which layouts for other engines take from the work folder; None for every other task.
     """
 
     format: AtLeastOne
@@ -111,6 +112,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     runtime: RuntimeSettings | None = None
     variants: list[Variant] = []
     generation: GenerationSpec | None = None
+    model_digest: str | None = None
 
     @property
     def graphs(self) -> list[Variant]:

@@ -6,11 +6,12 @@ way is that the exporter counts the past's columns. Apart from the fusion, which
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgetune.export.generation.subgraphs import constant, evaluate, graph_inputs, upstream
 
 LOWEST = np.finfo(np.float32).min
 _BOOL = 9
@@ -91,12 +92,11 @@ def _biases(graph: Any) -> list[Any]:
 
 def _is_plain(graph: Any, bias: Any, *, most_rows: int) -> bool:
     """Whether a bias masks padding and what comes later, and nothing else: then the kernel masks the latter itself."""
-    nodes = _upstream(graph, bias)
-    read = {value.name for node in nodes for value in node.inputs if value is not None and value.is_graph_input()}
-    if not read <= {"attention_mask", "input_ids", "position_ids"}:
+    nodes = upstream(graph, bias)
+    if not graph_inputs(nodes) <= {"attention_mask", "input_ids", "position_ids"}:
         return False
     return all(
-        np.array_equal(_evaluated(nodes, bias, feed, read), plain_bias(feed["attention_mask"], tokens))
+        np.array_equal(evaluate(nodes, bias, feed), plain_bias(feed["attention_mask"], tokens))
         for tokens, feed in (_feed(shape) for shape in _SHAPES if shape[0] <= most_rows)
     )
 
@@ -129,59 +129,17 @@ def plain_bias(mask: NDArray[np.int64], tokens: int) -> NDArray[np.float32]:
     return np.where(seen[None, None] & (mask[:, None, None] != 0), np.float32(0), LOWEST)
 
 
-def _upstream(graph: Any, value: Any) -> list[Any]:
-    """The nodes that a value is computed by, in the graph's order."""
-    needed: set[int] = set()
-    open_values = [value]
-    while open_values:
-        node = open_values.pop().producer()
-        if node is not None and id(node) not in needed:
-            needed.add(id(node))
-            open_values += [one for one in node.inputs if one is not None]
-    return [node for node in graph if id(node) in needed]
-
-
-def _evaluated(
-    nodes: Sequence[Any], bias: Any, feed: Mapping[str, NDArray[np.int64]], read: set[str]
-) -> NDArray[np.float32]:
-    """The value of a bias by the nodes above it alone, in ONNX Runtime."""
-    import onnx
-    import onnx_ir
-    import onnxruntime
-
-    constants = {
-        value.name: value.const_value
-        for node in nodes
-        for value in node.inputs
-        if value is not None and value.const_value is not None
-    }
-    graph = onnx.helper.make_graph(
-        [onnx_ir.serde.serialize_node(node) for node in nodes],
-        "bias",
-        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [None, None]) for name in sorted(read)],
-        [onnx.helper.make_tensor_value_info(bias.name, onnx.TensorProto.FLOAT, None)],
-        [onnx.numpy_helper.from_array(tensor.numpy(), name) for name, tensor in constants.items()],
-    )
-    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in nodes[0].graph.opset_imports.items()]
-    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found: NDArray[np.float32] = session.run(None, {name: feed[name] for name in read})[0]
-    return found
-
-
 def _padding_bias(graph: Any, bias: Any, mask: Any, ids: Any) -> Any:
     """A bias of a few nodes instead of another: (batch, 1, tokens, total tokens), the lowest float32 at padding."""
     import onnx_ir
 
-    def constant(name: str, array: NDArray[Any]) -> Any:
-        value = onnx_ir.Value(name=name, const_value=onnx_ir.tensor(array, name=name))
-        graph.register_initializer(value)
-        return value
-
     name = bias.name
-    axes = constant(f"{name}_axes", np.array([1, 2], np.int64))
-    one = constant(f"{name}_single", np.array([1], np.int64))
-    none, lowest = constant(f"{name}_none", np.float32(0)), constant(f"{name}_lowest", np.asarray(LOWEST, np.float32))
+    axes = constant(graph, f"{name}_axes", np.array([1, 2], np.int64))
+    one = constant(graph, f"{name}_single", np.array([1], np.int64))
+    none, lowest = (
+        constant(graph, f"{name}_none", np.zeros((), np.float32)),
+        constant(graph, f"{name}_lowest", np.asarray(LOWEST, np.float32)),
+    )
     real = onnx_ir.node("Cast", [mask], attributes={"to": _BOOL})
     rows = onnx_ir.node("Where", [real.outputs[0], none, lowest])
     four = onnx_ir.node("Unsqueeze", [rows.outputs[0], axes])

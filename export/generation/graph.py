@@ -15,6 +15,7 @@ import msgspec
 from edgetune.export.generation.cache_in_place import read_lengths_from_mask
 from edgetune.export.generation.grouped_attention import group_attentions
 from edgetune.export.generation.rewrite import rewrite_decoder
+from edgetune.export.generation.rotation_tables import tabulate_rotations
 from edgetune.export.generation.sizes import decoder_spec
 from edgetune.export.graph import count_nodes
 from edgetune.serve.bundle import GRAPH_NAME
@@ -123,6 +124,8 @@ def export_decoder(
         rewrite_decoder(program)
         spec = decoder_spec(program, model, model_folder, batch_one=batch_one)
         spec = msgspec.structs.replace(spec, in_place=in_place and not full_logits)
+        if fused and grouped:
+            tabulate_rotations(program, spec.context_tokens)
         path = _save(program, folder)
         open_session(path, provider="cpu", threads=1)
         return DecoderGraph(path, spec, count_nodes(path), fused, full_logits)

@@ -17,6 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from edgetune import __version__
+from edgetune.export.generation.weights import model_digest
 from edgetune.export.pack import package_versions, pretty_json, write_manifest
 from edgetune.serve.bundle import (
     BUNDLE_FORMAT,
@@ -130,4 +131,5 @@ def _manifest(scheme: str, dtypes: Mapping[str, float], packing: LanguagePacking
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files={},
         generation=packing.spec,
+        model_digest=model_digest(packing.model_folder),
     )

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.bundle import CONFIG_NAME, TOKENIZER_NAME, Bundle
+from edgetune.serve.digest import file_sha256, value_sha256
 from edgetune.serve.errors import WorkError
 
 WEIGHTS = "model.safetensors"
@@ -64,7 +65,7 @@ def merged_folder(bundle: Bundle, work: Path | None = None) -> Path:
         work: the work folder; None looks where a build leaves it, in `<bundle>.work` beside the bundle.
 
     Raises:
-        WorkError: there is none, or it is that of another model.
+        WorkError: there is none, or it is that of another model or of another build.
     """
     place = work if work is not None else bundle.folder.with_name(f"{bundle.folder.name}.work")
     folder = place / MERGED
@@ -72,7 +73,7 @@ def merged_folder(bundle: Bundle, work: Path | None = None) -> Path:
         raise WorkError(
             f"{place} holds no merged model.",
             expected=f"the work folder of the build, with {MERGED.as_posix()} in it: a bundle has its graph alone",
-            action="give the work folder, or build again",
+            action="name the work folder with --work, or build again",
             cost="the weights in floating point, several times the bundle's size",
         )
     for name, ignored in ((CONFIG_NAME, _REWRITTEN), (TOKENIZER_NAME, _CUTTING)):
@@ -80,8 +81,27 @@ def merged_folder(bundle: Bundle, work: Path | None = None) -> Path:
             raise WorkError(
                 f"{folder} is not the model of {bundle.folder}: their {name} differ.",
                 expected="the work folder of the build that made this bundle",
+                action="name it with --work",
             )
+    # Another build of the same base has the same configuration and tokenizer, and other weights. Bundles that were
+    # packed before the manifest told the digest cannot be held against it.
+    wanted = bundle.manifest.model_digest
+    if wanted is not None and (found := model_digest(folder)) != wanted:
+        raise WorkError(
+            f"{folder} is not the model of {bundle.folder}: its weights are of another build ({found[:19]}...).",
+            expected=f"weights with the digest {wanted[:19]}..., which the bundle's manifest tells",
+            action="name the work folder of the build that made this bundle with --work, or build again",
+        )
     return folder
+
+
+def model_digest(folder: Path) -> str:
+    """The digest of a model folder's weights: "sha256:" and 64 hex digits.
+
+    Raises:
+        WorkError: it has none.
+    """
+    return "sha256:" + value_sha256({name: file_sha256(folder / name) for name in weight_files(folder)})
 
 
 def _said(path: Path, ignored: set[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Protocol, cast
 
+from edgetune.export.generation.weights import merged_folder
 from edgetune.serve.bundle import GRAPH_NAME, Bundle
 from edgetune.serve.errors import BundleError, WorkError
 
@@ -29,6 +30,13 @@ class Layout(Protocol):
 
     def check(self, folder: Path) -> list[str]:
         """The faults of a folder, each a clause that says where; empty where it follows the layout's rules."""
+
+
+class ModelLayout(Layout, Protocol):
+    """What the module of a layout has that is made of the merged model, not of the graph."""
+
+    def write_model(self, bundle: Bundle, model_folder: Path, folder: Path) -> None:
+        """Fill an empty folder from a merged model."""
 
 
 # name: module. Loaded when asked for.
@@ -49,6 +57,8 @@ LAYOUTS = {
 }
 # Of language models; the others are of classifiers.
 LANGUAGE_LAYOUTS = ("genai", "hf", "gguf")
+# Made of the merged model in the build's work folder.
+MODEL_LAYOUTS = ("hf", "gguf")
 
 
 def layout_named(name: str) -> Layout:
@@ -79,20 +89,21 @@ def command_to_run(layout: Layout, bundle: Bundle, folder: Path) -> str:
     return run.replace("NAME", model_name(bundle))
 
 
-def write_layout(bundle: Bundle, name: str, out: Path, *, replace: bool = False) -> list[str]:
+def write_layout(bundle: Bundle, name: str, out: Path, *, replace: bool = False, work: Path | None = None) -> list[str]:
     """Write a layout beside its place, check it, and rename it: `out` is whole or as it was.
 
     Args:
         bundle: a verified bundle.
         name: one of LAYOUTS.
         out: the folder to make; with `replace` an older one of this layout gives way to the new one.
+        work: for one of MODEL_LAYOUTS the work folder of the build; None looks where a build leaves it.
 
     Returns:
         The files written, relative to `out`, sorted.
 
     Raises:
         WorkError: `out` exists, lies in the bundle or around it, or cannot be written; or the bundle cannot be carried
-            by this layout: what was written breaks its rules.
+            by this layout: what was written breaks its rules; or the work folder is missing or of another build.
         BundleError: the layout is for models of another task.
     """
     _check_task(bundle, name)
@@ -102,7 +113,10 @@ def write_layout(bundle: Bundle, name: str, out: Path, *, replace: bool = False)
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        layout.write(bundle, part)
+        if name in MODEL_LAYOUTS:
+            cast(ModelLayout, layout).write_model(bundle, merged_folder(bundle, work), part)
+        else:
+            layout.write(bundle, part)
         _refuse_faults(name, layout.check(part))
         _refuse_strangers(out, part)
         shutil.rmtree(old, ignore_errors=True)

@@ -67,6 +67,8 @@ The graph is the bundle's own, byte for byte; genai_config.json names its tensor
 
 - Take the ids from tokenizer.json through the `tokenizers` library, as generate.py does. onnxruntime-genai's own
   tokenizer ignores the post-processor there, so that a model's first token would be missing.
+- Make the text of a chat from chat_template.jinja, where there is one, with jinja2: onnxruntime-genai's own templating
+  knows a part of Jinja alone.
 - One prompt at a time{batch}. onnxruntime-genai wants batches padded on the right, and this graph gives the
   logits of the last place alone, which is then a padded one. For batches use edgetune's own runtime, or a graph
   that was exported with the logits of every token.

@@ -1,32 +1,36 @@
 """The merged model as one GGUF file, in floating point: what llama.cpp and all that is built on it open and quantize.
 
-Like the hf layout it is made from the work folder of the build. Families: Llama (SmolLM among them), Qwen2 and Qwen3,
-whose tensors the `gguf` package names. Source: the GGUF specification (ggml/docs/gguf.md) and, for the order of rotated
-rows, llama.cpp's convert_hf_to_gguf.py. Needs the floor and the package `gguf`.
+Like the hf layout it is made from the work folder of the build. Which models llama.cpp computes as transformers does
+is told in gguf_families.py, which tokenizers in gguf_tokenizers.py; others are refused. Source: the GGUF specification
+(ggml/docs/gguf.md). Needs the floor and the package `gguf`.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgetune.export.generation.weights import Weight, merged_folder, weights
+from edgetune.export.generation.weights import merged_folder, weights
 from edgetune.export.layouts.genai import decoder_of
-from edgetune.export.layouts.gguf_vocabulary import read_vocabulary
+from edgetune.export.layouts.gguf_families import FAMILIES, Family, Sizes, family_of, rope_of, sizes_of
+from edgetune.export.layouts.gguf_tensors import renamed_tensors, rope_factors
+from edgetune.export.layouts.gguf_vocabulary import Vocabulary, read_vocabulary
 from edgetune.serve.bundle import CONFIG_NAME, TOKENIZER_NAME, Bundle
 from edgetune.serve.errors import BundleError, MissingDependency
 from edgetune.serve.generation.spec import GenerationSpec
+from edgetune.serve.generation.template import TEMPLATE_NAME
 
 HELP = "llama.cpp, Ollama, LM Studio: the merged model as one GGUF file, from the build's work folder."
 RUN = "llama-server -m FOLDER/model.gguf --alias NAME"
 
 FILE = "model.gguf"
-FAMILIES = ("llama", "qwen2", "qwen3")
+_ROPE_FACTORS = "rope_freqs.weight"
+# llama.cpp gives tokens other rules where the model's name has one of these in it (src/llama-vocab.cpp).
+_RULING_NAMES = ("phi-3", "phi3", "modern-bert")
 
 _README = """\
 # For llama.cpp
@@ -36,27 +40,17 @@ _README = """\
 
 The tuned model with its adapters merged, in floating point (F32): quantize it with llama.cpp's own tools.
 """
-
-
-@dataclass(frozen=True)
-class Renamed:
-    """A tensor on its way into the file: its new name, its weight, and the heads whose rows change their order."""
-
-    name: str
-    weight: Weight
-    heads: int | None
-
-    def read(self) -> NDArray[np.float32]:
-        """Its values as the file has them."""
-        values = self.weight.read()
-        return values if self.heads is None else interleaved(values, self.heads)
+_WINDOW_NOTE = (
+    "Its context is {window} tokens, not {whole}: its layers see the last {window} alone, and llama.cpp's graph of "
+    "this family lets them see all. Do not ask for more (`--ctx-size`)."
+)
 
 
 def write(bundle: Bundle, folder: Path) -> None:
     """Fill an empty folder from the work folder beside the bundle.
 
     Raises:
-        BundleError: the bundle holds no language model, or none of these families.
+        BundleError: the bundle holds no language model, or one that llama.cpp would compute otherwise.
         WorkError: there is no work folder beside it, or it is another model's.
         MissingDependency: the package `gguf` is not installed.
     """
@@ -66,23 +60,36 @@ def write(bundle: Bundle, folder: Path) -> None:
 def write_model(bundle: Bundle, model_folder: Path, folder: Path) -> None:
     """Fill an empty folder with model.gguf, made from a merged model, and how to run it."""
     spec, gguf = decoder_of(bundle), _package()
+    if not spec.eos_ids:
+        raise BundleError(
+            f"No token ends an answer of {bundle.folder}, and llama.cpp takes one by a number of its own.",
+            expected="an eos_token_id in the model's generation_config.json",
+        )
     config = json.loads((model_folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    family = family_of(config)
     tensors = renamed_tensors(config, weights(model_folder), gguf)
-    writer = gguf.GGUFWriter(folder / FILE, config["model_type"])
-    writer.add_name(bundle.manifest.name)
-    _write_sizes(writer, config, spec)
-    _write_vocabulary(writer, model_folder, config, spec)
+    sizes = sizes_of(config, family, spec.context_tokens)
+    vocabulary = read_vocabulary(model_folder / TOKENIZER_NAME, sizes.vocabulary, spec.bos_id, spec.eos_ids)
+    factors = rope_factors(config, sizes.rotated)
+    writer = gguf.GGUFWriter(folder / FILE, family.architecture)
+    _write_sizes(writer, config, family, sizes)
+    _write_vocabulary(writer, vocabulary, spec, bundle)
+    if factors is not None:
+        writer.add_tensor_info(_ROPE_FACTORS, factors.shape, factors.dtype, factors.nbytes)
     for one in tensors:
-        values = one.weight
-        count = int(np.prod(values.shape))
-        writer.add_tensor_info(one.name, values.shape, np.dtype(np.float32), 4 * count)
+        writer.add_tensor_info(one.name, one.shape, np.dtype(np.float32), 4 * math.prod(one.shape))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
+    if factors is not None:
+        writer.write_tensor_data(factors)
     for one in tensors:
         writer.write_tensor_data(one.read())  # one at a time: the model need not fit in memory twice
     writer.close()
-    (folder / "README.md").write_text(_README, encoding="utf-8")
+    notes = list(vocabulary.rules.notes)
+    if sizes.context < spec.context_tokens:
+        notes.append(_WINDOW_NOTE.format(window=sizes.context, whole=spec.context_tokens))
+    (folder / "README.md").write_text("\n- ".join([_README, *notes]).rstrip() + "\n", encoding="utf-8")
 
 
 def _package() -> Any:
@@ -95,85 +102,72 @@ def _package() -> Any:
     return gguf
 
 
-def renamed_tensors(config: dict[str, Any], found: dict[str, Weight], gguf: Any) -> list[Renamed]:
-    """The tensors of a merged model under their names in the format.
-
-    Raises:
-        BundleError: the family is none of FAMILIES, its positions are scaled, or a tensor has no name in the format.
-    """
-    family = config.get("model_type")
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if family not in FAMILIES or rope.get("rope_type", "default") != "default":
-        raise BundleError(
-            f"A {family} model with {rope.get('rope_type', 'default')} positions is not written as GGUF here.",
-            expected=f"{', '.join(FAMILIES)} with plain rotary positions",
-            action="convert the hf layout's folder with llama.cpp's convert_hf_to_gguf.py",
-        )
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[family.upper()], config["num_hidden_layers"])
-    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
-    renamed = []
-    for name, weight in found.items():
-        if name == "lm_head.weight" and config.get("tie_word_embeddings"):
-            continue
-        new = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if new is None:
-            raise BundleError(f"The format has no name for the weight {name} of a {family} model.")
-        part = name.split(".")[-2]
-        renamed.append(Renamed(new, weight, heads.get(part) if family == "llama" else None))
-    return renamed
-
-
-def interleaved(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """The rows of a query or key projection, (heads x head_dim, ...), from halves to pairs.
-
-    transformers rotates row i with row i + head_dim / 2 of a head, llama.cpp's Llama row 2i with row 2i + 1.
-    """
-    halves = values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
-    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
-
-
-def _write_sizes(writer: Any, config: dict[str, Any], spec: GenerationSpec) -> None:
-    rope = config.get("rope_parameters") or config
-    writer.add_context_length(spec.context_tokens)
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(spec.layers)
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(spec.kv_heads)
-    writer.add_key_length(spec.head_dim)
-    writer.add_value_length(spec.head_dim)
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_dimension_count(spec.head_dim)
-    writer.add_rope_freq_base(float(rope.get("rope_theta", 10000.0)))
-    writer.add_vocab_size(config["vocab_size"])
+def _write_sizes(writer: Any, config: dict[str, Any], family: Family, sizes: Sizes) -> None:
+    writer.add_context_length(sizes.context)
+    writer.add_embedding_length(sizes.width)
+    writer.add_block_count(sizes.layers)
+    writer.add_feed_forward_length(sizes.inner)
+    writer.add_head_count(sizes.heads)
+    writer.add_head_count_kv(sizes.kv_heads)
+    writer.add_key_length(sizes.head_dim)
+    writer.add_value_length(sizes.head_dim)
+    if family.layer_norms:
+        writer.add_layer_norm_eps(config.get("layer_norm_eps") or config["layer_norm_epsilon"])
+    else:
+        writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    if family.positions == "rotary":
+        writer.add_rope_dimension_count(sizes.rotated)
+        writer.add_rope_freq_base(float(rope_of(config)["rope_theta"]))
+    if sizes.window is not None:
+        writer.add_sliding_window(sizes.window)
+        writer.add_sliding_window_pattern(list(sizes.windowed))
+        writer.add_rope_freq_base_swa(float(rope_of(config, "sliding_attention")["rope_theta"]))
+    if config.get("attn_logit_softcapping"):
+        writer.add_attn_logit_softcapping(float(config["attn_logit_softcapping"]))
+    if config.get("final_logit_softcapping"):
+        writer.add_final_logit_softcapping(float(config["final_logit_softcapping"]))
+    writer.add_vocab_size(sizes.vocabulary)
     writer.add_file_type(0)  # all F32
 
 
-def _write_vocabulary(writer: Any, model_folder: Path, config: dict[str, Any], spec: GenerationSpec) -> None:
-    vocabulary = read_vocabulary(model_folder / TOKENIZER_NAME, config["vocab_size"], spec.bos_id)
-    writer.add_tokenizer_model(vocabulary.kind)
-    writer.add_tokenizer_pre(vocabulary.split)
+def _write_vocabulary(writer: Any, vocabulary: Vocabulary, spec: GenerationSpec, bundle: Bundle) -> None:
+    ruled = any(name in bundle.manifest.name.lower() for name in _RULING_NAMES)
+    if vocabulary.rules.strips_behind:
+        writer.add_name(bundle.manifest.name if ruled else f"{bundle.manifest.name} (phi-3)")
+    elif not ruled:
+        writer.add_name(bundle.manifest.name)
+    writer.add_tokenizer_model(vocabulary.rules.kind)
+    writer.add_tokenizer_pre(vocabulary.rules.split)
     writer.add_token_list(vocabulary.pieces)
     writer.add_token_types(vocabulary.kinds)
     if vocabulary.scores:
         writer.add_token_scores(vocabulary.scores)
     if vocabulary.merges:
         writer.add_token_merges(vocabulary.merges)
-    said = json.loads((model_folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    ends = sorted(spec.eos_ids, key=lambda one: vocabulary.pieces[one] != said.get("eos_token"))
-    if ends:  # one end of a text; a chat's turn may end by another
-        writer.add_eos_token_id(ends[0])
-    if len(ends) > 1:
-        writer.add_eot_token_id(ends[1])
+    # One end of a text, one of a chat's turn, one of a message; further ones go by their names.
+    adders = (writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id)
+    for add, end in zip(adders, _ends(vocabulary, spec, bundle), strict=False):
+        add(end)
     if spec.bos_id is not None:
         writer.add_bos_token_id(spec.bos_id)
     if spec.pad_id is not None:
         writer.add_pad_token_id(spec.pad_id)
+    if vocabulary.unknown_id is not None:
+        writer.add_unk_token_id(vocabulary.unknown_id)
     writer.add_add_bos_token(vocabulary.adds_bos)
-    writer.add_add_space_prefix(vocabulary.adds_space)
-    template = model_folder / "chat_template.jinja"
+    writer.add_add_eos_token(vocabulary.adds_eos)
+    writer.add_add_space_prefix(vocabulary.rules.adds_space)
+    template = bundle.folder / TEMPLATE_NAME
     if template.is_file():
         writer.add_chat_template(template.read_text(encoding="utf-8"))
+
+
+def _ends(vocabulary: Vocabulary, spec: GenerationSpec, bundle: Bundle) -> list[int]:
+    """The ids that end an answer, first the one that the tokenizer calls its end."""
+    path = bundle.folder / "tokenizer_config.json"
+    said = json.loads(path.read_text(encoding="utf-8")).get("eos_token") if path.is_file() else None
+    text = said.get("content") if isinstance(said, dict) else said
+    return sorted(spec.eos_ids, key=lambda one: vocabulary.pieces[one] != text)
 
 
 def check(folder: Path) -> list[str]:
@@ -186,40 +180,54 @@ def check(folder: Path) -> list[str]:
         reader = gguf.GGUFReader(path)
     except (ValueError, KeyError, IndexError, OSError) as error:
         return [f"{FILE} cannot be read: {error}"]
-    family = _value(reader, "general.architecture")
-    if family not in FAMILIES:
-        return [f"{FILE}: its architecture is {family!r}"]
-    return _tensor_faults(reader, str(family))
+    architecture = _value(reader, "general.architecture")
+    family = next((one for one in FAMILIES.values() if one.architecture == architecture), None)
+    if family is None:
+        return [f"{FILE}: its architecture is {architecture!r}"]
+    return _tensor_faults(reader, family)
 
 
-def _tensor_faults(reader: Any, family: str) -> list[str]:
-    def size(name: str) -> int:
-        found = _value(reader, f"{family}.{name}")
-        return found if isinstance(found, int) else 0
-
-    width, inner = size("embedding_length"), size("feed_forward_length")
-    queries = size("attention.head_count") * size("attention.key_length")
-    keys = size("attention.head_count_kv") * size("attention.key_length")
+def _tensor_faults(reader: Any, family: Family) -> list[str]:
+    sizes = _told_sizes(reader, family)
     pieces = reader.get_field("tokenizer.ggml.tokens")
     # The format lists the innermost axis first.
-    wanted = {"token_embd.weight": [width, len(pieces.data) if pieces else 0], "output_norm.weight": [width]}
-    shapes = {
-        "attn_norm": [width],
-        "attn_q": [width, queries],
-        "attn_k": [width, keys],
-        "attn_v": [width, keys],
-        "attn_output": [queries, width],
-        "ffn_norm": [width],
-        "ffn_gate": [width, inner],
-        "ffn_up": [width, inner],
-        "ffn_down": [inner, width],
+    wanted = {
+        "token_embd.weight": [sizes.width, len(pieces.data) if pieces else 0],
+        "output_norm.weight": [sizes.width],
     }
-    for layer in range(size("block_count")):
-        wanted |= {f"blk.{layer}.{name}.weight": shape for name, shape in shapes.items()}
+    if family.positions == "learnt":
+        wanted["position_embd.weight"] = [sizes.width, sizes.context]
+    if family.head == "apart":
+        wanted["output.weight"] = wanted["token_embd.weight"]
+    for layer in range(sizes.layers):
+        for part, axes in family.layer.items():
+            wanted[f"blk.{layer}.{part}.weight"] = [sizes.axis(axis) for axis in axes]
     found = {tensor.name: [int(axis) for axis in tensor.shape] for tensor in reader.tensors}
     faults = [f"{FILE} has no tensor {name}" for name in wanted if name not in found]
-    unlike = [name for name, shape in wanted.items() if found.get(name, shape) != shape]
-    return faults + [f"{FILE}: {name} is {found[name]}, not {wanted[name]}" for name in unlike]
+    unlike_wanted = [name for name, shape in wanted.items() if found.get(name, shape) != shape]
+    return faults + [f"{FILE}: {name} is {found[name]}, not {wanted[name]}" for name in unlike_wanted]
+
+
+def _told_sizes(reader: Any, family: Family) -> Sizes:
+    """The sizes that a file tells of itself, 0 where it is silent."""
+
+    def size(name: str) -> int:
+        found = _value(reader, f"{family.architecture}.{name}")
+        return found if isinstance(found, int) else 0
+
+    return Sizes(
+        width=size("embedding_length"),
+        inner=size("feed_forward_length"),
+        layers=size("block_count"),
+        heads=size("attention.head_count"),
+        kv_heads=size("attention.head_count_kv"),
+        head_dim=size("attention.key_length"),
+        rotated=size("rope.dimension_count"),
+        context=size("context_length"),
+        vocabulary=size("vocab_size"),
+        window=None,
+        windowed=(),
+    )
 
 
 def _value(reader: Any, name: str) -> object:

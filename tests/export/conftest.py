@@ -73,11 +73,30 @@ def tiny_decoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 
 
 @pytest.fixture(scope="session")
-def llama_graph(tiny_decoder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> DecoderGraph:
-    """The decoder graph of the tiny llama, for batches: never to be changed in place."""
-    from edgetune.export.generation.graph import export_decoder
+def decoder_graph(
+    tiny_decoder: Callable[[str], Path], shared_folder: Callable[..., Path]
+) -> Callable[..., DecoderGraph]:
+    """`decoder_graph("llama", batch_one=False)` is a tiny model's graph, exported once for all tests that read it."""
+    import dataclasses
 
-    return export_decoder(tiny_decoder("llama"), tmp_path_factory.mktemp("llama-graph"))
+    from edgetune.export.generation.graph import DecoderGraph, export_decoder
+
+    def graph(family: str, *, batch_one: bool = False) -> DecoderGraph:
+        def make(folder: Path) -> None:
+            made = export_decoder(tiny_decoder(family), folder / "graph", batch_one=batch_one)
+            (folder / "facts").mkdir()  # beside the graph, whose folder is as the exporter leaves it
+            dataclasses.replace(made, path=folder / "facts" / made.path.name).save()
+
+        folder = shared_folder(f"graph-{family}-{'one' if batch_one else 'any'}", make)
+        return dataclasses.replace(DecoderGraph.open(folder / "facts"), path=folder / "graph" / "model.onnx")
+
+    return graph
+
+
+@pytest.fixture(scope="session")
+def llama_graph(decoder_graph: Callable[..., DecoderGraph]) -> DecoderGraph:
+    """The decoder graph of the tiny llama, for batches: never to be changed in place."""
+    return decoder_graph("llama")
 
 
 @pytest.fixture(scope="session")

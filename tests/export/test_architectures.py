@@ -17,6 +17,14 @@ from numpy.typing import NDArray
 from edgetune.compress.candidate import Candidate
 from edgetune.compress.material import Material
 from edgetune.compress.schemes import SCHEMES
+from edgetune.compress.structure import (
+    feed_forward,
+    read_shape,
+    spread_layers,
+    with_columns,
+    with_layers,
+    write_cut,
+)
 from edgetune.export.export import export
 from edgetune.export.graph import Graph
 from edgetune.export.pack import Packing, draft_bundle, golden_texts
@@ -39,11 +47,14 @@ FUSED_ATTENTION = {
     "mpnet": 0, "deberta_v2": 0, "modernbert": 0,
 }  # fmt: skip
 
+# Whole ones tuned by one method, and those of the other cut as `student` and `pruned` cut them.
 MATRIX = [
-    pytest.param(name, method, marks=[] if (name, method) == ("bert", "lora") else [pytest.mark.slow])
+    pytest.param(name, method, cut, marks=[] if (name, cut) == ("bert", False) else [pytest.mark.slow])
     for name in FUSED_ATTENTION
-    for method in ("lora", "freeze")
+    for method, cut in (("lora", False), ("freeze", True))
 ]
+CUT_LAYERS = {"modernbert": 2}
+CUT_COLUMNS = 32
 
 
 class Spoken(Silent):
@@ -94,7 +105,10 @@ def produce(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Line]:
-    """Calling it with a base (a name or a folder) and tuning options runs the whole path."""
+    """Calling it with a base (a name or a folder) and tuning options runs the whole path.
+
+    With `cut`, every other feed-forward column and all but a layer or two are taken away before the graph is made.
+    """
     solve = tuning.fit_probe
 
     def worthless(*arguments: Any, **options: Any) -> Any:
@@ -103,7 +117,7 @@ def produce(
     # A random trunk learns little in a second: without this the probe would often be handed on instead.
     monkeypatch.setattr(tuning, "fit_probe", worthless)
 
-    def run(base: str | Path, **options: Any) -> Line:
+    def run(base: str | Path, cut: bool = False, **options: Any) -> Line:
         folder = tiny_base(base) if isinstance(base, str) else base
         dataset = toy_dataset()
         recipe = TuneRecipe(
@@ -113,6 +127,9 @@ def produce(
             dataset, find_base(str(folder)), recipe, task="text-classification", metric="accuracy", device="cpu",
             seed=1, folder=tmp_path / "tune", progress=Silent(),
         )  # fmt: skip
+        if cut:
+            layers = CUT_LAYERS.get(str(base), 1)
+            tuned = cut_both_ways(tuned, layers, tmp_path / "cut")
         spoken = Spoken()
         graph = export(tuned, dataset, "cpu", tmp_path / "export", spoken)
         material = Material(tuned, dataset.train, dataset.validation, (), "cpu", "cpu", 1, Silent())
@@ -128,6 +145,14 @@ def produce(
         return Line(tuned, graph, candidates, predictors, dataset, tuple(spoken.lines))
 
     return run
+
+
+def cut_both_ways(tuned: TunedModel, layers: int, folder: Path) -> TunedModel:
+    source = tuned.model_folder
+    shallow = with_layers(open_model(source), spread_layers(read_shape(source).layers, layers))
+    kept = [list(range(0, read_shape(source).columns, 2))] * len(feed_forward(shallow))
+    write_cut(with_columns(shallow, kept), source, folder)
+    return dataclasses.replace(tuned, folder=folder)
 
 
 def operators(path: Path) -> list[str]:
@@ -175,19 +200,23 @@ def assert_answers_as_the_model(line: Line) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize(("name", "method"), MATRIX)
+@pytest.mark.parametrize(("name", "method", "cut"), MATRIX)
 def test_an_architecture_goes_all_the_way(
-    produce: Callable[..., Line], record_property: Callable[[str, object], None], name: str, method: str
+    produce: Callable[..., Line], record_property: Callable[[str, object], None], name: str, method: str, cut: bool
 ) -> None:
-    line = produce(name, method=method)
+    line = produce(name, method=method, cut=cut)
 
     assert line.tuned.training.handed_on == method
     assert line.tuned.max_tokens == TOKENS
     assert line.graph.fused
     for measured, value in {**assert_answers_as_the_model(line), "nodes": line.graph.nodes}.items():
         record_property(measured, value)
-    assert operators(line.graph.path).count("Attention") == FUSED_ATTENTION[name]
-    assert operators(line.candidates["int8_dynamic"].graph).count("QAttention") == FUSED_ATTENTION[name]
+    attentions = min(FUSED_ATTENTION[name], 1) if cut else FUSED_ATTENTION[name]
+    assert operators(line.graph.path).count("Attention") == attentions
+    assert operators(line.candidates["int8_dynamic"].graph).count("QAttention") == attentions
+    if cut:
+        shape = read_shape(line.tuned.model_folder)
+        assert (shape.layers, shape.columns) == (CUT_LAYERS.get(name, 1), CUT_COLUMNS)
     predictions = line.predictors["int8_dynamic"].predict(line.ragged_texts)
     assert {prediction.label for prediction in predictions} <= set(line.dataset.labels)
     assert [prediction.truncated for prediction in predictions] == [*[False] * (len(predictions) - 1), True]
@@ -216,8 +245,7 @@ def test_an_architecture_goes_all_the_way(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-@pytest.mark.parametrize("name", ["bert", "roberta"])
+@pytest.mark.parametrize(("name", "pooling"), [("bert", "cls"), ("roberta", "mean")])
 def test_pooling_by_word(produce: Callable[..., Line], name: str, pooling: str) -> None:
     line = produce(name, method="lora", pooling=pooling)
 
@@ -270,17 +298,20 @@ def test_a_graph_whose_fusions_fail_is_made_without_them(
 
 @pytest.mark.slow
 def test_a_model_that_cannot_be_traced_is_refused_by_name(
-    produce: Callable[..., Line], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_material: Callable[[str], tuple[Material, Path]],
+    toy_dataset: Callable[[], Dataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from transformers.exporters import OnnxExporter
 
-    line = produce("bert", method="freeze")
+    material, _ = tiny_material("bert")
 
     def broken(self: Any, *arguments: Any, **options: Any) -> None:
         raise NotImplementedError("no decomposition for aten.bogus\nlong story")
 
     monkeypatch.setattr(OnnxExporter, "export", broken)
     with pytest.raises(ExportError, match=r"cannot make a graph of .*NotImplementedError: no decomposition") as told:
-        export(line.tuned, line.dataset, "cpu", tmp_path / "again", Silent())
+        export(material.model, toy_dataset(), "cpu", tmp_path / "again", Silent())
     assert "long story" not in str(told.value)
     assert not (tmp_path / "again").exists()

@@ -128,7 +128,7 @@ def test_the_graph_for_one_row_is_fused_into_grouped_query_attention(decoder_gra
         refuse_grouped_attention(onnx_ir.load(str(one.path)))
 
 
-@pytest.mark.slow
+@pytest.mark.long  # an export of its own, in a form that no stage asks for
 def test_a_graph_for_measuring_gives_all_logits(tiny_decoder, tmp_path):
     full = export_decoder(tiny_decoder("llama"), tmp_path, full_logits=True)
     assert full.full_logits

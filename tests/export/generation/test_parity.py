@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -13,18 +15,33 @@ from onnx import numpy_helper
 from transformers import AutoTokenizer
 
 from edgetune.export.generation.export import export_generation, spread
-from edgetune.export.generation.graph import DecoderGraph, export_decoder, open_decoder
+from edgetune.export.generation.graph import DecoderGraph, open_decoder
 from edgetune.export.generation.greedy import GreedyLoop, left_padded
 from edgetune.export.generation.parity import check_decoder, check_token_ids
-from edgetune.serve.errors import ParityError
+from edgetune.serve.errors import BundleDamaged, ExportError, ParityError
 from edgetune.serve.generation.decoder import Decoder
 from edgetune.serve.generation.sampling import Sampling
 from edgetune.tune.progress import Silent
 
-# The names that tests/export/conftest.py has models for.
-FAMILIES = (
-    "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi", "phi3", "gpt2", "smollm3", "mistral", "gpt_neox",
-)  # fmt: skip
+# The names that tests/export/conftest.py has models for, with the profile that is proven with every change. An export
+# takes five seconds and more: the other profile is long, and both are of families whose parts the others have: qwen2's
+# biases phi, gemma's norms gemma2, mistral's window gemma2, gpt_neox's parallel layers phi; smollm3's second layer is
+# llama's. Llama's batches are what all tests here are about.
+FAMILIES = {
+    "llama": "one", "qwen3": "any", "gemma2": "any", "gemma3": "any", "phi": "any", "phi3": "one", "gpt2": "any",
+    "qwen2": "", "gemma": "", "smollm3": "", "mistral": "", "gpt_neox": "",
+}  # fmt: skip
+
+
+def profiles():
+    """Every family with every profile, but one of some families long."""
+    return [
+        pytest.param(
+            family, profile == "one", id=f"{family}-{profile}", marks=[] if profile == quick else [pytest.mark.long]
+        )
+        for family, quick in FAMILIES.items()
+        for profile in ("any", "one")
+    ]
 
 
 class Spoken(Silent):
@@ -69,13 +86,16 @@ def test_the_models_settings_are_left_as_they_were(llama_graph, llama, prompts):
     assert model.generation_config is before
 
 
-def test_the_runtime_gives_the_tokens_that_were_proven(llama_graph, llama, prompts):
+@pytest.mark.parametrize("batch_one", [False, True], ids=["any", "one"])
+def test_the_runtime_gives_the_tokens_that_were_proven(decoder_graph, llama, prompts, batch_one):
     """The plain loop of the gate, whose tokens are `generate`'s, and the shipped runtime: the same ids."""
     tokenizer = llama[1]
     rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
-    endless = msgspec.structs.replace(llama_graph.spec, eos_ids=[])
-    proven = GreedyLoop(llama_graph.path, llama_graph.spec).generate(rows, 64)
-    assert Decoder(llama_graph.path, endless, threads=1).generate_ids(rows, Sampling(max_tokens=64)) == proven
+    graph = decoder_graph("llama", batch_one=batch_one)
+    loop = GreedyLoop(graph.path, graph.spec)
+    proven = [loop.generate([row], 64)[0] for row in rows] if batch_one else loop.generate(rows, 64)
+    endless = msgspec.structs.replace(graph.spec, eos_ids=[])
+    assert Decoder(graph.path, endless, threads=1).generate_ids(rows, Sampling(max_tokens=64)) == proven
 
 
 def test_a_weight_that_differs_is_found(llama_graph, llama, tmp_path, prompts):
@@ -168,10 +188,29 @@ def test_texts_for_the_proof_are_of_unlike_length():
         spread(["", " "])
 
 
-@pytest.mark.slow
-def test_the_stage_proves_and_keeps_the_facts(tiny_decoder, tmp_path, prompts):
+@pytest.fixture
+def exported(llama_graph, monkeypatch):
+    """Lets the stage's export give the graph that there is already, and fail with fusions where `error` is set."""
+
+    class Exported:
+        error, asked = None, []
+
+        def __call__(self, model_folder, folder, *, batch_one, fused, **settings):
+            self.asked = [*self.asked, (model_folder, batch_one, fused)]
+            if fused and self.error:
+                raise self.error
+            folder.mkdir(exist_ok=True)
+            path = Path(shutil.copy(llama_graph.path, folder))
+            return dataclasses.replace(llama_graph, path=path, fused=fused)
+
+    monkeypatch.setattr("edgetune.export.generation.export.export_decoder", one := Exported())
+    return one
+
+
+def test_the_stage_proves_and_keeps_the_facts(tiny_decoder, exported, tmp_path, prompts):
     spoken = Spoken()
     graph = export_generation(tiny_decoder("llama"), prompts, tmp_path, spoken)
+    assert exported.asked == [(tiny_decoder("llama"), False, True)]
     assert DecoderGraph.open(tmp_path) == graph
     assert graph.fused
     assert graph.max_abs_diff is not None
@@ -180,7 +219,20 @@ def test_the_stage_proves_and_keeps_the_facts(tiny_decoder, tmp_path, prompts):
     assert spoken.lines[1].startswith("graph: 64 tokens of 4 prompts equal to generate's, first logits within ")
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("error", [ExportError("No fusion."), BundleDamaged("No session.")])
+def test_a_graph_that_fails_with_fusions_is_made_without_them(tiny_decoder, exported, tmp_path, prompts, error):
+    exported.error, spoken = error, Spoken()
+    graph = export_generation(tiny_decoder("llama"), prompts, tmp_path, spoken)
+    assert [fused for _, _, fused in exported.asked] == [True, False]
+    assert (DecoderGraph.open(tmp_path), graph.fused) == (graph, False)
+    assert spoken.lines[1] == f"graph: {error.found} It is made again without fusions, which answers slower."
+    with pytest.raises(type(error), match=error.found):
+        export_generation(tiny_decoder("llama"), prompts, tmp_path / "one", spoken, batch_one=True)
+    assert exported.asked[2:] == [(tiny_decoder("llama"), True, True)]
+    assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.long  # three exports
 def test_a_graph_whose_fusions_fail_is_made_without_them(tiny_decoder, tmp_path, monkeypatch, prompts):
     from transformers.exporters import exporter_onnx
 
@@ -198,14 +250,13 @@ def test_a_graph_whose_fusions_fail_is_made_without_them(tiny_decoder, tmp_path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch_one", [False, True], ids=["any", "one"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_goes_all_the_way(tiny_decoder, tmp_path, family, batch_one, record_property, prompts):
+@pytest.mark.parametrize(("family", "batch_one"), profiles())
+def test_a_family_goes_all_the_way(tiny_decoder, decoder_graph, family, batch_one, record_property, prompts):
     folder = tiny_decoder(family)
-    graph = export_decoder(folder, tmp_path, batch_one=batch_one)
+    graph = decoder_graph(family, batch_one=batch_one)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    # The last one is longer than the windows of the families that have one.
-    texts = [*prompts, " ".join(prompts)]
+    # The shortest, one of many scripts, and one that is longer than the windows of the families that have one.
+    texts = [prompts[0], prompts[-1], " ".join(prompts)]
     difference = check_decoder(graph, open_decoder(folder), tokenizer, texts, tokens=64)
     record_property("max_abs_diff", difference)
     record_property("nodes", graph.nodes)

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parent.parent.parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "bundle-v1"
 PACKED = ("edgetune", "serve", "tune", "compress", "export", "benchmarks")
 TEXTS = 200
-INSTALL_SECONDS = 1200
+INSTALL_SECONDS = 3600
 
 ServerEnvironment = Callable[[str, Sequence[str]], Path]
 RunServer = Callable[..., subprocess.Popen[str]]

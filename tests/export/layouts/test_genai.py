@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -170,8 +171,12 @@ def genai_tokens(folder, ids, tokens):
     return [int(one) for one in generator.get_sequence(0)][len(ids) :]
 
 
+def without_end(row, ends):
+    return row[:-1] if row and row[-1] in ends else row
+
+
 def same_tokens(bundle, folder, texts, tokens=64):
-    """Compare both runtimes on texts; genai keeps the end that it met, ours does not."""
+    """Compare both runtimes on texts; they differ in whether the end that was met belongs to an answer."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -180,9 +185,7 @@ def same_tokens(bundle, folder, texts, tokens=64):
     rows = [tokenizer.encode(text).ids for text in texts]
     ours = [decoder.generate_ids([row], Sampling(max_tokens=tokens))[0] for row in rows]
     theirs = [genai_tokens(folder, row, tokens) for row in rows]
-    assert [row[:-1] if row[-1] in spec.eos_ids else row for row in theirs] == [
-        row[:-1] if row and row[-1] in spec.eos_ids else row for row in ours
-    ]
+    assert [without_end(row, spec.eos_ids) for row in theirs] == [without_end(row, spec.eos_ids) for row in ours]
     assert max(map(len, ours)) >= 10, "an answer so short proves little"
 
 
@@ -218,6 +221,31 @@ def test_genai_gives_the_same_tokens_for(tiny_decoder, write_language_bundle, tm
 
     graph = export_decoder(tiny_decoder(family), tmp_path / "graph", batch_one=batch_one)
     bundle = write_language_bundle(tiny_decoder(family), graph, tmp_path / "bundle")
+    made = tmp_path / "made"
+    made.mkdir()
+    genai.write(bundle, made)
+    assert genai.check(made) == []
+    same_tokens(bundle, made, prompts)
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+@needs_genai
+@pytest.mark.parametrize("scheme", ["int4", "int4_head8", "int8"])
+def test_genai_gives_the_same_tokens_of_a_graph_in_few_bits(
+    llama_graph, tiny_decoder, write_language_bundle, tmp_path, prompts, scheme
+):
+    from tokenizers import Tokenizer
+
+    from edgetune.compress.language.schemes import scheme_named, write_scheme
+
+    tokenizer = Tokenizer.from_file(str(tiny_decoder("llama") / "tokenizer.json"))
+    texts = [tokenizer.encode(prompt).ids for prompt in prompts]
+    few = tmp_path / "few" / "model.onnx"
+    coverage = write_scheme(scheme_named(scheme), llama_graph.path, few, calibration=texts, spec=llama_graph.spec)
+    assert coverage.quantized
+    graph = dataclasses.replace(llama_graph, path=few)
+    bundle = write_language_bundle(tiny_decoder("llama"), graph, tmp_path / "bundle")
     made = tmp_path / "made"
     made.mkdir()
     genai.write(bundle, made)

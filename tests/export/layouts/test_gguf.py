@@ -1,19 +1,18 @@
-"""The GGUF layout: names, shapes and values as `gguf` reads them back, the vocabulary, and llama.cpp's own tokens."""
+"""The GGUF layout: names, shapes and values as `gguf` reads them back, and the models that are refused."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgetune.export.generation.weights import weights
 from edgetune.export.layouts import gguf as layout
-from edgetune.export.layouts.gguf_vocabulary import read_vocabulary
+from edgetune.export.layouts import gguf_families
+from edgetune.export.layouts.gguf_tensors import interleaved, rope_factors
+from edgetune.serve.bundle import Bundle
 from edgetune.serve.errors import BundleError, MissingDependency
 
 gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
@@ -59,7 +58,7 @@ def in_halves(values, heads):
 
 
 def test_rotated_rows_go_from_halves_to_pairs():
-    assert layout.interleaved(np.arange(8, dtype=np.float32)[:, None], 2)[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert interleaved(np.arange(8, dtype=np.float32)[:, None], 2)[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
 
 
 def test_every_weight_is_in_the_file_with_its_values(model, folder):
@@ -107,6 +106,7 @@ def test_what_the_file_says_of_the_model(folder):
         "eos_token_id": 2,
         "padding_token_id": 0,
         "add_bos_token": True,
+        "add_eos_token": False,
         "add_space_prefix": False,
     }
     assert pieces[:3] == ["<pad>", "<s>", "</s>"]
@@ -115,107 +115,185 @@ def test_what_the_file_says_of_the_model(folder):
     assert all(len(one.split(" ")) == 2 for one in merges)
 
 
-def spm_tokenizer(path: Path) -> Path:
-    """A tokenizer of Llama 2's kind: characters, bytes to fall back on, and merges by rank."""
-    from tokenizers import Tokenizer, models, normalizers
-
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "ab", "▁a", "▁ab"]
-    merges = [("a", "b"), ("▁", "a"), ("▁", "ab"), ("▁a", "b")]
-    vocabulary = {piece: place for place, piece in enumerate(pieces)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.add_special_tokens(["<s>", "</s>"])
-    tokenizer.add_tokens(["<tool>"])
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.save(str(path))
-    return path
+def changed_model(source, folder, **changes):
+    """A copy of a model's folder with other words in its config.json."""
+    shutil.copytree(source, folder)
+    config = {**json.loads((source / "config.json").read_text("utf-8")), **changes}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
-def test_a_vocabulary_of_characters_gets_scores_by_the_rank_of_merges(tmp_path):
-    found = read_vocabulary(spm_tokenizer(tmp_path / "tokenizer.json"), 267, 1)
-    assert (found.kind, found.split, found.merges) == ("llama", "default", [])
-    assert (found.adds_bos, found.adds_space) == (False, True)
-    assert found.pieces[259:] == ["▁", "a", "b", "ab", "▁a", "▁ab", "<tool>", "[unused266]"]
-    assert found.kinds[:4] == [2, 3, 3, 6]
-    assert found.kinds[259:] == [1, 1, 1, 1, 1, 1, 4, 5]
-    assert found.scores[259:] == [-5.0, -5.0, -5.0, -1.0, -2.0, -3.0, -5.0, -5.0]
-
-
-LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-
-
-def split_by(pattern):
-    rule = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    return {"type": "Sequence", "pretokenizers": [rule, BYTES]}
-
-
-DIGITS = {"type": "Digits", "individual_digits": True}
-SPLITS = {
-    "llama-bpe": split_by(LLAMA3),
-    "qwen2": split_by(LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")),
-    "smollm": {"type": "Sequence", "pretokenizers": [DIGITS, {**BYTES, "use_regex": True}]},
+ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+WIDTH = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+GEMMA2 = {
+    **WIDTH, "head_dim": 16, "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 16, "sliding_window": 8,
+    "layer_types": ["sliding_attention", "full_attention"], "tie_word_embeddings": True, "rope_parameters": ROPE,
+    "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
+}  # fmt: skip
+UNLIKE = {
+    "another family": ({"model_type": "gpt_neox"}, "it is none of llama, mistral"),
+    "scaled positions": (
+        {"model_type": "llama", "rope_parameters": {**ROPE, "rope_type": "yarn"}},
+        "its positions are scaled by yarn",
+    ),
+    "Llama 3's, of Qwen": (
+        {"model_type": "qwen3", "rope_parameters": {**ROPE, "rope_type": "llama3"}},
+        "its positions are scaled by llama3",
+    ),
+    "a part of each head": (
+        {"model_type": "llama", "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5}},
+        "its positions rotate a part of each head",
+    ),
+    "no positions": ({"model_type": "llama"}, "no rope_parameters with a rope_theta"),
+    "another activation": (
+        {"model_type": "llama", "hidden_act": "gelu", "rope_parameters": ROPE},
+        "its activation is gelu, not swish",
+    ),
+    "GPT-2's scales": (
+        {"model_type": "gpt2", "scale_attn_by_inverse_layer_idx": True},
+        "scale_attn_by_inverse_layer_idx is True",
+    ),
+    "a head of its own": ({**GEMMA2, "model_type": "gemma2", "tie_word_embeddings": False}, "its head is not the emb"),
+    "a tied head": (
+        {"model_type": "phi", "hidden_act": "gelu_new", "tie_word_embeddings": True, "rope_parameters": ROPE},
+        "its head is the embedding",
+    ),
+    "another scale": ({**GEMMA2, "model_type": "gemma2", "query_pre_attn_scalar": 144}, "is scaled by 144, not 16"),
+    "no cap": ({**GEMMA2, "model_type": "gemma2", "attn_logit_softcapping": None}, "it has no attn_logit_softcapping"),
+    "a cap": ({**GEMMA2, "model_type": "gemma3_text"}, "attn_logit_softcapping is 50.0"),
+    "no window": ({**GEMMA2, "model_type": "gemma2", "sliding_window": None}, "has no sliding_window"),
+    "both ways": (
+        {**GEMMA2, "model_type": "gemma2", "use_bidirectional_attention": True},
+        "use_bidirectional_attention is True",
+    ),
+    "other layers": (
+        {**WIDTH, "model_type": "smollm3", "rope_parameters": ROPE, "no_rope_layers": [0, 1]},
+        "other layers than each fourth go without positions",
+    ),
 }
 
 
-@pytest.mark.parametrize("name", SPLITS)
-def test_the_rule_that_splits_text_is_known_by_its_name(model, tmp_path, name):
-    said = {**json.loads((model / "tokenizer.json").read_text("utf-8")), "pre_tokenizer": SPLITS[name]}
-    path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps(said), "utf-8")
-    assert read_vocabulary(path, 288, 1).split == name
+@pytest.mark.parametrize("name", UNLIKE)
+def test_a_model_that_llama_cpp_computes_otherwise_is_refused(name):
+    config, wanted = UNLIKE[name]
+    with pytest.raises(BundleError, match=wanted) as told:
+        gguf_families.family_of(config)
+    assert told.value.found.startswith(f"This {config['model_type']} model is not written as GGUF: ")
 
 
-@pytest.mark.parametrize(
-    ("change", "wanted"),
-    [
-        ({"pre_tokenizer": split_by("x")}, "it splits text by Split and ByteLevel in a way of its own"),
-        ({"pre_tokenizer": None}, "it splits text by nothing"),
-        ({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}, "its model is WordLevel"),
-    ],
-)
-def test_a_tokenizer_that_llama_cpp_does_not_know_is_refused(model, tmp_path, change, wanted):
-    path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps({**json.loads((model / "tokenizer.json").read_text("utf-8")), **change}), "utf-8")
-    with pytest.raises(BundleError, match=wanted):
-        read_vocabulary(path, 288, 1)
+def test_a_model_that_llama_cpp_computes_alike_is_not():
+    assert gguf_families.family_of({**GEMMA2, "model_type": "gemma2"}).architecture == "gemma2"
+    wide = {**GEMMA2, "model_type": "gemma2", "num_hidden_layers": 46, "head_dim": 8}  # of Gemma 2's largest
+    assert gguf_families.family_of(wide).architecture == "gemma2"
+    assert gguf_families.family_of({"model_type": "mistral", "rope_parameters": ROPE}).architecture == "llama"
 
 
-@pytest.mark.parametrize(
-    ("change", "wanted"),
-    [
-        ({"model_type": "gpt2"}, "A gpt2 model with default positions is not written"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "A llama model with yarn positions is not written"),
-        ({"num_hidden_layers": 1}, r"no name for the weight model\.layers\.1"),
-    ],
-)
-def test_a_model_that_cannot_be_written_is_refused_by_name(language_bundle, model, tmp_path, change, wanted):
-    source = tmp_path / "model"
-    shutil.copytree(model, source)
-    config = {**json.loads((source / "config.json").read_text("utf-8")), **change}
-    (source / "config.json").write_text(json.dumps(config))
-    with pytest.raises(BundleError, match=wanted):
+def test_a_context_that_is_cut_to_the_window_is_told_to_the_reader(language_bundle, tiny_decoder, tmp_path, folder):
+    made = tmp_path / "made"
+    made.mkdir()
+    layout.write_model(language_bundle, tiny_decoder("mistral"), made)
+    assert contents(gguf.GGUFReader(made / "model.gguf"))["llama.context_length"] == 24
+    plain, told = ((one / "README.md").read_text("utf-8") for one in (folder, made))
+    assert told.startswith(plain)
+    assert told.removeprefix(plain).startswith("\n- Its context is 24 tokens, not 160: ")
+
+
+def test_a_family_without_windows_is_told_as_long_as_its_window(tiny_decoder):
+    """As long as that every layer sees all, which is what llama.cpp computes."""
+    config = json.loads((tiny_decoder("mistral") / "config.json").read_text("utf-8"))
+    assert config["sliding_window"] == 24
+    assert gguf_families.sizes_of(config, gguf_families.FAMILIES["mistral"], 160).context == 24
+    unused = {**config, "layer_types": ["full_attention"] * 2}
+    assert gguf_families.sizes_of(unused, gguf_families.FAMILIES["mistral"], 160).context == 160
+
+
+def test_a_refused_model_leaves_nothing(language_bundle, model, tmp_path):
+    source = changed_model(model, tmp_path / "model", hidden_act="gelu")
+    with pytest.raises(BundleError, match="its activation is gelu"):
         layout.write_model(language_bundle, source, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    with pytest.raises(BundleError, match=r"model\.layers\.1\.\S+ of this llama model is none that llama"):
+        layout.write_model(language_bundle, changed_model(model, tmp_path / "shorter", num_hidden_layers=1), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "shorter"]
 
 
-def test_a_chat_template_and_an_end_of_turn_go_along(language_bundle, model, tmp_path):
+def test_a_bias_that_the_graph_of_the_family_has_not_is_refused(tmp_path):
+    from edgetune.export.generation.weights import Weight
+    from edgetune.export.layouts.gguf_tensors import renamed_tensors
+
+    config = {**WIDTH, "model_type": "qwen3", "head_dim": 16, "vocab_size": 8, "rope_parameters": ROPE}
+    found = {f"model.layers.0.self_attn.{part}_proj.bias": Weight(tmp_path, "F32", (64,), 0) for part in "qo"}
+    with pytest.raises(BundleError, match=r"self_attn\.o_proj\.bias of this qwen3 model is none"):
+        renamed_tensors(config, found, gguf)
+    found.popitem()
+    assert [one.name for one in renamed_tensors(config, found, gguf)] == ["blk.0.attn_q.bias"]
+
+
+def test_llama_3s_long_waves_turn_slower():
+    """Of waves of 6.3 to 19,869 tokens: those under 2,048 as before, those over 8,192 by 8, one between."""
+    rope = {
+        "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }  # fmt: skip
+    found = rope_factors({"rope_parameters": rope}, 16)
+    waves = 2 * np.pi * 10000.0 ** (np.arange(8) / 8)
+    share = (8192 / waves[6] - 1) / 3
+    assert waves[5] < 2048 < waves[6] < 8192 < waves[7]
+    assert found.tolist() == pytest.approx([1, 1, 1, 1, 1, 1, 1 / ((1 - share) / 8 + share), 8])
+    assert rope_factors({"rope_parameters": {**rope, "rope_type": "default"}}, 16) is None
+
+
+@pytest.mark.parametrize(
+    ("family", "old", "new"),
+    [
+        ("gpt2", "transformer.h.0.mlp.c_fc.weight", "blk.0.ffn_up.weight"),
+        ("gemma", "model.layers.1.input_layernorm.weight", "blk.1.attn_norm.weight"),
+        ("phi3", "model.layers.0.mlp.gate_up_proj.weight", "blk.0.ffn_up.weight"),
+    ],
+)
+def test_weights_that_lie_otherwise(tiny_decoder, language_bundle, tmp_path, family, old, new):
+    """GPT-2's matrices lie (in, out), Gemma's norms are told from one, Phi-3's two projections stay one."""
+    layout.write_model(language_bundle, tiny_decoder(family), tmp_path)
+    assert layout.check(tmp_path) == []
+    values, wanted = tensors(gguf.GGUFReader(tmp_path / "model.gguf"))[new], weights(tiny_decoder(family))[old].read()
+    assert np.array_equal(values, {"gpt2": wanted.T, "gemma": wanted + 1, "phi3": wanted}[family])
+
+
+def as_bundle(bundle, folder, template=None, **changes):
+    """A copy of a bundle with a chat template, another name or other facts of its spec."""
     import msgspec
 
-    from edgetune.serve.bundle import Bundle
+    shutil.copytree(bundle.folder, folder)
+    if template:
+        (folder / "chat_template.jinja").write_text(template, "utf-8")
+    name = changes.pop("name", bundle.manifest.name)
+    spec = msgspec.structs.replace(bundle.manifest.generation, **changes)
+    return Bundle(folder, msgspec.structs.replace(bundle.manifest, generation=spec, name=name))
 
-    source, made = tmp_path / "model", tmp_path / "made"
-    shutil.copytree(model, source)
+
+def test_the_bundles_chat_template_and_all_ends_go_along(language_bundle, model, tmp_path):
+    bundle, made = (
+        as_bundle(language_bundle, tmp_path / "bundle", "{{ messages }}", eos_ids=[1, 2, 5]),
+        tmp_path / "made",
+    )
     made.mkdir()
-    (source / "chat_template.jinja").write_text("{{ messages }}")
-    spec = msgspec.structs.replace(language_bundle.manifest.generation, eos_ids=[1, 2])
-    manifest = msgspec.structs.replace(language_bundle.manifest, generation=spec)
-    layout.write_model(Bundle(language_bundle.folder, manifest), source, made)
+    layout.write_model(bundle, model, made)
     said = contents(gguf.GGUFReader(made / "model.gguf"))
     assert said["tokenizer.chat_template"] == "{{ messages }}"
-    assert (said["tokenizer.ggml.eos_token_id"], said["tokenizer.ggml.eot_token_id"]) == (2, 1)
+    assert [said[f"tokenizer.ggml.{name}_token_id"] for name in ("eos", "eot", "eom")] == [2, 1, 5]
+
+
+def test_a_model_without_an_end_is_refused(language_bundle, model, tmp_path):
+    with pytest.raises(BundleError, match="No token ends an answer"):
+        layout.write_model(as_bundle(language_bundle, tmp_path / "bundle", eos_ids=[]), model, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["My-Phi3-bot", "modern-bert"])
+def test_a_name_that_llama_cpp_takes_for_a_rule_is_left_out(language_bundle, model, tmp_path, name):
+    """It would strip spaces at tokens by it, and end over a token that is missing."""
+    made = tmp_path / "made"
+    made.mkdir()
+    layout.write_model(as_bundle(language_bundle, tmp_path / "bundle", name=name), model, made)
+    assert "general.name" not in contents(gguf.GGUFReader(made / "model.gguf"))
 
 
 def test_without_the_package_it_says_how_to_get_it(language_bundle, tmp_path, monkeypatch):
@@ -242,52 +320,3 @@ def test_the_check_finds_what_is_missing_or_no_gguf(folder, tmp_path):
     ]  # fmt: skip
     (folder / "model.gguf").write_bytes(b"GGML" + bytes(60))
     assert "cannot be read: GGUF magic invalid" in layout.check(folder)[0]
-
-
-def llama_cpp_tokens(path: Path, ids: list[int], tokens: int) -> list[int]:
-    import llama_cpp
-
-    model = llama_cpp.Llama(
-        model_path=str(path), n_ctx=0, n_threads=1, n_threads_batch=1, logits_all=False, verbose=False
-    )
-    found = []
-    for token in model.generate(ids, temp=0.0, top_k=1, repeat_penalty=1.0):
-        found.append(int(token))
-        if len(found) == tokens:
-            break
-    model.close()
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.servers
-@pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
-@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "stories"])
-def test_llama_cpp_gives_the_same_tokens(tiny_decoder, language_bundle, prompts, tmp_path, name):
-    """Ids of the texts, and 48 greedy tokens of each, against transformers."""
-    import llama_cpp
-    import torch
-    from transformers import AutoTokenizer, GenerationConfig
-
-    from edgetune.export.generation.graph import open_decoder
-
-    if name == "stories":
-        source = Path(os.environ.get("EDGETUNE_DATA", "/nowhere")) / "models" / "stories260K-llama"
-        if not source.is_dir():
-            pytest.skip("EDGETUNE_DATA has no stories260K-llama")
-        prompts = ["Once upon a time", "Lily and Tom went to the park", "The big dog said"]
-    else:
-        source = tiny_decoder(name)
-    layout.write_model(language_bundle, source, tmp_path)
-    assert layout.check(tmp_path) == []
-    path = tmp_path / "model.gguf"
-    opened = llama_cpp.Llama(model_path=str(path), vocab_only=True, verbose=False)
-    tokenizer, model = AutoTokenizer.from_pretrained(source), open_decoder(source)
-    model.generation_config = GenerationConfig(do_sample=False, max_new_tokens=48, pad_token_id=0)
-    for prompt in prompts:
-        ids = tokenizer(prompt)["input_ids"]
-        assert opened.tokenize(prompt.encode(), add_bos=True, special=True) == ids
-        with torch.inference_mode():
-            wanted = model.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long))
-        assert llama_cpp_tokens(path, ids, 48) == wanted[0, len(ids) :].tolist()
-    opened.close()
