@@ -6,11 +6,21 @@ SOURCES := $(shell find edgetune serve tune compress export benchmarks -name '*.
 
 .PHONY: demo test test-servers test-long soak lint bench performance performance-gpu training serving language-models clean
 
+# What the package and its extras need, a line each: installed without building the package, which comes next.
+define REQUIREMENTS
+import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+extras = [project["optional-dependencies"][name] for name in ("build", "llm", "serve", "demo", "dev")]; \
+print(*project["dependencies"], *(line for extra in extras for line in extra), sep="\n")
+endef
+
 # torch first and by its exact version: left to itself pip may fetch gigabytes of CUDA libraries.
+# Compiled behind pip, by all cores where pip takes one; some packages hold templates that are no Python.
 $(VENV)/dependencies: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[build,llm,serve,demo,dev]'
+	$(BIN)/python -c '$(REQUIREMENTS)' > $(VENV)/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --requirement $(VENV)/requirements.txt
+	$(BIN)/python -m compileall -qq -j 0 -x /tests/ $(VENV)/lib || true
 	touch $@
 
 # The tests run on the installed package, as a user has it, and not on the folders of the checkout.
@@ -31,7 +41,7 @@ test: lint
 test-servers: $(VENV)/installed
 	$(BIN)/pytest -m servers
 
-# The language models' own tests: minutes.
+# What takes minutes together: every model family with every profile, every method stopped, other tools' builders.
 test-long: $(VENV)/installed
 	$(BIN)/pytest -n 2 -m 'long and not gpu and not servers'
 

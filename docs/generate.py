@@ -87,10 +87,36 @@ def _context(command: click.Command, parent: click.Context | None, name: str) ->
 
 
 def recipe_schema() -> str:
-    """The JSON Schema of a recipe, for editors that complete and check YAML."""
-    from edgetune.recipe import Recipe
+    """The JSON Schema of a recipe of any task, for editors that complete and check YAML; `task` says which holds.
 
-    return json.dumps(Recipe.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+    A recipe that names no task may be of any. An `if` a task, not one `oneOf`, which would tell every task's faults.
+    """
+    from pydantic.json_schema import models_json_schema
+
+    from edgetune.tasks import TASKS
+
+    recipes = {name: task.open_recipe() for name, task in TASKS.items()}
+    places, shared = models_json_schema([(recipe, "validation") for recipe in recipes.values()])
+    schemas = {name: places[recipe, "validation"] for name, recipe in recipes.items()}
+    names_none = {"not": {"required": ["task"]}}
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "edgetune recipe",
+        "type": "object",
+        "required": ["base", "data"],
+        "properties": {"task": {"enum": list(TASKS), "description": "What the model learns to do; else guessed."}},
+        "allOf": [
+            *({"if": _names(name), "then": schema} for name, schema in schemas.items()),
+            {"if": names_none, "then": {"anyOf": list(schemas.values())}},
+        ],
+        "$defs": shared["$defs"],
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _names(task: str) -> dict[str, object]:
+    """The schema of what names a task."""
+    return {"required": ["task"], "properties": {"task": {"const": task}}}
 
 
 def file_tree() -> str:

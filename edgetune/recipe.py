@@ -14,11 +14,10 @@ from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
 from edgetune.compress.recipe import CompressRecipe
 from edgetune.export.recipe import ExportRecipe
 from edgetune.serve.errors import RecipeError
+from edgetune.task_choice import DEFAULT_TASK, TaskChoice, choose_task
 from edgetune.tasks import TASKS
 from edgetune.tune.dataset import DataRecipe
 from edgetune.tune.recipe import TuneRecipe
-
-DEFAULT_TASK = "text-classification"
 
 
 class CommonRecipe(BaseModel):
@@ -48,7 +47,7 @@ class CommonRecipe(BaseModel):
         Raises:
             RecipeError: the file is no YAML mapping, or holds unknown keys or wrong values; all faults at once.
         """
-        return cls.of_values(_values(path, overrides), path)
+        return cls.of_values(recipe_values(path, overrides), path)
 
     @classmethod
     def of_values(cls, values: Mapping[str, Any], path: Path | None) -> Self:
@@ -86,21 +85,27 @@ class Recipe(CommonRecipe):
         return self.tune.allow_pickle
 
 
-def read_recipe(path: Path | None, overrides: Mapping[str, Any]) -> CommonRecipe:
-    """The recipe of whatever task it names; arguments as for `CommonRecipe.load`.
+def read_recipe(path: Path | None, overrides: Mapping[str, Any]) -> tuple[CommonRecipe, TaskChoice]:
+    """The recipe of the task that it names, or that its data and base tell; arguments as for `CommonRecipe.load`.
+
+    Returns:
+        The recipe, and how its task was found.
 
     Raises:
-        RecipeError: as `CommonRecipe.load` does, or there is no such task.
+        RecipeError: as `CommonRecipe.load` does, there is no such task, or no task fits both base and data.
     """
-    values = _values(path, overrides)
-    task = values.get("task", DEFAULT_TASK)
-    if task not in TASKS:
-        raise RecipeError(f"There is no task {task!r}.", expected=" or ".join(TASKS))
-    kind: type[CommonRecipe] = TASKS[task].open_recipe()
-    return kind.of_values(values, path)
+    values = recipe_values(path, overrides)
+    choice = choose_task(values)
+    kind: type[CommonRecipe] = TASKS[choice.task].open_recipe()
+    return kind.of_values({**values, "task": choice.task}, path), choice
 
 
-def _values(path: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def recipe_values(path: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's values, not yet checked: those of the file with `overrides` laid over them.
+
+    Raises:
+        RecipeError: the file is no YAML mapping, or what an override reaches into is no section.
+    """
     values = _read_yaml(path) if path else {}
     for dotted, value in overrides.items():
         _put(values, dotted, value)

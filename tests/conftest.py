@@ -19,7 +19,9 @@ os.environ.update(
 )
 
 import random
-from collections.abc import Callable
+import shutil
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,16 +30,6 @@ import pytest
 if TYPE_CHECKING:
     from edgetune.compress.material import Material
     from edgetune.tune.dataset import Dataset
-
-LANGUAGE_FOLDERS = {"generation", "language"}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The language models' own tests are long as yet, together many minutes: `make test-long` runs them."""
-    for item in items:
-        if LANGUAGE_FOLDERS & set(item.path.parts):
-            item.add_marker(pytest.mark.long)
-
 
 TINY_TOKENS = 96  # the longest input of every tiny checkpoint
 _WIDTH = {
@@ -62,6 +54,16 @@ _FILLERS = (
     "about this that new old very really twice after before abroad Monday evening café naïve 50 euros, urgent! "
     "and nobody answers on the phone so what should be done now"
 ).split()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hears_ctrl_c() -> Iterator[None]:
+    """A shell starts what runs in its background deaf to Ctrl-C, and Python leaves it so; tests here press it."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def toy_sentences() -> list[tuple[str, str]]:
@@ -111,22 +113,46 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`shared_folder(name, make)` is a folder that `make(folder)` fills once for all workers; not to be changed."""
+    from filelock import FileLock
+
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def filled(name: str, make: Callable[[Path], object]) -> Path:
+        folder = root / "shared" / name
+        if not folder.is_dir():
+            folder.parent.mkdir(exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not folder.is_dir():
+                    part = folder.with_name(f"{name}.part")
+                    shutil.rmtree(part, ignore_errors=True)  # of one that failed
+                    part.mkdir()
+                    make(part)
+                    part.rename(folder)
+        return folder
+
+    return filled
+
+
+@pytest.fixture(scope="session")
 def tiny_material(
-    tiny_base: Callable[[str], Path], toy_dataset: Callable[[], Dataset], tmp_path_factory: pytest.TempPathFactory
+    tiny_base: Callable[[str], Path], toy_dataset: Callable[[], Dataset], shared_folder: Callable[..., Path]
 ) -> Callable[[str], tuple[Material, Path]]:
     """`tiny_material("bert")`: what schemes work with, for a tiny checkpoint with a probed head, and its graph."""
     made: dict[str, tuple[Material, Path]] = {}
 
     def material(name: str) -> tuple[Material, Path]:
         if name not in made:
-            made[name] = _probed(tiny_base(name), toy_dataset(), tmp_path_factory.mktemp(f"material-{name}"))
+            folder = shared_folder(f"material-{name}", lambda part: _probe(tiny_base(name), toy_dataset(), part))
+            made[name] = _probed(folder, toy_dataset())
         return made[name]
 
     return material
 
 
-def _probed(base: Path, dataset: Dataset, folder: Path) -> tuple[Material, Path]:
-    from edgetune.compress.material import Material
+def _probe(base: Path, dataset: Dataset, folder: Path) -> None:
     from edgetune.export.export import export
     from edgetune.tune.base import find_base
     from edgetune.tune.progress import Silent
@@ -136,9 +162,19 @@ def _probed(base: Path, dataset: Dataset, folder: Path) -> tuple[Material, Path]
     recipe = TuneRecipe(method="probe", precision="fp32")
     where = {"task": "text-classification", "metric": "accuracy", "device": "cpu", "seed": 1}
     tuned = tune(dataset, find_base(str(base)), recipe, folder=folder / "tune", progress=Silent(), **where)
-    graph = export(tuned, dataset, "cpu", folder / "export", Silent()).path
+    export(tuned, dataset, "cpu", folder / "export", Silent())
+
+
+def _probed(folder: Path, dataset: Dataset) -> tuple[Material, Path]:
+    from edgetune.compress.material import Material
+    from edgetune.export.graph import Graph
+    from edgetune.tune.model import TunedModel
+    from edgetune.tune.progress import Silent
+
     unlabeled = tuple(f"{text} thanks" for text in dataset.train.texts)
-    return Material(tuned, dataset.train, dataset.validation, unlabeled, "cpu", "cpu", 0, Silent()), graph
+    tuned = TunedModel.open(folder / "tune")
+    material = Material(tuned, dataset.train, dataset.validation, unlabeled, "cpu", "cpu", 0, Silent())
+    return material, Graph.open(folder / "export").path
 
 
 def _write(folder: Path, config: Any, tokenizer: Any) -> Path:

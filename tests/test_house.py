@@ -38,11 +38,11 @@ CATCH_ALLS = {
     "edgetune/commands/serve.py: command(**limits)",  # the fields of ServerSettings
     "edgetune/commands/tune.py: command(**options)",
     "tune/generation/training.py: __init__(**arguments)",  # TRL's trainer
-    "tune/generation/training.py: on_evaluate(**_)",
+    "tune/interruption.py: on_epoch_end(**_)",
+    "tune/interruption.py: on_step_end(**_)",
+    "tune/steps.py: on_evaluate(**_)",
+    "tune/steps.py: on_step_end(**_)",
     "tune/training.py: __init__(**arguments)",  # transformers' Trainer
-    "tune/training.py: on_epoch_end(**_)",
-    "tune/training.py: on_evaluate(**_)",
-    "tune/training.py: on_step_end(**_)",
 }
 
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edgetune.commands.options import json_option, print_json
-from edgetune.export.layouts import LAYOUTS, command_to_run, layout_named, write_layout
+from edgetune.export.layouts import LAYOUTS, MODEL_LAYOUTS, command_to_run, layout_named, write_layout
 from edgetune.serve.bundle import Bundle
 
 
@@ -15,16 +15,28 @@ from edgetune.serve.bundle import Bundle
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option("--layout", type=click.Choice(list(LAYOUTS)), help="What is to open the folder; see --list.")
 @click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="The folder to make.")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="For hf and gguf: the work folder of the build that made BUNDLE, where it is not BUNDLE.work.",
+)
 @click.option("--force", is_flag=True, help="Replace an older folder of the same layout and model.")
 @click.option("--list", "listed", is_flag=True, help="Show the layouts and do nothing.")
 @json_option
 def command(
-    bundle: Path | None, layout: str | None, out: Path | None, force: bool, listed: bool, as_json: bool
+    bundle: Path | None,
+    layout: str | None,
+    out: Path | None,
+    work: Path | None,
+    force: bool,
+    listed: bool,
+    as_json: bool,
 ) -> None:
     """Write BUNDLE as the folder that another server opens.
 
     Sizes and digests of the bundle are checked first, the folder by the layout's own rules last; it is written beside
-    its place and renamed, so that it is whole or not there. Ends with the command that serves it.
+    its place and renamed, so that it is whole or not there. Ends with the command that serves it. Layouts for engines
+    with graphs of their own (hf, gguf) take the merged weights from the build's work folder, by their digest.
 
     \b
     Example:
@@ -38,8 +50,10 @@ def command(
         needed = {"BUNDLE": bundle, "--layout": layout, "--out": out}
         missing = ", ".join(name for name, value in needed.items() if value is None)
         raise click.UsageError(f"Missing {missing}; `edgetune pack --list` shows the layouts.")
+    if work is not None and layout not in MODEL_LAYOUTS:
+        raise click.UsageError(f"--work is for {' and '.join(MODEL_LAYOUTS)}: {layout} is made of the bundle alone.")
     opened = Bundle.open(bundle)
-    files = write_layout(opened, layout, out, replace=force)
+    files = write_layout(opened, layout, out, replace=force, work=work)
     run = command_to_run(layout_named(layout), opened, out)
     sizes = {name: (out / name).stat().st_size for name in files}
     if as_json:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgetune.commands.options import without_chatter
 from edgetune.serve.dependencies import require
 
 if TYPE_CHECKING:
     from edgetune.recipe import CommonRecipe, Recipe
+    from edgetune.task_choice import TaskChoice
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,7 +21,7 @@ _OPTIONS = (
     click.argument("recipe", required=False, type=click.Path(path_type=Path, dir_okay=False)),
     click.option("--base", help="Pretrained model: a folder, a packaged model or a hub id."),
     click.option("--data", help="Labelled data, texts or chats: csv, tsv, json, jsonl, parquet, a folder or a hub id."),
-    click.option("--task", help="What to learn: text-classification (when not said) or text-generation."),
+    click.option("--task", help="What to learn: text-classification or text-generation; guessed and said."),
     click.option("--method", help="How to tune: auto, probe, lora, freeze, full; see the README for text-generation."),
     click.option("--scheme", multiple=True, help="Scheme to try; repeat. `edgetune compress --list` has all."),
     click.option("--out", help="The bundle's folder."),
@@ -53,18 +55,29 @@ def recipe_options(function: F) -> F:
 
 
 def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> CommonRecipe:
-    """The recipe file with the flags laid over it, and `--set` over both.
+    """The recipe file with the flags laid over it, and `--set` over both; says so where its task was guessed.
 
     Raises:
         RecipeError: with all faults at once.
     """
     require("build", "pydantic", "rich", "yaml")
     from edgetune.recipe import parse_settings, read_recipe
+    from edgetune.tune.processes import is_main
 
     said = {key: flags[flag] for flag, key in _KEYS.items() if flags.get(flag) not in (None, (), False)}
     if "compress.schemes" in said:
         said["compress.schemes"] = list(said["compress.schemes"])
-    return read_recipe(recipe, {**said, **parse_settings(settings)})
+    with without_chatter():
+        loaded, choice = read_recipe(recipe, {**said, **parse_settings(settings)})
+    if is_main():
+        tell_choice(choice)
+    return loaded
+
+
+def tell_choice(choice: TaskChoice) -> None:
+    """Say on stderr which task was guessed, and why."""
+    if choice.reason:
+        click.echo(choice.reason, err=True)
 
 
 def load_classifier_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> Recipe:
@@ -79,5 +92,9 @@ def load_classifier_recipe(recipe: Path | None, settings: tuple[str, ...], flags
     from edgetune.recipe import Recipe
 
     if not isinstance(loaded, Recipe):
-        raise RecipeError(f"There is no --plan for the task {loaded.task!r} yet.", expected="text-classification")
+        raise RecipeError(
+            f"There is no plan of schemes for the task {loaded.task!r}: it tries each in turn.",
+            expected="text-classification",
+            action="`edgetune build --plan` names the schemes and their sizes",
+        )
     return loaded

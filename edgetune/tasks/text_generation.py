@@ -210,6 +210,8 @@ class Stages:
             benchmark=recipe.benchmark,
             seed=recipe.seed,
             command=command_line(),
+            schemes=recipe.compress.schemes,
+            trust_remote_code=recipe.tune.trust_remote_code,
         )
         return self.finishing.bench(
             [plain(recipe.gate), plain(recipe.budget), plain(recipe.benchmark)],

@@ -19,9 +19,7 @@ from edgetune.compress.structure import (
     Shape,
     feed_forward,
     read_shape,
-    spread_layers,
     with_columns,
-    with_layers,
     write_cut,
 )
 
@@ -190,25 +188,3 @@ def test_without_the_best_columns_a_model_answers_worse_than_without_the_worst(
         )
     )
     assert np.abs(best - wanted).mean() < 0.5 * np.abs(worst - wanted).mean()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_model_cut_both_ways_exports(
-    name: str, tiny_material: Callable[[str], Any], toy_dataset: Callable[[], Any], tmp_path: Path
-) -> None:
-    from edgetune.export.export import export
-    from edgetune.tune.model import open_model
-
-    material, _ = tiny_material(name)
-    source = material.model.model_folder
-    layers = spread_layers(read_shape(source).layers, 2 if name == "modernbert" else 1)
-    shallow = with_layers(open_model(source), layers)
-    kept = [list(range(0, 64, 2))] * len(feed_forward(shallow))
-    write_cut(with_columns(shallow, kept), source, tmp_path)
-    tuned = replace(material.model, folder=tmp_path)
-    graph = export(tuned, toy_dataset(), "cpu", tmp_path / "graph", material.progress)
-    assert graph.max_abs_diff < 1e-3
-    assert graph.path.stat().st_size > 0
-    shape = read_shape(tmp_path / "model")
-    assert (shape.layers, shape.columns) == (len(layers), 32)

@@ -144,7 +144,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, tiny_base: Callable[[str]
             long = "".join(f'"card {number} {"again " * 200}",card\n' for number in range(LONG_TEXTS))
             (folder / "toy.csv").write_text(toy_csv.read_text(encoding="utf-8") + long, encoding="utf-8")
             process = start("build", *arguments, "--out", folder / "bundle")
-            out, err = process.communicate(timeout=300)
+            out, err = process.communicate(timeout=600)
             assert process.returncode == 0, out + err
             (folder / "built").write_text(out, encoding="utf-8")
     return Workshop(folder, arguments, (folder / "built").read_text(encoding="utf-8"))

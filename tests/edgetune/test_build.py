@@ -105,39 +105,6 @@ def test_stage_lines_are_plain_and_without_the_libraries_chatter(workshop):
 
 
 @pytest.mark.slow
-def test_a_build_with_lora_and_json_on_stdout(started, workshop, tmp_path):
-    out = tmp_path / "sub" / "bundle"
-    settings = (
-        "--method",
-        "lora",
-        "--set",
-        "tune.epochs=2",
-        "--set",
-        "tune.lora.rank=4",
-        "--set",
-        "compress.schemes=[fp32]",
-    )
-    process = started("build", *workshop.arguments, *settings, "--out", out, "--json")
-    stdout, stderr = process.communicate()
-    assert process.returncode == 0, stderr
-    found = json.loads(stdout)
-    assert set(found) == {"stage", "work", "tuned", "graph", "candidates", "order", "skipped", "report", "bundle"}
-    assert (found["stage"], found["bundle"], found["work"]) == ("pack", str(out), f"{out}.work")
-    assert found["report"] == read(out / "report.json")
-    assert [candidate["scheme"] for candidate in found["candidates"]] == ["fp32"]
-    assert "\x1b" not in stderr
-    assert [line for line in stderr.splitlines() if line.startswith("✓ pack")]
-    assert {path.name for path in out.iterdir()} == BUNDLE_FILES
-    training = found["report"]["training"]
-    assert training["method"] == "lora"
-    assert [point["epoch"] for point in training["curve"]] == [1, 2]
-    assert training["probe_value"] <= max(training["best_value"], training["probe_value"])
-    # The checkpoints are gone, the adapters stay where they are the ones that are handed on.
-    assert not (out.parent / "bundle.work" / "tune" / "checkpoints").exists()
-    assert (out.parent / "bundle.work" / "tune" / "adapter").exists() is (training["handed_on"] == "lora")
-
-
-@pytest.mark.slow
 def test_a_gate_that_is_not_met_writes_nothing_and_keeps_the_report(edgetune, workshop, tmp_path):
     arguments = workshop.copy(tmp_path)
     old = {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()}

@@ -24,9 +24,9 @@ ROWS = [
 ]
 
 
-def edgetune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "edgetune", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, language_base: Any) -> tuple
         "tune.epochs": 2, "tune.learning_rate": 3e-3, "benchmark.rounds": 2, "benchmark.new_tokens": 8,
         "benchmark.prompt_tokens": "[8]", "benchmark.batches": "[1, 2]", "gate.max_rise": 0.5,
     }  # fmt: skip
-    done = edgetune(
+    done = process(
         folder, "build", "--base", str(language_base()), "--data", "rows.jsonl", "--task", "text-generation",
         "--method", "full", "--out", "bundles/talk", "--json",
         *(text for name, value in settings.items() for text in ("--set", f"{name}={value}")),
@@ -77,7 +77,7 @@ def test_rows_become_a_bundle_that_generates(built):
 def test_a_finished_build_is_opened_and_not_run_again(built):
     folder, _ = built
     before = (folder / "bundles" / "talk.work" / "stages.json").read_text()
-    again = edgetune(folder, "build", str(folder / "bundles" / "talk" / "recipe.yaml"), "--json")
+    again = process(folder, "build", str(folder / "bundles" / "talk" / "recipe.yaml"), "--json")
     assert again.returncode == 0, again.stderr[-2000:]
     assert (folder / "bundles" / "talk.work" / "stages.json").read_text() == before
 
@@ -85,12 +85,12 @@ def test_a_finished_build_is_opened_and_not_run_again(built):
 @pytest.mark.slow
 def test_the_commands_know_a_language_model(built):
     folder, _ = built
-    said = edgetune(folder, "predict", "bundles/talk", "the cat sees", "--max-tokens", "6", "--json")
+    said = process(folder, "predict", "bundles/talk", "the cat sees", "--max-tokens", "6", "--json")
     assert said.returncode == 0, said.stderr
     [answer] = json.loads(said.stdout)
-    streamed = edgetune(folder, "predict", "bundles/talk", "the cat sees", "--max-tokens", "6")
+    streamed = process(folder, "predict", "bundles/talk", "the cat sees", "--max-tokens", "6")
     assert streamed.stdout.strip() == answer["text"].strip()
-    verified = edgetune(folder, "verify", "bundles/talk")
+    verified = process(folder, "verify", "bundles/talk")
     assert "golden answers" in verified.stdout
     from edgetune.serve import load
 
@@ -106,7 +106,8 @@ def test_the_commands_know_a_language_model(built):
         (["--task", "text-generation", "--set", "gate.max_drop=1"], "there is no such key"),
     ],
 )
-def test_faults_of_a_recipe_name_the_task_s_own_keys(tmp_path, arguments, expected):
-    done = edgetune(tmp_path, "build", "--base", "x", "--data", "y.jsonl", *arguments)
-    assert done.returncode == 2
-    assert expected in done.stderr
+def test_faults_of_a_recipe_name_the_task_s_own_keys(edgetune, tmp_path, monkeypatch, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    ended = edgetune("build", "--base", "x", "--data", "y.jsonl", *arguments)
+    assert ended.code == 2
+    assert expected in ended.err

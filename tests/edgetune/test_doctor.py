@@ -31,6 +31,8 @@ METADATA = [
     'starlette>=0.46; extra == "serve"',
     'torch>=2.10; extra == "build"',
     'transformers<6,>=5.20; extra == "build"',
+    'trl>=1.10; extra == "llm"',
+    'sacrebleu>=2.5; extra == "llm"',
     'pytest>=8.4; extra == "dev"',
 ]
 
@@ -96,7 +98,7 @@ def real() -> dict[str, Any]:
 def test_json_tells_the_whole_diagnosis(real: dict[str, Any]) -> None:
     assert real.keys() == {*Diagnosis.__dataclass_fields__, "problems"}
     assert real["edgetune"] == __version__
-    assert real["extras"].keys() == {"base", "cpu", "gpu", "serve", "build"}
+    assert real["extras"].keys() == {"base", "cpu", "gpu", "serve", "build", "llm"}
     assert real["extras"]["base"] == {"complete": True, "missing": [], "do": None}
     assert real["onnxruntime"]["telemetry_off"] is True
     assert 1 <= real["cores"] <= real["host_cores"]
@@ -181,7 +183,16 @@ def test_a_base_install_lacks_every_extra(monkeypatch: pytest.MonkeyPatch) -> No
             ("onnxruntime-gpu>=1.23", "torch>=2.10", "transformers<6,>=5.20"),
             'pip install "edgetune[build]"',
         ),
+        "llm": Extra(False, ("trl>=1.10", "sacrebleu>=2.5"), 'pip install "edgetune[llm]"'),
     }
+
+
+def test_what_language_models_need_is_told_and_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, onnxruntime_gpu="1.31.1", torch="2.13.0", transformers="5.23.0", trl="1.16.0")
+    result = run(monkeypatch, healthy(extras=extras.installed_extras()))
+    line = next(line for line in result.stdout.splitlines() if line.startswith("  [llm]"))
+    assert line.split("  ")[-1].strip() == 'missing sacrebleu>=2.5; to have it: pip install "edgetune[llm]"'
+    assert result.stdout.splitlines()[-1] == "Nothing is wrong."
 
 
 def test_an_edge_install_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,7 @@ def test_the_list_needs_nothing(edgetune):
         ((GOLDEN,), "Missing --layout, --out"),
         ((GOLDEN, "--layout", "tei"), "Missing --out"),
         ((GOLDEN, "--layout", "tritton", "-o", "x"), "'tritton' is not one of"),
+        ((GOLDEN, "--layout", "tei", "-o", "x", "--work", "."), "--work is for hf and gguf: tei is made of the bundle"),
     ],
 )
 def test_what_is_missing_is_a_usage_error(edgetune, arguments, wanted):

@@ -60,7 +60,7 @@ def test_a_plan_fails_where_the_build_would(plan, tmp_path):
 
 
 def test_every_method_has_a_time_and_one_that_trains_takes_longer_than_the_probe():
-    from edgetune.plan import _seconds
+    from edgetune.tasks.classification_plan import _seconds
     from edgetune.tune.methods import METHODS
 
     rows = {"train": 800, "validation": 100, "test": 100}

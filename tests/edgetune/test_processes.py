@@ -12,18 +12,31 @@ from edgetune.serve.bundle import Bundle
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model_and_one_of_them_packs_it(tiny_base, toy_csv, tmp_path):
+def test_two_processes_train_one_model_and_one_of_them_packs_it(workshop, tmp_path):
     # What `accelerate launch` starts where there are GPUs; on CPUs it would want MPI for more than one process.
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "edgetune", "build"]
-    said = ["--base", str(tiny_base("bert")), "--data", str(toy_csv), "--out", str(tmp_path / "bundle"), "--json"]
-    quick = ["tune.epochs=2", "benchmark.samples=40", "benchmark.grid=false", "benchmark.cold_starts=1"]
+    out = tmp_path / "sub" / "bundle"
+    quick = ["tune.epochs=2", "tune.lora.rank=4", "compress.schemes=[fp32]", "benchmark.threads=1"]
     settings = [f"--set={setting}" for setting in quick]
     done = subprocess.run(
-        [*launch, *said, "--device", "cpu", *settings], capture_output=True, text=True, timeout=300, check=False
-    )
+        [*launch, *workshop.arguments, *settings, "--method", "lora", "--out", str(out), "--json"],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)["report"]  # one document, although two processes ran
-    assert report["training"]["settings"]["processes"] == 2
-    assert [point["epoch"] for point in report["training"]["curve"]] == [1.0, 2.0]
-    Bundle.open(tmp_path / "bundle")
-    assert done.stderr.count("✓ tune") == 1
+    found = json.loads(done.stdout)  # one document, although two processes ran
+    assert set(found) == {"stage", "work", "tuned", "graph", "candidates", "order", "skipped", "report", "bundle"}
+    assert (found["stage"], found["bundle"], found["work"]) == ("pack", str(out), f"{out}.work")
+    assert found["report"] == json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert [candidate["scheme"] for candidate in found["candidates"]] == ["fp32"]
+    assert "\x1b" not in done.stderr
+    assert done.stderr.count("✓ tune") == done.stderr.count("✓ pack") == 1
+    Bundle.open(out)
+    assert {path.name for path in out.iterdir()} == {path.name for path in (workshop.folder / "bundle").iterdir()}
+    training = found["report"]["training"]
+    assert training["method"] == "lora"
+    assert training["settings"]["processes"] == 2
+    assert [point["epoch"] for point in training["curve"]] == [1, 2]
+    assert training["probe_value"] <= max(training["best_value"], training["probe_value"])
+    # The checkpoints are gone, the adapters stay where they are the ones that are handed on.
+    assert not (out.parent / "bundle.work" / "tune" / "checkpoints").exists()
+    assert (out.parent / "bundle.work" / "tune" / "adapter").exists() is (training["handed_on"] == "lora")

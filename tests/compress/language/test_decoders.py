@@ -16,8 +16,7 @@ from edgetune.compress.language.quantization import quantize_decoder
 from edgetune.compress.language.schemes import LADDER, write_scheme
 from edgetune.export.generation.graph import export_decoder
 
-pytestmark = pytest.mark.slow
-
+LONG = pytest.mark.long
 WIDTH = {"vocab_size": 160, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.15}
 LLAMA = {
     "hidden_size": 64,
@@ -52,7 +51,8 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+# An export and four candidates each, eight seconds; the toy graph of the other tests has all these products too.
+@pytest.mark.parametrize("name", ["llama tied", *(pytest.param(name, marks=LONG) for name in ("gpt2", "llama"))])
 def test_all_matrices_of_a_decoder_are_quantized(name, tmp_path):
     # ONNX Runtime refuses GPT-2 with the exporter's fusions (a Gemm of rank 3), so it ships without them.
     graph = export_decoder(folder_of(name, tmp_path / "model"), tmp_path / "graph", fused=name != "gpt2")
@@ -98,6 +98,7 @@ def stories(tmp_path_factory):
     return export_decoder(folder, tmp_path_factory.mktemp("stories")), texts
 
 
+@pytest.mark.long  # a real model, read through again for each candidate
 def test_real_stories_agree_as_they_must(stories, tmp_path, record_property):
     graph, texts = stories
     candidates = {}

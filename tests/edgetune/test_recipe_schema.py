@@ -1,0 +1,46 @@
+"""docs/recipe.schema.json as an editor uses it: every task's recipe passes, and a key of another task does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from edgetune.tasks import TASKS
+
+SCHEMA = json.loads((Path(__file__).parent.parent.parent / "docs" / "recipe.schema.json").read_text("utf-8"))
+LEAST: dict[str, Any] = {"base": "model", "data": {"path": "rows.jsonl"}}
+# What one task alone says.
+OWN = {
+    "text-classification": {"tune": {"pooling": "mean"}, "gate": {"max_drop": 0.02}},
+    "text-generation": {"tune": {"adapter": {"rank": 4}}, "gate": {"max_rise": 0.02}},
+}
+
+
+def faults(recipe: dict[str, Any]) -> list[str]:
+    return [fault.message for fault in jsonschema_rs.validator_for(SCHEMA).iter_errors(recipe)]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_recipe_of_every_task_passes_and_takes_no_key_of_another(task):
+    assert faults({"task": task, **LEAST}) == []
+    assert faults({"task": task, **LEAST, **OWN[task]}) == []
+    (other,) = (own for name, own in OWN.items() if name != task)
+    assert len(faults({"task": task, **LEAST, **other})) == 2
+    assert faults({"task": task, **LEAST, "colour": "red"})
+
+
+def test_a_recipe_that_names_no_task_is_of_any():
+    assert faults(LEAST) == []
+    for own in OWN.values():
+        assert faults({**LEAST, **own}) == []
+    mixed = {"gate": OWN["text-classification"]["gate"], "tune": OWN["text-generation"]["tune"]}
+    assert faults({**LEAST, **mixed})
+
+
+def test_what_every_recipe_needs_and_a_task_that_is_none():
+    assert [fault for fault in faults({"task": "text-generation"}) if "required" in fault]
+    assert [fault for fault in faults({**LEAST, "task": "poetry"}) if "poetry" in fault]
