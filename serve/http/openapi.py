@@ -109,7 +109,8 @@ def _paths(settings: ServerSettings, *, guarded: bool) -> JsonObject:
 
 def _openai_paths() -> JsonObject:
     """The routes that generate; 400 stands for 422 too, which OpenAI's API does not have."""
-    events = {"text/event-stream": {"schema": {"type": "string"}}}
+    # Without a schema: some readers take it for the whole text's, others for that of each event.
+    events: JsonObject = {"text/event-stream": {}}
     errors = (*READING, "404", "429")
     chat = _operation("chat", "Answer a chat", "ChatAnswer", errors, body="ChatWish")
     complete = _operation("complete", "Continue a text", "CompletionAnswer", errors, body="CompletionWish")

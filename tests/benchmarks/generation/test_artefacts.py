@@ -121,14 +121,7 @@ def test_a_graph_that_does_not_open_is_made_again_without_fusions(tiny_family, t
     assert "cannot open model.onnx" in made.reasons[INT4_ONE]
 
 
-@pytest.fixture
-def unsafe_path(monkeypatch):
-    """The builder is a script that imports what lies beside it, which the tests' own Pythons are kept from."""
-    monkeypatch.delenv("PYTHONSAFEPATH")
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("unsafe_path")
 def test_genai_refuses_what_is_no_model(tmp_path):
     pytest.importorskip("onnxruntime_genai")
     (tmp_path / "model").mkdir()
@@ -137,7 +130,6 @@ def test_genai_refuses_what_is_no_model(tmp_path):
 
 
 @pytest.mark.long  # two more exports, four quantizations and another tool's build
-@pytest.mark.usefixtures("unsafe_path")
 def test_every_step_of_a_tiny_family(tmp_path):
     pytest.importorskip("onnxruntime_genai")
     made = make("Llama", TINY, tmp_path)
