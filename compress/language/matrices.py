@@ -21,6 +21,7 @@ PRODUCTS = ("MatMul", "FusedMatMul", "Gemm")
 LEAST_BLOCK = 16
 LARGEST_BLOCK = 256
 _FOLLOWED = ("Transpose", "Identity")
+_ROTATES = ("RotaryEmbedding", "GroupQueryAttention")
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,18 @@ class Matrix:
 
 
 def find_matrices(model: Any) -> tuple[Matrix, ...]:
-    """All float weights of two dimensions or more of an `onnx_ir.Model`, in the order of their storing."""
+    """All float weights of two dimensions or more of an `onnx_ir.Model`, in the order of their storing.
+
+    Tables of sines and cosines are none: nothing of them was learnt.
+    """
     import onnx_ir
 
     floats = {onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16}
     found = []
     for value in model.graph.initializers.values():
         tensor = value.const_value
-        if tensor.dtype in floats and len(tensor.shape) >= 2 and tensor.size > 1:
+        table = all(use.node.op_type in _ROTATES for use in value.uses()) and bool(value.uses())
+        if tensor.dtype in floats and len(tensor.shape) >= 2 and tensor.size > 1 and not table:
             found.append(_matrix(model, value, is_float32=tensor.dtype == onnx_ir.DataType.FLOAT))
     return tuple(found)
 

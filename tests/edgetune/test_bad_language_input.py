@@ -344,7 +344,7 @@ def test_a_training_that_diverges(tune):
     assert_told(ended, 1, "Training diverged: after epoch 1.0", "lower tune.learning_rate, which was 1e+09")
 
 
-@pytest.mark.slow
+@pytest.mark.long  # three trainings in processes of their own, each
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=lambda stop: stop.name)
 def test_a_training_that_is_stopped_continues_to_the_same_weights(edgetune, started, base, tmp_path, monkeypatch, stop):
     from safetensors.numpy import load_file

@@ -121,7 +121,7 @@ def test_a_graph_that_does_not_open_is_made_again_without_fusions(tiny_family, t
     assert "cannot open model.onnx" in made.reasons[INT4_ONE]
 
 
-@pytest.mark.slow
+@pytest.mark.long  # another tool's start
 def test_genai_refuses_what_is_no_model(tmp_path):
     pytest.importorskip("onnxruntime_genai")
     (tmp_path / "model").mkdir()

@@ -96,6 +96,7 @@ def test_an_answer_fills_the_context(plain: Decoder, roomy: Decoder, rows: list[
     assert max(len(prompt) + len(answer) for prompt, answer in zip(rows, found, strict=True)) <= 160
 
 
+@pytest.mark.long  # two exports of its own
 def test_a_graph_that_masks_more_keeps_its_mask(
     tiny_decoder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +115,7 @@ def test_a_graph_that_masks_more_keeps_its_mask(
     assert np.abs(found - expected).max() < 1e-5
 
 
+@pytest.mark.long  # an export of its own
 @pytest.mark.parametrize("family", ["gemma3"])
 def test_a_sliding_window_keeps_a_cache_of_its_own(
     family: str, tiny_decoder: Callable[[str], Path], tmp_path: Path

@@ -107,5 +107,6 @@ def test_the_access_log_has_one_line_of_json_a_request(service, access_log):
 
 
 def test_no_access_log_is_written_unless_opened(service, caplog):
-    service.get("/v2")
-    assert [record for record in caplog.records if record.name == "edgetune.access-log"] == []
+    service.get("/v2/of-this-test")  # a server of another test may still be closing in its thread
+    written = [record.getMessage() for record in caplog.records if record.name == "edgetune.access-log"]
+    assert not any("of-this-test" in line for line in written)

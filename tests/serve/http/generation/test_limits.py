@@ -153,7 +153,7 @@ def test_answers_join_and_leave_while_others_go_on(run_server, slowed, eventuall
         read_until(connection, b"data: ")
         short = pool.submit(server.post, TEXT, {**LONG, "max_tokens": 3})
         assert short.result(60).status_code == 200
-        assert server.scheduler.running == 1
+        eventually(lambda: server.scheduler.running == 1)  # the answer is there a moment before its place is free
         pace.seconds = 0
         rest = read_until(connection, b"data: [DONE]")
     assert rest.count(b"data: ") > 20
