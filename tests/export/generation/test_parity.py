@@ -23,10 +23,8 @@ from edgetune.serve.generation.decoder import Decoder
 from edgetune.serve.generation.sampling import Sampling
 from edgetune.tune.progress import Silent
 
-# The names that tests/export/conftest.py has models for, with the profile that is proven with every change. An export
-# takes five seconds and more: the other profile is long, and both are of families whose parts the others have: qwen2's
-# biases phi, gemma's norms gemma2, mistral's window gemma2, gpt_neox's parallel layers phi; smollm3's second layer is
-# llama's. Llama's batches are what all tests here are about.
+# The names that tests/export/conftest.py has models for, with the profile that is proven with every change; an export
+# takes five seconds and more, so all else is long. Llama's batches are what the other tests here are about.
 FAMILIES = {
     "llama": "one", "qwen3": "any", "gemma2": "", "gemma3": "", "phi": "", "phi3": "", "gpt2": "",
     "qwen2": "", "gemma": "", "smollm3": "", "mistral": "", "gpt_neox": "",
