@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 VISIT = "edgetune.serve.visit"
 LOGGER = logging.getLogger("edgetune.access-log")
+LOGGER.setLevel(logging.WARNING)  # closed until it is opened, whatever an embedding program's root logger lets through
 
 # Without a key too: a balancer that watches health and a Prometheus that scrapes carry none.
 OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
