@@ -17,12 +17,11 @@ from edgetune.tune.encoding import decode
 from edgetune.tune.reading import (
     SUFFIXES,
     Table,
-    datasets_library,
-    quiet_datasets,
     read_bytes,
     read_table,
     table_of,
 )
+from edgetune.tune.saved_sets import open_from_hub, open_saved
 
 PART_NAMES = {
     "train": ("train", "training"),
@@ -82,7 +81,7 @@ def read_source(name: str, said: Said, *, wanted: str = "train") -> Tables:
 
 def _read_folder(folder: Path, said: Said, wanted: str) -> Tables:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-        return _read_saved(folder, wanted)
+        return _from_library(open_saved(folder), str(folder), wanted)
     files = part_paths([path for path in _visible(folder) if path.suffix.lower() in SUFFIXES], folder)
     if files:
         return _tables(_read_files(files, said), str(folder), wanted)
@@ -174,34 +173,8 @@ def _read_classes(folder: Path, classes: list[Path], said: Said) -> Table:
     return Table(folder.name, {"text": tuple(texts), "label": tuple(labels)}, findings=findings)
 
 
-def _read_saved(folder: Path, wanted: str) -> Tables:
-    """Open what `save_to_disk` wrote."""
-    with quiet_datasets() as library:
-        try:
-            loaded = library.load_from_disk(str(folder), keep_in_memory=True)
-        except (OSError, ValueError, KeyError, library.exceptions.DatasetsError) as error:
-            raise DataError(
-                f"{folder} looks like a saved data set and cannot be opened: {error}.",
-                expected="a folder that datasets' save_to_disk wrote.",
-                action="save it again.",
-            ) from error
-    return _from_library(loaded, str(folder), wanted)
-
-
 def _read_hub(name: str) -> Tables:
-    """Load a data set from the hub, or from the cache that an earlier load of it filled."""
-    library = datasets_library()
-    try:
-        loaded = library.load_dataset(name)
-    except (OSError, ValueError, library.exceptions.DatasetsError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"There is neither a file nor a folder {name} here, and no data set of that name could be loaded "
-            f"from the hub: {reason.rstrip('.')}.",
-            expected="a file, a folder, or the id of a data set on the hub.",
-            action="check the path; for the hub, check the id and the network.",
-        ) from error
-    return _from_library(loaded, name, "train")
+    return _from_library(open_from_hub(name), name, "train")
 
 
 def _from_library(loaded: Any, source: str, wanted: str) -> Tables:

@@ -13,7 +13,7 @@ from typing import Any
 from edgetune.serve.errors import DataError
 from edgetune.tune.dialect import Said
 from edgetune.tune.generation.rows import ROW_SUFFIXES, RawRows, raw_rows_of, read_rows, text_of_folder
-from edgetune.tune.reading import datasets_library, quiet_datasets
+from edgetune.tune.saved_sets import open_from_hub, open_saved
 from edgetune.tune.sources import HUB_ID, PART_NAMES, Named, part_paths
 
 
@@ -56,12 +56,12 @@ def _read_source(name: str, said: Said, wanted: str) -> RawParts:
         return _read_folder(path, said, wanted)
     if path.exists() or path.suffix.lower() in ROW_SUFFIXES or not HUB_ID.fullmatch(name):
         return RawParts(read_rows(path, said))
-    return _read_hub(name, wanted)
+    return _from_library(open_from_hub(name), name, wanted)
 
 
 def _read_folder(folder: Path, said: Said, wanted: str) -> RawParts:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-        return _read_saved(folder, wanted)
+        return _from_library(open_saved(folder), str(folder), wanted)
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     files = part_paths([path for path in visible if path.suffix.lower() in ROW_SUFFIXES], folder)
     if files:
@@ -87,36 +87,6 @@ def _raw_parts(parts: Mapping[str, RawRows], source: str, wanted: str) -> RawPar
             action="rename it, or name the file with --set data.train=...",
         )
     return RawParts(train, parts.get("validation"), parts.get("test"))
-
-
-def _read_saved(folder: Path, wanted: str) -> RawParts:
-    """Open what `save_to_disk` wrote."""
-    with quiet_datasets() as library:
-        try:
-            loaded = library.load_from_disk(str(folder), keep_in_memory=True)
-        except (OSError, ValueError, KeyError, library.exceptions.DatasetsError) as error:
-            raise DataError(
-                f"{folder} looks like a saved data set and cannot be opened: {error}.",
-                expected="a folder that datasets' save_to_disk wrote.",
-                action="save it again.",
-            ) from error
-    return _from_library(loaded, str(folder), wanted)
-
-
-def _read_hub(name: str, wanted: str) -> RawParts:
-    """Load a data set from the hub, or from the cache that an earlier load of it filled."""
-    library = datasets_library()
-    try:
-        loaded = library.load_dataset(name)
-    except (OSError, ValueError, library.exceptions.DatasetsError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"There is neither a file nor a folder {name} here, and no data set of that name could be loaded "
-            f"from the hub: {reason.rstrip('.')}.",
-            expected="a file, a folder, or the id of a data set on the hub.",
-            action="check the path; for the hub, check the id and the network.",
-        ) from error
-    return _from_library(loaded, name, wanted)
 
 
 def _from_library(loaded: Any, source: str, wanted: str) -> RawParts:
