@@ -1,6 +1,7 @@
 """Further graphs of one model in its bundle: each with golden answers of its own, under names of its own.
 
-The main graph stays `model.onnx`, so that readers that know of no variants open the folder as they always did.
+The main graph stays `model.onnx`, so that readers that know of no variants open the folder as they always did. All take
+the same inputs: a fusion drops one that is nought for every single text, and its graph gets it back here, unread.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from edgetune.serve.bundle import (
     Variant,
 )
 from edgetune.serve.errors import WorkError
+
+_ALWAYS_ZERO = "token_type_ids"  # for single texts, where a fusion dropped it
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def copy_variant(main: Bundle, one: VariantDraft, folder: Path) -> Variant:
     if one.draft.folder != main.folder:
         _check_alike(main, one.draft)
         graph, golden = f"model_{scheme}.onnx", f"golden_{scheme}.json"
-        shutil.copyfile(one.draft.folder / GRAPH_NAME, folder / graph)
+        _copy_graph(one.draft, main, folder / graph)
         shutil.copyfile(one.draft.folder / GOLDEN_NAME, folder / golden)
     return Variant(
         scheme=scheme,
@@ -67,8 +70,7 @@ def _check_alike(main: Bundle, other: Bundle) -> None:
     """Refuse a variant that takes or gives something else: one tokenizer and one list of labels serve all."""
     names = ("task", "labels", "max_tokens", "base", "data_digest")
     faults = [name for name in names if getattr(main.manifest, name) != getattr(other.manifest, name)]
-    taken = [{spec.name for spec in one.manifest.inputs} for one in (main, other)]
-    faults += ["inputs"] if taken[0] != taken[1] else []
+    faults += ["inputs"] if (_inputs(main) ^ _inputs(other)) - {_ALWAYS_ZERO} else []
     faults += [
         name
         for name in (TOKENIZER_NAME, CONFIG_NAME)
@@ -79,3 +81,28 @@ def _check_alike(main: Bundle, other: Bundle) -> None:
             f"{other.manifest.scheme} is no variant of {main.manifest.scheme}: they differ in {', '.join(faults)}.",
             expected="graphs of one model",
         )
+
+
+def _inputs(draft: Bundle) -> set[str]:
+    return {spec.name for spec in draft.manifest.inputs}
+
+
+def _copy_graph(draft: Bundle, main: Bundle, target: Path) -> None:
+    """Copy a variant's graph, which then takes the inputs that the main one takes."""
+    source = draft.folder / GRAPH_NAME
+    if _inputs(draft) == _inputs(main):
+        shutil.copyfile(source, target)
+        return
+    import onnx_ir
+
+    model = onnx_ir.load(source)
+    ids = next(value for value in model.graph.inputs if value.name == "input_ids")
+    if _ALWAYS_ZERO in _inputs(main):
+        model.graph.inputs.append(onnx_ir.Value(name=_ALWAYS_ZERO, type=ids.type, shape=ids.shape))
+    else:
+        kinds = next(value for value in model.graph.inputs if value.name == _ALWAYS_ZERO)
+        zeros = onnx_ir.node("Sub", [ids, ids])
+        kinds.replace_all_uses_with(zeros.outputs[0])
+        model.graph.inputs.remove(kinds)
+        model.graph.insert_before(model.graph[0], zeros)
+    onnx_ir.save(model, target)

@@ -6,10 +6,12 @@ Starlette's BaseHTTPMiddleware a task besides.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 from uuid import uuid4
@@ -63,13 +65,19 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
-def open_access_log(stream: TextIO | None = None) -> None:
-    """Write one JSON line a request to `stream`, standard error when None; until this is called none is written."""
+@contextlib.contextmanager
+def access_log(stream: TextIO | None = None) -> Iterator[None]:
+    """Write one JSON line a request to `stream`, standard error when None; before and afterwards none is written."""
     sink = logging.StreamHandler(stream or sys.stderr)
     sink.setFormatter(logging.Formatter("%(message)s"))
-    LOGGER.handlers = [sink]
-    LOGGER.propagate = False
+    before = LOGGER.handlers, LOGGER.propagate
+    LOGGER.handlers, LOGGER.propagate = [sink], False
     LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(logging.WARNING)
+        LOGGER.handlers, LOGGER.propagate = before
 
 
 class Access:

@@ -22,7 +22,7 @@ from typing import cast
 import uvicorn
 
 from edgetune.serve.errors import EdgetuneError
-from edgetune.serve.http.access import open_access_log
+from edgetune.serve.http.access import access_log
 from edgetune.serve.http.app import create_app
 from edgetune.serve.http.connection import BoundedConnection, bounded_by
 from edgetune.serve.http.journal import Journal
@@ -62,8 +62,6 @@ def serve_here(
     metrics = Metrics(multiprocess_folder=os.environ.get("PROMETHEUS_MULTIPROC_DIR") if supervised else None)
     repository = Repository(plan.sources, plan.settings, observe=metrics.observe_run, journal=journal)
     keys = Keys.open(plan.key_file) if plan.key_file else None
-    if plan.settings.access_log:
-        open_access_log()
     app = create_app(repository, plan.settings, keys=keys, metrics=metrics)
     config = uvicorn.Config(
         app,
@@ -82,7 +80,8 @@ def serve_here(
     )
     server = Server(config, repository, plan, announce, supervised=supervised)
     server.keys = keys
-    server.run(sockets=[listener])
+    with access_log() if plan.settings.access_log else contextlib.nullcontext():
+        server.run(sockets=[listener])
     if server.failure is not None:
         raise server.failure
 

@@ -142,8 +142,9 @@ def test_a_budget_that_is_not_met(edgetune, workshop, tmp_path):
 @pytest.mark.slow
 def test_a_bundle_may_hold_variants(edgetune, workshop, tmp_path):
     arguments = workshop.copy(tmp_path)
-    wanted = ("--set", "compress.schemes=[int8_dynamic]", "--set", "compress.variants=[fused,int8_dynamic]")
-    ended = edgetune("build", *arguments, *wanted)
+    schemes = ("--set", "compress.schemes=[int8_dynamic]", "--set", "compress.variants=[fused,int8_dynamic]")
+    # Of 15 test rows int8 may lose two on one processor and none on another; what is kept is not asked here.
+    ended = edgetune("build", *arguments, *schemes, "--set", "gate.max_drop=0.4")
     assert ended.code == 0, ended
     bundle = tmp_path / "bundle"
     manifest, report = read(bundle / "manifest.json"), read(bundle / "report.json")

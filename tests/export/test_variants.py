@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import onnx_ir
 import pytest
 
 from edgetune.export.pack import finish_bundle, settled_draft
@@ -14,8 +15,10 @@ from edgetune.serve import load
 from edgetune.serve.bundle import Bundle, RuntimeSettings
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import BundleDamaged, WorkError
+from edgetune.serve.golden import replay_golden
 from edgetune.serve.processor import cpu_name
 
+DROPPED = "token_type_ids"
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle-v1"
 
 
@@ -75,6 +78,36 @@ def test_a_graph_of_another_model_is_no_variant(drafts, tmp_path):
     assert (
         refused.value.found == "int8_dynamic is no variant of fp32: they differ in labels, max_tokens, tokenizer.json."
     )
+
+
+def drop_types(manifest):
+    manifest["inputs"] = [one for one in manifest["inputs"] if one["name"] != DROPPED]
+
+
+def graph_without_types(folder):
+    """Change a draft as a fusion does that has found no text with a second segment."""
+    model = onnx_ir.load(folder / "model.onnx")
+    ids, kinds = (next(one for one in model.graph.inputs if one.name == name) for name in ("input_ids", DROPPED))
+    zeros = onnx_ir.node("Sub", [ids, ids])
+    kinds.replace_all_uses_with(zeros.outputs[0])
+    model.graph.inputs.remove(kinds)
+    model.graph.insert_before(model.graph[0], zeros)
+    onnx_ir.save(model, folder / "model.onnx")
+    change(folder, "manifest.json", drop_types)
+
+
+@pytest.mark.parametrize("without", [0, 1])
+def test_all_graphs_take_the_inputs_of_the_main_one(drafts, tmp_path, without):
+    folder = drafts[without].folder
+    graph_without_types(folder)
+    drafts[without] = Bundle.open(folder, verify=False)
+    settled = settled_draft(drafts[0], tmp_path / "settled", settings(), packed(drafts))
+    wanted = {"input_ids", "attention_mask"} | ({DROPPED} if without else set())
+    for one in settled.manifest.variants:
+        graph = onnx_ir.load(settled.folder / one.graph).graph
+        assert {value.name for value in graph.inputs} == wanted
+        with load(settled.folder, variant=one.scheme, verify=False) as predictor:
+            assert replay_golden(predictor).cases == 8
 
 
 def test_a_variant_that_gives_other_answers_is_refused(drafts, tmp_path):

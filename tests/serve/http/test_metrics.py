@@ -76,22 +76,13 @@ def test_any_other_request_id_is_replaced(service, told):
     assert answer.headers["x-request-id"] != service.get("/v2").headers["x-request-id"]
 
 
-@pytest.fixture
-def access_log(monkeypatch):
-    """What the access log is given; afterwards the logger is as it was."""
-    logger = access.LOGGER
-    for name in ("handlers", "propagate", "level"):
-        monkeypatch.setattr(logger, name, getattr(logger, name))
+def test_the_access_log_has_one_line_of_json_a_request(service):
     stream = io.StringIO()
-    access.open_access_log(stream)
-    yield stream
-    logger.setLevel(logging.WARNING)
-
-
-def test_the_access_log_has_one_line_of_json_a_request(service, access_log):
-    service.ask("POST", "/v1/classify", {"texts": ["card", "money"]}, {"x-request-id": "one"})
-    service.ask("GET", "/a%0Ab", headers={"x-request-id": "two"})
-    first, second = [json.loads(line) for line in access_log.getvalue().splitlines()]
+    with access.access_log(stream):
+        service.ask("POST", "/v1/classify", {"texts": ["card", "money"]}, {"x-request-id": "one"})
+        service.ask("GET", "/a%0Ab", headers={"x-request-id": "two"})
+    service.ask("GET", "/v2", headers={"x-request-id": "three"})
+    first, second = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert 0 < first.pop("ms") < 20_000
     assert first.pop("time").endswith("Z")
     assert first == {
