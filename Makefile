@@ -35,7 +35,7 @@ demo: $(VENV)/installed
 	$(BIN)/edgetune predict bundles/demo "where is my parcel" "you charged me twice!!"
 
 test: lint
-	$(BIN)/pytest -n 2 -m 'not gpu and not servers and not soak and not long'
+	$(BIN)/pytest -n 2 --dist worksteal -m 'not gpu and not servers and not soak and not long'
 
 # Other people's servers, really started on what `edgetune pack` writes: minutes, and downloads by pip and npm.
 test-servers: $(VENV)/installed

@@ -51,9 +51,9 @@ class Fresh:
         wheels = self.folder / "wheels"
         _succeed([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", wheels, self.source])
         (wheel,) = wheels.glob("*.whl")
-        venv.create(self.folder / "venv", with_pip=True)
-        constraints = ["--constraint", ROOT / "constraints.txt"]
-        _succeed([self._scripts / "python", "-m", "pip", "install", "--quiet", *constraints, f"{wheel}[cpu]"])
+        venv.create(self.folder / "venv", with_pip=False)  # a pip of its own would take seconds to unpack
+        install = [sys.executable, "-m", "pip", "--python", self._scripts / "python", "install", "--quiet"]
+        _succeed([*install, "--constraint", ROOT / "constraints.txt", f"{wheel}[cpu]"])
         (self.folder / "empty").mkdir()
 
 

@@ -62,20 +62,35 @@ def test_a_build_killed_in_a_stage_continues(cut, started, edgetune, workshop, t
             shutil.rmtree(work / "trials")  # else the search would find what it made, and make nothing
     done = {name: times(work / name) for name in STAGES[: STAGES.index(stage)]}
     before = record(work) if done else {}
-    process = started(stage if stage != "data" else "tune", *arguments, driver=KILLED_AT.format(place=place, call=call))
+    command = stage if stage != "data" else "tune"
+    process = started(command, *arguments, driver=KILLED_AT.format(place=place, call=call))
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert (work / f"{stage}.part").is_dir()
     assert not (work / stage).exists()
     assert (record(work) if done else {}) == before
-    ended = edgetune(stage if stage != "data" else "tune", *arguments)
+    ended = edgetune(command, *arguments)
     assert ended.code == 0, ended
     for name, entry in done.items():
         assert f"✓ {name:<9} kept" in ended.out
         assert times(work / name) == entry
         assert record(work)[name] == before[name]
-    assert stage in record(work)
     assert not list(work.glob("*.part"))
+    # A stage's command stops at its stage, and a later one goes on from there.
+    finished = STAGES[: STAGES.index(command) + 1]
+    assert [name for name in STAGES if name in record(work)] == finished
+    assert [name for name in STAGES if (work / name).exists()] == finished
+    assert not (tmp_path / "bundle").exists()
+    if stage != "bench":
+        assert ended.out.endswith(f"Done up to {command}. The work folder is {work}.\n")
+        assert json.loads(edgetune(command, *arguments, "--json").out)["stage"] == command
+    if stage in ("export", "bench"):  # what follows takes no time
+        made = {name: (record(work)[name], times(work / name)) for name in finished}
+        later = edgetune("compress" if stage == "export" else "build", *arguments)
+        assert later.code == 0, later
+        assert all(f"✓ {name:<9} kept" in later.out for name in finished)
+        assert {name: (record(work)[name], times(work / name)) for name in finished} == made
+    assert (tmp_path / "bundle").exists() is (stage == "bench")
 
 
 @pytest.mark.slow

@@ -25,32 +25,6 @@ def kept(ended):
     return [words[1] for words in lines if words[2] == "kept"], [words[1] for words in lines if words[2] != "kept"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["tune", "export", "compress", "bench"])
-def test_a_stage_command_stops_at_its_stage_and_a_build_goes_on_from_there(cut, edgetune, workshop, tmp_path, stage):
-    arguments = workshop.copy(tmp_path)
-    shutil.rmtree(tmp_path / "bundle")
-    work = tmp_path / "bundle.work"
-    before = STAGES[STAGES.index(stage) - 1]
-    cut(work, before)
-    ended = edgetune(stage, *arguments)
-    assert ended.code == 0, ended
-    assert kept(ended) == (STAGES[: STAGES.index(stage)], [stage])
-    assert not (tmp_path / "bundle").exists()
-    assert [name for name in STAGES if (work / name).exists()] == STAGES[: STAGES.index(stage) + 1]
-    if stage != "bench":
-        assert ended.out.endswith(f"Done up to {stage}. The work folder is {work}.\n")
-        assert json.loads(edgetune(stage, *arguments, "--json").out)["stage"] == stage
-    done = states(work)
-    following = STAGES[min(STAGES.index(stage) + 1, 3)]  # up to compress, which takes no time
-    ended = edgetune(following if stage in ("tune", "export") else "build", *arguments)
-    assert ended.code == 0, ended
-    assert kept(ended)[0][: STAGES.index(stage) + 1] == STAGES[: STAGES.index(stage) + 1]
-    again = states(work)
-    for name in STAGES[: STAGES.index(stage) + 1]:
-        assert again[name] == done[name]
-
-
 def test_a_second_identical_build_changes_nothing_but_the_pack(edgetune, workshop, tmp_path):
     arguments = workshop.copy(tmp_path)
     work, bundle = tmp_path / "bundle.work", tmp_path / "bundle"
