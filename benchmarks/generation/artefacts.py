@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 
 FILE = "artefacts.json"
 PYTORCH, STATIC, FP32 = "PyTorch fp32", "PyTorch fp32, static cache", "fp32"
-INT4, INT4_ONE, INT8, GENAI = "int4", "int4, batch 1", "int8", "onnxruntime-genai int4"
+INT4_G128, INT4, INT4_ONE, INT8 = "int4_g128", "int4", "int4, batch 1", "int8"
+GENAI, GENAI_G128 = "onnxruntime-genai int4", "onnxruntime-genai int4, groups of 128"
+BLOCKS = {
+    INT4_G128: 128,
+    GENAI_G128: 128,
+}  # others share a scale among BLOCK weights, as genai's builder does by itself
 BLOCK = 32
 Step = tuple[tuple[str, ...], Callable[["Artefacts", Path], "Artefacts"]]
 
@@ -87,9 +92,10 @@ class Artefacts(msgspec.Struct, frozen=True, kw_only=True):
                 size_bytes=weight_bytes(place),
                 most_batch=1 if spec.batch_one else None,
             )
-        if GENAI in self.made:
-            place = folder / place_of(GENAI)
-            sides[GENAI] = GenerationSide("bundle", place, threads, runtime="genai", size_bytes=weight_bytes(place))
+        for name in (GENAI, GENAI_G128):
+            if name in self.made:
+                place = folder / place_of(name)
+                sides[name] = GenerationSide("bundle", place, threads, runtime="genai", size_bytes=weight_bytes(place))
         return sides
 
 
@@ -137,6 +143,10 @@ def _exported(model: Path, folder: Path, *, batch_one: bool) -> DecoderGraph:
     return graph
 
 
+def _int4_g128(made: Artefacts, folder: Path) -> Artefacts:
+    return _quantized(made, folder, INT4_G128, 4)
+
+
 def _int4(made: Artefacts, folder: Path) -> Artefacts:
     return _quantized(made, folder, INT4, 4)
 
@@ -149,35 +159,42 @@ def _quantized(made: Artefacts, folder: Path, name: str, bits: int) -> Artefacts
     if FP32 not in made.specs:
         raise EdgetuneError(made.reasons[FP32])
     spec = made.specs[FP32]
-    return made.added(
-        name, spec, _quantize(folder / place_of(FP32) / "model.onnx", folder / place_of(name), bits, spec)
-    )
+    return made.added(name, spec, _quantize(folder / place_of(FP32) / "model.onnx", folder, name, bits, spec))
 
 
 def _int4_one(made: Artefacts, folder: Path) -> Artefacts:
     """The same in four bits with the batch fixed to one; its fp32 graph is not kept."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         found = _exported(folder / "model", Path(scratch), batch_one=True)
-        said = _quantize(found.path, folder / place_of(INT4_ONE), 4, found.spec)
+        said = _quantize(found.path, folder, INT4_ONE, 4, found.spec)
     return made.added(INT4_ONE, found.spec, said)
 
 
-def _quantize(graph: Path, folder: Path, bits: int, spec: GenerationSpec) -> str:
+def _quantize(graph: Path, folder: Path, name: str, bits: int, spec: GenerationSpec) -> str:
     """Rounded to nearest: of random weights there is nothing to calibrate, and the file is as large and as fast."""
     from edgetune.compress.language.quantization import quantize_decoder
 
-    folder.mkdir(exist_ok=True)
-    found = quantize_decoder(graph, folder / "model.onnx", bits=bits, block=BLOCK, method="rtn", spec=spec)
+    target = folder / place_of(name) / "model.onnx"
+    target.parent.mkdir(exist_ok=True)
+    found = quantize_decoder(graph, target, bits=bits, block=BLOCKS.get(name, BLOCK), method="rtn", spec=spec)
     return found.sentence()
 
 
 def _genai(made: Artefacts, folder: Path) -> Artefacts:
-    build_genai(folder / "model", folder / place_of(GENAI))
-    return replace(made, made=[*made.made, GENAI])
+    return _built(made, folder, GENAI)
 
 
-def build_genai(model: Path, folder: Path) -> None:
-    """A folder by onnxruntime-genai's own builder: int4 weights in the same blocks, computing in int8 as ours do.
+def _genai_g128(made: Artefacts, folder: Path) -> Artefacts:
+    return _built(made, folder, GENAI_G128)
+
+
+def _built(made: Artefacts, folder: Path, name: str) -> Artefacts:
+    build_genai(folder / "model", folder / place_of(name), BLOCKS.get(name, BLOCK))
+    return replace(made, made=[*made.made, name])
+
+
+def build_genai(model: Path, folder: Path, block: int = BLOCK) -> None:
+    """A folder by onnxruntime-genai's own builder: int4 weights in blocks, computing in int8 as ours do.
 
     Raises:
         EdgetuneError: it is not installed, or does not take this architecture.
@@ -188,7 +205,7 @@ def build_genai(model: Path, folder: Path) -> None:
     script = Path(next(iter(found.submodule_search_locations)), "models", "builder.py")
     command = [sys.executable, str(script), "-m", str(model), "-o", str(folder), "-p", "int4", "-e", "cpu"]
     command += ["-c", str(folder.parent / "cache"), "--extra_options"]
-    command += [f"int4_block_size={BLOCK}", "int4_accuracy_level=4"]
+    command += [f"int4_block_size={block}", "int4_accuracy_level=4"]
     # The builder imports what lies beside it, which a Python that is told to be safe does not find.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     environment |= {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
@@ -201,9 +218,11 @@ def build_genai(model: Path, folder: Path) -> None:
 STEPS: tuple[Step, ...] = (
     ((FP32,), _fp32),
     ((INT4,), _int4),
+    ((INT4_G128,), _int4_g128),
     ((INT8,), _int8),
     ((INT4_ONE,), _int4_one),
     ((GENAI,), _genai),
+    ((GENAI_G128,), _genai_g128),
 )
 
 

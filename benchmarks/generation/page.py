@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetune.benchmarks.generation.artefacts import FP32, INT4, INT4_ONE, PYTORCH
+from edgetune.benchmarks.generation.artefacts import FP32, INT4, INT4_G128, PYTORCH
 from edgetune.benchmarks.generation.figures import SideFigures, agreement, decoding
 from edgetune.benchmarks.generation.results import Result, targets
 from edgetune.benchmarks.real_data import table
@@ -77,13 +77,13 @@ def _targets(results: Sequence[Result]) -> list[str]:
     """One line a family and target; both of our int4 graphs beside each other."""
     lines = []
     for result in results:
-        pairs = zip(targets(result, INT4), targets(result, INT4_ONE), strict=True)
-        for number, (batched, single) in enumerate(pairs):
+        pairs = zip(targets(result, INT4_G128), targets(result, INT4), strict=True)
+        for number, (coarse, fine) in enumerate(pairs):
             family = f"{result.artefacts.family}, {result.size}" if number == 0 else ""
-            shown = (cell for one in (batched, single) for cell in (one.measured, one.verdict()))
-            remark = "; ".join(dict.fromkeys(filter(None, (batched.remark, single.remark))))
-            lines.append([family, batched.figure, batched.must, *shown, remark])
-    return table(["family", "figure", "must reach", INT4, "reached", INT4_ONE, "reached", ""], lines)
+            shown = (cell for one in (coarse, fine) for cell in (one.measured, one.verdict()))
+            remark = "; ".join(dict.fromkeys(filter(None, (coarse.remark, fine.remark))))
+            lines.append([family, coarse.figure, coarse.must, *shown, remark])
+    return table(["family", "figure", "must reach", INT4_G128, "reached", INT4, "reached", ""], lines)
 
 
 def _section(result: Result) -> list[str]:

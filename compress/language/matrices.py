@@ -85,14 +85,21 @@ class Matrix:
         return np.ascontiguousarray(array.T if self.is_transposed else array)
 
     def block_for(self, block: int) -> int | None:
-        """The block to quantize by: `block`, or where rows are looked up the largest that divides them; None if none.
+        """The block to quantize by: `block` or the largest below it that fits; None if none does.
 
-        A product pads its last block, a look-up cannot.
+        A product pads its last block, by no more than an eighth of its width where smaller blocks can do that; a
+        look-up cannot pad at all.
         """
         fitting = block
-        while fitting >= LEAST_BLOCK and (fitting > self.inputs or (self.lookups and self.inputs % fitting)):
+        while fitting >= LEAST_BLOCK and not self._fits(fitting):
             fitting //= 2
         return fitting if fitting >= LEAST_BLOCK else None
+
+    def _fits(self, block: int) -> bool:
+        padding = -self.inputs % block
+        if self.lookups:
+            return padding == 0
+        return block <= self.inputs and (block == LEAST_BLOCK or 8 * padding <= self.inputs)
 
 
 def find_matrices(model: Any) -> tuple[Matrix, ...]:

@@ -17,7 +17,9 @@ class LanguageCompressRecipe(BaseModel):
     schemes: list[str] | Literal["auto"] = Field(
         "auto", description="Schemes to try, in this order: " + ", ".join(SCHEMES) + "; auto tries all of them."
     )
-    block: Literal[16, 32, 64, 128] = Field(32, description="Weights that share a scale.")
+    block: Literal[16, 32, 64, 128] = Field(
+        32, description="Weights that share a scale, where the scheme's name says no size."
+    )
     calibration_rows: int = Field(128, ge=1, description="Training rows that GPTQ looks at, at most.")
 
     @field_validator("schemes")

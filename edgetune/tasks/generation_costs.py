@@ -72,8 +72,11 @@ class GenerationCosts:
     def scheme_bytes(self) -> dict[str, int]:
         """All weights in each scheme's bits, a float scale a block; zero points and better-kept heads are left out."""
         whole, block = self.parameters, self.recipe.compress.block
-        bits = {name: SCHEMES[name].bits for name in self.schemes}
-        return {name: 4 * whole if bit is None else whole * bit // 8 + 4 * whole // block for name, bit in bits.items()}
+        found = {}
+        for one in map(SCHEMES.__getitem__, self.schemes):
+            few = one.bits is not None
+            found[one.name] = whole * (one.bits or 32) // 8 + few * 4 * whole // (one.block or block)
+        return found
 
     @property
     def memory_bytes(self) -> int:

@@ -23,10 +23,12 @@ class Tail:
 
     Attributes:
         used: columns that hold tokens of some cache.
+        capacity: columns that there are.
         bound: the tensors bound to a session, as its inputs and outputs at once; None until a step has run.
     """
 
     used: int
+    capacity: int
     bound: Any = None
 
 
@@ -63,8 +65,8 @@ class Cache:
 
     def takes(self, tokens: int) -> bool:
         """Whether so many can be written behind its own, where nobody else has written."""
-        room = int(self.values[0].shape()[2]) - self.columns if self.values else 0
-        return self.tail is not None and self.tail.used == self.columns and tokens <= room
+        columns = self.columns
+        return self.tail is not None and self.tail.used == columns and columns + tokens <= self.tail.capacity
 
     def arrays(self) -> list[NDArray[Any]]:
         """Its tensors without the room at their end, copied."""
@@ -106,7 +108,7 @@ class Store:
             roomy = np.zeros((rows, heads, capacity, width), dtype)
             roomy[:, :, :columns] = array
             values.append(self.value(roomy))
-        return Cache(tuple(values), mask, Tail(columns))
+        return Cache(tuple(values), mask, Tail(columns, capacity))
 
     def _capacity(self, columns: int) -> int:
         """Columns to make for so many: a quarter more and some, so that a long answer moves its cache seldom."""

@@ -129,27 +129,39 @@ class Decoder:
         session = self._session
         if session is None:
             raise EdgetuneError("The decoder is closed.", action="open the bundle again")
-        mask = np.concatenate((cache.mask, np.ones_like(ids) if real is None else real), axis=1)
-        feed = {"input_ids": ids, "attention_mask": mask, "position_ids": _positions(cache.mask, ids.shape[1], real)}
-        taken = {name: array for name, array in feed.items() if name in self._takes}
         if self.store.roomy:
-            return self._run_in_place(session, taken, cache, mask)
+            return self._run_in_place(session, ids, cache, real)
+        mask, taken = self._feed(ids, cache, real)
         # A value shares its array's memory: `fed` keeps both alive until the run is over.
         fed = {name: self.store.value(np.ascontiguousarray(array)) for name, array in taken.items()}
         fed.update(zip(self._past, cache.values, strict=True))
         logits, *values = self._given(session, fed)
         return logits.numpy()[:, -1].astype(np.float32, copy=False), Cache(tuple(values), mask)
 
+    def _feed(
+        self, ids: NDArray[np.int64], cache: Cache, real: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.int64], dict[str, NDArray[np.int64]]]:
+        """The mask with these tokens, and what the graph takes of ids, mask and positions."""
+        mask = np.concatenate((cache.mask, np.ones_like(ids) if real is None else real), axis=1)
+        feed = {"input_ids": ids, "attention_mask": mask, "position_ids": _positions(cache.mask, ids.shape[1], real)}
+        return mask, {name: array for name, array in feed.items() if name in self._takes}
+
     def _run_in_place(
-        self, session: Any, feed: dict[str, NDArray[np.int64]], cache: Cache, mask: NDArray[np.int64]
+        self, session: Any, ids: NDArray[np.int64], cache: Cache, real: NDArray[np.int64] | None
     ) -> tuple[Logits, Cache]:
         """Write behind the cache in its own tensors; in larger ones where they are full or written by another."""
-        cache = with_room(self.store, cache, mask.shape[1] - cache.columns)
+        tokens = ids.shape[1]
+        cache = with_room(self.store, cache, tokens)
         tail = cast(Tail, cache.tail)
         if tail.bound is None:
             names = list(zip(self._past, self.spec.present_names(), strict=True))
-            tail.bound = Bound(session, self.store, names, cache.values, self.spec.vocabulary)
-        logits: Logits = tail.bound.run(feed)
+            tail.bound = Bound(session, self.store, names, cache.values, self.spec.vocabulary, self._takes)
+        logits: Logits
+        if tokens == 1 and real is None:
+            logits, mask = tail.bound.step(ids, cache.mask)
+        else:
+            mask, feed = self._feed(ids, cache, real)
+            logits = tail.bound.run(feed)
         tail.used = mask.shape[1]
         return logits, Cache(cache.values, mask, tail)
 

@@ -11,7 +11,9 @@ from edgetune.benchmarks.generation.artefacts import (
     FILE,
     FP32,
     GENAI,
+    GENAI_G128,
     INT4,
+    INT4_G128,
     INT4_ONE,
     INT8,
     PYTORCH,
@@ -88,9 +90,9 @@ def test_a_process_that_ends_leaves_what_it_had_made(tmp_path):
         make("GPT-2", {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 40}, tmp_path, steps)
     made = msgspec.json.decode((tmp_path / FILE).read_bytes(), type=Artefacts)
     assert made.made == [FP32]
-    assert made.unknown == [INT4, INT8, INT4_ONE, GENAI]
+    assert made.unknown == [INT4, INT4_G128, INT8, INT4_ONE, GENAI, GENAI_G128]
     given_up = made.given_up()
-    assert list(given_up.reasons) == [INT4, INT8, INT4_ONE, GENAI]
+    assert list(given_up.reasons) == made.unknown
     assert given_up.unknown == []
 
 
@@ -114,7 +116,7 @@ def test_a_graph_that_does_not_open_is_made_again_without_fusions(tiny_family, t
         return DecoderGraph(path, SPEC, nodes=1, fused=fused)
 
     monkeypatch.setattr("edgetune.export.generation.graph.export_decoder", exported)
-    made = make("Llama", TINY, tmp_path, [STEPS[0], STEPS[3]])
+    made = make("Llama", TINY, tmp_path, [STEPS[0], STEPS[4]])
     # The graph for one row is its fusions: it is not made without them.
     assert tried == [(False, True), (False, False), (True, True)]
     assert (made.made, made.specs) == ([FP32], {FP32: SPEC})
@@ -134,8 +136,8 @@ def test_every_step_of_a_tiny_family(tmp_path):
     pytest.importorskip("onnxruntime_genai")
     made = make("Llama", TINY, tmp_path)
     assert made.reasons == {}
-    assert made.made == [FP32, INT4, INT8, INT4_ONE, GENAI]
-    assert [spec.batch_one for spec in made.specs.values()] == [False, False, False, True]
+    assert made.made == [FP32, INT4, INT4_G128, INT8, INT4_ONE, GENAI, GENAI_G128]
+    assert [spec.batch_one for spec in made.specs.values()] == [False, False, False, False, True]
     # The fp32 graph of a batch of one is not kept; the other tool's builder may leave a folder for downloads.
     left = {one.name for one in tmp_path.iterdir() if one.is_dir()} - {"cache"}
     assert left == {"model", *(place_of(side) for side in made.made)}

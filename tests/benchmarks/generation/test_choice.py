@@ -11,6 +11,9 @@ from edgetune.benchmarks.generation.ladder import Climbed
 from edgetune.compress.language.schemes import SCHEMES
 from edgetune.serve.generation.report import LanguageCandidate
 
+NOT_NAMED = "the recipe's compress.schemes does not name it"
+ALL = {"int4_g128": 0.2, "int4": 0.1, "int4_head8": 0.1, "int8": 0.05, "fp32": 0.0}
+
 
 def climbed(**rises: float) -> Climbed:
     """What was tried, in order, with its rise: accepted up to two percent."""
@@ -66,24 +69,23 @@ def test_what_fell_on_the_test_part_is_told_as_such() -> None:
     ("rises", "schemes", "skipped"),
     [
         (
-            {"int4": 0.05, "int4_head8": 0.01},
+            {"int4_g128": 0.06, "int4": 0.05, "int4_head8": 0.01},
             "auto",
             dict.fromkeys(("int8", "fp32"), "int4_head8, which is smaller, passed the gate"),
         ),
-        ({"int4": 0.05, "int4_head8": 0.05, "int8": 0.05, "fp32": 0.0}, "auto", {}),
+        (ALL, "auto", {}),
         (
             {"int8": 0.01},
             ["int8", "int4"],
             {
                 "int4": "int8, which stands before it in compress.schemes, passed the gate",
-                "int4_head8": "the recipe's compress.schemes does not name it",
-                "fp32": "the recipe's compress.schemes does not name it",
+                **dict.fromkeys(("int4_g128", "int4_head8", "fp32"), NOT_NAMED),
             },
         ),
         (
             {"int4": 0.05},
             ["int4"],
-            dict.fromkeys(("int4_head8", "int8", "fp32"), "the recipe's compress.schemes does not name it"),
+            dict.fromkeys(("int4_g128", "int4_head8", "int8", "fp32"), NOT_NAMED),
         ),
     ],
 )

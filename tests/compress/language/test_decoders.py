@@ -118,5 +118,5 @@ def test_real_stories_agree_as_they_must(stories, tmp_path, record_property):
     assert found["int4"].top1_agreement >= 0.84
     low, high = found["int4_head8"].rise_interval()
     assert low < found["int4_head8"].relative_rise < high < 0.1
-    assert sizes["int4"] < sizes["int4_head8"] < sizes["int8"] < 0.4 * sizes["fp32"]
+    assert sizes["int4_g128"] < sizes["int4"] < sizes["int4_head8"] < sizes["int8"] < 0.4 * sizes["fp32"]
     assert read_coverage(candidates["int4_head8"]).share_of_parameters == 1.0

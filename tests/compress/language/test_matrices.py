@@ -120,6 +120,8 @@ def test_a_fused_product_of_the_tied_head_is_the_embedding(tmp_path, product_gra
     [
         ((32, 172), False, 32, 32),  # a product pads its last block
         ((32, 172), True, 32, None),  # 172 = 4 x 43
+        ((32, 172), False, 128, 64),  # by an eighth at most: 256 columns would hold a third of zeros
+        ((32, 160), False, 128, 32),
         ((32, 48), True, 32, 16),
         ((32, 64), True, 128, 64),
         ((32, 64), False, 128, 64),

@@ -10,7 +10,7 @@ from edgetune.serve.errors import CompressError
 
 
 def test_the_ladder_goes_from_small_to_large(toy_graph, toy_spec, toy_sequences, tmp_path):
-    assert [one.name for one in LADDER] == ["int4", "int4_head8", "int8", "fp32"]
+    assert [one.name for one in LADDER] == ["int4_g128", "int4", "int4_head8", "int8", "fp32"]
     sizes = []
     for scheme in LADDER:
         target = tmp_path / scheme.name / "model.onnx"
@@ -19,7 +19,7 @@ def test_the_ladder_goes_from_small_to_large(toy_graph, toy_spec, toy_sequences,
         sizes.append(coverage.size_bytes)
         assert [path.name for path in target.parent.iterdir()] == ["model.onnx"]
     assert sizes == sorted(sizes)
-    assert len(set(sizes)) == 4
+    assert len(set(sizes)) == 5
     assert (coverage.quantized, coverage.dtypes["FLOAT"] > 0.99) == ((), True)
     assert {one.why for one in coverage.left} == {"not asked for"}
     weights = [{one.name: one.raw_data for one in onnx.load(path).graph.initializer} for path in (toy_graph, target)]
@@ -34,7 +34,7 @@ def test_a_calibrated_scheme_needs_texts(toy_graph, toy_spec, tmp_path):
 def test_an_unknown_scheme_is_refused_with_those_there_are():
     with pytest.raises(CompressError, match="no scheme 'int2'") as caught:
         scheme_named("int2")
-    assert caught.value.expected == "int4 or int4_head8 or int8 or fp32"
+    assert caught.value.expected == "int4_g128 or int4 or int4_head8 or int8 or fp32"
 
 
 def test_the_block_asked_for_is_the_block_written(toy_graph, toy_spec, toy_sequences, tmp_path):

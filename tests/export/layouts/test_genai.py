@@ -231,7 +231,7 @@ def test_genai_gives_the_same_tokens_for(tiny_decoder, write_language_bundle, tm
 @pytest.mark.slow
 @pytest.mark.servers
 @needs_genai
-@pytest.mark.parametrize("scheme", ["int4", "int4_head8", "int8"])
+@pytest.mark.parametrize("scheme", ["int4_g128", "int4", "int4_head8", "int8"])
 def test_genai_gives_the_same_tokens_of_a_graph_in_few_bits(
     llama_graph, tiny_decoder, write_language_bundle, tmp_path, prompts, scheme
 ):
