@@ -30,12 +30,10 @@ if TYPE_CHECKING:
 
 FILE = "artefacts.json"
 PYTORCH, STATIC, FP32 = "PyTorch fp32", "PyTorch fp32, static cache", "fp32"
-INT4_G128, INT4, INT4_ONE, INT8 = "int4_g128", "int4", "int4, batch 1", "int8"
+INT4_G128, INT4, INT4_ONE, INT8 = "int4_g128", "int4", "int4_g128, batch 1", "int8"
 GENAI, GENAI_G128 = "onnxruntime-genai int4", "onnxruntime-genai int4, groups of 128"
-BLOCKS = {
-    INT4_G128: 128,
-    GENAI_G128: 128,
-}  # others share a scale among BLOCK weights, as genai's builder does by itself
+# Weights that share a scale; of the sides that are not named as many as BLOCK, as genai's builder does by itself.
+BLOCKS = {INT4_G128: 128, INT4_ONE: 128, GENAI_G128: 128}
 BLOCK = 32
 Step = tuple[tuple[str, ...], Callable[["Artefacts", Path], "Artefacts"]]
 
@@ -163,7 +161,7 @@ def _quantized(made: Artefacts, folder: Path, name: str, bits: int) -> Artefacts
 
 
 def _int4_one(made: Artefacts, folder: Path) -> Artefacts:
-    """The same in four bits with the batch fixed to one; its fp32 graph is not kept."""
+    """In four bits with the batch fixed to one, which takes the rotation into the attention; its fp32 is not kept."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         found = _exported(folder / "model", Path(scratch), batch_one=True)
         said = _quantize(found.path, folder, INT4_ONE, 4, found.spec)
