@@ -7,6 +7,7 @@ made, raced and thrown away before the next; its figures stay in the work folder
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.report import Machine
 
 SMALL, LARGE = "60M", "500M"
+RESULT = "result.json"
 
 
 @click.command()
@@ -53,17 +55,19 @@ def main(
     remark: Sequence[str],
     markdown: Path | None,
 ) -> None:
-    """Make and race each family, and print the tables."""
+    """Make and race each family, and print the tables, with what earlier runs left in the work folder."""
     recipe = GenerationBenchmarkRecipe(rounds=rounds, threads=threads or "auto")
     results: list[Result] = []
     failed: list[str] = []
-    for size in (SMALL, LARGE) if large else (SMALL,):
-        for family in only or FAMILIES:
-            folder = work / f"{family.lower().replace(' ', '-')}-{size}"
-            try:
-                results.append(measured(family, size, folder, recipe, fresh=fresh, keep=keep))
-            except EdgetuneError as error:
-                failed.append(f"**{family}, {size}, failed**: {error.found}")
+    for size, family in itertools.product((SMALL, LARGE), FAMILIES):
+        folder = work / f"{family.lower().replace(' ', '-')}-{size}"
+        asked = (large or size == SMALL) and family in (only or FAMILIES)
+        if not asked and not (folder / RESULT).is_file():
+            continue
+        try:
+            results.append(measured(family, size, folder, recipe, fresh=fresh and asked, keep=keep))
+        except EdgetuneError as error:
+            failed.append(f"**{family}, {size}, failed**: {error.found}")
     text = page(results, [*remark, *failed])
     if markdown:
         place(markdown, text)
@@ -79,7 +83,7 @@ def measured(
     Raises:
         EdgetuneError: not even the model could be made.
     """
-    kept = folder / "result.json"
+    kept = folder / RESULT
     if kept.is_file() and not fresh:
         return Result.open(kept)
     made = prepared(family, size, folder)

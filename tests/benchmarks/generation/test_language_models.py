@@ -167,6 +167,12 @@ def test_results_in_the_work_folder_are_not_measured_again(tmp_path):
     ran = CliRunner().invoke(main, said)
     assert (ran.exit_code, ran.output) == (0, "")
     assert page_file.read_text().count("8.00 times (8.00 to 8.00)") == 2
+    # What was not asked for this time, but measured before, stays on the page.
+    (tmp_path / "work" / "phi-500M").mkdir()
+    result(BASE, FAST, size="500M").save(tmp_path / "work" / "phi-500M" / "result.json")
+    assert CliRunner().invoke(main, said[2:]).exit_code == 0
+    assert page_file.read_text().count("8.00 times (8.00 to 8.00)") == 3
+    assert "| Llama, 500M |" in page_file.read_text()
 
 
 def test_a_family_that_cannot_be_made_is_told_and_the_others_go_on(tmp_path, monkeypatch):
