@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import random
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from edgetune.benchmarks.generation.real_model import MARKERS, SETS, main, page
+from edgetune.benchmarks.generation.written_stories import story, write_stories
 from edgetune.serve.generation.report import LanguageReport
 
 SAMPLE = Path(__file__).parent / "sample_report.json"
@@ -50,3 +53,16 @@ def test_bundles_that_were_built_already_are_told_without_building(tmp_path: Pat
     assert written.endswith("\nAfter.\n")
     assert "old" not in written
     assert all(f"| {name} | {rows.what} |" in written for name, rows in SETS.items())
+
+
+def test_stories_are_different_and_the_same_for_a_seed(tmp_path: Path) -> None:
+    write_stories(tmp_path / "a.jsonl", 300, seed=1)
+    write_stories(tmp_path / "b.jsonl", 300, seed=1)
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+    texts = [json.loads(line)["text"] for line in (tmp_path / "a.jsonl").read_text("utf-8").splitlines()]
+    assert len(set(texts)) == len(texts) == 300
+    told = story(random.Random(3))
+    assert told.startswith("Once upon a time, there was a little ")
+    # What was found, and by whom, comes back.
+    name, thing = told.split(" named ")[1].split(".")[0], told.split(" found a ")[1].split(" near")[0]
+    assert f"and {name} played with the {thing} all day" in told
