@@ -203,7 +203,7 @@ def build_genai(model: Path, folder: Path, block: int = BLOCK) -> None:
     script = Path(next(iter(found.submodule_search_locations)), "models", "builder.py")
     command = [sys.executable, str(script), "-m", str(model), "-o", str(folder), "-p", "int4", "-e", "cpu"]
     command += ["-c", str(folder.parent / "cache"), "--extra_options"]
-    command += [f"int4_block_size={block}", "int4_accuracy_level=4"]
+    command += [f"block_size={block}", "accuracy_level=4"]
     # The builder imports what lies beside it, which a Python that is told to be safe does not find.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     environment |= {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
@@ -211,6 +211,16 @@ def build_genai(model: Path, folder: Path, block: int = BLOCK) -> None:
     if ran.returncode or not (folder / "genai_config.json").is_file():
         said = ran.stderr.strip().splitlines()
         raise EdgetuneError(f"its builder ended with {ran.returncode}: {said[-1] if said else 'no word'}")
+    if (found_blocks := product_blocks(folder / "model.onnx")) != {block}:
+        raise EdgetuneError(f"its builder wrote blocks of {sorted(found_blocks)} where {block} were asked for")
+
+
+def product_blocks(graph: Path) -> set[int]:
+    """The blocks by which a graph's products in few bits are quantized, read from the file."""
+    import onnx_ir
+
+    nodes = [node for node in onnx_ir.load(graph).graph if node.op_type == "MatMulNBits"]
+    return {node.attributes.get_int("block_size", 0) for node in nodes}
 
 
 STEPS: tuple[Step, ...] = (

@@ -23,6 +23,7 @@ from edgetune.benchmarks.generation.artefacts import (
     build_genai,
     make,
     place_of,
+    product_blocks,
     without_paths,
 )
 from edgetune.serve.errors import CompressError, EdgetuneError
@@ -51,6 +52,8 @@ def test_what_was_made_is_there(tiny_family):
     assert "4 bits" in made.coverage[INT4]
     full, small = ((tiny_family / place_of(side) / "model.onnx").stat().st_size for side in (FP32, INT4))
     assert small < full / 2
+    assert product_blocks(tiny_family / place_of(INT4) / "model.onnx") == {32}
+    assert product_blocks(tiny_family / place_of(FP32) / "model.onnx") == set()
     sides = made.sides(tiny_family, 2)
     assert list(sides) == [PYTORCH, STATIC, FP32, INT4]
     assert [side.runtime for side in sides.values()] == ["torch", "torch-static", "graph", "graph"]
