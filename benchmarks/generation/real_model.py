@@ -87,9 +87,9 @@ def page(reports: Mapping[str, LanguageReport], method: str) -> str:
         f"trained parameters, tuned with `{method}` and default settings by `edgetune build`, which proves before it "
         "packs that 64 greedy tokens of the fp32 graph are those of PyTorch's `generate`, on four prompts. Perplexity "
         "is that of the answers' tokens in the test part; the schemes stand beside the tuned model on the validation "
-        "part. A model so small is the hard case for few bits, since each of its weights carries more. The stories were "
-        "written after the other two sets had been measured, as the narrow task that such a model is fit for: with few "
-        "tokens nearly as likely as others, agreement is high there, and the other sets show what it is elsewhere.",
+        "part. A model so small is the hard case for few bits, since each of its weights carries more. The stories "
+        "were written after the other two sets had been measured, as the narrow task that such a model is fit for: "
+        "with few tokens nearly as likely as others, agreement is high there. The other sets show it elsewhere.",
         "",
         *_learnt(reports),
         "",
