@@ -19,6 +19,7 @@ from edgetune.serve.errors import EdgetuneError, InputError
 MOST_LOGPROBS = 100
 # Top-p first looks at so many of the likeliest tokens and sorts the whole vocabulary only where they do not suffice.
 LIKELY_TOKENS = 1024
+_FLOAT32 = np.finfo(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,10 +152,17 @@ class Sampler:
 
 
 def penalized(logits: NDArray[np.float32], seen: NDArray[np.bool_], penalty: float) -> NDArray[np.float32]:
-    """Logits (vocabulary,) float32 with those of seen tokens made smaller; `seen` is (vocabulary,) bool."""
+    """Logits (vocabulary,) float32 with those of seen tokens made smaller; `seen` is (vocabulary,) bool.
+
+    What the penalty would make infinite becomes the largest float32, so that a draw finds shares; a token that the
+    graph forbids by minus infinity stays forbidden.
+    """
     scores = logits.copy()
     repeated = scores[seen]
-    scores[seen] = np.where(repeated < 0, repeated * np.float32(penalty), repeated / np.float32(penalty))
+    with np.errstate(over="ignore"):
+        by = np.float32(min(max(penalty, _FLOAT32.tiny), _FLOAT32.max))  # a smaller one would be 0 as float32
+        smaller = np.clip(np.where(repeated < 0, repeated * by, repeated / by), _FLOAT32.min, _FLOAT32.max)
+    scores[seen] = np.where(np.isfinite(repeated), smaller, repeated)
     return scores
 
 
@@ -169,8 +177,9 @@ def candidates(scores: NDArray[np.float32], sampling: Sampling) -> tuple[NDArray
     if 0 < sampling.top_k < len(scores):
         least = np.partition(scores, len(scores) - sampling.top_k)[len(scores) - sampling.top_k]
         ids = np.flatnonzero(scores >= least)
-    # The largest is taken off first: a tiny temperature would overflow otherwise.
-    kept = (scores[ids].astype(np.float64) - float(scores.max())) / sampling.temperature
+    # The largest is taken off first: a tiny temperature makes the others impossible by it, and leaves the largest 0.
+    with np.errstate(over="ignore"):
+        kept = (scores[ids].astype(np.float64) - float(scores.max())) / sampling.temperature
     if sampling.top_p < 1:
         inside = _nucleus(kept, sampling.top_p)
         ids, kept = ids[inside], kept[inside]

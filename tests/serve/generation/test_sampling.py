@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from edgetune.serve.errors import EdgetuneError, InputError
 from edgetune.serve.generation.sampling import Sampler, Sampling, candidates, penalized
@@ -103,6 +106,35 @@ def test_the_penalty_holds_for_greedy_answers_and_for_their_own_tokens() -> None
     logits = np.array([4.0, 3.0, 2.5, -1.0], dtype=np.float32)
     assert [sampler.choose(logits)[0] for _ in range(3)] == [1, 2, 0]
     assert logits[0] == 4.0, "what the graph gave must not be changed"
+
+
+FINITE = st.floats(-9, 9, width=32) | st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(
+    logits=arrays(np.float32, st.integers(1, 12), elements=FINITE | st.just(float("-inf"))),
+    sampling=st.builds(
+        Sampling,
+        temperature=st.floats(0, 2),
+        top_k=st.integers(0, 20),
+        top_p=st.floats(0, 1, exclude_min=True),
+        min_p=st.floats(0, 1),
+        repetition_penalty=st.floats(0, allow_infinity=False, exclude_min=True),
+        seed=st.integers(0, 9),
+        logprobs=st.sampled_from([None, 0, 3]),
+    ),
+)
+@example(  # the smallest penalties are 0 as float32: the shares of a draw were no numbers
+    logits=np.zeros(3, np.float32), sampling=Sampling(temperature=1.0, top_p=0.5, repetition_penalty=5e-324, seed=0)
+)
+def test_whatever_may_be_asked_for_gives_a_token_that_is_not_forbidden(logits: Any, sampling: Sampling) -> None:
+    assume(np.isfinite(logits.max()))
+    sampler = Sampler(sampling, range(len(logits)), len(logits))
+    for _ in range(2):
+        token, told = sampler.choose(logits)
+        assert np.isfinite(logits[token])
+        assert (told is None) == (sampling.logprobs is None)
+        assert told is None or np.isfinite(told.logprob)
 
 
 def test_log_probabilities_are_the_graphs_own() -> None:

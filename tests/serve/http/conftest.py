@@ -134,3 +134,32 @@ def make_service(loop_thread: LoopThread) -> Iterator[Callable[..., Service]]:
 def service(make_service: Callable[..., Service]) -> Service:
     """The golden bundle with default limits, for tests that leave it as it is."""
     return make_service()
+
+
+@pytest.fixture
+def complaints() -> Callable[[Any], tuple[list[str], int]]:
+    """`complaints(schema)` runs a fuzzing client in all its phases (examples, coverage, fuzzing, sequences).
+
+    It gives what was found wrong, with the request that shows it, and how many requests were made.
+    """
+    import schemathesis
+    from schemathesis.engine.events import FatalError, FuzzScenarioFinished, NonFatalError, ScenarioFinished
+
+    def told(label: str, check: Any) -> str:
+        return f"{label}: {check.name}: {check.failure_info.failure}: {check.failure_info.code_sample}"
+
+    def run(schema: Any) -> tuple[list[str], int]:
+        found, requests = [], 0
+        for event in schemathesis.engine.from_schema(schema).execute():
+            assert not isinstance(event, NonFatalError | FatalError), event
+            if isinstance(event, ScenarioFinished | FuzzScenarioFinished):
+                requests += len(event.recorder.interactions)
+                found += [
+                    told(event.recorder.label, check)
+                    for checks in event.recorder.checks.values()
+                    for check in checks
+                    if check.failure_info is not None
+                ]
+        return found, requests
+
+    return run

@@ -6,7 +6,6 @@ import re
 
 import pytest
 import schemathesis
-from schemathesis.engine.events import FatalError, FuzzScenarioFinished, NonFatalError, ScenarioFinished
 
 from edgetune.serve.http.settings import ServerSettings
 
@@ -42,25 +41,12 @@ def test_the_limits_and_the_keys_are_those_of_the_server(make_service, tmp_path)
     assert description["paths"]["/metrics"]["get"]["security"] == []
 
 
-def complaints(schema) -> tuple[list[str], int]:
-    """What a run of all phases (examples, coverage, fuzzing, sequences) finds wrong, and the requests it made."""
-    found, requests = [], 0
-    for event in schemathesis.engine.from_schema(schema).execute():
-        assert not isinstance(event, NonFatalError | FatalError), event
-        if isinstance(event, ScenarioFinished | FuzzScenarioFinished):
-            requests += len(event.recorder.interactions)
-            found += [
-                f"{event.recorder.label}: {check.name}: {check.failure_info.failure}"
-                for checks in event.recorder.checks.values()
-                for check in checks
-                if check.failure_info is not None
-            ]
-    return found, requests
-
-
 @pytest.mark.slow
-def test_the_server_answers_as_it_describes_itself(service):
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 6))])
+def test_the_server_answers_as_it_describes_itself(make_service, complaints, seed):
+    service = make_service()  # one of its own: the client runs its lifespan, which closes it
     wishes = {
+        "seed": seed,
         "generation": {"max-examples": 10},
         "parameters": {"path.name": "golden", "path.version": "1"},
         "operations": [

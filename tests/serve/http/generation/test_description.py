@@ -5,7 +5,6 @@ from __future__ import annotations
 import httpx
 import pytest
 import schemathesis
-from schemathesis.engine.events import FatalError, FuzzScenarioFinished, NonFatalError, ScenarioFinished
 
 ROUTES = {"/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{name}"}
 
@@ -26,10 +25,12 @@ def test_the_routes_are_described_with_their_errors(server):
 
 
 @pytest.mark.slow
-def test_the_server_answers_as_it_describes_itself(run_server, eventually):
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 6))])
+def test_the_server_answers_as_it_describes_itself(run_server, eventually, complaints, seed):
     server = run_server(max_answer_tokens=4)
     config = schemathesis.config.SchemathesisConfig.from_dict(
         {
+            "seed": seed,
             "generation": {"max-examples": 25},
             "parameters": {"path.name": "tiny"},
             # What no schema says: a chat has a turn of the user's, and what is not supported.
@@ -40,17 +41,7 @@ def test_the_server_answers_as_it_describes_itself(run_server, eventually):
     document["paths"] = {path: methods for path, methods in document["paths"].items() if path in ROUTES}
     schema = schemathesis.openapi.from_dict(document, config=config)
     schema.config.update(base_url=server.url)
-    found, requests = [], 0
-    for event in schemathesis.engine.from_schema(schema).execute():
-        assert not isinstance(event, NonFatalError | FatalError), event
-        if isinstance(event, ScenarioFinished | FuzzScenarioFinished):
-            requests += len(event.recorder.interactions)
-            found += [
-                f"{event.recorder.label}: {check.name}: {check.failure_info.failure}"
-                for checks in event.recorder.checks.values()
-                for check in checks
-                if check.failure_info is not None
-            ]
+    found, requests = complaints(schema)
     assert found == []
     assert requests > 100
     eventually(lambda: server.scheduler.running == 0)
