@@ -47,9 +47,19 @@ FUSED_ATTENTION = {
     "mpnet": 0, "deberta_v2": 0, "modernbert": 0,
 }  # fmt: skip
 
+# Cut, one whose attention fuses stands for the others, which `make test-long` has.
+CUT = {"bert", "mpnet", "deberta_v2", "modernbert"}
+
+
+def _marks(name: str, cut: bool) -> list[pytest.MarkDecorator]:
+    if cut and name not in CUT:
+        return [pytest.mark.slow, pytest.mark.long]
+    return [] if (name, cut) == ("bert", False) else [pytest.mark.slow]
+
+
 # Whole ones tuned by one method, and those of the other cut as `student` and `pruned` cut them.
 MATRIX = [
-    pytest.param(name, method, cut, marks=[] if (name, cut) == ("bert", False) else [pytest.mark.slow])
+    pytest.param(name, method, cut, marks=_marks(name, cut))
     for name in FUSED_ATTENTION
     for method, cut in (("lora", False), ("freeze", True))
 ]
