@@ -19,7 +19,7 @@ from edgetune.serve.errors import EdgetuneError, InputError
 MOST_LOGPROBS = 100
 # Top-p first looks at so many of the likeliest tokens and sorts the whole vocabulary only where they do not suffice.
 LIKELY_TOKENS = 1024
-_FLOAT32 = np.finfo(np.float32)
+_LEAST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +160,8 @@ def penalized(logits: NDArray[np.float32], seen: NDArray[np.bool_], penalty: flo
     scores = logits.copy()
     repeated = scores[seen]
     with np.errstate(over="ignore"):
-        by = np.float32(min(max(penalty, _FLOAT32.tiny), _FLOAT32.max))  # a smaller one would be 0 as float32
-        smaller = np.clip(np.where(repeated < 0, repeated * by, repeated / by), _FLOAT32.min, _FLOAT32.max)
+        by = np.float32(min(max(penalty, _LEAST), _LARGEST))  # a smaller one would be 0 as float32
+        smaller = np.clip(np.where(repeated < 0, repeated * by, repeated / by), -_LARGEST, _LARGEST)
     scores[seen] = np.where(np.isfinite(repeated), smaller, repeated)
     return scores
 
