@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from edgetune.export.generation.attention_inputs import pack_inputs, rotate_inside
 from edgetune.export.generation.cache_in_place import read_lengths_from_mask
 from edgetune.export.generation.grouped_attention import group_attentions
 from edgetune.export.generation.rewrite import rewrite_decoder
@@ -123,9 +124,10 @@ def export_decoder(
         in_place = fused and grouped and bool(group_attentions(program)) and read_lengths_from_mask(program)
         rewrite_decoder(program)
         spec = decoder_spec(program, model, model_folder, batch_one=batch_one)
-        spec = msgspec.structs.replace(spec, in_place=in_place and not full_logits)
-        if fused and grouped:
-            tabulate_rotations(program, spec.context_tokens)
+        rotating = _attend_raw(program, spec.context_tokens) if fused and grouped else 0
+        spec = msgspec.structs.replace(
+            spec, in_place=in_place and not full_logits, begins_apart=rotating > 0 and not batch_one
+        )
         path = _save(program, folder)
         open_session(path, provider="cpu", threads=1)
         return DecoderGraph(path, spec, count_nodes(path), fused, full_logits)
@@ -135,6 +137,14 @@ def export_decoder(
     except BundleDamaged:
         # Plain products leave fewer nodes; GPT-2's, fused by transformers 5.23, are a graph that does not open.
         return exported(None)
+
+
+def _attend_raw(program: Any, context_tokens: int) -> int:
+    """Let attention take its inputs as their product gave them; how many nodes rotate them themselves."""
+    tabulate_rotations(program, context_tokens)
+    rotating = rotate_inside(program)
+    pack_inputs(program)
+    return rotating
 
 
 def _program(model: Any, *, batch_one: bool, full_logits: bool, fused: bool) -> Any:

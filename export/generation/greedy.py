@@ -29,8 +29,7 @@ class GreedyLoop:
 
     def first_logits(self, rows: Ids) -> NDArray[np.float32]:
         """Logits (batch, vocabulary) after the last token of each row, all rows in one left-padded step."""
-        ids, mask = left_padded(rows)
-        return self._step(ids, mask, self._empty(len(rows)))[0]
+        return self._begin(rows)[0]
 
     def continued_logits(self, row: Sequence[int]) -> NDArray[np.float32]:
         """Logits (1, vocabulary) after the last token, its first half already in the cache: prefixes are kept so."""
@@ -41,15 +40,33 @@ class GreedyLoop:
 
     def generate(self, rows: Ids, tokens: int) -> list[list[int]]:
         """The next `tokens` ids of each row, the likeliest at every place; no token ends a row."""
-        ids, mask = left_padded(rows)
-        past = self._empty(len(rows))
+        _, mask = left_padded(rows)
+        logits, past = self._begin(rows)
         found: list[NDArray[np.int64]] = []
-        for _ in range(tokens):
-            logits, past = self._step(ids, mask, past)
+        while True:
             ids = logits.argmax(axis=1).astype(np.int64)[:, None]
-            mask = np.concatenate([mask, np.ones_like(ids)], axis=1)
             found.append(ids)
+            if len(found) == tokens:
+                break
+            mask = np.concatenate([mask, np.ones_like(ids)], axis=1)
+            logits, past = self._step(ids, mask, past)
         return [[int(one) for one in row] for row in np.concatenate(found, axis=1)]
+
+    def _begin(self, rows: Ids) -> tuple[NDArray[np.float32], list[Any]]:
+        """The first step, left-padded; of a graph that cannot take it so, row by row and left-padded behind it."""
+        ids, mask = left_padded(rows)
+        if not self._spec.begins_apart:
+            return self._step(ids, mask, self._empty(len(rows)))
+        apart = [
+            self._step(ids[[row]][:, real], mask[[row]][:, real], self._empty(1)) for row, real in enumerate(mask > 0)
+        ]
+        longest = ids.shape[1]
+        padded = [
+            [np.pad(one, ((0, 0), (0, 0), (longest - one.shape[2], 0), (0, 0))) for one in past] for _, past in apart
+        ]
+        return np.concatenate([logits for logits, _ in apart]), [
+            np.concatenate(part) for part in zip(*padded, strict=True)
+        ]
 
     def _empty(self, batch: int) -> list[NDArray[np.float32]]:
         shape = (batch, self._spec.kv_heads, 0, self._spec.head_dim)

@@ -71,18 +71,18 @@ def _softmaxes(model: Any) -> list[Any]:
 
 def _attention(softmax: Any) -> _Attention | None:
     """The attention around a softmax, as the exporter takes it apart again for the CPU; None where it is another."""
-    add = _producer(softmax.inputs[0], "Add")
-    scaled = _producer(add.inputs[0], "Mul") if add else None
-    scale = _constant(scaled.inputs[1]) if scaled else None
-    products = _producer(scaled.inputs[0], "MatMul") if scaled else None
+    add = producer(softmax.inputs[0], "Add")
+    scaled = producer(add.inputs[0], "Mul") if add else None
+    scale = constant_of(scaled.inputs[1]) if scaled else None
+    products = producer(scaled.inputs[0], "MatMul") if scaled else None
     weighed = _only_user(softmax, "MatMul")
     swapped = _only_user(weighed, "Transpose")
     output = _only_user(swapped, "Reshape")
     if add is None or products is None or output is None or scale is None or scale.size != 1:
         return None
-    split = _producer(_input_of(_producer(products.inputs[0], "Transpose")), "Reshape")
+    split = producer(_input_of(producer(products.inputs[0], "Transpose")), "Reshape")
     keys, values = _appended(products.inputs[1]), _appended(weighed.inputs[1])
-    sizes = _constant(split.inputs[1]) if split else None
+    sizes = constant_of(split.inputs[1]) if split else None
     if split is None or keys is None or values is None or sizes is None or sizes.size != 4:
         return None
     return _Attention(
@@ -104,7 +104,7 @@ def _suits(one: _Attention) -> bool:
     if any(shape is None or len(shape) != 4 for shape in past):
         return False
     (heads, width), others = (_sizes(shape) for shape in past)
-    merged = _constant(one.merged)
+    merged = constant_of(one.merged)
     return (
         heads is not None
         and width is not None
@@ -171,13 +171,13 @@ def _merged(value: Any, sizes: Any, new: list[Any], *, swapped: bool = False) ->
     import onnx_ir
 
     if swapped:
-        node = _producer(value, "Transpose")
+        node = producer(value, "Transpose")
         if node is not None and list(node.attributes["perm"].value) == SWAPPED:
             value = node.inputs[0]
         else:
             new.append(onnx_ir.node("Transpose", [value], attributes={"perm": SWAPPED}))
             value = new[-1].outputs[0]
-    while (node := _producer(value, "Reshape")) is not None and _rank(node.inputs[0]) in (3, 4):
+    while (node := producer(value, "Reshape")) is not None and _rank(node.inputs[0]) in (3, 4):
         value = node.inputs[0]  # taken apart into heads and put together again
         if _rank(value) == 3:
             return value
@@ -189,7 +189,7 @@ def _merged(value: Any, sizes: Any, new: list[Any], *, swapped: bool = False) ->
 
 def _undo_split(node: Any) -> None:
     """Let what reads heads merged again, [0, 0, -1], read the value of three axes that was split into them."""
-    sizes, split = _constant(node.inputs[1]), _producer(node.inputs[0], "Reshape")
+    sizes, split = constant_of(node.inputs[1]), producer(node.inputs[0], "Reshape")
     if sizes is None or sizes.tolist() != [0, 0, -1] or split is None or _rank(split.inputs[0]) != 3:
         return
     if _rank(split.outputs[0]) == 4 and not node.outputs[0].is_graph_output():
@@ -200,7 +200,7 @@ def _undo_split(node: Any) -> None:
 def _read_merged(value: Any) -> None:
     """Let what reads a value of three axes split into heads by one Reshape and merged by the next read the value."""
     for split in _users(value, "Reshape"):
-        if (sizes := _constant(split.inputs[1])) is not None and sizes.size == 4 and sizes[:2].tolist() == [0, 0]:
+        if (sizes := constant_of(split.inputs[1])) is not None and sizes.size == 4 and sizes[:2].tolist() == [0, 0]:
             for merged in [node for node in _users(split.outputs[0], "Reshape") if _rank(node.outputs[0]) == 3]:
                 for use in list(merged.outputs[0].uses()):
                     use.node.replace_input_with(use.idx, value)
@@ -217,7 +217,7 @@ def _appended(value: Any) -> Any:
 
 def _unexpanded(bias: Any) -> Any:
     """The bias before it was spread over heads, which the kernel does itself."""
-    node = _producer(bias, "Expand")
+    node = producer(bias, "Expand")
     return node.inputs[0] if node is not None and _rank(node.inputs[0]) == 4 else bias
 
 
@@ -233,7 +233,8 @@ def _hand_over(graph: Any, old: Any, new: Any) -> None:
         graph.outputs[place] = new
 
 
-def _producer(value: Any, op_type: str) -> Any:
+def producer(value: Any, op_type: str) -> Any:
+    """The node that gives a value, where it is of that type; else None."""
     node = value.producer() if value is not None else None
     return node if node is not None and node.op_type == op_type else None
 
@@ -255,5 +256,6 @@ def _rank(value: Any) -> int | None:
     return None if value.shape is None else len(value.shape)
 
 
-def _constant(value: Any) -> Any:
+def constant_of(value: Any) -> Any:
+    """The array of a constant value; None where it is none."""
     return value.const_value.numpy() if value is not None and value.const_value is not None else None

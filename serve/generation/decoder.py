@@ -182,7 +182,7 @@ class Decoder:
     def prefill(
         self, prompts: Sequence[Sequence[int]], cache: Cache | None = None, *, chunk: int = PREFILL_TOKENS
     ) -> tuple[Logits, Cache]:
-        """Run prompts, the shorter ones padded on the left, in pieces of `chunk` tokens.
+        """Run prompts in pieces of `chunk` tokens; the shorter ones are padded on the left, or run alone.
 
         Args:
             prompts: ids of each row, checked, none of them empty.
@@ -192,10 +192,11 @@ class Decoder:
         Returns:
             as `run`.
         """
-        cache = self.empty(len(prompts), coming=max(map(len, prompts))) if cache is None else cache
-        if len(prompts) > 1 and (cache.columns or max(map(len, prompts)) > chunk):
-            return self._prefill_apart(prompts, cache, chunk)
         longest = max(map(len, prompts))
+        cache = self.empty(len(prompts), coming=longest) if cache is None else cache
+        ragged = self.spec.begins_apart and min(map(len, prompts)) < longest
+        if len(prompts) > 1 and (ragged or cache.columns or longest > chunk):
+            return self._prefill_apart(prompts, cache, chunk)
         real = np.zeros((len(prompts), longest), dtype=np.int64)
         ids = np.full((len(prompts), longest), self.spec.pad_id or 0, dtype=np.int64)
         for row, prompt in enumerate(prompts):
@@ -208,7 +209,8 @@ class Decoder:
         return logits, cache
 
     def _prefill_apart(self, prompts: Sequence[Sequence[int]], cache: Cache, chunk: int) -> tuple[Logits, Cache]:
-        """Each row alone: ONNX Runtime's attention takes several tokens behind a cache for one row only."""
+        """Each row alone: behind a cache ONNX Runtime's attention takes several tokens for one row only, and rows of
+        unlike length not where it rotates them itself."""
         logits, parts = [], []
         for row, prompt in enumerate(prompts):
             found, after = self.prefill([prompt], gather(self.store, [(cache, [row])]), chunk=chunk)

@@ -25,7 +25,9 @@ class GenerationSpec(msgspec.Struct, frozen=True, kw_only=True):
     `past` and `present` are the names of the graph's inputs and outputs, with {layer} and {part} to be filled in
     from 0 and from `parts`. `batch_one` marks the graph whose batch is fixed to one (grouped-query attention fused).
     `in_place` marks one that reads the length of its cache from the attention mask: its past may be longer than what it
-    holds, and it writes the new keys and values into it where the present is the same memory.
+    holds, and it writes the new keys and values into it where the present is the same memory. `begins_apart` marks one
+    whose attention rotates queries and keys itself, in a first step by the first row's positions: rows of unlike length
+    take their first steps one by one, and all others together.
     """
 
     layers: AtLeastOne
@@ -41,6 +43,7 @@ class GenerationSpec(msgspec.Struct, frozen=True, kw_only=True):
     parts: list[str] = msgspec.field(default_factory=lambda: ["keys", "values"])
     batch_one: bool = False
     in_place: bool = False
+    begins_apart: bool = False
 
     def past_names(self) -> tuple[str, ...]:
         """The graph's cache inputs, layer by layer, in the order of `present_names`."""

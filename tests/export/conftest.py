@@ -44,7 +44,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma": ("GemmaConfig", {**_WIDER, "head_dim": 16}),
     "gemma2": ("Gemma2Config", {**_WIDER, "head_dim": 16, "sliding_window": 24}),
     "gemma3": ("Gemma3TextConfig", {**_WIDER, "head_dim": 16, "sliding_window": 24, "sliding_window_pattern": 2}),
-    "phi": ("PhiConfig", _WIDER),
+    "phi": ("PhiConfig", {**_WIDER, "hidden_size": 128}),  # heads of 32, half of each rotated
     "phi3": ("Phi3Config", _WIDER),
     "gpt2": ("GPT2Config", {}),
     "smollm3": ("SmolLM3Config", _WIDER),
