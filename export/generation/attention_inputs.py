@@ -91,7 +91,7 @@ def _take_in(graph: Any, node: Any) -> bool:
     if (query.rotated_width < width) != query.rest:
         return False
     new: list[Any] = []
-    inputs = list(node.inputs)
+    inputs = [*node.inputs, *[None] * (_TABLES[-1] + 1 - len(node.inputs))]
     inputs[:2] = (_merged(one, new) for one in (query, key))
     for place, source in zip(_TABLES, _ROTATED_BY, strict=True):
         inputs[place] = query.node.inputs[source]

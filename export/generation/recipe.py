@@ -15,5 +15,5 @@ class GenerationExportRecipe(BaseModel):
     provider: Literal["cpu"] = Field("cpu", description="Execution provider of the graph.")
     batch: Literal["any", "one"] = Field(
         "any",
-        description="one: the graph for a single prompt at a time, with grouped-query attention, about 30% faster.",
+        description="one: the graph for a single prompt at a time, without the mask of padding.",
     )
