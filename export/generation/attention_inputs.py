@@ -171,11 +171,14 @@ def _merged(one: _Rotated, new: list[Any]) -> Any:
     swap = producer(norm.inputs[0] if norm is not None else one.source, "Transpose")
     if swap is None or not _swaps(swap):
         new.append(onnx_ir.node("Transpose", [one.source], attributes={"perm": SWAPPED}))
+        heads = new[-1].outputs[0]
     elif norm is not None:
         attributes = {name: attribute.value for name, attribute in norm.attributes.items()}
         new.append(onnx_ir.node(norm.op_type, [swap.inputs[0], *norm.inputs[1:]], attributes=attributes))
-    heads_last = new[-1].outputs[0] if swap is None or not _swaps(swap) or norm is not None else swap.inputs[0]
-    new.append(onnx_ir.node("Reshape", [heads_last, one.merged]))
+        heads = new[-1].outputs[0]
+    else:
+        heads = swap.inputs[0]
+    new.append(onnx_ir.node("Reshape", [heads, one.merged]))
     return new[-1].outputs[0]
 
 

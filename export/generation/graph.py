@@ -179,8 +179,8 @@ def _program(model: Any, *, batch_one: bool, full_logits: bool, fused: bool) -> 
 def refuse_grouped_attention(program: Any) -> None:
     """Refuse a batched `onnx_ir.Model` that was fused into GroupQueryAttention with rotation inside.
 
-    ONNX Runtime's CPU kernel rotates every row of a first step by the positions 0 to n - 1 whatever `position_ids`
-    says: left-padded rows would be answered wrongly, without a word.
+    ONNX Runtime's CPU kernel rotates every row of a first step by the first row's positions, and here no `begins_apart`
+    says so: left-padded rows would be answered wrongly, without a word.
 
     Raises:
         ExportError: there is such a node.

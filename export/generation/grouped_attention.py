@@ -1,8 +1,9 @@
 """Attention over a cache becomes one GroupQueryAttention node, for batches too: a third of a small model's step.
 
 transformers' exporter fuses it only where the batch is one, since ONNX Runtime's CPU kernel rotates every row of a
-first step by the first row's positions. Here the rotation stays outside, where each row has its own, and padding is
-masked by the bias that the graph computes anyway. Works on `onnx_ir` models as the exporter leaves them.
+first step by the first row's positions. Here the rotation stays outside (attention_inputs.py takes it in where the
+runtime can know of it), and padding is masked by the bias that the graph computes anyway. Works on `onnx_ir` models as
+the exporter leaves them.
 """
 
 from __future__ import annotations
