@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.benchmarks.choice import gains, why_chosen
-from edgetune.benchmarks.gate import Verdict, judge, unless_changed
-from edgetune.benchmarks.ledger import (
+from edgetune.benchmarks.prove.choice import gains, why_chosen
+from edgetune.benchmarks.prove.gate import Verdict, judge, unless_changed
+from edgetune.benchmarks.prove.ledger import (
     Logits,
     Slice,
     bundle_logits,
@@ -21,24 +21,24 @@ from edgetune.benchmarks.ledger import (
     stage_qualities,
     torch_stages,
 )
+from edgetune.benchmarks.prove.search import Searched
+from edgetune.benchmarks.prove.variants import measured_variants, passed_variants
 from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
-from edgetune.benchmarks.reporting import Findings, assemble_report, summarize_data
-from edgetune.benchmarks.runtime import measure_settings
-from edgetune.benchmarks.search import Searched
-from edgetune.benchmarks.side import Side
-from edgetune.benchmarks.timing import Race, Timing, race
-from edgetune.benchmarks.variants import measured_variants, passed_variants
+from edgetune.benchmarks.report.reporting import Findings, assemble_report, summarize_data
+from edgetune.benchmarks.timing.race import Race, Timing, race
+from edgetune.benchmarks.timing.runtime import measure_settings
+from edgetune.benchmarks.timing.side import Side
 from edgetune.compress.candidate import Candidate
 from edgetune.compress.schemes import SCHEMES
-from edgetune.export.graph import Graph
-from edgetune.export.pack import Packing, draft_bundle, settled_draft
+from edgetune.export.once.graph import Graph
+from edgetune.export.once.pack import Packing, draft_bundle, settled_draft
 from edgetune.serve.bundle import REPORT_NAME, Bundle, RuntimeSettings
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import GateError
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import Pair, Proof, Report, StageQuality
-from edgetune.tune.dataset import Dataset
-from edgetune.tune.progress import Progress
+from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.training.progress import Progress
 
 DRAFT_NAME = "draft"
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetune.tune.facts import read_facts, write_facts
+from edgetune.tune.models.facts import read_facts, write_facts
 
 FACTS_NAME = "candidate.json"
 

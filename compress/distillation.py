@@ -18,12 +18,12 @@ from torch.nn import functional
 
 from edgetune.compress.lessons import UNKNOWN, Course, Lessons
 from edgetune.compress.seen_embedding import restore_embedding, train_seen_only
-from edgetune.tune.classifier import head_linear
-from edgetune.tune.dropout import quicken_dropout
-from edgetune.tune.forward import length_batches
+from edgetune.tune.models.classifier import head_linear
+from edgetune.tune.models.dropout import quicken_dropout
+from edgetune.tune.models.forward import length_batches
 
 if TYPE_CHECKING:
-    from edgetune.tune.progress import Progress
+    from edgetune.tune.training.progress import Progress
 
 
 @dataclass(frozen=True)

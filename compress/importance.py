@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from edgetune.compress.structure import feed_forward
-from edgetune.tune.forward import length_batches
-from edgetune.tune.progress import Progress, Silent
+from edgetune.tune.models.forward import length_batches
 from edgetune.tune.tasks.text_classification import encode
+from edgetune.tune.training.progress import Progress, Silent
 
 
 def column_importance(

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from edgetune.serve.digest import file_sha256, value_sha256
-from edgetune.tune.classifier import head_linear
-from edgetune.tune.forward import head_features
-from edgetune.tune.hardware import fast_bf16
-from edgetune.tune.model import open_model
+from edgetune.tune.models.classifier import head_linear
+from edgetune.tune.models.forward import head_features
+from edgetune.tune.models.model import open_model
 from edgetune.tune.tasks.text_classification import encode
+from edgetune.tune.training.hardware import fast_bf16
 
 if TYPE_CHECKING:
     from edgetune.compress.material import Material

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgetune.tune.dataset import Part
-    from edgetune.tune.model import TunedModel
-    from edgetune.tune.progress import Progress
+    from edgetune.tune.data.dataset import Part
+    from edgetune.tune.models.model import TunedModel
+    from edgetune.tune.training.progress import Progress
 
 
 @dataclass(frozen=True)

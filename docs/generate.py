@@ -18,7 +18,7 @@ import click
 
 ROOT = Path(__file__).parent.parent
 WIDTH = 100
-FOLDERS = ("edgetune", "serve", "tune", "compress", "export", "benchmarks")
+FOLDERS = ("cli", "serve", "tune", "compress", "export", "benchmarks")
 
 # In the README, what is generated stands between two such lines.
 _PLACE = r"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)"
@@ -44,7 +44,7 @@ def documents() -> dict[Path, str]:
 
 
 def figures_summary() -> str:
-    """The first table of docs/performance.md, which benchmarks/performance.py writes."""
+    """The first table of docs/performance.md, which benchmarks/lab/performance.py writes."""
     page = ROOT / "docs" / "performance.md"
     lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
     return "".join(f"{line}\n" for line in itertools.takewhile(_in_table, itertools.dropwhile(_not_in_table, lines)))

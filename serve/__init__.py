@@ -24,19 +24,19 @@ from edgetune.serve.bundle import Bundle, Manifest
 from edgetune.serve.errors import EdgetuneError
 
 if TYPE_CHECKING:
-    from edgetune.serve.generation.generator import Generator
-    from edgetune.serve.generation.sampling import Sampling
+    from edgetune.serve.heads.label import Prediction
     from edgetune.serve.loading import load
     from edgetune.serve.predictor import Predictor
-    from edgetune.serve.tasks.text_classification import Prediction
+    from edgetune.serve.stepwise.generator import Generator
+    from edgetune.serve.stepwise.sampling import Sampling
 
 __all__ = ["Bundle", "EdgetuneError", "Generator", "Manifest", "Prediction", "Predictor", "Sampling", "load"]
 
 _LAZY = {
-    "Generator": "generation.generator",
-    "Prediction": "tasks.text_classification",
+    "Generator": "stepwise.generator",
+    "Prediction": "heads.label",
     "Predictor": "predictor",
-    "Sampling": "generation.sampling",
+    "Sampling": "stepwise.sampling",
     "load": "loading",
 }
 

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetune.serve.codecs.text import TokenizedText
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import EdgetuneError, InputError
-from edgetune.serve.tokenization import TokenizedText
 from edgetune.serve.waiting import Call, Part, WaitingLine, split_call
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.tokenization import TokenizedText
+from edgetune.serve.codecs.text import TokenizedText
 
 
 def pad_batch(texts: Sequence[TokenizedText], pad_id: int) -> dict[str, NDArray[np.int64]]:

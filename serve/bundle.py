@@ -14,7 +14,7 @@ import msgspec
 
 from edgetune.serve.digest import file_sha256
 from edgetune.serve.errors import BundleDamaged, BundleError, BundleFormatError
-from edgetune.serve.generation.spec import GenerationSpec
+from edgetune.serve.stepwise.spec import GenerationSpec
 
 BUNDLE_FORMAT = 1
 MANIFEST_NAME = "manifest.json"

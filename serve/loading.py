@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetune.serve.bundle import Bundle
+from edgetune.serve.codecs.text import open_tokenizer
 from edgetune.serve.errors import EdgetuneError
-from edgetune.serve.tokenization import open_tokenizer
 
 if TYPE_CHECKING:
     from edgetune.serve.predictor import Predictor

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from edgetune.serve.batches import pad_batch
 from edgetune.serve.bundle import CONFIG_NAME, NOT_JSON, Bundle, Golden, Manifest
+from edgetune.serve.codecs.text import TextTokenizer, TokenizedText, open_tokenizer
 from edgetune.serve.errors import BundleDamaged, BundleFormatError, EdgetuneError, InputError
-from edgetune.serve.tasks import ANSWERS
-from edgetune.serve.tasks.text_classification import Prediction, softmax
-from edgetune.serve.tokenization import TextTokenizer, TokenizedText, open_tokenizer
+from edgetune.serve.heads import ANSWERS
+from edgetune.serve.heads.label import Prediction, softmax
 from edgetune.serve.variants import open_variant
 
 if TYPE_CHECKING:

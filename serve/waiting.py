@@ -15,8 +15,8 @@ from itertools import count
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from edgetune.serve.codecs.text import TokenizedText
 from edgetune.serve.errors import EdgetuneError, Overloaded
-from edgetune.serve.tokenization import TokenizedText
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 
 # Before torch and onnxruntime are imported anywhere: no network, no telemetry, no spinning threads.
-# PYTHONSAFEPATH: a Python that a test starts in the checkout must find the installed package, not the folder edgetune/.
 os.environ.update(
-    PYTHONSAFEPATH="1",
     HF_HUB_OFFLINE="1",
     HF_UPDATE_DOWNLOAD_COUNTS="0",
     ORT_DISABLE_TELEMETRY="1",
@@ -29,7 +27,7 @@ import pytest
 
 if TYPE_CHECKING:
     from edgetune.compress.material import Material
-    from edgetune.tune.dataset import Dataset
+    from edgetune.tune.data.dataset import Dataset
 
 TINY_TOKENS = 96  # the longest input of every tiny checkpoint
 _WIDTH = {
@@ -93,7 +91,7 @@ def toy_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def toy_dataset(toy_csv: Path) -> Callable[[], Dataset]:
     """Calling it gives the toy sentences, split: 4 labels, about 66 training, 15 validation and 15 test rows."""
-    from edgetune.tune.dataset import DataRecipe, Dataset
+    from edgetune.tune.data.dataset import DataRecipe, Dataset
 
     dataset = Dataset.load(DataRecipe(path=str(toy_csv), text="text", label="label"), seed=3)
     return lambda: dataset
@@ -153,10 +151,10 @@ def tiny_material(
 
 
 def _probe(base: Path, dataset: Dataset, folder: Path) -> None:
-    from edgetune.export.export import export
-    from edgetune.tune.base import find_base
-    from edgetune.tune.progress import Silent
+    from edgetune.export.once.export import export
+    from edgetune.tune.models.base import find_base
     from edgetune.tune.recipe import TuneRecipe
+    from edgetune.tune.training.progress import Silent
     from edgetune.tune.tuning import tune
 
     recipe = TuneRecipe(method="probe", precision="fp32")
@@ -167,9 +165,9 @@ def _probe(base: Path, dataset: Dataset, folder: Path) -> None:
 
 def _probed(folder: Path, dataset: Dataset) -> tuple[Material, Path]:
     from edgetune.compress.material import Material
-    from edgetune.export.graph import Graph
-    from edgetune.tune.model import TunedModel
-    from edgetune.tune.progress import Silent
+    from edgetune.export.once.graph import Graph
+    from edgetune.tune.models.model import TunedModel
+    from edgetune.tune.training.progress import Silent
 
     unlabeled = tuple(f"{text} thanks" for text in dataset.train.texts)
     tuned = TunedModel.open(folder / "tune")

@@ -40,7 +40,7 @@ def test_the_generated_documents_are_up_to_date():
 
 
 def test_drift_is_shown_and_mended(tmp_path):
-    for folder in ("edgetune", "serve", "tune", "compress", "export", "benchmarks", "docs"):
+    for folder in ("cli", "serve", "tune", "compress", "export", "benchmarks", "docs"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     page, readme = tmp_path / "docs" / "commands.md", tmp_path / "README.md"
     page.write_text(page.read_text("utf-8").replace("edgetune predict", "edgetune foretell"), "utf-8")
@@ -55,7 +55,7 @@ def test_drift_is_shown_and_mended(tmp_path):
     assert generate(tmp_path).stdout.split() == "Wrote docs/commands.md. Wrote README.md.".split()
     assert page.read_bytes() == (DOCS / "commands.md").read_bytes()
     text = readme.read_text("utf-8")
-    assert text.startswith("# A\n\n<!-- tree -->\n```\nedgetune/")
+    assert text.startswith("# A\n\n<!-- tree -->\n```\ncli/")
     assert text.endswith("```\n<!-- /tree -->\n\nB\n")
     assert re.search(r"^serve/ +The floor:", text, re.MULTILINE)
     assert generate(tmp_path, "--check").returncode == 0

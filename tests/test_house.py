@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 BUNDLE = ROOT / "tests" / "golden" / "bundle-v1"
 
 # Left to right: each may import those before it.
-FOLDERS = ("serve", "tune", "compress", "export", "benchmarks", "edgetune")
+FOLDERS = ("serve", "tune", "compress", "export", "benchmarks", "cli")
 NEVER_ON_THE_FLOOR = {"torch", "transformers", "onnx", "pandas", "pydantic"}
 
 MOST_FILE_LINES = 500
@@ -30,19 +30,19 @@ TOO_MANY_PARAMETERS: dict[str, int] = {}
 
 # `**name` in our own signatures: where a library hands over what only it knows, and Click its options.
 CATCH_ALLS = {
-    "benchmarks/side.py: ask(**arguments)",  # becomes the keys of a JSON command
-    "edgetune/commands/bench.py: command(**options)",
-    "edgetune/commands/build.py: command(**options)",
-    "edgetune/commands/compress.py: command(**options)",
-    "edgetune/commands/export.py: command(**options)",
-    "edgetune/commands/serve.py: command(**limits)",  # the fields of ServerSettings
-    "edgetune/commands/tune.py: command(**options)",
-    "tune/generation/training.py: __init__(**arguments)",  # TRL's trainer
-    "tune/interruption.py: on_epoch_end(**_)",
-    "tune/interruption.py: on_step_end(**_)",
-    "tune/steps.py: on_evaluate(**_)",
-    "tune/steps.py: on_step_end(**_)",
-    "tune/training.py: __init__(**arguments)",  # transformers' Trainer
+    "benchmarks/timing/side.py: ask(**arguments)",  # becomes the keys of a JSON command
+    "cli/commands/bench.py: command(**options)",
+    "cli/commands/build.py: command(**options)",
+    "cli/commands/compress.py: command(**options)",
+    "cli/commands/export.py: command(**options)",
+    "cli/commands/serve.py: command(**limits)",  # the fields of ServerSettings
+    "cli/commands/tune.py: command(**options)",
+    "tune/stepwise/training.py: __init__(**arguments)",  # TRL's trainer
+    "tune/training/interruption.py: on_epoch_end(**_)",
+    "tune/training/interruption.py: on_step_end(**_)",
+    "tune/training/steps.py: on_evaluate(**_)",
+    "tune/training/steps.py: on_step_end(**_)",
+    "tune/training/trainer.py: __init__(**arguments)",  # transformers' Trainer
 }
 
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
@@ -88,7 +88,7 @@ def folder_of(module: str) -> str | None:
     parts = module.split(".")
     if parts[0] != "edgetune" or parts[1:] == ["__version__"]:
         return None
-    return parts[1] if len(parts) > 1 and parts[1] in FOLDERS[:-1] else "edgetune"
+    return parts[1] if len(parts) > 1 and parts[1] in FOLDERS[:-1] else "cli"
 
 
 def backward(folder: str, source: str, place: str) -> list[str]:
@@ -108,12 +108,12 @@ def test_imports_point_to_the_left_only(folder):
 @pytest.mark.parametrize(
     ("folder", "source"),
     [
-        ("serve", "import edgetune.tune.model"),
+        ("serve", "import edgetune.tune.models.model"),
         ("serve", "from edgetune import tune"),
         ("serve", "from edgetune.recipe import Recipe"),
         ("serve", "import edgetune"),
-        ("tune", "def f():\n    from edgetune.export.graph import Graph"),
-        ("compress", "import importlib\nimportlib.import_module('edgetune.export.graph')"),
+        ("tune", "def f():\n    from edgetune.export.once.graph import Graph"),
+        ("compress", "import importlib\nimportlib.import_module('edgetune.export.once.graph')"),
         ("compress", "importlib.import_module(f'edgetune.export.{name}')"),
         ("benchmarks", "from edgetune import recipe"),
     ],
@@ -127,8 +127,8 @@ def test_a_backward_arrow_is_seen(folder, source):
     [
         ("serve", "from edgetune import __version__"),
         ("tune", "from edgetune.serve.errors import DataError"),
-        ("export", "import edgetune.export.graph"),
-        ("edgetune", "from edgetune.benchmarks import bench\nfrom edgetune.recipe import Recipe"),
+        ("export", "import edgetune.export.once.graph"),
+        ("cli", "from edgetune.benchmarks import bench\nfrom edgetune.recipe import Recipe"),
     ],
 )
 def test_a_forward_arrow_is_allowed(folder, source):
@@ -197,9 +197,7 @@ def test_nothing_is_left_for_later():
 def fresh(code: str, **environment: str) -> str:
     """What `code` prints in a fresh interpreter, which has no more of the environment than it needs."""
     kept = {name: value for name, value in os.environ.items() if name not in {"ORT_DISABLE_TELEMETRY", "PYTHONPATH"}}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code], capture_output=True, text=True, env={**kept, **environment}
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**kept, **environment})
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -231,7 +229,7 @@ def test_a_bundle_answers_on_the_floor_alone():
 
 def test_the_timed_bundle_is_no_heavier():
     code = (
-        "from edgetune.benchmarks.contestant import bundle_contestant\n"
+        "from edgetune.benchmarks.timing.contestant import bundle_contestant\n"
         f"side = bundle_contestant({str(BUNDLE)!r}, 1, None)\nside.answer('where is my parcel')"
     )
     assert loaded(code) <= FLOOR

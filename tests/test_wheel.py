@@ -16,7 +16,7 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
 BUNDLE = ROOT / "tests" / "golden" / "bundle-v1"
-PACKED = ("edgetune", "serve", "tune", "compress", "export", "benchmarks")
+PACKED = ("cli", "serve", "tune", "compress", "export", "benchmarks")
 NEVER_INSTALLED = ("torch", "transformers", "onnx", "pandas", "pydantic", "scipy", "sklearn", "rich")
 
 pytestmark = pytest.mark.slow
@@ -43,7 +43,7 @@ class Fresh:
     def make(self) -> None:
         # A copy, since setuptools leaves a build folder where it works; benchmarks/peers is not shipped.
         for name in PACKED:
-            ignored = shutil.ignore_patterns("__pycache__", "peers")
+            ignored = shutil.ignore_patterns("__pycache__", "peers", "lab")
             shutil.copytree(ROOT / name, self.source / name, ignore=ignored)
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(ROOT / name, self.source / name)
@@ -83,17 +83,17 @@ def test_the_wheel_holds_every_module_and_nothing_else(fresh):
     installed = Path(fresh.run("python", "-c", code).stdout.strip())
     found = {path.relative_to(installed).as_posix() for path in installed.rglob("*.py")}
     wanted = {
-        path.relative_to(fresh.source).as_posix().removeprefix("edgetune/")
+        path.relative_to(fresh.source).as_posix().removeprefix("cli/")
         for name in PACKED
         for path in (fresh.source / name).rglob("*.py")
-        if "peers" not in path.parts  # other tools' things: for the checkout alone
+        if not {"peers", "lab"} & set(path.parts)  # for the checkout alone
     }
     assert found == wanted
     assert (installed / "py.typed").is_file()
     (licence,) = installed.parent.glob("edgetune-*.dist-info/licenses/LICENSE")
     assert licence.read_bytes() == (ROOT / "LICENSE").read_bytes()
-    for page in ("report.html.jinja", "report-style.css.jinja", "generation/report.html.jinja"):
-        assert (installed / "benchmarks" / page).is_file()
+    for page in ("report.html.jinja", "report-style.css.jinja", "stepwise-report.html.jinja"):
+        assert (installed / "benchmarks" / "report" / page).is_file()
 
 
 def test_no_heavy_package_is_installed(fresh):

@@ -15,24 +15,24 @@ import numpy as np
 from transformers import set_seed
 
 from edgetune.serve.report import Training
-from edgetune.tune.base import Base, open_tokenizer
-from edgetune.tune.batches import PASS_TOKENS, labelled
-from edgetune.tune.classifier import head_names, set_head
-from edgetune.tune.curve import remark_on
-from edgetune.tune.dataset import Dataset, Part
-from edgetune.tune.dropout import quicken_dropout
-from edgetune.tune.forward import head_features
-from edgetune.tune.hardware import choose_device, fast_bf16
-from edgetune.tune.merge import merge_and_save
+from edgetune.tune.data.dataset import Dataset, Part
 from edgetune.tune.methods import METHODS
-from edgetune.tune.model import TunedModel, chosen_pooling, longest_input, start_model
-from edgetune.tune.outcome import Outcome, choose, settled_by_probe
-from edgetune.tune.probe import Head, Probe, fit_probe
-from edgetune.tune.processes import is_main, main_first, process_count, wait_for_all
-from edgetune.tune.progress import Progress
+from edgetune.tune.models.base import Base, open_tokenizer
+from edgetune.tune.models.classifier import head_names, set_head
+from edgetune.tune.models.dropout import quicken_dropout
+from edgetune.tune.models.forward import head_features
+from edgetune.tune.models.merge import merge_and_save
+from edgetune.tune.models.model import TunedModel, chosen_pooling, longest_input, start_model
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
-from edgetune.tune.training import (
+from edgetune.tune.training.batches import PASS_TOKENS, labelled
+from edgetune.tune.training.curve import remark_on
+from edgetune.tune.training.hardware import choose_device, fast_bf16
+from edgetune.tune.training.outcome import Outcome, choose, settled_by_probe
+from edgetune.tune.training.probe import Head, Probe, fit_probe
+from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
+from edgetune.tune.training.progress import Progress
+from edgetune.tune.training.trainer import (
     TrainingPlan,
     TrainingResult,
     automatic_epochs,

@@ -1,7 +1,7 @@
 """A peer's side of the race, run by the Python of the peer's own environment: edgetune is not installed there.
 
-Answers the same commands on stdin as `edgetune.benchmarks.contestant`, so that both are timed by one clock. Run as
-`python contestant.py onnxruntime|openvino FOLDER SETTINGS`, SETTINGS being JSON with threads, first, max_tokens and
+Answers the same commands on stdin as `edgetune.benchmarks.timing.contestant`, so that both are timed by one clock. Run
+as `python contestant.py onnxruntime|openvino FOLDER SETTINGS`, SETTINGS being JSON with threads, first, max_tokens and
 lean. Lean answers with the bare `tokenizers` library where the tool's documentation takes AutoTokenizer.
 """
 

@@ -1,7 +1,7 @@
 """The race against other tools: base in PyTorch, our bundles and each peer's artefact, timed in turn in one run.
 
 Every side is a fresh process with the same number of threads; blocks, warm-ups and intervals are those of
-`edgetune.benchmarks.timing`. Run by edgetune's Python; the peers answer in environments of their own (setup.py).
+`edgetune.benchmarks.timing.race`. Run by edgetune's Python; the peers answer in environments of their own (setup.py).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import click
 import msgspec
 import numpy as np
 
-from edgetune.benchmarks.machine import describe_machine
-from edgetune.benchmarks.side import ContestantProcess, Side
-from edgetune.benchmarks.statistics import ratio_interval
-from edgetune.benchmarks.timing import THROUGHPUT_ROUNDS, THROUGHPUT_TEXTS, flat, summarize, timed_blocks
-from edgetune.tune.dataset import Dataset
-from edgetune.tune.progress import Progress, Silent
+from edgetune.benchmarks.prove.statistics import ratio_interval
+from edgetune.benchmarks.timing.machine import describe_machine
+from edgetune.benchmarks.timing.race import THROUGHPUT_ROUNDS, THROUGHPUT_TEXTS, flat, summarize, timed_blocks
+from edgetune.benchmarks.timing.side import ContestantProcess, Side
+from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.training.progress import Progress, Silent
 
 HERE = Path(__file__).parent
 PEERS: dict[str, dict[str, Any]] = json.loads((HERE / "peers.json").read_text(encoding="utf-8"))

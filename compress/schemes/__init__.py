@@ -17,7 +17,7 @@ from edgetune.compress.candidate import Candidate
 
 if TYPE_CHECKING:
     from edgetune.compress.material import Material
-    from edgetune.tune.model import TunedModel
+    from edgetune.tune.models.model import TunedModel
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune.compress.vocabulary.document import Vocabulary, renumbered_settings
 from edgetune.serve.errors import CompressError
-from edgetune.tune.facts import write_facts
+from edgetune.tune.models.facts import write_facts
 
 if TYPE_CHECKING:
     from edgetune.compress.material import Material
@@ -154,7 +154,7 @@ def _check_splits(whole: Vocabulary, trimmed: Vocabulary, kept: Sequence[int], t
 def _write_model(source: Path, target: Path, kept: Sequence[int]) -> None:
     from torch import nn
 
-    from edgetune.tune.model import open_model
+    from edgetune.tune.models.model import open_model
 
     model = open_model(source)
     table = model.get_input_embeddings()
@@ -187,8 +187,8 @@ def _check_logits(source: Path, target: Path, material: Material) -> None:
     import numpy as np
     from transformers import AutoTokenizer
 
-    from edgetune.tune.forward import model_logits
-    from edgetune.tune.model import open_model
+    from edgetune.tune.models.forward import model_logits
+    from edgetune.tune.models.model import open_model
 
     texts = material.train.texts[:: max(1, len(material.train) // _PROVEN_TEXTS)]
     before, after = (

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Protocol, cast
 
-from edgetune.export.generation.weights import merged_folder
+from edgetune.export.stepwise.weights import merged_folder
 from edgetune.serve.bundle import GRAPH_NAME, Bundle
 from edgetune.serve.errors import BundleError, WorkError
 

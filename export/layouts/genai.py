@@ -14,7 +14,7 @@ from edgetune.export.layouts import copy_files, graph_files
 from edgetune.export.layouts.embedded import read_json, read_source, write_json
 from edgetune.serve.bundle import CONFIG_NAME, GRAPH_NAME, TOKENIZER_NAME, Bundle
 from edgetune.serve.errors import BundleError
-from edgetune.serve.generation.spec import GenerationSpec
+from edgetune.serve.stepwise.spec import GenerationSpec
 
 HELP = "onnxruntime-genai: its genai_config.json beside the bundle's graph, and a script that answers a prompt."
 RUN = "pip install onnxruntime-genai tokenizers && python FOLDER/generate.py 'Once upon a time'"

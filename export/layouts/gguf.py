@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from edgetune.export.generation.weights import merged_folder, weights
 from edgetune.export.layouts.genai import decoder_of
 from edgetune.export.layouts.gguf_families import FAMILIES, Family, Sizes, family_of, rope_of, sizes_of
 from edgetune.export.layouts.gguf_tensors import renamed_tensors, rope_factors
 from edgetune.export.layouts.gguf_vocabulary import Vocabulary, read_vocabulary
+from edgetune.export.stepwise.weights import merged_folder, weights
 from edgetune.serve.bundle import CONFIG_NAME, TOKENIZER_NAME, Bundle
 from edgetune.serve.errors import BundleError, MissingDependency
-from edgetune.serve.generation.spec import GenerationSpec
-from edgetune.serve.generation.template import TEMPLATE_NAME
+from edgetune.serve.stepwise.spec import GenerationSpec
+from edgetune.serve.stepwise.template import TEMPLATE_NAME
 
 HELP = "llama.cpp, Ollama, LM Studio: the merged model as one GGUF file, from the build's work folder."
 RUN = "llama-server -m FOLDER/model.gguf --alias NAME"

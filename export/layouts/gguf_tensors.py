@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.export.generation.weights import Weight
 from edgetune.export.layouts.gguf_families import Family, family_of, rope_of, sizes_of
+from edgetune.export.stepwise.weights import Weight
 from edgetune.serve.errors import BundleError
 
 

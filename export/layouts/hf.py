@@ -11,12 +11,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from edgetune.export.generation.weights import INDEX, WEIGHTS, merged_folder, weight_files, weights
 from edgetune.export.layouts.embedded import read_json, write_json
 from edgetune.export.layouts.genai import decoder_of
+from edgetune.export.stepwise.weights import INDEX, WEIGHTS, merged_folder, weight_files, weights
 from edgetune.serve.bundle import CONFIG_NAME, TOKENIZER_NAME, Bundle
 from edgetune.serve.errors import WorkError
-from edgetune.serve.generation.template import TEMPLATE_NAME
+from edgetune.serve.stepwise.template import TEMPLATE_NAME
 
 HELP = "vLLM, text-generation-inference, transformers: the merged weights, from the build's work folder."
 RUN = "vllm serve $PWD/FOLDER --served-model-name NAME"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from edgetune.serve.batcher import Batcher
 from edgetune.serve.bundle import Bundle
-from edgetune.serve.generation.generator import Generator
-from edgetune.serve.generation.scheduler import Scheduler
 from edgetune.serve.predictor import Predictor
+from edgetune.serve.stepwise.generator import Generator
+from edgetune.serve.stepwise.scheduler import Scheduler
 
 WRITING_TASK = "text-generation"
 

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.bundle import CONFIG_NAME, NOT_JSON
+from edgetune.serve.codecs.text import TokenizedText
 from edgetune.serve.errors import Overloaded
 from edgetune.serve.http.errors import invalid, unanswerable
 from edgetune.serve.http.metrics import Metrics
 from edgetune.serve.http.settings import ServerSettings
 from edgetune.serve.predictor import Predictor
-from edgetune.serve.tokenization import TokenizedText
 
 if TYPE_CHECKING:
     from edgetune.serve.http.repository import Repository

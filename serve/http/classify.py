@@ -11,13 +11,13 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from edgetune.serve.bundle import NOT_JSON
+from edgetune.serve.heads.label import softmax
 from edgetune.serve.http.access import Visit, visit_of
 from edgetune.serve.http.answering import Answering, Answers
 from edgetune.serve.http.errors import Refused, invalid
 from edgetune.serve.http.limits import Limits
 from edgetune.serve.http.reply import Reply, json_reply
 from edgetune.serve.http.served import State
-from edgetune.serve.tasks.text_classification import softmax
 
 EXAMPLE = '{"text": "my card has not arrived"}'
 MEMBERS = ("text", "texts", "top", "model")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from starlette.types import Receive, Scope, Send
 
 from edgetune.serve.bundle import NOT_JSON
+from edgetune.serve.heads.label import softmax
 from edgetune.serve.http import binary
 from edgetune.serve.http.access import Visit, header, visit_of
 from edgetune.serve.http.answering import Answering, Answers, IdRows
@@ -25,7 +26,6 @@ from edgetune.serve.http.errors import invalid
 from edgetune.serve.http.limits import Limits
 from edgetune.serve.http.reply import Reply, json_reply
 from edgetune.serve.http.tensors import InputTensor, read_matrix, read_texts
-from edgetune.serve.tasks.text_classification import softmax
 
 ID_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUTS = {"label": "BYTES", "score": "FP32", "scores": "FP32", "truncated": "BOOL", "logits": "FP32"}

@@ -18,10 +18,6 @@ import msgspec
 from edgetune.serve.batcher import Batcher, BatchRun
 from edgetune.serve.bundle import GOLDEN_NAME, MANIFEST_NAME, REPORT_NAME, Bundle, Golden, Manifest
 from edgetune.serve.errors import BundleError
-from edgetune.serve.generation.generator import Generator
-from edgetune.serve.generation.golden import GenerationGolden, read_golden, replay
-from edgetune.serve.generation.report import LanguageReport
-from edgetune.serve.generation.scheduler import Scheduler
 from edgetune.serve.golden import replay_golden
 from edgetune.serve.http.answerers import WRITING_TASK, Classifier, Writer
 from edgetune.serve.http.settings import ServerSettings
@@ -29,6 +25,10 @@ from edgetune.serve.http.warmup import warm_up, warm_up_generator
 from edgetune.serve.loading import load
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import Report
+from edgetune.serve.stepwise.generator import Generator
+from edgetune.serve.stepwise.golden import GenerationGolden, read_golden, replay
+from edgetune.serve.stepwise.report import LanguageReport
+from edgetune.serve.stepwise.scheduler import Scheduler
 
 # A second session holds the weights a second time: larger bundles answer lone requests with the threads of all others.
 LONE_BYTES = 128 * 1024 * 1024

@@ -15,13 +15,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgetune.serve.errors import EdgetuneError
-from edgetune.serve.generation.report import LanguageReport
 from edgetune.serve.http.access import visit_of
 from edgetune.serve.http.errors import Refused, sayable
 from edgetune.serve.http.openai.faults import CHAT_PATH
 from edgetune.serve.http.repository import Repository
 from edgetune.serve.http.served import Served
 from edgetune.serve.report import Report
+from edgetune.serve.stepwise.report import LanguageReport
 
 REPORT_PAGE = "report.html"
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from edgetune.serve.batcher import Batcher
 from edgetune.serve.bundle import Bundle
-from edgetune.serve.generation.generator import Generator
-from edgetune.serve.generation.report import LanguageReport
-from edgetune.serve.generation.scheduler import Scheduler
 from edgetune.serve.http.answerers import Classifier, Writer
 from edgetune.serve.http.errors import invalid
 from edgetune.serve.http.opening import Seen
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import Report
+from edgetune.serve.stepwise.generator import Generator
+from edgetune.serve.stepwise.report import LanguageReport
+from edgetune.serve.stepwise.scheduler import Scheduler
 
 
 class State(enum.StrEnum):

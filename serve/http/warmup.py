@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import itertools
 
-from edgetune.serve.generation.generator import Generator
-from edgetune.serve.generation.sampling import Sampling
+from edgetune.serve.codecs.text import TokenizedText
 from edgetune.serve.predictor import Predictor
-from edgetune.serve.tokenization import TokenizedText
+from edgetune.serve.stepwise.generator import Generator
+from edgetune.serve.stepwise.sampling import Sampling
 
 SHORTEST_TOKENS = 8
 WARM_STEPS = 4

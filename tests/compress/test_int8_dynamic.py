@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetune.compress.int8 import quantize_columns
 from edgetune.compress.material import Material
 from edgetune.compress.schemes import fused, int8_dynamic
-from edgetune.tune.dataset import Part
-from edgetune.tune.progress import Silent
+from edgetune.tune.data.dataset import Part
+from edgetune.tune.training.progress import Silent
 
 # The scheme looks at no more of it than where the graph will run.
 MATERIAL = Material(None, Part((), ()), Part((), ()), (), "cpu", "cpu", 0, Silent())  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from edgetune.compress.static_graph import Plan, write_planned, write_prepared
 from edgetune.compress.static_search import search
 from edgetune.serve.errors import CompressError
 from edgetune.serve.session import open_session
-from edgetune.tune.dataset import Part
+from edgetune.tune.data.dataset import Part
 
 WIDTH = 8
 

@@ -45,7 +45,7 @@ def _logits(model: Any, tokenizer: Any, texts: list[str]) -> Any:
 def test_columns_worth_nothing_go_and_nothing_changes(
     name: str, tiny_base: Callable[[str], Path], toy_dataset: Callable[[], Any], tmp_path: Path
 ) -> None:
-    from edgetune.tune.model import open_model
+    from edgetune.tune.models.model import open_model
 
     model, tokenizer = _opened(tiny_base(name))
     train = toy_dataset().train
@@ -139,9 +139,9 @@ def test_a_pruned_model_is_smaller_answers_as_its_teacher_and_exports(
 ) -> None:
     from transformers import AutoTokenizer
 
-    from edgetune.export.export import export
-    from edgetune.tune.forward import model_logits
-    from edgetune.tune.model import open_model
+    from edgetune.export.once.export import export
+    from edgetune.tune.models.forward import model_logits
+    from edgetune.tune.models.model import open_model
 
     monkeypatch.setattr(distillation, "MOST_PASSES", 40)
     material, _ = tiny_material("bert")
@@ -171,8 +171,8 @@ def test_without_the_best_columns_a_model_answers_worse_than_without_the_worst(
 ) -> None:
     from transformers import AutoTokenizer
 
-    from edgetune.tune.forward import model_logits
-    from edgetune.tune.model import open_model
+    from edgetune.tune.models.forward import model_logits
+    from edgetune.tune.models.model import open_model
 
     material, _ = tiny_material("bert")
     teacher = open_model(material.model.model_folder)

@@ -16,8 +16,8 @@ from edgetune.compress.material import Material
 from edgetune.compress.route import Route, Step
 from edgetune.compress.schemes import SCHEMES
 from edgetune.serve.errors import WorkError
-from edgetune.tune.dataset import Part
-from edgetune.tune.progress import Silent
+from edgetune.tune.data.dataset import Part
+from edgetune.tune.training.progress import Silent
 
 # The schemes here look at no more of it than where the graph will run.
 MATERIAL = Material(None, Part((), ()), Part((), ()), (), "cpu", "cpu", 0, Silent())  # type: ignore[arg-type]

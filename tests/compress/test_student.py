@@ -43,7 +43,7 @@ def classifier(tiny_base: Callable[[str], Path]) -> Callable[[str], Any]:
 def _pooled(folder: Path) -> Any:
     from transformers import AutoConfig, AutoModel
 
-    from edgetune.tune.classifier import PooledClassifier, trunk_options
+    from edgetune.tune.models.classifier import PooledClassifier, trunk_options
 
     config = AutoConfig.from_pretrained(folder, num_labels=4)
     config.edgetune_pooling = "mean"
@@ -104,7 +104,7 @@ def test_what_makes_a_student_unsuitable_is_said(tiny_material: Callable[[str], 
 def test_a_cut_model_opens_from_its_folder_and_answers_the_same(
     name: str, classifier: Callable[[str], Any], tiny_base: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    from edgetune.tune.model import open_model
+    from edgetune.tune.models.model import open_model
 
     teacher = classifier(name)
     layout = LAYOUTS[teacher.config.model_type]
@@ -170,8 +170,8 @@ def test_passes_fall_with_the_texts_and_the_rate_with_the_width() -> None:
 def test_lessons_hold_every_text_once_with_its_label_if_known(
     tiny_material: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    from edgetune.tune.forward import model_logits
-    from edgetune.tune.model import open_model
+    from edgetune.tune.models.forward import model_logits
+    from edgetune.tune.models.model import open_model
 
     material, _ = tiny_material("bert")
     more = ("something new", material.train.texts[0], material.validation.texts[0], "something new")
@@ -231,9 +231,9 @@ def test_a_student_is_smaller_answers_as_its_teacher_and_exports(
 ) -> None:
     from transformers import AutoTokenizer
 
-    from edgetune.export.export import export
-    from edgetune.tune.forward import model_logits
-    from edgetune.tune.model import open_model
+    from edgetune.export.once.export import export
+    from edgetune.tune.models.forward import model_logits
+    from edgetune.tune.models.model import open_model
 
     material, folder = taught["material"], taught["folder"] / "first"
     source = material.model.model_folder

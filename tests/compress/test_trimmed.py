@@ -19,12 +19,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from edgetune.compress.material import Material
 from edgetune.compress.schemes import trimmed
 from edgetune.compress.vocabulary.document import Vocabulary, renumbered_settings
-from edgetune.export.parity import check_tokenizer
+from edgetune.export.once.parity import check_tokenizer
 from edgetune.serve.errors import CompressError
-from edgetune.tune.dataset import Part
-from edgetune.tune.forward import model_logits
-from edgetune.tune.model import TunedModel, open_model
-from edgetune.tune.progress import Silent
+from edgetune.tune.data.dataset import Part
+from edgetune.tune.models.forward import model_logits
+from edgetune.tune.models.model import TunedModel, open_model
+from edgetune.tune.training.progress import Silent
 
 BASES = ("bert", "distilbert", "roberta", "electra", "albert", "mpnet", "deberta_v2", "modernbert", "xlm_roberta")
 TRAIN = ("my card was lost abroad", "why can i not see the cash machine", "a new password, please!", "naïve 50 euros")
@@ -362,9 +362,9 @@ def test_the_same_texts_give_the_same_files(tiny_classifier, tmp_path):
 
 @pytest.mark.slow
 def test_minilm_is_cut_to_a_tenth_and_answers_as_before(toy_dataset, tmp_path):
-    from edgetune.tune.base import find_base, open_tokenizer
-    from edgetune.tune.classifier import set_head
-    from edgetune.tune.model import start_model
+    from edgetune.tune.models.base import find_base, open_tokenizer
+    from edgetune.tune.models.classifier import set_head
+    from edgetune.tune.models.model import start_model
     from edgetune.tune.recipe import TuneRecipe
 
     base = find_base("all-MiniLM-L6-v2")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from edgetune.export.generation.graph import DecoderGraph
+    from edgetune.export.stepwise.graph import DecoderGraph
     from edgetune.serve.bundle import Bundle
 
 CONTEXT_TOKENS = 160
@@ -79,7 +79,7 @@ def decoder_graph(
     """`decoder_graph("llama", batch_one=False)` is a tiny model's graph, exported once for all tests that read it."""
     import dataclasses
 
-    from edgetune.export.generation.graph import DecoderGraph, export_decoder
+    from edgetune.export.stepwise.graph import DecoderGraph, export_decoder
 
     def graph(family: str, *, batch_one: bool = False) -> DecoderGraph:
         def make(folder: Path) -> None:
@@ -115,7 +115,7 @@ def write_language_bundle() -> Callable[[Path, DecoderGraph, Path], Bundle]:
 
 def write_bundle(model: Path, graph: DecoderGraph, folder: Path) -> Bundle:
     """Write a bundle, and `<folder>.work` as a build leaves it."""
-    from edgetune.export.pack import write_manifest
+    from edgetune.export.once.pack import write_manifest
     from edgetune.serve.bundle import BaseIdentity, Bundle, Manifest, TensorSpec
     from edgetune.serve.session import open_session
 

@@ -25,18 +25,18 @@ from edgetune.compress.structure import (
     with_layers,
     write_cut,
 )
-from edgetune.export.export import export
-from edgetune.export.graph import Graph
-from edgetune.export.pack import Packing, draft_bundle, golden_texts
+from edgetune.export.once.export import export
+from edgetune.export.once.graph import Graph
+from edgetune.export.once.pack import Packing, draft_bundle, golden_texts
 from edgetune.serve.errors import ExportError
 from edgetune.serve.predictor import Predictor
 from edgetune.tune import tuning
-from edgetune.tune.base import find_base
-from edgetune.tune.dataset import Dataset
-from edgetune.tune.forward import model_logits
-from edgetune.tune.model import TunedModel, open_model
-from edgetune.tune.progress import Silent
+from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.models.base import find_base
+from edgetune.tune.models.forward import model_logits
+from edgetune.tune.models.model import TunedModel, open_model
 from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.training.progress import Silent
 
 TOKENS = 96  # the longest input of the tiny checkpoints
 

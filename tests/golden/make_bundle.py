@@ -104,9 +104,9 @@ def build_bundle(target: Path) -> None:
     from msgspec.structs import replace
     from rich.console import Console
 
-    from edgetune.benchmarks.html import render_html
+    from edgetune.benchmarks.report.html import render_html
     from edgetune.build import build
-    from edgetune.export.pack import finish_bundle
+    from edgetune.export.once.pack import finish_bundle
     from edgetune.progress import StageLines
     from edgetune.recipe import Recipe
 

@@ -179,5 +179,5 @@ def test_loading_and_predicting_brings_neither_asyncio_nor_the_batcher():
         "print([name for name in ('asyncio', 'edgetune.serve.batcher', 'edgetune.serve.waiting')"
         " if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -16,8 +16,8 @@ import pytest
 from edgetune.serve import EdgetuneError, Predictor, load
 from edgetune.serve import batcher as batcher_module
 from edgetune.serve.batcher import Batcher, BatchRun, default_runners
+from edgetune.serve.codecs.text import TokenizedText
 from edgetune.serve.errors import InputError, Overloaded
-from edgetune.serve.tokenization import TokenizedText
 from edgetune.serve.waiting import LENGTH_SHARE, PADDING_TOKENS, RUN_TOKENS, RUNS_ALONE, Part, Shape, split_call
 
 from .conftest import GOLDEN
@@ -455,7 +455,7 @@ print("leaving", flush=True)
 def test_an_ending_interpreter_waits_for_the_run_alone():
     begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-P", "-c", ENDING.format(bundle=str(GOLDEN))], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", ENDING.format(bundle=str(GOLDEN))], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
     assert time.monotonic() - begun < 40  # the hundred runs would take fifty seconds

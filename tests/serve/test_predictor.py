@@ -11,8 +11,8 @@ import pytest
 from edgetune.serve import EdgetuneError, Prediction, Predictor, load
 from edgetune.serve.batches import pad_batch
 from edgetune.serve.bundle import Bundle
+from edgetune.serve.codecs.text import TokenizedText
 from edgetune.serve.errors import BundleDamaged, BundleFormatError, InputError
-from edgetune.serve.tokenization import TokenizedText
 
 from .conftest import GOLDEN
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from edgetune.serve.errors import RecipeError
-from edgetune.tune.activations import frozen_layers
-from edgetune.tune.base import find_base
-from edgetune.tune.classifier import head_linear, head_names
 from edgetune.tune.methods import METHODS
-from edgetune.tune.model import start_model
+from edgetune.tune.models.base import find_base
+from edgetune.tune.models.classifier import head_linear, head_names
+from edgetune.tune.models.model import start_model
 from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.training.activations import frozen_layers
 
 LABELS = ("card", "cash", "login", "transfer")
 HEADS = {

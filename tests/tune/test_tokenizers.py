@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from edgetune.serve.errors import ModelError
-from edgetune.tune.base import find_base, open_tokenizer
+from edgetune.tune.models.base import find_base, open_tokenizer
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Probe first, then LoRA from the probed head, and the better on the validation part is kept (`edgetune.tune.outcome`).
+"""Probe first, then LoRA from the probed head, and the better on the validation part is kept (training/outcome.py).
 
 LoRA and not another method, because its adapters start as nothing: training begins at the very probe.
 """

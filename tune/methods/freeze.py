@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from edgetune.serve.errors import ModelError, RecipeError
-from edgetune.tune.classifier import head_names
+from edgetune.tune.models.classifier import head_names
 from edgetune.tune.recipe import TuneRecipe
 
 

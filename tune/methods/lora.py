@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from edgetune.serve.errors import ModelError
-from edgetune.tune.classifier import head_names
 from edgetune.tune.methods.freeze import top_of_trunk
+from edgetune.tune.models.classifier import head_names
 from edgetune.tune.recipe import TuneRecipe
 
 

@@ -1,4 +1,4 @@
-"""The probe trains nothing: its head is solved before any method starts (`edgetune.tune.probe`)."""
+"""The probe trains nothing: its head is solved before any method starts (`edgetune.tune.training.probe`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks as training sees them: one file a task, one row here; `edgetune.serve.tasks` is their other half."""
+"""The tasks as training sees them: one file a task, one row here; `edgetune.serve.heads` is their other half."""
 
 from edgetune.tune.tasks import text_classification
 

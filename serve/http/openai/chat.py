@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import msgspec
 
-from edgetune.serve.generation.answer import Generation, TokenPiece
-from edgetune.serve.generation.sampling import TokenLogprob
 from edgetune.serve.http.openai.faults import Unfit
 from edgetune.serve.http.openai.shapes import Head, token_logprobs
 from edgetune.serve.http.openai.tokens import TokenTexts
 from edgetune.serve.http.openai.wishes import COMMON_NEUTRALS, MOST_TOP_LOGPROBS, Wish, read_wish
+from edgetune.serve.stepwise.answer import Generation, TokenPiece
+from edgetune.serve.stepwise.sampling import TokenLogprob
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MOST_MESSAGES = 2048

@@ -18,9 +18,6 @@ from tokenizers import Tokenizer
 
 from edgetune.serve.bundle import TOKENIZER_NAME
 from edgetune.serve.errors import BundleError, EdgetuneError, InputError, Overloaded
-from edgetune.serve.generation.answer import Generation, TokenPiece
-from edgetune.serve.generation.handle import Handle
-from edgetune.serve.generation.sampling import Sampling
 from edgetune.serve.http.errors import NotReady, Refused
 from edgetune.serve.http.metrics import Metrics
 from edgetune.serve.http.openai.faults import Unfit
@@ -29,10 +26,13 @@ from edgetune.serve.http.openai.tokens import TokenTexts
 from edgetune.serve.http.openai.wishes import answer_tokens
 from edgetune.serve.http.served import Served, State
 from edgetune.serve.http.settings import ServerSettings
+from edgetune.serve.stepwise.answer import Generation, TokenPiece
+from edgetune.serve.stepwise.handle import Handle
+from edgetune.serve.stepwise.sampling import Sampling
 
 if TYPE_CHECKING:
-    from edgetune.serve.generation.generator import Generator
     from edgetune.serve.http.repository import Repository
+    from edgetune.serve.stepwise.generator import Generator
 
 # A prompt is tokenized, and a chat's template run, beside the event loop: neither has a bound on its time.
 TOKENIZER_THREADS = 2

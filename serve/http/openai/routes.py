@@ -14,7 +14,6 @@ from starlette.types import Receive, Scope, Send
 
 from edgetune.serve.bundle import GRAPH_NAME
 from edgetune.serve.errors import EdgetuneError
-from edgetune.serve.generation.generator import Generator
 from edgetune.serve.http.access import Visit, visit_of
 from edgetune.serve.http.limits import Limits
 from edgetune.serve.http.openai.chat import ChatShape, ChatWish, read_chat
@@ -31,6 +30,7 @@ from edgetune.serve.http.openai.sse import EventStream
 from edgetune.serve.http.openai.tokens import TokenTexts
 from edgetune.serve.http.reply import Reply, json_reply
 from edgetune.serve.http.served import Served
+from edgetune.serve.stepwise.generator import Generator
 
 
 @dataclass(frozen=True)

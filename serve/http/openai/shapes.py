@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import uuid4
 
-from edgetune.serve.generation.answer import Generation, TokenPiece
-from edgetune.serve.generation.sampling import TokenLogprob
 from edgetune.serve.http.openai.tokens import TokenTexts
+from edgetune.serve.stepwise.answer import Generation, TokenPiece
+from edgetune.serve.stepwise.sampling import TokenLogprob
 
 
 @dataclass(frozen=True)

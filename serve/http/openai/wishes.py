@@ -14,8 +14,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from edgetune.serve.bundle import NOT_JSON
-from edgetune.serve.generation.sampling import Sampling
 from edgetune.serve.http.openai.faults import Unfit
+from edgetune.serve.stepwise.sampling import Sampling
 
 MOST_STOPS = 16
 MOST_STOP_CHARACTERS = 256

@@ -235,7 +235,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
 def run_in(python: Path, code: str, *arguments: object, cwd: Path, seconds: float = 300, **variables: str) -> str:
     """Standard output of `code` run by another environment's Python; it must succeed within `seconds`."""
     done = subprocess.run(
-        [str(python), "-P", "-c", code, *map(str, arguments)],
+        [str(python), "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=seconds,

@@ -15,8 +15,8 @@ import pytest
 from edgetune.export.layouts import genai
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.errors import BundleError
-from edgetune.serve.generation.decoder import Decoder
-from edgetune.serve.generation.sampling import Sampling
+from edgetune.serve.stepwise.decoder import Decoder
+from edgetune.serve.stepwise.sampling import Sampling
 
 HAS_GENAI = importlib.util.find_spec("onnxruntime_genai") is not None
 needs_genai = pytest.mark.skipif(not HAS_GENAI, reason="onnxruntime-genai is not installed")
@@ -201,7 +201,7 @@ def test_the_script_in_the_folder_answers(language_bundle, folder, prompts):
     from tokenizers import Tokenizer
 
     done = subprocess.run(
-        [sys.executable, "-P", str(folder / "generate.py"), prompts[1], "16"],
+        [sys.executable, str(folder / "generate.py"), prompts[1], "16"],
         capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONUTF8": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -217,7 +217,7 @@ def test_the_script_in_the_folder_answers(language_bundle, folder, prompts):
     ("family", "batch_one"), [("llama", True), ("gpt2", False), ("qwen3", False), ("gemma3", False)]
 )
 def test_genai_gives_the_same_tokens_for(tiny_decoder, write_language_bundle, tmp_path, prompts, family, batch_one):
-    from edgetune.export.generation.graph import export_decoder
+    from edgetune.export.stepwise.graph import export_decoder
 
     graph = export_decoder(tiny_decoder(family), tmp_path / "graph", batch_one=batch_one)
     bundle = write_language_bundle(tiny_decoder(family), graph, tmp_path / "bundle")
@@ -237,7 +237,7 @@ def test_genai_gives_the_same_tokens_of_a_graph_in_few_bits(
 ):
     from tokenizers import Tokenizer
 
-    from edgetune.compress.language.schemes import scheme_named, write_scheme
+    from edgetune.compress.gptq.schemes import scheme_named, write_scheme
 
     tokenizer = Tokenizer.from_file(str(tiny_decoder("llama") / "tokenizer.json"))
     texts = [tokenizer.encode(prompt).ids for prompt in prompts]

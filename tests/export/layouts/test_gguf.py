@@ -8,10 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from edgetune.export.generation.weights import weights
 from edgetune.export.layouts import gguf as layout
 from edgetune.export.layouts import gguf_families
 from edgetune.export.layouts.gguf_tensors import interleaved, rope_factors
+from edgetune.export.stepwise.weights import weights
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.errors import BundleError, MissingDependency
 
@@ -217,8 +217,8 @@ def test_a_refused_model_leaves_nothing(language_bundle, model, tmp_path):
 
 
 def test_a_bias_that_the_graph_of_the_family_has_not_is_refused(tmp_path):
-    from edgetune.export.generation.weights import Weight
     from edgetune.export.layouts.gguf_tensors import renamed_tensors
+    from edgetune.export.stepwise.weights import Weight
 
     config = {**WIDTH, "model_type": "qwen3", "head_dim": 16, "vocab_size": 8, "rope_parameters": ROPE}
     found = {f"model.layers.0.self_attn.{part}_proj.bias": Weight(tmp_path, "F32", (64,), 0) for part in "qo"}

@@ -97,7 +97,7 @@ class Asked:
         """
         from transformers import AutoTokenizer
 
-        from edgetune.export.generation.graph import open_decoder
+        from edgetune.export.stepwise.graph import open_decoder
 
         layout.write_model(bundle, source, folder)
         assert layout.check(folder) == []

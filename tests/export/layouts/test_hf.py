@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from edgetune.commands import pack
-from edgetune.export.generation.weights import merged_folder, model_digest, weight_files, weights
 from edgetune.export.layouts import hf
+from edgetune.export.stepwise.weights import merged_folder, model_digest, weight_files, weights
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.errors import BundleError, WorkError
 

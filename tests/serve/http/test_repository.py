@@ -154,7 +154,7 @@ def test_a_new_bundle_is_switched_in_without_a_failed_request(toy, expected):
 
 
 def is_closed(batcher):
-    from edgetune.serve.tokenization import TokenizedText
+    from edgetune.serve.codecs.text import TokenizedText
 
     try:
         batcher.submit([TokenizedText([2, 3], [0, 0], False)])

@@ -74,7 +74,7 @@ def run_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunServer]:
         given = ["serve", bundle, "--port", port, "--json", "--threads", 1, "--watch-seconds", 0, *arguments]
         with log.open("w") as stream:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-c", driver, *map(str, given)],
+                [sys.executable, "-c", driver, *map(str, given)],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stream, text=True, encoding="utf-8",
             )  # fmt: skip
         timer = threading.Timer(MOST_SECONDS, process.kill)

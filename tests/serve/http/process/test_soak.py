@@ -8,8 +8,8 @@ from statistics import median
 
 import pytest
 
-from edgetune.benchmarks.load_sides import ours, started
-from edgetune.benchmarks.serve_load import SOAK_CONNECTIONS, Bench
+from benchmarks.lab.load_sides import ours, started
+from benchmarks.lab.serve_load import SOAK_CONNECTIONS, Bench
 from edgetune.serve import load
 
 from .conftest import GOLDEN

@@ -1,0 +1,1 @@
+"""The laboratory of language models: family races and real models."""

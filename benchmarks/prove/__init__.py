@@ -1,0 +1,1 @@
+"""Quality: metrics, the gate, the search among candidates."""

@@ -1,0 +1,121 @@
+"""The choice among candidates that passed: budget, the fastest, ties towards the smaller, and why in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edgetune.benchmarks.prove.statistics import ratio_interval
+from edgetune.benchmarks.recipe import BudgetRecipe
+from edgetune.benchmarks.timing.quick import QuickFigures
+from edgetune.serve.report import CandidateReport, Gain
+
+# Medians closer than this are a tie, and so are those whose ratio's interval does not leave 1: the smaller bundle wins.
+TIE = 0.05
+
+
+def over_budget(budget: BudgetRecipe, bundle_bytes: int, figures: QuickFigures | None) -> str:
+    """What of a candidate is over the budget, as a sentence part; empty where all is met or nothing is asked."""
+    found = {"size_mb": bundle_bytes / 1e6}
+    if figures is not None:
+        found["cold_start_ms"] = figures.cold_start_ms
+        if figures.latency_ms.p90 is not None:
+            found["p90_ms"] = figures.latency_ms.p90
+        if figures.rss_peak_bytes is not None:
+            found["rss_mb"] = figures.rss_peak_bytes / 1e6
+    limits = budget.model_dump()
+    return "; ".join(
+        f"{name} is {found[name]:.4g}, the budget {limit:.4g}"
+        for name, limit in limits.items()
+        if limit is not None and name in found and found[name] > limit
+    )
+
+
+def preference(figures: Mapping[str, QuickFigures], sizes: Mapping[str, int]) -> list[str]:
+    """The candidates, best first: the smallest of those within a tie of the fastest, then the same of the rest."""
+    left, ordered = dict(figures), []
+    while left:
+        fastest = min(left.values(), key=lambda one: one.p50_ms)
+        tied = [name for name, one in left.items() if is_tie(one, fastest)]
+        best = min(tied, key=lambda name: (sizes[name], name))
+        ordered.append(best)
+        del left[best]
+    return ordered
+
+
+def is_tie(one: QuickFigures, fastest: QuickFigures) -> bool:
+    """Whether the difference of two medians is small, or within what the machine's noise makes."""
+    if one.p50_ms <= fastest.p50_ms * (1 + TIE):
+        return True
+    low, _ = ratio_interval(one.blocks, fastest.blocks)
+    return low <= 1
+
+
+def dominated(name: str, figures: Mapping[str, QuickFigures], sizes: Mapping[str, int]) -> str:
+    """The name of a candidate that is both smaller and faster, beyond a tie; empty where there is none."""
+    mine = figures[name]
+    better = (
+        other
+        for other, one in figures.items()
+        if sizes[other] < sizes[name] and one.p50_ms < mine.p50_ms and not is_tie(mine, one)
+    )
+    return next(better, "")
+
+
+def on_front(candidates: Sequence[CandidateReport]) -> set[str]:
+    """Candidates that no other one beats in quality while being no slower, and the other way round."""
+    timed = [one for one in candidates if one.latency_ms is not None and one.latency_ms.p50 is not None]
+    return {one.scheme for one in timed if not any(_beats(other, one) for other in timed)}
+
+
+def _beats(one: CandidateReport, other: CandidateReport) -> bool:
+    first, second = _p50(one), _p50(other)
+    no_worse = one.value >= other.value and first <= second
+    return no_worse and (one.value > other.value or first < second)
+
+
+def _p50(candidate: CandidateReport) -> float:
+    assert candidate.latency_ms is not None
+    assert candidate.latency_ms.p50 is not None
+    return candidate.latency_ms.p50
+
+
+def gains(candidates: Sequence[CandidateReport], chosen: str, steps: Sequence[str]) -> list[Gain]:
+    """What each part of the chosen route gave: the candidates on the way to it, one part more each time."""
+    known = {one.scheme: one for one in candidates}
+    graph = chosen.split("+")[-1]
+    way = [("exported", "fp32"), ("fused", "fused"), (graph, graph)]
+    # Weight-level steps are laid under the graph's scheme from the last to the first: trimming, then the student.
+    way += [(steps[place], "+".join([*steps[place:], graph])) for place in range(len(steps) - 1, -1, -1)]
+    found = dict.fromkeys((part, name) for part, name in way if name in known)
+    return [
+        Gain(
+            part=part,
+            scheme=name,
+            value=known[name].value,
+            size_bytes=known[name].bundle_bytes or known[name].size_bytes,
+            p50_ms=_p50(known[name]) if known[name].latency_ms else None,
+        )
+        for part, name in found
+    ]
+
+
+def why_chosen(candidates: Sequence[CandidateReport], chosen: str, budget: BudgetRecipe) -> str:
+    """Why the chosen candidate won, in a sentence."""
+    mine = next(one for one in candidates if one.scheme == chosen)
+    allowed = [one for one in candidates if one.accepted and one.stopped_at != "budget" and one.latency_ms]
+    others = [one for one in allowed if one.scheme != chosen]
+    asked = ", ".join(name for name, limit in budget.model_dump().items() if limit is not None)
+    within = f" and meets the budget ({asked})" if asked else ""
+    if not others:
+        return f"{chosen} won: it is the only candidate that the gate let through{within}."
+    fastest = min(allowed, key=_p50)
+    place = f"of the {len(allowed)} candidates that the gate let through{within}"
+    speed = f"p50 {_p50(mine):.2f} ms among candidates in turn"
+    if fastest.scheme == chosen:
+        runner = min(others, key=_p50)
+        times = _p50(runner) / _p50(mine)
+        return f"{chosen} won: it is the fastest {place} ({speed}, {times:.2f} times faster than {runner.scheme})."
+    return (
+        f"{chosen} won: {speed} is a tie with the fastest {place} ({fastest.scheme}, {_p50(fastest):.2f} ms), and the "
+        "smaller wins a tie."
+    )

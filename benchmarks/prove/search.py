@@ -1,0 +1,251 @@
+"""The compression search: routes in order of promise, judged on the validation part, timed, and put in order.
+
+Cheap candidates come first, and each is left at the first gate that it fails: suitable, made, answers kept, size,
+timed, budget. The test part is not looked at here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from edgetune.benchmarks.prove.choice import dominated, on_front, over_budget, preference
+from edgetune.benchmarks.prove.gate import Verdict, judge, unless_changed
+from edgetune.benchmarks.prove.ledger import Logits
+from edgetune.benchmarks.prove.planning import SchemePlan
+from edgetune.benchmarks.prove.trials import Trial, Workbench
+from edgetune.benchmarks.recipe import BudgetRecipe, GateRecipe
+from edgetune.benchmarks.timing.quick import QuickFigures, quick_race
+from edgetune.benchmarks.timing.side import Side
+from edgetune.compress.route import Route, Step
+from edgetune.compress.schemes import Scheme
+from edgetune.serve.errors import CompressError, ExportError, ParityError, WorkError
+from edgetune.serve.report import CandidateReport
+from edgetune.tune.tasks.text_classification import METRICS
+from edgetune.tune.training.progress import Progress
+
+SEARCH_NAME = "search.json"
+
+
+class Searched(msgspec.Struct, frozen=True, kw_only=True):
+    """What the search found.
+
+    `candidates` in the order they were tried; `order` the names of those that may be packed, best first; `skipped` the
+    schemes that were left out or failed, with the reason.
+    """
+
+    candidates: list[CandidateReport]
+    order: list[str]
+    skipped: dict[str, str]
+
+    def save(self, folder: Path) -> None:
+        """Write what was found."""
+        (folder / SEARCH_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
+
+    @classmethod
+    def open(cls, folder: Path) -> Searched:
+        """Open what a search has written.
+
+        Raises:
+            WorkError: the folder holds none.
+        """
+        try:
+            return msgspec.json.decode((folder / SEARCH_NAME).read_bytes(), type=cls)
+        except (OSError, msgspec.DecodeError) as error:
+            raise WorkError(f"{folder} holds no search: {error}", action="run `edgetune compress` again") from error
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What candidates have to meet, and the tuned model's logits on the validation rows that they are held against."""
+
+    gate: GateRecipe
+    budget: BudgetRecipe
+    reference: Logits
+    threads: int | None = None
+
+
+@dataclass
+class Search:
+    """One search, as far as it has come; `variants` are the graphs that are wanted beside the one that is chosen."""
+
+    bench: Workbench
+    plan: SchemePlan
+    terms: Terms
+    variants: tuple[str, ...] = ()
+    trials: dict[str, Trial] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    figures: dict[str, QuickFigures] = field(default_factory=dict)
+    stopped: dict[str, tuple[str, str]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    beside: set[str] = field(default_factory=set)
+
+    @property
+    def _progress(self) -> Progress:
+        return self.bench.material.progress
+
+    def run(self) -> Searched:
+        """Try what the plan says."""
+        for scheme in self.plan.level("graph"):
+            # The plain graph stands behind the fused one, and is tried where that one did not make it.
+            if scheme.name != "fp32" or not self._accepted("fused"):
+                self.attempt(Route((), scheme.name))
+        kept: tuple[Step, ...] = ()
+        for scheme in self.plan.level("weights"):
+            if scheme.strengths(self.bench.material) == (0,):
+                step = Step(scheme.name)
+                if self._reshaped_holds((step,)) and self.attempt(Route((step,), self._best_graph())):
+                    kept = (*kept, step)
+        for scheme in self.plan.level("weights"):
+            self._walk(scheme, kept)
+        self._take_variants()
+        return self._finish()
+
+    def _take_variants(self) -> None:
+        """Try the wanted graphs of every model that may be chosen; what is tried for this alone is not chosen."""
+        shapes = dict.fromkeys(trial.route.steps for name, trial in self.trials.items() if self._accepted(name))
+        for route in [Route(steps, name) for steps in shapes for name in self.variants]:
+            if route.name not in self.trials:
+                self.beside.add(route.name)
+                self.attempt(route)
+
+    def _walk(self, scheme: Scheme, kept: tuple[Step, ...]) -> None:
+        """Go from gentle to harsh while the gate holds; what passed on its own (`kept`) is laid on top."""
+        strengths = scheme.strengths(self.bench.material)
+        if strengths == (0,):
+            return
+        smaller = next(
+            (name for name, trial in self.trials.items() if self._is_reduced(trial) and self._accepted(name)), ""
+        )
+        if smaller:
+            self._fail(
+                scheme.name, f"not tried: {smaller} passed already, and minutes of training would take less away"
+            )
+            return
+        for strength in strengths:
+            step = Step(scheme.name, strength)
+            if not self._reshaped_holds((step,)):
+                return
+            if not self.attempt(Route((step, *kept), self._best_graph())):
+                return
+
+    @staticmethod
+    def _is_reduced(trial: Trial) -> bool:
+        """Whether a walk led to the trial: one of its steps has a strength."""
+        return any(step.strength for step in trial.route.steps)
+
+    def _best_graph(self) -> str:
+        """The graph-level scheme to end a route with: the preferred one of those that passed on the whole model."""
+        names = [name for name in self.trials if "+" not in name and self._accepted(name)]
+        if len(names) > 1 and any(name not in self.figures for name in names):
+            self._time(names)
+        if not names:
+            return "fused" if self.plan.has("fused") else "fp32"
+        return (
+            preference({name: self.figures[name] for name in names}, self._sizes())[0] if len(names) > 1 else names[0]
+        )
+
+    def _reshaped_holds(self, steps: tuple[Step, ...]) -> bool:
+        """Whether a reshaped model keeps its answers in PyTorch; if not, it is not worth exporting."""
+        route = Route(steps, "fp32")
+        try:
+            logits = self.bench.reshaped_logits(steps)
+        except CompressError as error:
+            self._fail("+".join(step.name for step in steps), error.found)
+            return False
+        verdict = self._judge(route, logits)
+        name = "+".join(step.name for step in steps)
+        if not verdict.accepted:
+            self._fail(name, f"in PyTorch, before it was exported: {verdict.reason}")
+        return verdict.accepted
+
+    def attempt(self, route: Route) -> bool:
+        """Take a route up to the gate; whether its candidate may be packed so far."""
+        self._progress.say(f"{route.name}: trying")
+        try:
+            trial = self.bench.take(route)
+        except (CompressError, ExportError, ParityError) as error:
+            self._fail(route.name, error.found)
+            return False
+        verdict = self._judge(route, trial.logits)
+        self.trials[route.name], self.verdicts[route.name] = trial, verdict
+        over = over_budget(self.terms.budget, trial.draft.size_bytes, None)
+        if not verdict.accepted:
+            self.stopped[route.name] = ("quality", verdict.reason)
+        elif over:
+            self.stopped[route.name] = ("budget", over)
+        word = "passed" if self._accepted(route.name) else f"stopped at {self.stopped[route.name][0]}"
+        self._progress.say(f"{route.name}: {trial.draft.size_bytes / 1e6:.1f} MB, {word}; {verdict.reason}")
+        # A bundle that is too large now may be small enough with fewer layers or tokens: only quality ends a walk.
+        return verdict.accepted
+
+    def _fail(self, name: str, reason: str) -> None:
+        self.failures[name] = reason
+        self._progress.say(f"{name}: {reason}")
+
+    def _judge(self, route: Route, logits: Logits) -> Verdict:
+        expected, reference = self.bench.rows.expected, self.terms.reference.argmax(axis=1)
+        verdict = judge(expected, reference, logits.argmax(axis=1), self.terms.gate, structural=route.structural)
+        is_float = route.graph in ("fused", "fp32") and not route.steps
+        return unless_changed(verdict) if is_float else verdict
+
+    def _accepted(self, name: str) -> bool:
+        return name in self.verdicts and self.verdicts[name].accepted and name not in self.stopped
+
+    def _sizes(self) -> dict[str, int]:
+        return {name: trial.draft.size_bytes for name, trial in self.trials.items()}
+
+    def _time(self, names: list[str]) -> None:
+        sides = {name: Side("bundle", self.trials[name].draft.folder, threads=self.terms.threads) for name in names}
+        self.figures.update(quick_race(sides, self.bench.rows.texts, self._progress))
+
+    def _finish(self) -> Searched:
+        passed = [name for name in self.trials if self._accepted(name)]
+        if passed:
+            self._time(passed)
+        sizes = self._sizes()
+        figures = {name: self.figures[name] for name in passed}
+        for name in passed:
+            if over := over_budget(self.terms.budget, sizes[name], figures[name]):
+                self.stopped[name] = ("budget", over)
+            elif better := dominated(name, figures, sizes):
+                self.stopped[name] = ("dominated", f"{better} is smaller and faster")
+        order = preference({name: figures[name] for name in passed if name not in self.stopped}, sizes)
+        # Behind them what is beaten but allowed: the ladder down which a choice that fails on the test part falls.
+        beaten = {name: one for name, one in figures.items() if self.stopped.get(name, ("",))[0] == "dominated"}
+        order += preference(beaten, sizes)
+        reports = [self._report(name) for name in self.trials]
+        front = on_front(reports)
+        return Searched(
+            candidates=[msgspec.structs.replace(one, front=one.scheme in front) for one in reports],
+            order=[name for name in order if name not in self.beside],
+            skipped={**self.plan.skipped, **self.failures},
+        )
+
+    def _report(self, name: str) -> CandidateReport:
+        trial, verdict, figures = self.trials[name], self.verdicts[name], self.figures.get(name)
+        stopped_at, why = self.stopped.get(name, ("", ""))
+        rows = self.bench.rows
+        return CandidateReport(
+            scheme=name,
+            size_bytes=trial.candidate.size_bytes,
+            dtypes=trial.candidate.dtypes,
+            value=METRICS[self.terms.gate.metric](rows.expected, trial.logits.argmax(axis=1)),
+            drop=verdict.drop.drop,
+            drop_interval=list(verdict.drop.interval),
+            p_value=verdict.drop.p_value,
+            gate=verdict.gate,
+            accepted=verdict.accepted,
+            reason=verdict.reason + (f"; {why}" if stopped_at not in ("", "quality") else ""),
+            rows_needed=verdict.rows_needed,
+            latency_ms=figures.latency_ms if figures else None,
+            steps=[step.name for step in trial.route.steps],
+            structural=trial.route.structural,
+            made_by=trial.candidate.made_by,
+            bundle_bytes=trial.draft.size_bytes,
+            rss_peak_bytes=figures.rss_peak_bytes if figures else None,
+            cold_start_ms=figures.cold_start_ms if figures else None,
+            stopped_at=stopped_at,
+        )

@@ -1,0 +1,138 @@
+"""Trials: a route taken as far as a draft bundle and its answers on the validation part, kept by digest.
+
+What a trial made stays in the work folder and is used again as long as the tuned model and the data are the same,
+whatever the gate, the budget or the list of schemes say: a second search with other terms costs seconds.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from edgetune.benchmarks.prove.ledger import Logits, Slice, bundle_logits, model_answers
+from edgetune.compress.candidate import Candidate
+from edgetune.compress.material import Material
+from edgetune.compress.route import Route, Step
+from edgetune.compress.schemes import SCHEMES
+from edgetune.export.once.export import export
+from edgetune.export.once.graph import Graph
+from edgetune.export.once.pack import Packing, draft_bundle
+from edgetune.serve.bundle import Bundle
+from edgetune.serve.digest import value_sha256
+from edgetune.serve.errors import CompressError
+from edgetune.serve.predictor import Predictor
+from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.models.model import TunedModel
+
+_KEY_NAME = "trial-key.txt"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Folders that are made once: `folder` holds one a name, `digest` stands for all that went into them."""
+
+    folder: Path
+    digest: str
+
+    def place(self, name: str, make: Callable[[Path], object]) -> Path:
+        """The folder of `name`, made beside its place and renamed unless it is there from the same inputs."""
+        place, key = self.folder / name, value_sha256([self.digest, name])
+        mark = place / _KEY_NAME
+        if mark.is_file() and mark.read_text(encoding="utf-8") == key:
+            return place
+        part = self.folder / f"{name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
+        part.mkdir(parents=True)
+        make(part)
+        (part / _KEY_NAME).write_text(key, encoding="utf-8")
+        part.rename(place)
+        return place
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A route that was taken: its candidate, the draft bundle, and the draft's logits on the validation rows."""
+
+    route: Route
+    candidate: Candidate
+    draft: Bundle
+    logits: Logits
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Takes routes. `material` and `graph` are the tuned model's own; `rows` the validation rows that judge."""
+
+    material: Material
+    dataset: Dataset
+    graph: Graph
+    packing: Packing
+    rows: Slice
+    kept: Kept
+
+    def take(self, route: Route) -> Trial:
+        """Make the candidate of a route, its draft and its answers, or open what an earlier search left of them.
+
+        Raises:
+            CompressError, ExportError, ParityError: a scheme failed on the way.
+        """
+        model = self.reshaped(route.steps)
+        folder = self.kept.place(route.name, lambda part: self._make(route, model, part))
+        candidate = Candidate.open(folder)
+        logits: Logits = np.load(folder / "validation.npy")
+        return Trial(route, candidate, Bundle.open(folder / "draft"), logits)
+
+    def _make(self, route: Route, model: TunedModel, folder: Path) -> None:
+        scheme = SCHEMES[route.graph]
+        graph = self.exported(route.steps) if route.graph in ("fused", "fp32") else self._float_graph(route.steps)
+        candidate = scheme.compress(graph, folder, self.of(model), route=route.name)
+        packing = replace(self.packing, tuned=replace(self.packing.tuned, folder=model.folder))
+        draft = draft_bundle(candidate, packing, folder / "draft", route.tolerance)
+        np.save(folder / "validation.npy", bundle_logits(Predictor(draft), self.rows))
+
+    def reshaped(self, steps: tuple[Step, ...]) -> TunedModel:
+        """The model after weight-level steps."""
+        if not steps:
+            return self.material.model
+        before, last = self.reshaped(steps[:-1]), steps[-1]
+        name = "+".join(step.name for step in steps) + ".model"
+        scheme, material = SCHEMES[last.scheme], self.of(before)
+        folder = self.kept.place(name, lambda part: scheme.reshape(material, part, last.strength))
+        return replace(before, folder=folder)
+
+    def reshaped_logits(self, steps: tuple[Step, ...]) -> Logits:
+        """Logits of a reshaped model on the validation rows in PyTorch: judged before it is exported."""
+        model = self.reshaped(steps)
+        name = "+".join(step.name for step in steps) + ".answers"
+
+        def answer(part: Path) -> None:
+            np.save(part / "validation.npy", model_answers(model, self.rows))
+
+        found: Logits = np.load(self.kept.place(name, answer) / "validation.npy")
+        return found
+
+    def of(self, model: TunedModel) -> Material:
+        """The material with another model."""
+        return replace(self.material, model=model)
+
+    def exported(self, steps: tuple[Step, ...]) -> Path:
+        """The float graph of a reshaped model as it is exported, proven equal to it."""
+        if not steps:
+            return self.graph.path
+        model, progress = self.reshaped(steps), self.material.progress
+        name = "+".join(step.name for step in steps) + ".graph"
+        provider = self.material.provider
+        folder = self.kept.place(name, lambda part: export(model, self.dataset, provider, part, progress))
+        return Graph.open(folder).path
+
+    def _float_graph(self, steps: tuple[Step, ...]) -> Path:
+        """The fused graph where fusing succeeds, else the exported one: what quantizing schemes start from."""
+        try:
+            return self.take(Route(steps, "fused")).candidate.graph
+        except CompressError:
+            return self.exported(steps)

@@ -1,0 +1,70 @@
+"""The graphs that a bundle holds beside the chosen one: which may, how each is best run, and how fast it is then.
+
+They differ from the chosen one in the graph-level scheme alone, so tokenizer and inputs are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edgetune.benchmarks.prove.search import Searched
+from edgetune.benchmarks.timing.quick import quick_race
+from edgetune.benchmarks.timing.runtime import measure_settings
+from edgetune.benchmarks.timing.side import Side
+from edgetune.compress.schemes import SCHEMES
+from edgetune.export.once.variants import VariantDraft
+from edgetune.serve.bundle import Bundle, RuntimeSettings
+from edgetune.tune.training.progress import Progress
+
+
+def passed_variants(chosen: str, wanted: Sequence[str], searched: Searched) -> tuple[list[str], list[str]]:
+    """The routes of wanted variants that passed the search's gates, and a sentence for each that did not.
+
+    Being beaten by the chosen one is no obstacle: on another machine it may be the other way about.
+    """
+    *steps, graph = chosen.split("+")
+    found = {one.scheme: one for one in searched.candidates}
+    passed: list[str] = []
+    notes: list[str] = []
+    for route in ("+".join([*steps, name]) for name in wanted if name != graph):
+        one = found.get(route)
+        if one is None:
+            reason = searched.skipped.get(route, "the search did not make it")
+        elif one.accepted and one.stopped_at in ("", "dominated"):
+            passed.append(route)
+            continue
+        else:
+            reason = one.reason
+        notes.append(f"The bundle holds no variant {route}: {reason}.")
+    return passed, notes
+
+
+def measured_variants(
+    drafts: Mapping[str, Bundle],
+    settings: RuntimeSettings,
+    texts: Sequence[str],
+    threads: int | None,
+    progress: Progress,
+) -> list[VariantDraft]:
+    """What is packed of each draft: the settings it is best run with, and its p50 with them, all of them in turn.
+
+    Args:
+        drafts: by route, the chosen one first.
+        settings: of the chosen one.
+        texts: what is answered.
+        threads: the only number of threads to try; None tries several.
+        progress: tells how far it is.
+    """
+    names = list(drafts)
+    needs = {name: SCHEMES[name.split("+")[-1]].needs for name in names}
+    if drafts[names[0]].manifest.provider != "cpu":
+        return [VariantDraft(drafts[name], needs[name], settings, None) for name in names]
+    best = {names[0]: settings}
+    for name in names[1:]:
+        best[name], _ = measure_settings(drafts[name].folder, texts, progress, threads=threads)
+    sides = {
+        name: Side("bundle", drafts[name].folder, threads=one.threads, spinning=one.spinning)
+        for name, one in best.items()
+    }
+    figures = quick_race(sides, texts, progress)
+    return [VariantDraft(drafts[name], needs[name], best[name], round(figures[name].p50_ms, 4)) for name in names]

@@ -1,0 +1,1 @@
+"""The report: figures put together, charts and the HTML page."""

@@ -1,0 +1,124 @@
+"""Draws the candidates as points of quality against latency and against size, with the front marked, as inline SVG.
+
+Stands beside charts.py, whose axes and colours it shares: pure functions of a report's numbers, no jinja2.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from edgetune.benchmarks.report.charts import Axis, milliseconds, score, size
+from edgetune.serve.report import CandidateReport, Report
+
+_HEIGHT, _TOP, _BOTTOM = 230, 14, 196
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One scatter: its title, the picture, and the names behind the letters of its points."""
+
+    title: str
+    chart: Markup
+    names: list[tuple[str, str]]
+
+
+def pictures(report: Report) -> list[Picture]:
+    """Quality against latency, and against size; only candidates that were timed have a place in the first."""
+    letters = {one.scheme: _LETTERS[place % 26] for place, one in enumerate(report.candidates)}
+    timed = [one for one in report.candidates if _p50(one) is not None]
+    sized = [one for one in report.candidates if one.bundle_bytes]
+    metric = report.quality.metric
+    drawn = [
+        ("p50, ms", timed, [_p50(one) or 0.0 for one in timed], milliseconds),
+        ("size of the bundle", sized, [float(one.bundle_bytes or 0) for one in sized], size),
+    ]
+    return [
+        Picture(
+            title=f"{metric.replace('_', ' ')} against {title}",
+            chart=_scatter(title, shown, values, letters, metric, written),
+            names=[(letters[one.scheme], one.scheme) for one in shown],
+        )
+        for title, shown, values, written in drawn
+        if len(shown) > 1
+    ]
+
+
+def _p50(candidate: CandidateReport) -> float | None:
+    return candidate.latency_ms.p50 if candidate.latency_ms else None
+
+
+def _scatter(
+    title: str,
+    shown: Sequence[CandidateReport],
+    values: Sequence[float],
+    letters: dict[str, str],
+    metric: str,
+    written: object,
+) -> Markup:
+    across = Axis(min(values) * 0.85, max(values) * 1.15, log=True, start=9, end=97)
+    scores = [one.value for one in shown]
+    spare = max(0.005, 0.15 * (max(scores) - min(scores)))
+    up = Axis(min(scores) - spare, max(scores) + spare, start=_BOTTOM, end=_TOP)
+    best = _frontier(shown, values)
+    parts = [_grid_x(across, written), _grid_y(up, metric)]
+    parts.append(_steps([(across.at(values[i]), up.at(shown[i].value)) for i in best]))
+    for place, one in enumerate(shown):
+        css = "chosen" if one.chosen else "front" if place in best else "passed" if one.accepted else "failed"
+        parts.append(_point(across.at(values[place]), up.at(one.value), letters[one.scheme], one, css))
+    label = f"{metric} of the candidates against {title}"
+    return Markup('<svg class="chart scatter" role="img" aria-label="{}" width="100%" height="{}">{}</svg>').format(
+        label, _HEIGHT, Markup("").join(parts)
+    )
+
+
+def _frontier(shown: Sequence[CandidateReport], values: Sequence[float]) -> list[int]:
+    """Places of the points that no other one beats in both directions, from left to right."""
+    best: list[int] = []
+    for place in sorted(range(len(shown)), key=lambda i: (values[i], -shown[i].value)):
+        if not best or shown[place].value > shown[best[-1]].value:
+            best.append(place)
+    return best
+
+
+def _grid_x(axis: Axis, written: object) -> Markup:
+    assert callable(written)
+    return Markup("").join(
+        Markup('<line x1="{0}%" x2="{0}%" y1="{1}" y2="{2}" class="guide"/>').format(axis.at(tick), _TOP, _BOTTOM)
+        + Markup('<text x="{}%" y="{}" text-anchor="middle" class="tick">{}</text>').format(
+            axis.at(tick), _BOTTOM + 18, written(tick)
+        )
+        for tick in axis.ticks()
+    )
+
+
+def _grid_y(axis: Axis, metric: str) -> Markup:
+    return Markup("").join(
+        Markup('<line x1="9%" x2="97%" y1="{0}" y2="{0}" class="guide"/>').format(axis.at(tick))
+        + Markup('<text x="8%" y="{}" text-anchor="end" class="tick">{}</text>').format(
+            axis.at(tick) + 4, score(tick, metric, 1)
+        )
+        for tick in axis.ticks()
+    )
+
+
+def _steps(points: Sequence[tuple[float, float]]) -> Markup:
+    """The front as a staircase: what is right of it and below is beaten."""
+    lines = []
+    for (x1, y1), (x2, y2) in itertools.pairwise(points):
+        lines += [(x1, x2, y1, y1), (x2, x2, y1, y2)]
+    return Markup("").join(
+        Markup('<line x1="{}%" x2="{}%" y1="{}" y2="{}" class="frontline"/>').format(*line) for line in lines
+    )
+
+
+def _point(x: float, y: float, letter: str, one: CandidateReport, css: str) -> Markup:
+    said = f"{one.scheme}: {one.gate}" + (", chosen" if one.chosen else "")
+    return Markup(
+        '<circle cx="{}%" cy="{}" r="9" class="{}"><title>{}</title></circle>'
+        '<text x="{}%" y="{}" text-anchor="middle" class="letter {}">{}</text>'
+    ).format(x, y, css, said, x, y + 4, css, letter)

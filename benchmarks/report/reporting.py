@@ -1,0 +1,142 @@
+"""Assembling the report of a build from what each stage measured, and putting the verdict into one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetune import __version__
+from edgetune.benchmarks.prove.ledger import Slice, class_qualities, confusions, first_loss
+from edgetune.benchmarks.timing.machine import describe_machine
+from edgetune.benchmarks.timing.race import Timing
+from edgetune.serve.report import CandidateReport, DataSummary, Gain, Pair, Proof, Quality, Report, StageQuality
+from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.models.model import TunedModel
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the bench stage measured, before it is told; `chosen` and `timing` are None when no candidate passed."""
+
+    rows: Slice
+    stages: list[StageQuality]
+    candidates: list[CandidateReport]
+    chosen_answers: NDArray[np.int64]
+    size_bytes: Pair
+    timing: Timing | None
+    notes: list[str]
+    proof: Proof | None
+    why: str
+    gains: list[Gain]
+    skipped: dict[str, str]
+    runtime: dict[str, str | int | bool | float]
+
+
+def summarize_data(dataset: Dataset, tokenizer: object, max_tokens: int) -> DataSummary:
+    """Rows, labels, token lengths of the training part, truncation over all parts, and the share of unknown tokens."""
+    texts = [text for part in (dataset.train, dataset.validation, dataset.test) for text in part.texts]
+    encoded = tokenizer(texts, truncation=False, verbose=False)["input_ids"]  # type: ignore[operator]
+    lengths = np.asarray([len(ids) for ids in encoded])
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    unknowns = sum(ids.count(unknown) for ids in encoded) if unknown is not None else 0
+    truncated = int(np.sum(lengths > max_tokens))
+    findings = list(dataset.findings)
+    if truncated:
+        findings.append(f"{truncated:,} texts are longer than {max_tokens} tokens and are cut there.")
+    return DataSummary(
+        source=dataset.source,
+        digest=dataset.digest,
+        rows={"train": len(dataset.train), "validation": len(dataset.validation), "test": len(dataset.test)},
+        labels=list(dataset.labels),
+        tokens_mean=round(float(lengths.mean()), 2),
+        tokens_max=int(lengths.max()),
+        truncated=truncated,
+        unknown_share=round(unknowns / max(1, int(lengths.sum())), 5),
+        findings=findings,
+    )
+
+
+def assemble_report(
+    name: str,
+    command: str,
+    tuned: TunedModel,
+    data: DataSummary,
+    findings: Findings,
+    gate: dict[str, str | float],
+    metric: str,
+    threads: int,
+) -> Report:
+    """The report without the build's seconds and peaks, which are known only after this stage."""
+    chosen = next((candidate for candidate in findings.candidates if candidate.chosen), None)
+    timing = findings.timing
+    return Report(
+        name=name,
+        task=tuned.task,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        edgetune=__version__,
+        verdict=_verdict(chosen, findings, metric),
+        base=tuned.base_id,
+        chosen=chosen.scheme if chosen else "",
+        command=command,
+        machine=describe_machine(threads),
+        data=data,
+        training=tuned.training,
+        quality=Quality(
+            metric=metric,
+            n=len(findings.rows.texts),
+            stages=findings.stages,
+            first_loss=first_loss(findings.stages),
+            classes=class_qualities(findings.rows.expected, findings.chosen_answers, tuned.labels),
+            confusions=confusions(findings.rows, findings.chosen_answers, tuned.labels),
+        ),
+        candidates=findings.candidates,
+        proof=findings.proof,
+        why=findings.why,
+        gains=findings.gains,
+        skipped=findings.skipped,
+        runtime=findings.runtime,
+        latency_ms=timing.latency_ms if timing else None,
+        grid_ms=timing.grid_ms if timing else [],
+        throughput_per_second=timing.throughput_per_second if timing else None,
+        memory=timing.memory if timing else None,
+        cold_start_ms=timing.cold_start_ms if timing else None,
+        size_bytes=findings.size_bytes,
+        placement=timing.placement if timing else {},
+        gate=gate,
+        notes=[*findings.notes, *_data_notes(data)],
+    )
+
+
+def _verdict(chosen: CandidateReport | None, findings: Findings, metric: str) -> str:
+    proof = findings.proof
+    if chosen is None or findings.timing is None or proof is None:
+        reasons = "; ".join(f"{candidate.scheme}: {candidate.reason}" for candidate in findings.candidates)
+        return f"No candidate may be packed, so nothing was written. {reasons}."
+    values = {entry.stage: entry.value for entry in findings.stages}
+    latency = findings.timing.latency_ms
+    size = findings.size_bytes
+    quick = (
+        f"answers {latency.speedup.p50:.1f} times faster than the base in PyTorch "
+        f"(p50 {latency.bundle.p50:.2f} against {latency.base.p50:.2f} ms)"
+        if latency.speedup.p50 is not None
+        else "was timed on too few samples for a median"
+    )
+    word = {"pass": "proven within", "inconclusive": "within, though not proven to be within,"}
+    return (
+        f"The {chosen.scheme} bundle {quick}, takes {(size.bundle or 0) / 1e6:.1f} MB instead of "
+        f"{(size.base or 0) / 1e6:.1f}, and reaches {100 * proof.value:.2f}% {metric.replace('_', '-')} where the "
+        f"tuned model reaches {100 * values['tuned']:.2f}% and the base {100 * values['base']:.2f}%: "
+        f"{word[proof.gate]} the drop that was allowed."
+    )
+
+
+def _data_notes(data: DataSummary) -> list[str]:
+    if data.unknown_share < 0.05:
+        return []
+    return [
+        f"{100 * data.unknown_share:.0f}% of all tokens are unknown to this base's vocabulary: it was not made for "
+        "this language or domain, and another base will do better."
+    ]

@@ -1,0 +1,62 @@
+"""The choice among a language model's schemes in words: why one was taken, and why others were never tried.
+
+Apart from the search, which takes the first that passes; ../choice.py weighs classifiers' candidates by their speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from edgetune.benchmarks.stepwise.ladder import Climbed
+from edgetune.compress.gptq.schemes import LADDER
+from edgetune.serve.stepwise.report import LanguageCandidate
+
+Schemes = Sequence[str] | Literal["auto"]  # as the recipe has them: names in the order they are tried
+
+
+def why_chosen(climbed: Climbed, chosen: str, fallen: Mapping[str, str], schemes: Schemes) -> str:
+    """Why the chosen scheme won, in a sentence; empty where none did.
+
+    Args:
+        climbed: what was tried.
+        chosen: the scheme that is packed, or "".
+        fallen: schemes that were preferred and then failed on the test part.
+        schemes: those that the user asked for.
+    """
+    if not chosen:
+        return ""
+    tried = [one.scheme for one in climbed.candidates]
+    before = climbed.candidates[: tried.index(chosen)]
+    if schemes != "auto" and len(schemes) == 1:
+        return f"{chosen} won: no other scheme was asked for, and the gate let it through."
+    order = "smallest first" if schemes == "auto" else "in the order of the recipe"
+    if not before:
+        return f"{chosen} won: schemes are tried {order}, and the gate let the first one through."
+    *others, last = (_refused(one, fallen) for one in before)
+    named = f"{', '.join(others)} and {last}" if others else last
+    return f"{chosen} won: schemes are tried {order}, and before it {named} {'were' if others else 'was'} refused."
+
+
+def _refused(candidate: LanguageCandidate, fallen: Mapping[str, str]) -> str:
+    if candidate.scheme in fallen:
+        return f"{candidate.scheme} (on the test part)"
+    return f"{candidate.scheme} (rise {100 * candidate.rise:+.2f}%, agreement {100 * candidate.agreement:.1f}%)"
+
+
+def skipped_schemes(climbed: Climbed, schemes: Schemes) -> dict[str, str]:
+    """The schemes that were not tried, by name, and why not."""
+    tried = [one.scheme for one in climbed.candidates]
+    asked = [scheme.name for scheme in LADDER] if schemes == "auto" else list(schemes)
+    passed = next((one.scheme for one in climbed.candidates if one.accepted), None)
+    skipped = {}
+    for name in (scheme.name for scheme in LADDER):
+        if name in tried:
+            continue
+        if name not in asked or passed is None or asked.index(name) < asked.index(passed):
+            skipped[name] = "the recipe's compress.schemes does not name it"
+        elif schemes == "auto":
+            skipped[name] = f"{passed}, which is smaller, passed the gate"
+        else:
+            skipped[name] = f"{passed}, which stands before it in compress.schemes, passed the gate"
+    return skipped

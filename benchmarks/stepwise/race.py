@@ -1,0 +1,271 @@
+"""A race of language models: fresh processes, the same threads, the same prompts, in turn, round by round.
+
+A side that does not open, or that ends on the way, keeps its reason in the place of its figures; the others go on.
+Must not import torch: it would share the machine with what is timed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from edgetune.benchmarks.stepwise.figures import (
+    UNMEASURED,
+    RaceFigures,
+    SideFigures,
+)
+from edgetune.benchmarks.stepwise.recipe import GenerationBenchmarkRecipe
+from edgetune.benchmarks.timing.memory import device_memory_used
+from edgetune.benchmarks.timing.side import ContestantProcess, Side
+from edgetune.serve.cores import usable_cores
+from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.report import Memory
+from edgetune.serve.stepwise.spec import GenerationSpec
+from edgetune.tune.training.progress import Progress
+
+Runtime = Literal["torch", "torch-static", "graph", "bundle", "genai"]
+DECODE_PROMPT = 16
+WARM_MS = 50
+COLD_STARTS = 3
+
+
+@dataclass(frozen=True)
+class GenerationSide(Side):
+    """A side that generates.
+
+    Attributes:
+        runtime: "torch" and "torch-static" run a Hugging Face folder eagerly in fp32, with a growing and with a
+            preallocated cache; "graph" a decoder's folder in our own loop, "bundle" a bundle's as it is served; "genai"
+            a folder with a genai_config.json.
+        spec: of a "graph".
+        size_bytes: of the weights' files.
+        most_batch: the largest batch it takes; None for any.
+        tokenizes: whether its process opens the tokenizer too, as the other side's does.
+    """
+
+    runtime: Runtime = "graph"
+    spec: GenerationSpec | None = None
+    size_bytes: int | None = None
+    most_batch: int | None = None
+    tokenizes: bool = False
+
+    def command(self, first: str) -> list[str]:
+        """The command line of its process, which answers the token ids `first` (JSON) with one token."""
+        settings = {
+            "runtime": self.runtime,
+            "folder": str(self.folder),
+            "spec": msgspec.to_builtins(self.spec),
+            "threads": self.threads,
+            "device": self.device,
+            "tokenizes": self.tokenizes,
+            "first": json.loads(first),
+        }
+        return [sys.executable, "-m", "edgetune.benchmarks.stepwise.contestant", json.dumps(settings)]
+
+
+@dataclass(frozen=True)
+class Course:
+    """What all sides are asked.
+
+    Attributes:
+        vocabulary: prompts are drawn from its ids, without the first three, which are special in most models.
+        context_tokens: prompts that leave no room for an answer are left out.
+        recipe: lengths, batches, rounds.
+        seed: of the prompts.
+    """
+
+    vocabulary: int
+    context_tokens: int
+    recipe: GenerationBenchmarkRecipe
+    seed: int = 0
+
+    @property
+    def threads(self) -> int:
+        """Of each side."""
+        return usable_cores() if self.recipe.threads == "auto" else self.recipe.threads
+
+    @property
+    def prompt_tokens(self) -> list[int]:
+        """The prompt lengths that fit."""
+        return [tokens for tokens in self.recipe.prompt_tokens if tokens < self.context_tokens]
+
+    @property
+    def new_tokens(self) -> int:
+        """Steps of one decoding run behind the first token; fewer where the context ends before."""
+        return max(1, min(self.recipe.new_tokens, self.context_tokens - DECODE_PROMPT - 1))
+
+    def prompts(self, round_: int, batch: int, tokens: int) -> list[list[int]]:
+        """The ids of a batch, the same for every side."""
+        chosen = np.random.default_rng([self.seed, round_, batch, tokens])
+        ids: list[list[int]] = chosen.integers(min(3, self.vocabulary - 1), self.vocabulary, (batch, tokens)).tolist()
+        return ids
+
+
+@dataclass
+class _Running:
+    """A side on its way: its process while it lives, and what it showed so far."""
+
+    side: GenerationSide
+    process: ContestantProcess | None = None
+    first_ms: dict[int, list[float]] = field(default_factory=dict)
+    step_ms: dict[int, list[float]] = field(default_factory=dict)
+    memory: list[Memory] = field(default_factory=list)
+    cold_ms: list[float] = field(default_factory=list)
+    answer: list[int] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list)
+    reason: str = ""
+
+    def takes(self, batch: int) -> bool:
+        """Whether it is still there and runs batches so large."""
+        return self.process is not None and (self.side.most_batch is None or batch <= self.side.most_batch)
+
+    def ask(self, do: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Send a command; a side that has ended, or ends over it, gives nothing."""
+        if self.process is None:
+            return {}
+        try:
+            return self.process.ask(do, **(arguments or {}))
+        except EdgetuneError as error:
+            self.reason, self.process = error.found, None
+            return {}
+
+    def figures(self, name: str) -> SideFigures:
+        """What it showed, frozen."""
+        memory = [*self.memory, UNMEASURED, UNMEASURED][:2]
+        return SideFigures(
+            side=name,
+            first_ms=self.first_ms,
+            step_ms=self.step_ms,
+            memory=memory[0],
+            memory_batches=memory[1],
+            cold_start_ms=self.cold_ms,
+            size_bytes=self.side.size_bytes,
+            answer=self.answer,
+            modules=self.modules,
+            reason=self.reason,
+        )
+
+
+def race(sides: dict[str, GenerationSide], course: Course, progress: Progress) -> RaceFigures:
+    """All sides' figures: first tokens and batch 1, then memory, then the larger batches, then cold starts."""
+    running = {name: _Running(side) for name, side in sides.items()}
+    first = json.dumps(course.prompts(0, 1, DECODE_PROMPT)[0])
+    used = device_memory_used()
+    with ExitStack() as stack:
+        for one in running.values():
+            _open(one, first, stack)
+        _rounds(running, course, course.prompt_tokens, [1] if 1 in course.recipe.batches else [], progress)
+        for one in running.values():
+            _read_memory(one, used)
+            one.modules = one.ask("modules").get("modules", [])
+        _rounds(running, course, [], [batch for batch in course.recipe.batches if batch > 1], progress)
+        for one in running.values():
+            if max(one.step_ms, default=1) > 1:
+                _read_memory(one, used)
+    _cold_starts(running, first, progress)
+    return RaceFigures(
+        sides={name: one.figures(name) for name, one in running.items()},
+        prompt_tokens=course.prompt_tokens,
+        batches=list(course.recipe.batches),
+        decode_prompt_tokens=DECODE_PROMPT,
+        new_tokens=course.new_tokens,
+        rounds=course.recipe.rounds,
+        threads=course.threads,
+    )
+
+
+def _open(one: _Running, first: str, stack: ExitStack) -> None:
+    try:
+        one.process = stack.enter_context(ContestantProcess(one.side, first))
+    except EdgetuneError as error:
+        one.reason = error.found
+        return
+    one.cold_ms.append(one.process.cold_start_ms)
+
+
+def _rounds(
+    running: dict[str, _Running], course: Course, lengths: Sequence[int], batches: Sequence[int], progress: Progress
+) -> None:
+    """Every shape by every side in turn, the order turned each round; round 0 is short and not counted.
+
+    The first run of a shape allocates what the later ones use again, in PyTorch and in ONNX Runtime alike.
+    """
+    shapes: list[Callable[[_Running, int], None]] = [_first_token(course, tokens) for tokens in lengths]
+    shapes += [_decode(course, batch) for batch in batches]
+    order = list(running)
+    for round_ in range(course.recipe.rounds + 1):
+        turned = order[round_ % len(order) :] + order[: round_ % len(order)]
+        for shape in shapes:
+            for name in turned:
+                shape(running[name], round_)
+        if shapes:
+            progress.advance(round_, course.recipe.rounds, "generation, all sides in turn")
+
+
+def _first_token(course: Course, tokens: int) -> Callable[[_Running, int], None]:
+    def run(one: _Running, round_: int) -> None:
+        if not one.takes(1):
+            return
+        found = one.ask("generate", _command(course.prompts(round_, 1, tokens), 0))
+        if found and round_:
+            one.first_ms.setdefault(tokens, []).append(found["first_ms"])
+
+    return run
+
+
+def _decode(course: Course, batch: int) -> Callable[[_Running, int], None]:
+    def run(one: _Running, round_: int) -> None:
+        if not one.takes(batch):
+            return
+        steps = course.new_tokens if round_ else min(4, course.new_tokens)
+        found = one.ask("generate", _command(course.prompts(round_, batch, DECODE_PROMPT), steps))
+        if found and round_:
+            one.step_ms.setdefault(batch, []).append(float(np.mean(found["steps_ms"])))
+            if batch == 1 and round_ == 1:
+                one.answer = found["tokens"][0]
+
+    return run
+
+
+def _command(prompts: list[list[int]], new_tokens: int) -> dict[str, Any]:
+    return {"prompts": prompts, "new_tokens": new_tokens, "warm_ms": WARM_MS}
+
+
+def _read_memory(one: _Running, used_before: int | None) -> None:
+    found = one.ask("memory").get("memory")
+    if found is None:
+        return
+    used = device_memory_used()
+    # All sides share the device while they race, so the rise of the whole device is told for none alone.
+    rise = None if used is None or used_before is None else used - used_before
+    one.memory.append(Memory(**{**found, "gpu_device_bytes": rise}))
+
+
+def _cold_starts(running: dict[str, _Running], first: str, progress: Progress) -> None:
+    """Time from process start to first token, the start of the race counted as one of them."""
+    for done in range(1, COLD_STARTS):
+        for one in running.values():
+            if one.reason:
+                continue
+            try:
+                with ContestantProcess(one.side, first) as process:
+                    one.cold_ms.append(process.cold_start_ms)
+            except EdgetuneError as error:
+                one.reason = error.found
+        progress.advance(done, COLD_STARTS - 1, "cold start")
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of a folder's weights: safetensors, or ONNX with its external data."""
+    files = [
+        file for pattern in ("*.safetensors", "*.onnx", "*.onnx.data", "*.onnx_data") for file in folder.glob(pattern)
+    ]
+    return sum(file.stat().st_size for file in files)

@@ -1,0 +1,238 @@
+"""A language model's report put together: the ledger of stages, candidates, timing, data and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike
+
+from edgetune import __version__
+from edgetune.benchmarks.stepwise.bundle_answers import BundleAnswers
+from edgetune.benchmarks.stepwise.choice import skipped_schemes, why_chosen
+from edgetune.benchmarks.stepwise.divergence import Divergence
+from edgetune.benchmarks.stepwise.figures import GenerationTiming
+from edgetune.benchmarks.stepwise.gate import RiseVerdict
+from edgetune.benchmarks.timing.machine import describe_machine
+from edgetune.serve.bundle import Bundle
+from edgetune.serve.cores import usable_cores
+from edgetune.serve.report import Pair
+from edgetune.serve.stepwise.report import (
+    AnswerQuality,
+    AnswersQuality,
+    ConversationSummary,
+    LanguageProof,
+    LanguageReport,
+)
+from edgetune.tune.stepwise.perplexity import Perplexity
+
+if TYPE_CHECKING:
+    from edgetune.benchmarks.stepwise.bench import LanguageContest
+
+BOOTSTRAPS = 2_000
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the test part said: the scheme that may be packed ("" for none), how far it lies, and what fell before."""
+
+    chosen: str
+    divergence: Divergence | None
+    verdict: RiseVerdict | None
+    looks: int
+    fallen: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found of the draft: how far its fp32 graph lies from the tuned model, what it answers, how fast."""
+
+    draft: Bundle
+    fidelity: Divergence
+    answered: BundleAnswers
+    timing: GenerationTiming
+
+
+def assemble_language_report(contest: LanguageContest, judged: Judged, measured: Measured | None) -> LanguageReport:
+    """All that was measured, as the bundle keeps it; `measured` is None where no candidate may be packed."""
+    timing = measured.timing if measured else None
+    candidates = [
+        msgspec.structs.replace(one, chosen=one.scheme == judged.chosen) for one in contest.climbed.candidates
+    ]
+    base, quality = contest.base.folder, _quality(contest, judged, measured)
+    return LanguageReport(
+        name=contest.packing.name,
+        task="text-generation",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        edgetune=__version__,
+        verdict=_verdict(quality, judged, timing),
+        base=contest.base.id,
+        chosen=judged.chosen,
+        command=contest.command,
+        machine=describe_machine(contest.threads or usable_cores()),
+        data=_data(contest),
+        training=contest.tuned.training,
+        quality=quality,
+        candidates=candidates,
+        proof=_proof(judged),
+        why=why_chosen(contest.climbed, judged.chosen, judged.fallen, contest.schemes),
+        skipped=skipped_schemes(contest.climbed, contest.schemes),
+        first_token_ms=timing.first_token_ms if timing else [],
+        decoding=timing.decoding if timing else [],
+        memory=timing.memory if timing else None,
+        cold_start_ms=timing.cold_start_ms if timing else None,
+        size_bytes=Pair(
+            base=sum(path.stat().st_size for path in base.iterdir() if path.is_file()),
+            bundle=measured.draft.size_bytes if measured else None,
+        ),
+        gate=msgspec.to_builtins(contest.gate.model_dump()),
+        samples=list(measured.answered.samples) if measured else [],
+        notes=_notes(contest, judged, measured),
+    )
+
+
+def perplexity_interval(losses: ArrayLike, tokens: ArrayLike, seed: int = 0) -> list[float]:
+    """95% interval of a perplexity: a percentile bootstrap over rows drawn whole.
+
+    Args:
+        losses: nats of each row's answer, (rows,) float64.
+        tokens: how many they are, (rows,) integers.
+        seed: of the draws.
+    """
+    nats, counts = np.asarray(losses, dtype=np.float64), np.asarray(tokens, dtype=np.int64)
+    draws = np.random.default_rng(seed).integers(0, len(nats), (BOOTSTRAPS, len(nats)))
+    drawn = np.exp(nats[draws].sum(axis=1) / counts[draws].sum(axis=1))
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return [float(low), float(high)]
+
+
+def _quality(contest: LanguageContest, judged: Judged, measured: Measured | None) -> AnswersQuality:
+    """The ledger; all stages on the rows that judged the candidate."""
+    tuned, rows = contest.tuned, len(contest.rows)
+    first, second = (_first_rows(sums, rows) for sums in (tuned.base_perplexity, tuned.tuned_perplexity))
+    stages = [
+        AnswerQuality(
+            stage=name,
+            value=sums.value,
+            ci95=perplexity_interval(sums.losses, sums.tokens),
+            token_accuracy=sums.token_accuracy,
+            rise=0.0 if name == "tuned" else None,
+            metrics={one.metric: getattr(one, name) for one in tuned.answers},
+        )
+        for name, sums in (("base", first), ("tuned", second))
+    ]
+    if judged.divergence is not None and judged.verdict is not None:
+        stages += _graph_stages(judged.chosen, judged.divergence, judged.verdict, second.value, measured)
+    return AnswersQuality(
+        metric="perplexity",
+        n=len(second.tokens),
+        tokens=int(second.tokens.sum()),
+        stages=stages,
+        answers=tuned.answers[0].rows if tuned.answers else 0,
+        answer_tokens=measured.answered.answer_tokens if measured else 0,
+    )
+
+
+def _first_rows(sums: Perplexity, rows: int) -> Perplexity:
+    """Of the rows that were measured in tuning those that judged; without a test part they are fewer."""
+    return Perplexity(sums.losses[:rows], sums.tokens[:rows], sums.hits[:rows])
+
+
+def _graph_stages(
+    chosen: str, found: Divergence, verdict: RiseVerdict, tuned: float, measured: Measured | None
+) -> list[AnswerQuality]:
+    """The graph in fp32 beside the tuned model, and the packed one beside the graph."""
+    tokens = [one.tokens for one in found.texts]
+    fidelity = measured.fidelity if measured else None
+    graph = AnswerQuality(
+        stage="onnx",
+        value=found.reference_perplexity,
+        ci95=perplexity_interval([one.reference_nats for one in found.texts], tokens),
+        token_accuracy=found.reference_accuracy,
+        kl=fidelity.kl_nats if fidelity else None,
+        agreement=fidelity.top1_agreement if fidelity else None,
+        rise=found.reference_perplexity / tuned - 1,
+    )
+    packed = AnswerQuality(
+        stage=chosen,
+        value=found.perplexity,
+        ci95=perplexity_interval([one.candidate_nats for one in found.texts], tokens),
+        token_accuracy=found.token_accuracy,
+        kl=found.kl_nats,
+        agreement=found.top1_agreement,
+        rise=verdict.rise,
+        metrics=measured.answered.metrics if measured else {},
+    )
+    return [graph, packed]
+
+
+def _proof(judged: Judged) -> LanguageProof | None:
+    found, verdict = judged.divergence, judged.verdict
+    if found is None or verdict is None:
+        return None
+    return LanguageProof(
+        gate=verdict.gate,
+        value=found.perplexity,
+        rise=verdict.rise,
+        rise_interval=list(verdict.interval),
+        kl=found.kl_nats,
+        agreement=found.top1_agreement,
+        reason=verdict.reason,
+        rows=len(found.texts),
+        looks=judged.looks,
+    )
+
+
+def _data(contest: LanguageContest) -> ConversationSummary:
+    encoded, conversations = contest.encoded, contest.encoded.conversations
+    parts = {"train": encoded.parts.train, "validation": encoded.parts.validation, "test": encoded.parts.test}
+    lengths = [len(row["input_ids"]) for part in parts.values() for row in part]
+    return ConversationSummary(
+        source=conversations.source,
+        digest=conversations.digest,
+        rows={name: len(part) for name, part in parts.items()},
+        kind=conversations.kind,
+        tokens_mean=float(np.mean(lengths)),
+        tokens_max=max(lengths),
+        findings=list(encoded.findings),
+    )
+
+
+def _verdict(quality: AnswersQuality, judged: Judged, timing: GenerationTiming | None) -> str:
+    base, tuned = quality.stages[:2]
+    gained = f"Tuning took the perplexity from {base.value:.4g} to {tuned.value:.4g}"
+    if judged.verdict is None or judged.divergence is None:
+        return f"{gained}; no scheme passed the gate, so nothing was packed."
+    rise, agreement = judged.verdict.rise, judged.divergence.top1_agreement
+    moved = "raised" if rise > 0 else "lowered"
+    said = (
+        f"{gained}; {judged.chosen} {moved} it by {abs(100 * rise):.2f}% and agrees in {100 * agreement:.1f}% of tokens"
+    )
+    one = next((row for row in timing.decoding if row.batch == 1 and row.speedup), None) if timing else None
+    if one is None or one.speedup is None or one.bundle_per_second is None:
+        return f"{said}; its speed was not measured."
+    return f"{said}; it decodes {one.bundle_per_second:,.0f} tokens a second, {one.speedup:.1f} times PyTorch's."
+
+
+def _notes(contest: LanguageContest, judged: Judged, measured: Measured | None) -> list[str]:
+    notes = [
+        f"{name} was preferred and then failed on the test part: {reason}." for name, reason in judged.fallen.items()
+    ]
+    if not contest.encoded.parts.test:
+        notes.append("There is no test part: all stages were judged on the validation part, which chose them.")
+    if not contest.graph.fused:
+        notes.append("The graph could not be made or proven with fusions; without them it answers slower.")
+    if measured and len(measured.fidelity.texts) < len(contest.rows):
+        notes.append(
+            f"KL divergence and agreement of the graph in fp32 are of the first {len(measured.fidelity.texts):,} rows."
+        )
+    if measured and measured.answered.remark:
+        notes.append(measured.answered.remark)
+    notes.append(
+        "Perplexity is of the answers' tokens alone, by the model's own tokens: compare it for one tokenizer only."
+    )
+    return notes

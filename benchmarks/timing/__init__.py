@@ -1,0 +1,1 @@
+"""Speed and memory: base and bundle raced in processes of their own."""

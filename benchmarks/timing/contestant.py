@@ -1,0 +1,155 @@
+"""One side of the benchmark, in a fresh process: answers commands on stdin with measurements on stdout.
+
+Run as `python -m edgetune.benchmarks.timing.contestant bundle FOLDER` or `... base FOLDER`. The bundle's side imports
+nothing but the runtime, so that its cold start and its memory are those of a server that embeds it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """How one side answers: text in to label out, many texts in batches of 32, and ids in to logits out."""
+
+    answer: Callable[[str], str]
+    answer_many: Callable[[list[str]], list[str]]
+    forward: Callable[[int, int], None]
+    placement: Callable[[], dict[str, int]]
+
+
+def bundle_contestant(folder: str, threads: int | None, spinning: bool | None) -> Contestant:
+    """The bundle in its own runtime, with the settings that it brings where none are given."""
+    import numpy as np
+
+    from edgetune.serve import load
+    from edgetune.serve.session import open_session, placement
+
+    predictor = load(folder, threads=threads, spinning=spinning)
+    inputs = [spec.name for spec in predictor.bundle.manifest.inputs]
+
+    def forward(batch: int, tokens: int) -> None:
+        ones = np.ones((batch, tokens), dtype=np.int64)
+        predictor.run({name: ones if name != "token_type_ids" else ones * 0 for name in inputs})
+
+    def placed() -> dict[str, int]:
+        graph = predictor.bundle.folder / "model.onnx"
+        provider = predictor.bundle.manifest.provider
+        return placement(open_session(graph, provider=provider, threads=threads, record_placement=True))
+
+    return Contestant(
+        answer=lambda text: predictor.predict_one(text).label,
+        answer_many=lambda texts: [answer.label for answer in predictor.predict(texts)],
+        forward=forward,
+        placement=placed,
+    )
+
+
+def base_contestant(folder: str, threads: int, device: str, max_tokens: int) -> Contestant:
+    """The base in PyTorch, fp32, as its documentation runs it: tokenizer, model, argmax."""
+    import torch
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    from edgetune.tune.models.forward import length_batches
+    from edgetune.tune.models.model import open_model
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    from pathlib import Path
+
+    torch.set_num_threads(threads)
+    model = open_model(Path(folder)).to(device)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    labels = model.config.id2label
+
+    def answer_batch(texts: list[str]) -> list[str]:
+        batch = tokenizer(texts, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
+        with torch.inference_mode():
+            found = model(**batch.to(device)).logits.argmax(dim=-1)
+        return [labels[index] for index in found.tolist()]
+
+    def answer_many(texts: list[str]) -> list[str]:
+        answers = [""] * len(texts)
+        for rows in length_batches([len(text) for text in texts], 32):
+            for row, label in zip(rows, answer_batch([texts[row] for row in rows]), strict=True):
+                answers[row] = label
+        return answers
+
+    def forward(batch: int, tokens: int) -> None:
+        ones = torch.ones((batch, tokens), dtype=torch.int64, device=device)
+        with torch.inference_mode():
+            model(input_ids=ones, attention_mask=ones).logits.cpu()
+
+    return Contestant(lambda text: answer_batch([text])[0], answer_many, forward, dict)
+
+
+def _respond(contestant: Contestant, command: dict[str, Any]) -> dict[str, Any]:
+    kind = command["do"]
+    if kind == "latency":
+        times, labels = [], []
+        _warm_up(contestant, command["texts"], command.get("warm_ms", 0))
+        for text in command["texts"]:
+            start = time.perf_counter()
+            labels.append(contestant.answer(text))
+            times.append(1000 * (time.perf_counter() - start))
+        return {"ms": times, "labels": labels}
+    if kind == "throughput":
+        start = time.perf_counter()
+        labels = contestant.answer_many(command["texts"])
+        return {"seconds": time.perf_counter() - start, "labels": labels}
+    if kind == "forward":
+        return {"ms": _time_forward(contestant, command["batch"], command["tokens"])}
+    if kind == "memory":
+        import msgspec
+
+        from edgetune.benchmarks.timing.memory import process_memory
+
+        return {"memory": msgspec.to_builtins(process_memory())}
+    return {"placement": contestant.placement()}
+
+
+def _warm_up(contestant: Contestant, texts: list[str], warm_ms: float) -> None:
+    """Answer for `warm_ms` without counting."""
+    end = time.perf_counter() + warm_ms / 1000
+    while time.perf_counter() < end:
+        for text in texts:
+            contestant.answer(text)
+            if time.perf_counter() >= end:
+                return
+
+
+def _time_forward(contestant: Contestant, batch: int, tokens: int) -> list[float]:
+    """Five calls after one warm-up, fewer when they take longer than a second together, but at least two."""
+    contestant.forward(batch, tokens)
+    times: list[float] = []
+    while len(times) < 5 and (sum(times) < 1000 or len(times) < 2):
+        start = time.perf_counter()
+        contestant.forward(batch, tokens)
+        times.append(1000 * (time.perf_counter() - start))
+    return times
+
+
+def main() -> None:
+    """Open one side, answer the first text, say so, then serve commands until stdin ends."""
+    side, folder, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    if side == "bundle":
+        contestant = bundle_contestant(folder, settings["threads"], settings["spinning"])
+    else:
+        contestant = base_contestant(folder, settings["threads"], settings["device"], settings["max_tokens"])
+    first = contestant.answer(settings["first"])
+    sys.stdout.write(json.dumps({"first": first}) + "\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(_respond(contestant, json.loads(line))) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Quick timing of candidates against each other: fresh processes, the same texts in turn, no PyTorch beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from edgetune.benchmarks.timing.race import BLOCK, flat, summarize, timed_blocks
+from edgetune.benchmarks.timing.side import ContestantProcess, Side
+from edgetune.serve.report import LatencySummary
+from edgetune.tune.training.progress import Progress
+
+SAMPLES = 200
+
+
+@dataclass(frozen=True)
+class QuickFigures:
+    """What a short look at one candidate gives; memory is None where the system has no such counter."""
+
+    latency_ms: LatencySummary
+    cold_start_ms: float
+    rss_peak_bytes: int | None
+
+    @property
+    def blocks(self) -> list[list[float]]:
+        """The samples by turn, as they were taken."""
+        samples = self.latency_ms.samples
+        return [samples[start : start + BLOCK] for start in range(0, len(samples), BLOCK)]
+
+    @property
+    def p50_ms(self) -> float:
+        """Median latency."""
+        assert self.latency_ms.p50 is not None  # SAMPLES bound it
+        return self.latency_ms.p50
+
+
+def quick_race(
+    sides: Mapping[str, Side], texts: Sequence[str], progress: Progress, samples: int = SAMPLES
+) -> dict[str, QuickFigures]:
+    """Time `sides` on `texts`, block by block in turn.
+
+    Raises:
+        EdgetuneError: a side's process ended; its last line of error output is told.
+    """
+    with ExitStack() as stack:
+        running = {name: stack.enter_context(ContestantProcess(side, texts[0])) for name, side in sides.items()}
+        blocks, _ = timed_blocks(running, texts, samples, progress)
+        memory = {name: process.ask("memory")["memory"]["rss_peak_bytes"] for name, process in running.items()}
+        return {
+            name: QuickFigures(summarize(flat(blocks[name])), running[name].cold_start_ms, memory[name])
+            for name in running
+        }

@@ -1,0 +1,186 @@
+"""Timing base against bundle: fresh processes, the same threads, the same texts, in turn, block by block."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgetune.benchmarks.prove.statistics import percentile_or_none, ratio_interval
+from edgetune.benchmarks.recipe import BenchmarkRecipe
+from edgetune.benchmarks.timing.memory import device_memory_used
+from edgetune.benchmarks.timing.side import ContestantProcess, Side
+from edgetune.serve.report import (
+    GridCell,
+    LatencyComparison,
+    LatencySummary,
+    Memory,
+    MemoryComparison,
+    Pair,
+    Speedup,
+)
+from edgetune.tune.training.progress import Progress
+
+BLOCK, WARM_MS = 20, 50
+BATCHES, LENGTHS = (1, 8, 32), (16, 64, 128)
+THROUGHPUT_TEXTS, THROUGHPUT_ROUNDS = 512, 3
+
+
+@dataclass(frozen=True)
+class Race:
+    """Who runs: the base and the chosen bundle. `max_tokens` bounds the grid's lengths."""
+
+    base: Side
+    bundle: Side
+    max_tokens: int
+
+    @property
+    def sides(self) -> dict[str, Side]:
+        """Both, by the name that the report gives them."""
+        return {"base": self.base, "bundle": self.bundle}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """All figures of one race, as the report holds them.
+
+    `answers` are the labels that the bundle gave while it was timed, by text, so that what was timed can be held
+    against what was judged.
+    """
+
+    latency_ms: LatencyComparison
+    grid_ms: list[GridCell]
+    throughput_per_second: Pair
+    memory: MemoryComparison
+    cold_start_ms: Pair
+    placement: dict[str, int]
+    answers: dict[str, str]
+
+
+def race(race: Race, texts: Sequence[str], recipe: BenchmarkRecipe, progress: Progress) -> Timing:
+    """Time both sides on `texts`, in the order given, repeated as often as the samples need.
+
+    Raises:
+        EdgetuneError: one side's process ended; its last line of error output is told.
+    """
+    with ExitStack() as stack:
+        used = device_memory_used()
+        sides = {name: stack.enter_context(ContestantProcess(side, texts[0])) for name, side in race.sides.items()}
+        blocks, answers = timed_blocks(sides, texts, recipe.samples, progress)
+        throughput = _throughputs(sides, texts, progress)
+        # Memory before the grid: its largest batches are no part of answering the user's texts.
+        memory = {side: _memory(process, used) for side, process in sides.items()}
+        grid = _grid(sides, race.max_tokens, progress) if recipe.grid else []
+        placement = sides["bundle"].ask("placement")["placement"]
+        warm = {side: process.cold_start_ms for side, process in sides.items()}
+    cold = _cold_starts(race, texts[0], recipe.cold_starts, warm, progress)
+    return Timing(
+        latency_ms=_compare(blocks["base"], blocks["bundle"]),
+        grid_ms=grid,
+        throughput_per_second=throughput,
+        memory=MemoryComparison(**memory),
+        cold_start_ms=cold,
+        placement=placement,
+        answers=answers["bundle"],
+    )
+
+
+def timed_blocks(
+    sides: dict[str, ContestantProcess], texts: Sequence[str], samples: int, progress: Progress
+) -> tuple[dict[str, list[list[float]]], dict[str, dict[str, str]]]:
+    """Times in ms by side and block, and each side's answers by text; all sides answer a block before the next.
+
+    The first calls after another side's turn find cold caches, sleeping threads of their own and threads of the other
+    that still spin: each turn starts with `WARM_MS` of calls that are not counted.
+    """
+    source = itertools.cycle(texts)
+    blocks: dict[str, list[list[float]]] = {side: [] for side in sides}
+    answers: dict[str, dict[str, str]] = {side: {} for side in sides}
+    for done, block in enumerate(_blocks(source, samples), start=1):
+        for side, process in sides.items():
+            found = process.ask("latency", texts=block, warm_ms=WARM_MS)
+            blocks[side].append(found["ms"])
+            answers[side].update(zip(block, found["labels"], strict=True))
+        progress.advance(done * BLOCK, samples, "latency, all sides in turn")
+    return blocks, answers
+
+
+def _compare(base_blocks: list[list[float]], bundle_blocks: list[list[float]]) -> LatencyComparison:
+    base, bundle = summarize(flat(base_blocks)), summarize(flat(bundle_blocks))
+    speedup = Speedup(
+        p50=_ratio(base.p50, bundle.p50),
+        p90=_ratio(base.p90, bundle.p90),
+        ci95=ratio_interval(base_blocks, bundle_blocks),
+    )
+    return LatencyComparison(base=base, bundle=bundle, speedup=speedup)
+
+
+def flat(blocks: Sequence[Sequence[float]]) -> list[float]:
+    """All samples of all blocks, in order."""
+    return list(itertools.chain.from_iterable(blocks))
+
+
+def _blocks(source: Iterator[str], samples: int) -> Iterator[list[str]]:
+    for _ in range(0, samples, BLOCK):
+        yield list(itertools.islice(source, BLOCK))
+
+
+def summarize(samples: Sequence[float]) -> LatencySummary:
+    """Percentiles of samples in ms; each is None where the samples are too few to bound it."""
+    return LatencySummary(
+        n=len(samples),
+        mean=float(np.mean(samples)),
+        p50=percentile_or_none(samples, 0.5),
+        p90=percentile_or_none(samples, 0.9),
+        p95=percentile_or_none(samples, 0.95),
+        p99=percentile_or_none(samples, 0.99),
+        samples=[round(sample, 4) for sample in samples],
+    )
+
+
+def _ratio(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first / second
+
+
+def _throughputs(sides: dict[str, ContestantProcess], texts: Sequence[str], progress: Progress) -> Pair:
+    batch = list(itertools.islice(itertools.cycle(texts), THROUGHPUT_TEXTS))
+    seconds: dict[str, list[float]] = {"base": [], "bundle": []}
+    for done in range(1, THROUGHPUT_ROUNDS + 1):
+        for side, process in sides.items():
+            seconds[side].append(process.ask("throughput", texts=batch)["seconds"])
+        progress.advance(done, THROUGHPUT_ROUNDS, "throughput, batches of 32")
+    return Pair(**{side: len(batch) / float(np.median(found)) for side, found in seconds.items()})
+
+
+def _memory(process: ContestantProcess, used_before: int | None) -> Memory:
+    found = process.ask("memory")["memory"]
+    used = device_memory_used()
+    # Both sides share the device while they race, so the rise of the whole device is told for neither alone.
+    return Memory(**{**found, "gpu_device_bytes": None if used is None or used_before is None else used - used_before})
+
+
+def _grid(sides: dict[str, ContestantProcess], max_tokens: int, progress: Progress) -> list[GridCell]:
+    cells = []
+    shapes = [(batch, tokens) for batch in BATCHES for tokens in LENGTHS]
+    for done, (batch, tokens) in enumerate(shapes, start=1):
+        ms: dict[str, float | None] = {"base": None, "bundle": None}
+        if tokens <= max_tokens:
+            for side, process in sides.items():
+                ms[side] = float(np.median(process.ask("forward", batch=batch, tokens=tokens)["ms"]))
+        cells.append(GridCell(batch=batch, tokens=tokens, base_ms=ms["base"], bundle_ms=ms["bundle"]))
+        progress.advance(done, len(shapes), f"grid, batch {batch} of {tokens} tokens")
+    return cells
+
+
+def _cold_starts(race: Race, first: str, starts: int, seen: dict[str, float], progress: Progress) -> Pair:
+    """Median time from process start to first answer, the start of the race counted as one of them."""
+    ms = {side: [value] for side, value in seen.items()}
+    for done in range(1, starts):
+        for side in ms:
+            with ContestantProcess(race.sides[side], first) as process:
+                ms[side].append(process.cold_start_ms)
+        progress.advance(done, starts - 1, "cold start")
+    return Pair(**{side: float(np.median(found)) for side, found in ms.items()})

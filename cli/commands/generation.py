@@ -1,0 +1,110 @@
+"""`edgetune predict` of a language model: its answers as they come, or whole as JSON. Needs the floor alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgetune.commands.options import print_json
+from edgetune.serve.errors import InputError
+
+if TYPE_CHECKING:
+    from edgetune.serve.stepwise.generator import Generator
+    from edgetune.serve.stepwise.sampling import Sampling
+
+SHOWN_CHARACTERS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the command line says of the answers; `raw` continues the text itself, without a chat template."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None
+    raw: bool
+
+    def sampling(self) -> Sampling:
+        """As the runtime takes it."""
+        from edgetune.serve.stepwise.sampling import Sampling
+
+        return Sampling(max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, seed=self.seed)
+
+    def is_blank(self, text: str) -> bool:
+        """Whether a text asks nothing; white space can be continued, but is no question."""
+        return not (text if self.raw else text.strip())
+
+
+def print_generations(
+    bundle: Path, prompts: Iterable[str], wish: Wish, *, threads: int | None, provider: str, as_json: bool
+) -> None:
+    """Answer each prompt in turn: streamed to stdout, each ended by a line break, or as one JSON list.
+
+    Blank prompts get no answer and are counted.
+
+    Raises:
+        InputError: a prompt cannot be answered, which names it, or all are blank.
+    """
+    from edgetune.serve.stepwise.generator import Generator
+
+    sampling = wish.sampling()
+    with Generator.open(bundle, threads=threads, provider=provider) as generator:
+        if as_json:
+            print_json([_plain(generator, text, wish, sampling, number) for number, text in _counted(prompts, wish)])
+            return
+        for number, text in _counted(prompts, wish):
+            if not wish.is_blank(text):
+                with _naming(number, text):
+                    for piece in generator.stream(_prompt(generator, text, wish), sampling):
+                        click.echo(piece.text, nl=False)
+            click.echo()
+
+
+def _counted(prompts: Iterable[str], wish: Wish) -> Iterator[tuple[int, str]]:
+    """The prompts with their numbers; at the end, what there is to say about blank ones."""
+    blank, number = 0, 0
+    for number, text in enumerate(prompts, start=1):
+        blank += wish.is_blank(text)
+        yield number, text
+    if blank == number:
+        found = "The prompt is empty." if number == 1 else f"All {number} prompts are empty."
+        raise InputError(found, expected="texts with something in them")
+    if blank:
+        click.echo(f"{blank} of {number} texts are blank and got no answer.", err=True)
+
+
+@contextmanager
+def _naming(number: int, text: str) -> Iterator[None]:
+    """Say of a fault which of the texts has it."""
+    try:
+        yield
+    except InputError as error:
+        shown = text[:SHOWN_CHARACTERS] + "..." * (len(text) > SHOWN_CHARACTERS)
+        raise InputError(
+            f"Text {number}, {shown!r}: {error.found}", expected=error.expected, action=error.action
+        ) from error
+
+
+def _prompt(generator: Generator, text: str, wish: Wish) -> Any:
+    """A chat of one turn where the model has a template, else the text."""
+    return text if wish.raw or generator.template is None else [{"role": "user", "content": text}]
+
+
+def _plain(generator: Generator, text: str, wish: Wish, sampling: Sampling, number: int) -> dict[str, object]:
+    if wish.is_blank(text):
+        return {"prompt": text, "text": None, "token_ids": None, "finish": None, "prompt_tokens": None}
+    with _naming(number, text):
+        found = generator.generate(_prompt(generator, text, wish), sampling)
+    return {
+        "prompt": text,
+        "text": found.text,
+        "token_ids": list(found.token_ids),
+        "finish": found.finish,
+        "prompt_tokens": found.prompt_tokens,
+    }

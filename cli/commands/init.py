@@ -1,0 +1,121 @@
+"""`edgetune init`: a look at the data becomes a commented recipe that repeats exactly what was found.
+
+What is seen and written is the task's own affair (cli/look.py); here the task is found and the file written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgetune.commands.options import json_option, print_json, without_chatter
+from edgetune.commands.recipe_options import tell_choice
+from edgetune.serve.dependencies import require
+from edgetune.serve.errors import RecipeError, WorkError
+
+
+@click.command(short_help="Write a commented recipe from a look at the data.")
+@click.argument("data")
+@click.option(
+    *("-o", "--out", "recipe"),
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("recipe.yaml"),
+    show_default=True,
+    help="The recipe to write.",
+)
+@click.option("--base", help="The base model: folder, package or hub id; when not said, one of the task's.")
+@click.option("--task", help="What to learn: text-classification or text-generation; guessed and said.")
+@click.option("--text", help="The column of texts, where it cannot be guessed.")
+@click.option("--label", help="The column of labels, where it cannot be guessed.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="data.KEY=VALUE", help="Any key of the recipe's data section; repeat."
+)
+@click.option("--force", is_flag=True, help="Replace the recipe if it exists.")
+@json_option
+def command(
+    data: str,
+    recipe: Path,
+    base: str | None,
+    task: str | None,
+    text: str | None,
+    label: str | None,
+    settings: tuple[str, ...],
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Look at DATA and write a recipe with what was found.
+
+    DATA is a .csv, .tsv, .json, .jsonl, .parquet or .txt file, a folder of such parts (train, validation, test), a
+    folder with one sub-folder of .txt files a class, or the id of a data set on the hub. Labelled texts give the
+    recipe of a classifier; chats, instructions, prompts with completions, or a decoder as the base that of a
+    language model.
+
+    \b
+    Example:
+      edgetune init tickets.csv -o tickets.yaml
+      edgetune init chats.jsonl --base models/SmolLM -o talk.yaml
+      edgetune build tickets.yaml
+    """
+    if recipe.exists() and not force:
+        raise WorkError(
+            f"{recipe} exists already.",
+            expected="a name that is free.",
+            action="name another with -o, or pass --force.",
+            cost="--force replaces the recipe that is there.",
+        )
+    require("build", "pydantic", "yaml")
+    from edgetune.look import look_at
+    from edgetune.task_choice import choose_task
+
+    flags = {"base": base, "task": task, "data.path": data, "data.text": text, "data.label": label}
+    said = _said({key: value for key, value in flags.items() if value is not None}, settings)
+    with without_chatter():
+        choice = choose_task(said)
+        look = look_at(choice.task, said["data"], said.get("base"))
+    _write(recipe, look.recipe_text(recipe))
+    if as_json:
+        print_json({"recipe": str(recipe), "task": choice.task, **look.summary()})
+        return
+    tell_choice(choice)
+    click.echo(f"Wrote {recipe}.")
+    for finding in look.findings:
+        click.echo(f"  {finding}")
+    click.echo(f"Next: edgetune build {recipe}")
+
+
+def _said(flags: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
+    """Base, task and data section as the options say them.
+
+    Raises:
+        RecipeError: a setting is of another section, or says nothing.
+    """
+    from edgetune.recipe import parse_settings, recipe_values
+
+    values = recipe_values(None, {**flags, **parse_settings(settings)})
+    others = sorted(set(values) - {"base", "task", "data"})
+    if others:
+        raise RecipeError(
+            f"--set says something of {', '.join(others)}.",
+            expected="keys of the data section, such as data.format=alpaca: a look at data settles no more",
+            action="edit the recipe that is written, or say it to edgetune build",
+        )
+    return values
+
+
+def _write(path: Path, text: str) -> None:
+    """Write beside `path`, then rename: a recipe is whole or not there."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        beside.replace(path)
+    except OSError as error:
+        if beside.exists():
+            beside.unlink()
+        raise WorkError(
+            f"{path} cannot be written: {error.strerror or error}.",
+            expected="a folder that this user may write to.",
+            action="name another place with -o.",
+        ) from error

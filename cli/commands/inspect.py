@@ -1,0 +1,97 @@
+"""`edgetune inspect`: what a bundle is and what it was measured to do. Opens no graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from edgetune.commands.options import json_option, print_json
+from edgetune.serve.bundle import REPORT_NAME, Bundle, Manifest
+from edgetune.serve.report import Report
+from edgetune.serve.stepwise.report import LanguageReport
+from edgetune.serve.stepwise.spec import GenerationSpec
+
+
+@click.command(name="inspect")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@json_option
+def command(bundle: Path, as_json: bool) -> None:
+    """Show a bundle's manifest and the verdict of its report, after a check of all sizes and digests.
+
+    \b
+    Example:
+      edgetune inspect bundles/x
+      edgetune inspect bundles/x --json | jq .report.quality
+    """
+    opened = Bundle.open(bundle)
+    report = _report(opened)
+    if as_json:
+        print_json(
+            {
+                "manifest": msgspec.to_builtins(opened.manifest),
+                "report": msgspec.to_builtins(report) if report else None,
+            }
+        )
+        return
+    for name, value in _facts(opened):
+        click.echo(f"{name:<12}{value}")
+    if report:
+        click.echo(f"\n{report.verdict}\n\nThe whole report: {bundle / 'report.html'}")
+
+
+def _report(bundle: Bundle) -> Report | LanguageReport | None:
+    path = bundle.folder / REPORT_NAME
+    if not path.is_file():
+        return None
+    return LanguageReport.load(path) if bundle.manifest.generation else Report.load(path)
+
+
+def _facts(bundle: Bundle) -> list[tuple[str, str]]:
+    manifest = bundle.manifest
+    spec = manifest.generation
+    dtypes = ", ".join(
+        f"{100 * share:.0f}% {name.lower()}" for name, share in manifest.dtypes.items() if share >= 0.005
+    )
+    return [
+        ("name", manifest.name),
+        ("task", manifest.task),
+        *(() if spec else _answers(manifest)),
+        ("scheme", f"{manifest.scheme} for {manifest.provider} ({dtypes})"),
+        ("size", f"{bundle.size_bytes:,} bytes in {len(manifest.files) + 1} files"),
+        *(_decoder(spec) if spec else _tensors(manifest)),
+        ("base", f"{manifest.base.id} ({manifest.base.digest[:19]}...)"),
+        ("data", f"{manifest.data_digest[:19]}..."),
+        ("created", f"{manifest.created} by edgetune {manifest.versions.get('edgetune', '?')}"),
+    ]
+
+
+def _answers(manifest: Manifest) -> list[tuple[str, str]]:
+    labels = ", ".join(manifest.labels[:8]) + (", ..." if len(manifest.labels) > 8 else "")
+    return [("labels", f"{len(manifest.labels)}: {labels}")]
+
+
+def _tensors(manifest: Manifest) -> list[tuple[str, str]]:
+    inputs = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in manifest.inputs)
+    outputs = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in manifest.outputs)
+    return [("inputs", f"{inputs}, at most {manifest.max_tokens} tokens"), ("outputs", outputs)]
+
+
+def _decoder(spec: GenerationSpec) -> list[tuple[str, str]]:
+    """What a decoder takes; its tensors, two a layer and more, would say it less well."""
+    floats = spec.layers * len(spec.parts) * spec.kv_heads * spec.head_dim
+    ends = ", ".join(str(token) for token in spec.eos_ids) or "none"
+    other = [
+        f"{name} {token}" for name, token in (("begin", spec.bos_id), ("padding", spec.pad_id)) if token is not None
+    ]
+    return [
+        ("context", f"{spec.context_tokens:,} tokens of prompt and answer"),
+        ("batch", "one prompt at a time (attention fused for it)" if spec.batch_one else "any number of prompts"),
+        ("vocabulary", f"{spec.vocabulary:,} tokens; {', '.join([f'end {ends}', *other])}"),
+        (
+            "cache",
+            f"{spec.layers} layers, {spec.kv_heads} key-value heads of {spec.head_dim}, "
+            f"{4 * floats:,} bytes a token, {4 * floats * spec.context_tokens / 1e6:,.1f} MB for a whole context",
+        ),
+    ]

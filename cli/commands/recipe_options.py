@@ -1,0 +1,100 @@
+"""The options that say a recipe, shared by `build` and the stage commands: a file, flags over it, `--set` over both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edgetune.commands.options import without_chatter
+from edgetune.serve.dependencies import require
+
+if TYPE_CHECKING:
+    from edgetune.recipe import CommonRecipe, Recipe
+    from edgetune.task_choice import TaskChoice
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.argument("recipe", required=False, type=click.Path(path_type=Path, dir_okay=False)),
+    click.option("--base", help="Pretrained model: a folder, a packaged model or a hub id."),
+    click.option("--data", help="Labelled data, texts or chats: csv, tsv, json, jsonl, parquet, a folder or a hub id."),
+    click.option("--task", help="What to learn: text-classification or text-generation; guessed and said."),
+    click.option("--method", help="How to tune: auto, probe, lora, freeze, full; see the README for text-generation."),
+    click.option("--scheme", multiple=True, help="Scheme to try; repeat. `edgetune compress --list` has all."),
+    click.option("--out", help="The bundle's folder."),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where training runs."),
+    click.option("--seed", type=int, help="Of split, training and test slice."),
+    click.option("--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Any recipe key; repeat."),
+    click.option("--allow-pickle", is_flag=True, help="Open .bin checkpoints, which can run code when opened."),
+    click.option("--fresh", is_flag=True, help="Forget finished stages and start anew."),
+    click.option("-v", "--verbose", is_flag=True, help="Show the libraries' own messages."),
+)
+
+# flag: recipe key
+_KEYS = {
+    "base": "base",
+    "data": "data.path",
+    "task": "task",
+    "method": "tune.method",
+    "scheme": "compress.schemes",
+    "out": "out",
+    "device": "device",
+    "seed": "seed",
+    "allow_pickle": "tune.allow_pickle",
+}
+
+
+def recipe_options(function: F) -> F:
+    """All recipe options; the command takes them as one dict through `load_recipe`."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> CommonRecipe:
+    """The recipe file with the flags laid over it, and `--set` over both; says so where its task was guessed.
+
+    Raises:
+        RecipeError: with all faults at once.
+    """
+    require("build", "pydantic", "rich", "yaml")
+    from edgetune.recipe import parse_settings, read_recipe
+    from edgetune.tune.training.processes import is_main
+
+    said = {key: flags[flag] for flag, key in _KEYS.items() if flags.get(flag) not in (None, (), False)}
+    if "compress.schemes" in said:
+        said["compress.schemes"] = list(said["compress.schemes"])
+    with without_chatter():
+        loaded, choice = read_recipe(recipe, {**said, **parse_settings(settings)})
+    if is_main():
+        tell_choice(choice)
+    return loaded
+
+
+def tell_choice(choice: TaskChoice) -> None:
+    """Say on stderr which task was guessed, and why."""
+    if choice.reason:
+        click.echo(choice.reason, err=True)
+
+
+def load_classifier_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> Recipe:
+    """As `load_recipe`, for what is made for text classification alone.
+
+    Raises:
+        RecipeError: with all faults at once, or the recipe is of another task.
+    """
+    from edgetune.serve.errors import RecipeError
+
+    loaded = load_recipe(recipe, settings, flags)
+    from edgetune.recipe import Recipe
+
+    if not isinstance(loaded, Recipe):
+        raise RecipeError(
+            f"There is no plan of schemes for the task {loaded.task!r}: it tries each in turn.",
+            expected="text-classification",
+            action="`edgetune build --plan` names the schemes and their sizes",
+        )
+    return loaded

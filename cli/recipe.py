@@ -1,0 +1,200 @@
+"""The recipe: all that the user says, one section per stage, each defined in its stage."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
+from edgetune.compress.recipe import CompressRecipe
+from edgetune.export.recipe import ExportRecipe
+from edgetune.serve.errors import RecipeError
+from edgetune.task_choice import DEFAULT_TASK, TaskChoice, choose_task
+from edgetune.tasks import TASKS
+from edgetune.tune.data.dataset import DataRecipe
+from edgetune.tune.recipe import TuneRecipe
+
+
+class CommonRecipe(BaseModel):
+    """What every task's recipe says. Only `base` and `data` are required."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: str = Field(description="Pretrained model: a folder, a packaged model or a hub id, looked for in this order.")
+    task: str = Field(DEFAULT_TASK, description="What the model learns to do.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where training runs; auto takes a GPU.")
+    seed: int = Field(0, ge=0, description="Of the split, the training and the frozen test slice.")
+    out: str = Field("bundles/model", description="The bundle's folder; work goes on beside it in <out>.work.")
+
+    @property
+    def allows_pickle(self) -> bool:
+        """Whether weights that are a pickle may be opened."""
+        return False
+
+    @classmethod
+    def load(cls, path: Path | None, overrides: Mapping[str, Any]) -> Self:
+        """Read a YAML recipe and lay `overrides` over it.
+
+        Args:
+            path: the recipe file; None starts from nothing.
+            overrides: values by dotted path, such as {"tune.method": "probe"}.
+
+        Raises:
+            RecipeError: the file is no YAML mapping, or holds unknown keys or wrong values; all faults at once.
+        """
+        return cls.of_values(recipe_values(path, overrides), path)
+
+    @classmethod
+    def of_values(cls, values: Mapping[str, Any], path: Path | None) -> Self:
+        """As `load`, of what was read from `path` already."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            source = f"The recipe {path}" if path else "The recipe that the flags make"
+            faults = _faults(cls, error)
+            raise RecipeError(
+                f"{source} has {len(faults)} fault{'s' * (len(faults) > 1)}:\n" + "\n".join(faults),
+                action="correct all of them; `edgetune init DATA` writes a recipe with every section",
+            ) from error
+
+    def to_yaml(self) -> str:
+        """The recipe as it was used, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class Recipe(CommonRecipe):
+    """One build of a text classifier, whole."""
+
+    task: Literal["text-classification"] = Field("text-classification", description="What the model learns to do.")
+    data: DataRecipe
+    tune: TuneRecipe = TuneRecipe()
+    export: ExportRecipe = ExportRecipe()
+    compress: CompressRecipe = CompressRecipe()
+    gate: GateRecipe = GateRecipe()
+    budget: BudgetRecipe = BudgetRecipe()
+    benchmark: BenchmarkRecipe = BenchmarkRecipe()
+
+    @property
+    def allows_pickle(self) -> bool:
+        """Whether weights that are a pickle may be opened."""
+        return self.tune.allow_pickle
+
+
+def read_recipe(path: Path | None, overrides: Mapping[str, Any]) -> tuple[CommonRecipe, TaskChoice]:
+    """The recipe of the task that it names, or that its data and base tell; arguments as for `CommonRecipe.load`.
+
+    Returns:
+        The recipe, and how its task was found.
+
+    Raises:
+        RecipeError: as `CommonRecipe.load` does, there is no such task, or no task fits both base and data.
+    """
+    values = recipe_values(path, overrides)
+    choice = choose_task(values)
+    kind: type[CommonRecipe] = TASKS[choice.task].open_recipe()
+    return kind.of_values({**values, "task": choice.task}, path), choice
+
+
+def recipe_values(path: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's values, not yet checked: those of the file with `overrides` laid over them.
+
+    Raises:
+        RecipeError: the file is no YAML mapping, or what an override reaches into is no section.
+    """
+    values = _read_yaml(path) if path else {}
+    for dotted, value in overrides.items():
+        _put(values, dotted, value)
+    return values
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"There is no recipe {path}.", action=f"edgetune init DATA -o {path} writes one") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"The recipe {path} cannot be read: {error}", expected="a YAML file") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"The recipe {path} holds {type(values).__name__}.", expected="keys and values")
+    # A section with nothing below it, as when all its lines are comments, says nothing.
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"{dotted} cannot be set: {parent} is {inner!r}.", expected=f"{parent} to be a section")
+        values = inner
+    values[last] = value
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """`key.path=value` texts to values by dotted path; values are read as YAML, so 3 is a number and [1, 2] a list.
+
+    Raises:
+        RecipeError: a text has no equals sign, or its value is no YAML.
+    """
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        dotted, equals, value = setting.partition("=")
+        if not equals or not dotted:
+            raise RecipeError(f"--set {setting} says nothing.", expected="key.path=value, such as tune.method=probe")
+        try:
+            parsed[dotted.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {setting}: the value is no YAML.", expected="a number, word or [list]") from error
+    return parsed
+
+
+def _faults(recipe: type[BaseModel], error: ValidationError) -> list[str]:
+    """One line a wrong key: pydantic tells a value that none of several types fits once for each of them."""
+    grouped: dict[tuple[int | str, ...], list[Any]] = {}
+    for fault in error.errors():
+        grouped.setdefault(_place(recipe, fault["loc"]), []).append(fault)
+    return [
+        _fault(recipe, place, " or ".join(fault["msg"] for fault in faults), faults[0]["type"], faults[0]["input"])
+        for place, faults in grouped.items()
+    ]
+
+
+def _place(recipe: type[BaseModel], location: Sequence[int | str]) -> tuple[int | str, ...]:
+    """The keys of a fault's place, without the names of the types that were tried, such as float."""
+    place: list[int | str] = []
+    model: Any = recipe
+    for part in location:
+        fields = getattr(model, "model_fields", None)
+        if isinstance(part, int):
+            place.append(part)
+        elif fields is not None:
+            place.append(part)
+            model = fields[part].annotation if part in fields else None
+    return tuple(place)
+
+
+def _fault(recipe: type[BaseModel], place: tuple[int | str, ...], message: str, kind: str, found: Any) -> str:
+    dotted = ".".join(str(part) for part in place) or "recipe"
+    if kind == "extra_forbidden":
+        known = _keys(recipe, place[:-1])
+        near = difflib.get_close_matches(str(place[-1]), known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}"
+        return f"  {dotted}: there is no such key{hint}"
+    if kind == "missing":
+        return f"  {dotted}: is required"
+    message = message.replace("Value error, ", "").replace("Input should", "should")
+    return f"  {dotted}: {message} (found {found!r})"
+
+
+def _keys(recipe: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    """The keys that a section knows; an unknown section has none."""
+    model: Any = recipe
+    for part in place:
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        model = field.annotation if field else None
+    return list(getattr(model, "model_fields", {}))

@@ -1,0 +1,131 @@
+"""What the build of a language model will roughly cost: bytes of memory and disk, seconds of each stage.
+
+Apart from the plan, which looks and counts: here are the formulas and the runs that their constants come from. Must not
+import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgetune.compress.gptq.schemes import LADDER, SCHEMES
+from edgetune.tasks.generation_recipe import GenerationRecipe
+from edgetune.tune.stepwise.methods import METHODS
+from edgetune.tune.stepwise.traces import EncodedRow, learnt_tokens
+
+# Rough: a step of training relative to a forward pass over the same tokens.
+TRAINING_FACTOR = {"adapters": 3.0, "top": 2.0, "all": 3.5}
+# By the processor time of one build on a CPU, of a llama of 51 million parameters (0.2 GB): 280 s, of them about 40 for
+# the graph, 65 for its one scheme and 90 for the benchmark.
+EXPORT_SECONDS, COMPRESS_SECONDS, BENCH_SECONDS = 20.0, 10.0, 60.0
+EXPORT_SECONDS_A_GIGABYTE, COMPRESS_SECONDS_A_GIGABYTE = 100.0, 250.0
+STATE_BYTES = 12  # of a trained weight beside itself: its gradient and AdamW's two moments, float32
+# Peaks of builds on a CPU: of stories260K (1 MB of weights) 1.05 GB, that llama 2.96 GB while it was tuned on rows of
+# 384 tokens and 3.22 GB while it was measured, eleven times its weights more.
+PROCESS_BYTES, WEIGHT_COPIES = 950_000_000, 11
+
+
+@dataclass(frozen=True)
+class PartTokens:
+    """One part as the model would see it."""
+
+    rows: int
+    tokens: int
+    learnt_tokens: int
+    longest_tokens: int
+
+    @classmethod
+    def of(cls, rows: tuple[EncodedRow, ...]) -> PartTokens:
+        """Counted from encoded rows."""
+        lengths = [len(row["input_ids"]) for row in rows]
+        return cls(len(rows), sum(lengths), sum(map(learnt_tokens, rows)), max(lengths, default=0))
+
+
+@dataclass(frozen=True)
+class GenerationCosts:
+    """What the estimates rest on.
+
+    Args:
+        config: the model's, of its text part.
+        seconds_a_token: of a forward pass in the precision of training.
+        bf16: whether that is bfloat16; a pass in float32 is taken to last twice as long.
+    """
+
+    recipe: GenerationRecipe
+    config: Any
+    parts: Mapping[str, PartTokens]
+    parameters: int
+    trained_parameters: int
+    epochs: float
+    seconds_a_token: float
+    bf16: bool
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """The schemes that may be tried, in their order."""
+        said = self.recipe.compress.schemes
+        return tuple(one.name for one in LADDER) if isinstance(said, str) else tuple(said)
+
+    @property
+    def scheme_bytes(self) -> dict[str, int]:
+        """All weights in each scheme's bits, a float scale a block; zero points and better-kept heads are left out."""
+        whole, block = self.parameters, self.recipe.compress.block
+        found = {}
+        for one in map(SCHEMES.__getitem__, self.schemes):
+            few = one.bits is not None
+            found[one.name] = whole * (one.bits or 32) // 8 + few * 4 * whole // (one.block or block)
+        return found
+
+    @property
+    def memory_bytes(self) -> int:
+        """The peak of the build's process: while training, or while models are merged and exported."""
+        return PROCESS_BYTES + max(self._training_bytes(), WEIGHT_COPIES * 4 * self.parameters)
+
+    def _training_bytes(self) -> int:
+        """Weights, what each trained weight has beside it, and the activations of a batch of the longest rows.
+
+        Activations by Korthikanti et al. 2022 (arXiv 2205.05198): 34 values of two bytes a token, layer and unit, here
+        in float32, without the attention matrix, which is never stored; with checkpointing the layers' inputs alone.
+        """
+        tune = self.recipe.tune
+        held = 4.0
+        if METHODS[tune.method].quantized:  # the scales in it; embeddings and head stay whole, and come on top
+            held = 0.6 if tune.qlora.weights == "nf4" else 1.1
+        layers, width = int(self.config.num_hidden_layers), int(self.config.hidden_size)
+        kept = 4 * layers + 68 if tune.gradient_checkpointing else 68 * layers
+        logits = 3 * 4 * int(self.config.vocab_size)  # themselves, their softmax and their gradient
+        tokens = tune.batch_size * self.parts["train"].longest_tokens
+        return int(held * self.parameters) + STATE_BYTES * self.trained_parameters + tokens * (kept * width + logits)
+
+    @property
+    def work_bytes(self) -> int:
+        """Merged model, fp32 graph, every candidate, the bundle's draft, and two checkpoints while training lasts."""
+        candidates = list(self.scheme_bytes.values())
+        return 8 * self.parameters + sum(candidates) + max(candidates) + 2 * STATE_BYTES * self.trained_parameters
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of each stage, on a machine with nothing else to do."""
+        tune, benchmark = self.recipe.tune, self.recipe.benchmark
+        factor = TRAINING_FACTOR[METHODS[tune.method].kind] + tune.gradient_checkpointing
+        fp32 = self.seconds_a_token * (2 if self.bf16 else 1)
+        train, validation = self.parts["train"].tokens, self.parts["validation"].tokens
+        steps = benchmark.rounds * benchmark.new_tokens * len(benchmark.batches)
+        gigabytes = 4 * self.parameters / 1e9
+        each = COMPRESS_SECONDS + COMPRESS_SECONDS_A_GIGABYTE * gigabytes + fp32 * validation
+        found = {
+            # Base and tuned model are measured, and the merge is proven by both.
+            "tune": self.epochs * (self.seconds_a_token * factor * train + fp32 * validation)
+            + 4 * fp32 * self._judged_tokens,
+            "export": EXPORT_SECONDS + EXPORT_SECONDS_A_GIGABYTE * gigabytes,
+            "compress": len(self.schemes) * each,
+            "bench": BENCH_SECONDS + 2 * fp32 * self._judged_tokens + steps * (0.01 + 0.1 * gigabytes),
+        }
+        return {stage: round(seconds, 1) for stage, seconds in found.items()}
+
+    @property
+    def _judged_tokens(self) -> float:
+        judged = self.parts["test"] if self.parts["test"].rows else self.parts["validation"]
+        return judged.tokens * min(1.0, self.recipe.gate.rows / max(judged.rows, 1))

@@ -1,0 +1,140 @@
+"""Says in the terminal what a LanguageReport says in full on its page: a row a figure, the verdict, one of its sample
+answers and two paths.
+
+Stands apart from the task's stages, so that `build` and `bench` end alike. Must not import jinja2 or torch.
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edgetune.benchmarks.report import charts
+from edgetune.benchmarks.stepwise import report_figures as figures
+from edgetune.serve.stepwise.report import LanguageReport
+from edgetune.terminal import Row, footprint_rows, print_outcome, table_of
+
+
+def language_table(report: LanguageReport) -> Table:
+    """The main figures of `report`: one row each for base, bundle and how the bundle differs."""
+    footprint = footprint_rows(figures.peak_memory(report), report.cold_start_ms, report.size_bytes)
+    quality = (_quality(report), *_answers(report))
+    return table_of((*quality, *_decoding(report), *_first_token(report), *footprint))
+
+
+def print_language_report(report: LanguageReport, bundle: str, html: str, console: Console) -> None:
+    """Print the table, the verdict, what compression cost, why it was chosen, a sample, and where all of it lies.
+
+    Args:
+        report: what was measured.
+        bundle: path of the bundle as the user would type it.
+        html: path of the page.
+        console: where to print; a path is never wrapped, so that it can be copied.
+    """
+    said = (report.verdict, _cost(report), _answers_cost(report), report.why, _sample(report, console))
+    print_outcome(language_table(report), said, bundle, html, console)
+
+
+def _quality(report: LanguageReport) -> Row:
+    name = report.quality.metric.replace("_", " ")
+    base, packed = figures.stage_named(report, "base"), figures.packed_stage(report)
+    before, after = base.value if base else None, packed.value if packed else None
+    change = figures.rise(after / before - 1) if before and after is not None else ""
+    return name, figures.perplexity(before), figures.perplexity(after), change
+
+
+def _answers(report: LanguageReport) -> list[Row]:
+    """The metrics of generated answers; of a user's function its name alone, without file or module."""
+    base, packed = figures.stage_named(report, "base"), figures.packed_stage(report)
+    found, after = (stage.metrics if stage else {} for stage in (base, packed))
+    return [
+        (
+            _metric(name),
+            _score(found.get(name)),
+            _score(after.get(name)),
+            _gain(after[name] - found[name]) if name in found and name in after else "",
+        )
+        for name in dict.fromkeys([*found, *after])
+    ]
+
+
+def _metric(name: str) -> str:
+    return name.rpartition(":")[2].replace("_", " ")
+
+
+def _score(value: float | None) -> str:
+    return charts.NOT_MEASURED if value is None else charts.plain(value, 3)
+
+
+def _gain(value: float) -> str:
+    return f"{'+' if value >= 0.0005 else ''}{charts.plain(value, 3)}"
+
+
+def _decoding(report: LanguageReport) -> list[Row]:
+    rows = [
+        (
+            f"tokens/s, batch {found.batch}",
+            charts.per_second(found.base_per_second),
+            charts.per_second(found.bundle_per_second),
+            charts.times(figures.times_faster(found), "faster", "slower"),
+        )
+        for found in sorted(report.decoding, key=lambda one: one.batch)
+    ]
+    return rows or [("tokens/s", charts.NOT_MEASURED, charts.NOT_MEASURED, "")]
+
+
+def _first_token(report: LanguageReport) -> list[Row]:
+    rows = [
+        (
+            f"first token after {found.prompt_tokens}",
+            charts.milliseconds(found.base_ms),
+            charts.milliseconds(found.bundle_ms),
+            charts.times(charts.speedup(found.base_ms, found.bundle_ms), "faster", "slower"),
+        )
+        for found in sorted(report.first_token_ms, key=lambda one: one.prompt_tokens)
+    ]
+    return rows or [("first token", charts.NOT_MEASURED, charts.NOT_MEASURED, "")]
+
+
+def _cost(report: LanguageReport) -> str:
+    """What the packed graph lost against the tuned model, "" where nothing was packed."""
+    packed = report.packed
+    if packed is None:
+        return ""
+    return (
+        f"Against the tuned model: perplexity {figures.rise(packed.rise)} "
+        f"({figures.interval_name(report)} {figures.rise_interval(packed.rise_interval)}), "
+        f"KL {charts.plain(packed.kl, 4)} nats a token, top-1 agreement {charts.share(packed.agreement)}."
+    )
+
+
+def _answers_cost(report: LanguageReport) -> str:
+    """What generated answers lost against those of the tuned model, "" where they were not scored."""
+    tuned, packed = figures.stage_named(report, "tuned"), figures.packed_stage(report)
+    if tuned is None or packed is None:
+        return ""
+    pairs = [
+        f"{_metric(name)} {_score(value)} instead of {_score(tuned.metrics[name])}"
+        for name, value in packed.metrics.items()
+        if name in tuned.metrics
+    ]
+    return f"Its answers: {', '.join(pairs)}." if pairs else ""
+
+
+def _sample(report: LanguageReport, console: Console) -> str:
+    """The first sample on a line each for prompt and answers, "" where there is none."""
+    if not report.samples:
+        return ""
+    one = report.samples[0]
+    told = (("prompt", one.prompt), ("expected", one.reference), ("base", one.base), ("bundle", one.bundle))
+    lines = [f"{name:<10}{_line(text, console)}" for name, text in told if text is not None]
+    return "\n" + "\n".join(lines)
+
+
+def _line(text: str, console: Console) -> str:
+    """What a model or the data says, on one line that the console can show: no control characters, its letters only."""
+    words = "".join(letter if letter.isprintable() else " " for letter in text).split()
+    said = Text(" ".join(words).encode(console.encoding, "replace").decode(console.encoding, "replace"))
+    said.truncate(console.width - 11, overflow="ellipsis" if console.encoding.startswith("utf") else "crop")
+    return said.plain or "(empty)"

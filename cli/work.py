@@ -1,0 +1,210 @@
+"""The work folder: one folder a stage, and `stages.json` with the digest of what went into each.
+
+A stage whose digest stands is opened, not run again. A stage works in `<stage>.part` and is renamed when it is
+whole, so that a build killed at any moment continues with the same command.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from safetensors import SafetensorError
+
+from edgetune.benchmarks.timing.memory import process_memory, reset_peak
+from edgetune.progress import StageLines
+from edgetune.serve.digest import value_sha256
+from edgetune.serve.errors import WorkError
+from edgetune.tune.training.processes import is_main, main_first
+
+T = TypeVar("T")
+_KEY_NAME = "stage-key.txt"
+LOG_NAME = "build.log"
+# What a disk or its owner refuses; any other OSError inside a stage is a bug and keeps its traceback.
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
+_PROBE_BYTES = 1 << 20
+
+
+class Work:
+    """The stages of one build on disk.
+
+    Attributes:
+        folder: `<out>.work`.
+        seconds: wall time of each stage when it ran, also of stages that were kept.
+        peak_bytes: peak resident memory of each stage when it ran.
+    """
+
+    def __init__(self, folder: Path, lines: StageLines, *, fresh: bool) -> None:
+        self.folder = folder
+        self._lines = lines
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if fresh:
+                _forget(folder)
+        except OSError as error:
+            raise WorkError(f"The work folder {folder} cannot be made: {error.strerror}.") from error
+        self._record = self._read_record()
+        self._chain = ""
+
+    @property
+    def chain(self) -> str:
+        """The digest of all that went in up to the stage that was last run or opened."""
+        return self._chain
+
+    def stage(
+        self,
+        name: str,
+        inputs: object,
+        make: Callable[[Path], object],
+        reopen: Callable[[Path], T],
+        found: Callable[[T], str],
+        *,
+        others: Literal["absent", "wait", "help"] = "absent",
+    ) -> T:
+        """Run a stage, or open what it left when it last ran on the same inputs.
+
+        Args:
+            name: the stage and its folder.
+            inputs: what shapes the result beside the stages before, as JSON types.
+            make: writes the stage's files into the folder it is given, from where it left when it was stopped.
+            reopen: opens those files.
+            found: what the stage found, a few words for its line.
+            others: what the other processes of `accelerate launch` do: they never come here, they wait until the main
+                process has finished the stage, or they help to run it.
+        """
+        self._chain = value_sha256([self._chain, name, inputs])
+        folder = self.folder / name
+        with main_first() if others == "wait" else nullcontext():
+            if not is_main():
+                self._record = self._read_record()  # the main process may have finished the stage just now
+            if self._record.get(name, {}).get("digest") == self._chain and self._key(folder) == self._chain:
+                result = reopen(folder)
+                self._lines.kept(name, found(result))
+                return result
+            if others == "wait" and not is_main():
+                raise WorkError(f"The main process did not finish the stage {name}.")
+            with self._lines.running(name) as line:
+                reset_peak()
+                start = time.perf_counter()
+                self._run(name, make, helped=others == "help")
+                result = reopen(folder)
+                line.found(found(result))
+                seconds = time.perf_counter() - start
+            if is_main():
+                self._note(name, seconds, process_memory().rss_peak_bytes)
+            return result
+
+    def _run(self, name: str, make: Callable[[Path], object], *, helped: bool) -> None:
+        part = self.folder / f"{name}.part"
+        with self._writing(f"The stage {name}"):
+            with main_first() if helped else nullcontext():
+                self._begin(part)
+            make(part)
+            with main_first() if helped else nullcontext():
+                if is_main():
+                    self._place(part, self.folder / name)
+
+    def _begin(self, part: Path) -> None:
+        """Make the folder that a stage works in, or keep it where it holds an earlier try on the same inputs."""
+        if self._key(part) != self._chain:
+            shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(exist_ok=True)
+        (part / _KEY_NAME).write_text(self._chain, encoding="utf-8")
+
+    @staticmethod
+    def _place(part: Path, whole: Path) -> None:
+        """Put a finished stage's folder in its place."""
+        # The key first: a folder that is half removed when the build is killed must not be taken for whole.
+        (whole / _KEY_NAME).unlink(missing_ok=True)
+        shutil.rmtree(whole, ignore_errors=True)
+        part.rename(whole)
+
+    @staticmethod
+    def _key(folder: Path) -> str | None:
+        """The digest of what the files in a stage's folder were made from."""
+        key = folder / _KEY_NAME
+        return key.read_text(encoding="utf-8") if key.is_file() else None
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Tell a full or closed disk as such, also where a native writer has its own words for it.
+
+        Raises:
+            WorkError: the disk refused.
+        """
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _REFUSALS:
+                raise
+            raise self._refused(what, error.strerror or str(error)) from error
+        except (RuntimeError, SafetensorError) as error:
+            # torch's archive writer says "unexpected pos", and safetensors wraps the number in words of its own.
+            if not _is_full(self.folder):
+                raise
+            raise self._refused(what, os.strerror(errno.ENOSPC)) from error
+
+    def _refused(self, what: str, reason: str) -> WorkError:
+        return WorkError(
+            f"{what} cannot write to {self.folder}: {reason}.",
+            expected="a disk with room that this user may write to",
+            action="free space, or choose an --out on another disk; the same command continues where this stopped",
+        )
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of the work folder itself, beside its place and renamed, so that what is there is whole."""
+        part = self.folder / f"{name}.part"
+        with self._writing("The build"):
+            part.write_bytes(content)
+            part.replace(self.folder / name)
+
+    def _note(self, name: str, seconds: float, peak: int | None) -> None:
+        self._record[name] = {"digest": self._chain, "seconds": round(seconds, 2), "peak_bytes": peak}
+        self.write("stages.json", json.dumps(self._record, indent=2).encode())
+
+    def _read_record(self) -> dict[str, dict[str, str | float | int | None]]:
+        try:
+            record: dict[str, dict[str, str | float | int | None]] = json.loads(
+                (self.folder / "stages.json").read_text(encoding="utf-8")
+            )
+        except (OSError, json.JSONDecodeError):
+            return {}  # a record that is missing or torn only means that stages run again
+        return record
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Wall seconds by stage."""
+        return {name: float(entry["seconds"] or 0) for name, entry in self._record.items()}
+
+    @property
+    def peak_bytes(self) -> dict[str, int]:
+        """Peak resident bytes by stage, of those that could be measured."""
+        return {name: int(entry["peak_bytes"]) for name, entry in self._record.items() if entry["peak_bytes"]}
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether not even a little more can be written; asked by writing, since free space says nothing of quotas."""
+    probe = folder / ".probe"
+    try:
+        probe.write_bytes(bytes(_PROBE_BYTES))
+    except OSError:
+        return True
+    finally:
+        probe.unlink(missing_ok=True)
+    return False
+
+
+def _forget(folder: Path) -> None:
+    """Remove what earlier builds left, but for the log that this one is writing."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOG_NAME:
+            path.unlink()

@@ -1,0 +1,31 @@
+"""What a user can say about the compression of a language model: the `compress:` section of its recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from edgetune.compress.gptq.schemes import SCHEMES
+
+
+class LanguageCompressRecipe(BaseModel):
+    """Which schemes may be tried, smallest first; the first that passes the gate is packed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schemes: list[str] | Literal["auto"] = Field(
+        "auto", description="Schemes to try, in this order: " + ", ".join(SCHEMES) + "; auto tries all of them."
+    )
+    block: Literal[16, 32, 64, 128] = Field(
+        32, description="Weights that share a scale, where the scheme's name says no size."
+    )
+    calibration_rows: int = Field(128, ge=1, description="Training rows that GPTQ looks at, at most.")
+
+    @field_validator("schemes")
+    @classmethod
+    def _known_schemes(cls, schemes: list[str] | str) -> list[str] | str:
+        unknown = [name for name in schemes if name not in SCHEMES] if isinstance(schemes, list) else []
+        if unknown or schemes == []:
+            raise ValueError(f"no such scheme: {', '.join(unknown) or '(none named)'}; expected {', '.join(SCHEMES)}")
+        return schemes

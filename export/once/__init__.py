@@ -1,0 +1,1 @@
+"""Graphs that answer in one run: export, parity, drafts of bundles."""

@@ -1,0 +1,99 @@
+"""The one file that knows the exporter: a tuned model becomes an ONNX graph through transformers' OnnxExporter.
+
+That API is young, so nothing else imports it. Attention is opened eager: the exporter's fusions see through the
+plain products and not through a scaled-dot-product call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgetune.serve.errors import ExportError
+from edgetune.tune.models.facts import read_facts, write_facts
+from edgetune.tune.models.model import TunedModel, open_model
+from edgetune.tune.tasks.text_classification import encode
+
+FACTS_NAME = "graph.json"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An exported graph.
+
+    Attributes:
+        path: its file.
+        nodes: how many nodes it has.
+        max_abs_diff: largest logit difference from the model, over the texts of the parity gate.
+        fused: whether the exporter's fusions were kept; False where only the plain graph could be made or proven.
+    """
+
+    path: Path
+    nodes: int
+    max_abs_diff: float
+    fused: bool = True
+
+    def save(self) -> None:
+        """Write the facts beside the graph."""
+        facts = {**asdict(self), "path": self.path.name}
+        write_facts(self.path.parent / FACTS_NAME, facts)
+
+    @classmethod
+    def open(cls, folder: Path) -> Graph:
+        """Open an exported graph's folder again.
+
+        Raises:
+            WorkError: the folder holds none.
+        """
+        facts = read_facts(folder / FACTS_NAME, what="graph", command="export")
+        return cls(**{**facts, "path": folder / facts["path"]})
+
+
+def export_graph(tuned: TunedModel, texts: Sequence[str], provider: str, folder: Path, *, fused: bool = True) -> Path:
+    """Export the merged model with dynamic batch and length, fused for `provider` ("cpu" or "cuda").
+
+    Unfused, the attention is the one transformers takes by itself: as unlike the fused way as it can be.
+
+    Raises:
+        ExportError: the exporter cannot trace this architecture.
+    """
+    import onnx_ir
+    from transformers import AutoTokenizer
+    from transformers.exporters import OnnxConfig, OnnxExporter
+
+    from edgetune.export.once.rewrite import rewrite
+
+    model = open_model(tuned.model_folder, attention="eager" if fused else None)
+    tokenizer = AutoTokenizer.from_pretrained(tuned.model_folder)
+    example = _example(tokenizer, texts, tuned.max_tokens)
+    config = OnnxConfig(dynamic=True, ort_fusions=provider if fused else None)
+    try:
+        program = OnnxExporter().export(model, example, config=config).program
+        rewrite(program)
+    except Exception as error:
+        # torch.export and onnxscript raise dozens of unrelated types; each means that this model has no graph.
+        raise ExportError(
+            f"transformers' exporter cannot make a graph of {tuned.base_id}: "
+            f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
+            action="see the README's table of architectures",
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / "model.onnx"
+    onnx_ir.save(program, target)
+    return target
+
+
+def _example(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> dict[str, Any]:
+    """Two rows of unlike length: a dimension of one, or rows of equal length, would be frozen into the graph."""
+    by_length = sorted(texts, key=len)
+    rows = encode(tokenizer, [by_length[len(by_length) // 4], by_length[-1] + " and more"], max_tokens)
+    return dict(tokenizer.pad(rows, return_tensors="pt"))
+
+
+def count_nodes(path: Path) -> int:
+    """Nodes of a graph, from its file."""
+    import onnx
+
+    return len(onnx.load(str(path), load_external_data=False).graph.node)

@@ -1,0 +1,256 @@
+"""Packing: a candidate becomes a bundle, written beside its place and renamed, never half there.
+
+A draft is a whole bundle without its report: quality and timing are measured on drafts, through the bundle's own
+runtime, so that what is proven is what is shipped. Finishing adds report and recipe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from tokenizers import Tokenizer
+
+from edgetune import __version__
+from edgetune.compress.candidate import Candidate
+from edgetune.export.once.variants import VariantDraft, copy_variant
+from edgetune.serve.bundle import (
+    BUNDLE_FORMAT,
+    GOLDEN_NAME,
+    GRAPH_NAME,
+    MANIFEST_NAME,
+    BaseIdentity,
+    Bundle,
+    FileEntry,
+    Golden,
+    GoldenCase,
+    Manifest,
+    RuntimeSettings,
+    TensorSpec,
+)
+from edgetune.serve.digest import file_sha256
+from edgetune.serve.errors import WorkError
+from edgetune.serve.golden import replay_golden
+from edgetune.serve.predictor import Predictor
+from edgetune.serve.session import open_session
+from edgetune.tune.models.model import TunedModel
+
+GOLDEN_CASES = 8
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnx", "torch", "transformers", "tokenizers", "numpy")
+_DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What a draft needs beside its candidate: names, digests, and texts for the golden answers."""
+
+    name: str
+    tuned: TunedModel
+    data_digest: str
+    provider: str
+    golden_texts: tuple[str, ...]
+
+
+def draft_bundle(candidate: Candidate, packing: Packing, folder: Path, tolerance: float) -> Bundle:
+    """Write a whole bundle without a report into `folder`, golden answers computed by its own runtime.
+
+    `tolerance` is the largest logit difference when they are replayed, as a share of the logits' spread.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    shutil.copyfile(candidate.graph, folder / GRAPH_NAME)
+    _write_tokenizer(packing.tuned.model_folder, folder, packing.tuned.max_tokens)
+    _write_config(packing.tuned.model_folder, folder)
+    manifest = _manifest(candidate, packing, folder)
+    write_manifest(folder, manifest)
+    _write_golden(folder, packing.golden_texts, tolerance)
+    write_manifest(folder, manifest)
+    return Bundle.open(folder)
+
+
+def settled_draft(
+    draft: Bundle, folder: Path, runtime: RuntimeSettings, variants: Sequence[VariantDraft] = ()
+) -> Bundle:
+    """Copy a draft into `folder`, with the settings it is best run with in its manifest.
+
+    Args:
+        draft: what is packed as `model.onnx`.
+        folder: where to; what is there goes.
+        runtime: its settings.
+        variants: all graphs where there are several, that of `draft` first; each is replayed from where it lies then.
+
+    Raises:
+        WorkError: a variant is no graph of the same model, tokenizer and inputs.
+        BundleDamaged: a variant does not give its golden answers.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(draft.folder, folder)
+    told = [copy_variant(draft, one, folder) for one in variants]
+    write_manifest(folder, msgspec.structs.replace(draft.manifest, runtime=runtime, variants=told))
+    settled = Bundle.open(folder)
+    for one in told:
+        replay_golden(Predictor(settled, variant=one.scheme))
+    return settled
+
+
+def finish_bundle(draft: Bundle, out: Path, extra: Mapping[str, bytes]) -> Bundle:
+    """Copy a draft to `out` with the extra files, whole or not at all; an old bundle there is replaced.
+
+    Raises:
+        WorkError: `out` exists and is no bundle, or the disk is full.
+    """
+    check_place(out)
+    part = out.with_name(f".{out.name}.part")
+    old = out.with_name(f".{out.name}.old")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part.mkdir()
+        for path in draft.folder.iterdir():  # copytree would wrap a full disk into a list of its own errors
+            shutil.copyfile(path, part / path.name)
+        for name, content in extra.items():
+            (part / name).write_bytes(content)
+        write_manifest(part, draft.manifest)
+        Bundle.open(part)
+        shutil.rmtree(old, ignore_errors=True)
+        if out.exists():
+            out.rename(old)
+        part.rename(out)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        restore_bundle(out)
+        raise WorkError(
+            f"The bundle {out} cannot be written: {error.strerror or error}.",
+            expected="a disk with room that this user may write to",
+            action="free space or choose another --out; the work folder keeps what was built",
+        ) from error
+    shutil.rmtree(old, ignore_errors=True)
+    return Bundle.open(out)
+
+
+def restore_bundle(out: Path) -> None:
+    """Put an old bundle back that a build was stopped from replacing, between the two renames."""
+    old = out.with_name(f".{out.name}.old")
+    if old.is_dir() and not out.exists():
+        old.rename(out)
+
+
+def check_place(out: Path) -> None:
+    """Refuse an output that exists and is no bundle: only a whole old bundle may be replaced.
+
+    Raises:
+        WorkError: the folder is something else.
+    """
+    if out.is_file():
+        raise WorkError(f"The output {out} is a file.", expected="a folder to create", action="choose another --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST_NAME).is_file():
+        raise WorkError(
+            f"The output folder {out} exists and is no bundle (it has no {MANIFEST_NAME}).",
+            expected="a new folder, an empty one, or an old bundle to replace",
+            action="choose another --out, or move that folder away",
+        )
+
+
+def golden_texts(texts: Sequence[str]) -> tuple[str, ...]:
+    """A few texts spread over the lengths, shortest to longest."""
+    by_length = sorted(set(texts), key=lambda text: (len(text), text))
+    places = np.linspace(0, len(by_length) - 1, min(GOLDEN_CASES, len(by_length))).round().astype(int)
+    return tuple(by_length[place] for place in dict.fromkeys(places.tolist()))
+
+
+def _write_tokenizer(source: Path, folder: Path, max_tokens: int) -> None:
+    # A base's tokenizer.json may carry a truncation and a padding of its own, which other servers would obey.
+    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    tokenizer.enable_truncation(max_tokens)
+    tokenizer.no_padding()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    said = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+    special = {name: said[name] for name in said if name.endswith("_token") and isinstance(said[name], str)}
+    # Servers that truncate by themselves (fastembed, text-embeddings-inference) read the limit here.
+    limits = {"model_max_length": max_tokens, "max_length": max_tokens}
+    _write_json(folder / "tokenizer_config.json", {**said, **limits})
+    _write_json(folder / "special_tokens_map.json", special)
+
+
+def _write_config(source: Path, folder: Path) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)
+    config["architectures"] = [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[config["model_type"]]]
+    config.setdefault("pad_token_id", 0)
+    _write_json(folder / "config.json", config)
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _manifest(candidate: Candidate, packing: Packing, folder: Path) -> Manifest:
+    session = open_session(folder / GRAPH_NAME, provider=packing.provider, threads=1)
+    labels = len(packing.tuned.labels)
+    return Manifest(
+        format=BUNDLE_FORMAT,
+        name=packing.name,
+        task=packing.tuned.task,
+        labels=list(packing.tuned.labels),
+        inputs=[TensorSpec(v.name, _DTYPES[v.type], ["batch", "tokens"]) for v in session.get_inputs()],
+        outputs=[TensorSpec(v.name, _DTYPES[v.type], ["batch", labels]) for v in session.get_outputs()],
+        max_tokens=packing.tuned.max_tokens,
+        scheme=candidate.scheme,
+        provider=packing.provider,
+        dtypes=candidate.dtypes,
+        base=BaseIdentity(packing.tuned.base_id, packing.tuned.base_digest),
+        data_digest=packing.data_digest,
+        versions={"edgetune": __version__, **package_versions()},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        files={},
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that shaped the bundle; absent ones are left out."""
+    found: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _write_golden(folder: Path, texts: Sequence[str], tolerance: float) -> None:
+    predictor = Predictor(Bundle.open(folder))
+    tokenized = predictor.tokenize(texts)
+    # One text a call, as `replay_golden` does it: int8 scales are taken over the whole batch.
+    logits = np.concatenate([predictor.logits([text]) for text in tokenized])
+    spread = float(logits.max() - logits.min())
+    cases = [
+        GoldenCase(text, one.ids, [round(float(value), 6) for value in row], predictor.labels[int(row.argmax())])
+        for text, one, row in zip(texts, tokenized, logits, strict=True)
+    ]
+    golden = Golden(tolerance=max(1e-4, tolerance * spread), cases=cases)
+    (folder / GOLDEN_NAME).write_bytes(pretty_json(golden))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write manifest.json with size and digest of every other file that is there now."""
+    names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST_NAME)
+    files = {name: FileEntry((folder / name).stat().st_size, file_sha256(folder / name)) for name in names}
+    path = folder / MANIFEST_NAME
+    path.write_bytes(pretty_json(msgspec.structs.replace(manifest, files=files)))
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def pretty_json(value: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

@@ -1,0 +1,1 @@
+"""Codecs: how an input becomes arrays."""

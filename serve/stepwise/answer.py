@@ -1,0 +1,164 @@
+"""One answer while it is made: chooses its tokens, turns them into text, and knows when it ends.
+
+It knows nothing of graphs and threads, so the single stream, the batch and the scheduler share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetune.serve.stepwise.codec import TokenCodec
+from edgetune.serve.stepwise.sampling import Sampler, Sampling, TokenLogprob
+from edgetune.serve.stepwise.text import StopStrings, TextStream
+
+
+@dataclass(frozen=True)
+class TokenPiece:
+    """What is new of an answer. `finish` is None before the end, then "stop" or "length".
+
+    Attributes:
+        text: to be shown; it may be empty in the last piece.
+        token_ids: since the piece before. The token that ends an answer is among them, without text.
+        logprobs: of these tokens where they were asked for, else empty.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish: str | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A whole answer.
+
+    Attributes:
+        text: without the stop string, and without special tokens.
+        token_ids: all that were generated, the one that ended the answer included.
+        finish: "stop" (an end token or a stop string) or "length" (max_tokens, or the end of the context).
+        prompt_tokens: that were answered.
+        logprobs: of the tokens where they were asked for, else empty.
+        cached_tokens: of the prompt that had been computed before.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish: str
+    prompt_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+    cached_tokens: int = 0
+
+    @classmethod
+    def of(cls, pieces: Iterable[TokenPiece], *, prompt_tokens: int, cached_tokens: int = 0) -> Generation:
+        """Put together the pieces of a whole answer."""
+        listed = list(pieces)
+        return cls(
+            text="".join(piece.text for piece in listed),
+            token_ids=tuple(token for piece in listed for token in piece.token_ids),
+            finish=(listed[-1].finish if listed else None) or "stop",
+            prompt_tokens=prompt_tokens,
+            logprobs=tuple(one for piece in listed for one in piece.logprobs),
+            cached_tokens=cached_tokens,
+        )
+
+
+@dataclass
+class _Unsent:
+    text: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    def piece(self, finish: str | None) -> TokenPiece:
+        return TokenPiece("".join(self.text), tuple(self.tokens), tuple(self.logprobs), finish)
+
+
+class Answer:
+    """The state of one answer.
+
+    Attributes:
+        prompt: its ids.
+        token_ids: so far.
+        finish: None while it goes on.
+        cached_tokens: of the prompt that had been computed before; set by who computed it.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        *,
+        eos_ids: Collection[int],
+        vocabulary: int,
+        room: int,
+        codec: TokenCodec | None = None,
+    ) -> None:
+        """Begin.
+
+        Args:
+            prompt: ids, checked already.
+            sampling: how to draw and where to end.
+            eos_ids: tokens that end an answer.
+            vocabulary: width of the logits.
+            room: tokens that the context still takes.
+            codec: for text; None gives ids only.
+        """
+        self.prompt = tuple(prompt)
+        self.token_ids: list[int] = []
+        self.finish: str | None = None
+        self.cached_tokens = 0
+        self._sampler = Sampler(sampling, self.prompt, vocabulary)
+        self._eos_ids = frozenset(eos_ids)
+        self._most = min(sampling.max_tokens, room)
+        self._text = TextStream(codec, self.prompt) if codec else None
+        self._stop = StopStrings(sampling.stop)
+        self._unsent = _Unsent()
+
+    def take(self, logits: NDArray[np.float32]) -> TokenPiece | None:
+        """Choose the next token.
+
+        Args:
+            logits: (vocabulary,) float32.
+
+        Returns:
+            what is new, or None while nothing can be shown yet.
+
+        Raises:
+            EdgetuneError: the logits are no numbers.
+        """
+        token, logprob = self._sampler.choose(logits)
+        self.token_ids.append(token)
+        self._unsent.tokens.append(token)
+        if logprob is not None:
+            self._unsent.logprobs.append(logprob)
+        stopped = self._show(token)
+        if stopped or token in self._eos_ids:
+            self.finish = "stop"
+        elif len(self.token_ids) >= self._most:
+            self.finish = "length"
+        if self.finish and not stopped:
+            self._show_rest()
+        if not self.finish and not any(self._unsent.text) and self._text is not None:
+            return None
+        piece, self._unsent = self._unsent.piece(self.finish), _Unsent()
+        return piece
+
+    def _show(self, token: int) -> bool:
+        """Add the text of a token; whether a stop string has come."""
+        if self._text is None or token in self._eos_ids:
+            return False
+        text, stopped = self._stop.push(self._text.push(token))
+        self._unsent.text.append(text)
+        return stopped
+
+    def _show_rest(self) -> None:
+        """At the end: what was held back, in which a stop string may yet be."""
+        if self._text is None:
+            return
+        text, stopped = self._stop.push(self._text.flush())
+        self._unsent.text += [text] if stopped else [text, self._stop.flush()]
+        if stopped:
+            self.finish = "stop"

@@ -1,0 +1,216 @@
+"""A language model's bundle that answers: prompts and chats in, text out, whole or piece by piece.
+
+Needs numpy, onnxruntime and tokenizers only; a chat needs jinja2 too. Many callers at once: scheduler.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edgetune.serve.bundle import GRAPH_NAME, TOKENIZER_NAME, Bundle
+from edgetune.serve.errors import BundleFormatError, InputError
+from edgetune.serve.stepwise.answer import Answer, Generation, TokenPiece
+from edgetune.serve.stepwise.cache import without_room
+from edgetune.serve.stepwise.codec import TokenCodec
+from edgetune.serve.stepwise.decoder import Decoder
+from edgetune.serve.stepwise.group import answer_together
+from edgetune.serve.stepwise.prefixes import Prefixes, common_tokens
+from edgetune.serve.stepwise.sampling import Sampling
+from edgetune.serve.stepwise.template import ChatTemplate, Message
+
+# Memory for beginnings of prompts: about 2,000 tokens of a model of 60 M parameters.
+PREFIX_BYTES = 32 * 2**20
+
+Prompt = str | Sequence[Message]
+
+
+class Generator:
+    """Answers prompts with one decoder. All its methods may be called from any thread at any time.
+
+    A prompt is a text, which is continued as it stands, or a chat, which the model's own template renders. Prompts that
+    begin as an earlier one did start from its cache, within `prefix_bytes` (prefixes.py).
+
+    Attributes:
+        decoder: the graph.
+        codec: the tokenizer.
+        template: of chats; None where the model has none.
+        prefixes: what is known of beginnings.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        codec: TokenCodec,
+        template: ChatTemplate | None = None,
+        *,
+        prefix_bytes: int = PREFIX_BYTES,
+    ) -> None:
+        """Put opened parts together.
+
+        Raises:
+            BundleDamaged: the tokenizer is that of another model.
+        """
+        codec.check(decoder.spec)
+        self.decoder, self.codec, self.template = decoder, codec, template
+        self.prefixes = Prefixes(prefix_bytes)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        threads: int | None = None,
+        provider: str = "auto",
+        prefix_bytes: int = PREFIX_BYTES,
+        verify: bool = True,
+    ) -> Generator:
+        """Open a bundle of the task text-generation.
+
+        Args:
+            folder: of the bundle.
+            threads: of one run; None takes the cores that this process may use.
+            provider: "auto" (the one that the bundle was built for), "cpu" or "cuda".
+            prefix_bytes: memory for beginnings of prompts; 0 keeps none.
+            verify: compare the files with what was packed.
+
+        Raises:
+            BundleError: it is no bundle, it is damaged, or it is one of another task.
+            ProviderError: the provider does not run here.
+        """
+        bundle = Bundle.open(folder, verify=verify)
+        spec = bundle.manifest.generation
+        if spec is None:
+            raise BundleFormatError(
+                f"{bundle.folder} is for the task {bundle.manifest.task!r}, its manifest tells of no decoder.",
+                expected="a bundle of the task 'text-generation'",
+                action="open it with edgetune.serve.load",
+            )
+        provider = bundle.manifest.provider if provider == "auto" else provider
+        return cls(
+            Decoder(bundle.folder / GRAPH_NAME, spec, threads=threads, provider=provider),
+            TokenCodec(bundle.folder / TOKENIZER_NAME),
+            ChatTemplate.open(bundle.folder),
+            prefix_bytes=prefix_bytes,
+        )
+
+    def generate(self, prompt: Prompt, sampling: Sampling | None = None) -> Generation:
+        """Answer one prompt, greedily where `sampling` is None.
+
+        Raises:
+            InputError: the prompt is empty or longer than the context, or a chat that the template refuses.
+        """
+        return self.generate_batch([prompt], sampling)[0]
+
+    def stream(self, prompt: Prompt, sampling: Sampling | None = None) -> Iterator[TokenPiece]:
+        """Answer one prompt piece by piece; faults of the prompt are raised here, before the first piece.
+
+        Raises:
+            InputError: as `generate` does.
+        """
+        answer = self.answer(self.prompt_ids(prompt), sampling or Sampling())
+        pieces = answer_together(self.decoder, [answer], batch_size=1, prefixes=self._used())
+        return (piece for _, piece in pieces)
+
+    def generate_batch(
+        self, prompts: Sequence[Prompt], sampling: Sampling | None = None, *, batch_size: int = 8
+    ) -> list[Generation]:
+        """Answer prompts, in order; up to `batch_size` of like length take their steps together.
+
+        Raises:
+            InputError: as `generate` does, of any of them, before the first is run.
+        """
+        answers = [self.answer(self.prompt_ids(prompt), sampling or Sampling()) for prompt in prompts]
+        pieces: list[list[TokenPiece]] = [[] for _ in answers]
+        for number, piece in answer_together(self.decoder, answers, batch_size=batch_size, prefixes=self._used()):
+            pieces[number].append(piece)
+        return [
+            Generation.of(some, prompt_tokens=len(answer.prompt), cached_tokens=answer.cached_tokens)
+            for some, answer in zip(pieces, answers, strict=True)
+        ]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, with what the tokenizer puts around it (often a token of the beginning).
+
+        Raises:
+            InputError: it is no text, or empty.
+        """
+        ids = self.codec.encode(text)
+        if not text:
+            raise InputError("The prompt is empty.", expected="at least one character")
+        return ids
+
+    def chat_ids(self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
+        """Ids of a chat up to where the assistant's next answer begins.
+
+        Raises:
+            InputError: the model has no template, no message is the user's, or the template refuses the chat.
+            MissingDependency: jinja2 is not installed.
+        """
+        return self.codec.encode(self._template().render(messages, tools=tools), special=False)
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """Ids of a text or a chat."""
+        return self.encode(prompt) if isinstance(prompt, str) else self.chat_ids(prompt)
+
+    def answer(self, ids: Sequence[int], sampling: Sampling) -> Answer:
+        """The state of an answer to come, for who runs the graph himself (the scheduler does).
+
+        Raises:
+            InputError: the graph cannot answer this prompt.
+        """
+        return self.decoder.answer(ids, sampling, self.codec)
+
+    def token_text(self, token: int) -> str:
+        """What one token looks like alone, special tokens too: for lists of log-probabilities."""
+        return self.codec.decode([token], special=True)
+
+    def remember(self, prefix: Prompt) -> int:
+        """Run what many prompts begin with, and keep it for good: how many tokens are kept.
+
+        Args:
+            prefix: a text, or the first messages of chats (the system's may stand alone).
+
+        Raises:
+            InputError: it takes more than `prefix_bytes`, or is no prompt.
+        """
+        ids = self.codec.encode(prefix) if isinstance(prefix, str) else self._chat_beginning(prefix)
+        self.decoder.check(ids)
+        _, cache = self.decoder.prefill([ids])
+        self.prefixes.keep(tuple(ids), without_room(self.decoder.store, cache), pinned=True)
+        return len(ids)
+
+    def _chat_beginning(self, messages: Sequence[Message]) -> list[int]:
+        """Ids that all chats share which begin with these messages, whatever the user says next."""
+        one, other = (
+            self.codec.encode(self._template().render([*messages, {"role": "user", "content": text}]), special=False)
+            for text in ("Apples", "1 + 1")
+        )
+        return one[: common_tokens(one, other)]
+
+    def _template(self) -> ChatTemplate:
+        if self.template is None:
+            raise InputError(
+                "This model has no chat template.",
+                expected="a prompt as plain text",
+                action="write the conversation into one text, or build the bundle with a template in its recipe",
+            )
+        return self.template
+
+    def _used(self) -> Prefixes | None:
+        return self.prefixes if self.prefixes.most_bytes > 0 else None
+
+    def close(self) -> None:
+        """Free the graph and what is remembered; answering afterwards raises EdgetuneError."""
+        self.prefixes.clear()
+        self.decoder.close()
+
+    def __enter__(self) -> Generator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

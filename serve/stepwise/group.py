@@ -1,0 +1,127 @@
+"""Answers that take their steps together: one run of the graph gives each of them its next token.
+
+The batch and the scheduler share it. It imports the decoder for its type only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetune.serve.errors import InputError
+from edgetune.serve.stepwise.answer import Answer, TokenPiece
+from edgetune.serve.stepwise.cache import Cache, beginning, gather, without_room
+from edgetune.serve.stepwise.prefixes import Prefixes, common_tokens
+
+if TYPE_CHECKING:
+    from edgetune.serve.stepwise.decoder import Decoder
+
+
+class Group:
+    """Answers under way and their common cache.
+
+    Attributes:
+        answers: in the order of the cache's rows; each has its first token.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.answers: list[Answer] = []
+        self._decoder = decoder
+        self._cache: Cache | None = None
+
+    def change(self, leaving: Sequence[Answer] = (), joining: Sequence[tuple[Answer, Cache]] = ()) -> None:
+        """Let answers go, and others in with the caches of their prompts (one row each); one copy for all of them."""
+        gone = {id(answer) for answer in leaving}
+        rows = [row for row, answer in enumerate(self.answers) if id(answer) not in gone]
+        parts = [(self._cache, rows)] if self._cache is not None and rows else []
+        parts += [(cache, [0]) for _, cache in joining]
+        self.answers = [self.answers[row] for row in rows] + [answer for answer, _ in joining]
+        self._cache = gather(self._decoder.store, parts) if parts else None
+
+    def start(self, answers: Sequence[Answer], cache: Cache) -> None:
+        """Begin with answers whose prompts were run together."""
+        self.answers, self._cache = list(answers), cache
+
+    def step(self) -> NDArray[np.float32]:
+        """Run the last token of each answer: logits (answers, vocabulary) float32, for `Answer.take`."""
+        if self._cache is None:
+            raise ValueError("a group without answers has no step")
+        ids = np.array([[answer.token_ids[-1]] for answer in self.answers], dtype=np.int64)
+        logits, self._cache = self._decoder.run(ids, self._cache)
+        return logits
+
+    def apart(self) -> list[Group]:
+        """The same answers, each in a group of its own."""
+        groups = []
+        for row, answer in enumerate(self.answers):
+            if self._cache is not None:
+                groups.append(Group(self._decoder))
+                groups[-1].start([answer], gather(self._decoder.store, [(self._cache, [row])]))
+        return groups
+
+    @property
+    def cache(self) -> Cache | None:
+        """The cache of all answers; None where there are none."""
+        return self._cache
+
+
+def answer_together(
+    decoder: Decoder, answers: Sequence[Answer], *, batch_size: int, prefixes: Prefixes | None = None
+) -> Iterator[tuple[int, TokenPiece]]:
+    """Work answers off in groups of like length: the number of an answer with each piece of it.
+
+    Args:
+        decoder: the graph; one whose batch is fixed takes one answer at a time.
+        answers: not begun.
+        batch_size: answers in a group.
+        prefixes: beginnings of prompts that have been computed before.
+
+    Raises:
+        InputError: a batch size below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"The batch size is {batch_size}.", expected="1 or more prompts a batch")
+    size = 1 if decoder.spec.batch_one else batch_size
+    order = sorted(range(len(answers)), key=lambda number: len(answers[number].prompt))
+    for start in range(0, len(order), size):
+        numbers = {id(answers[number]): number for number in order[start : start + size]}
+        group = Group(decoder)
+        taken = [answers[number] for number in order[start : start + size]]
+        logits, cache = begin(decoder, taken, prefixes)
+        group.start(taken, cache)
+        while True:
+            for answer, row in zip(group.answers, logits, strict=True):
+                if (piece := answer.take(row)) is not None:
+                    yield numbers[id(answer)], piece
+            if finished := [answer for answer in group.answers if answer.finish]:
+                group.change(leaving=finished)
+            if not group.answers:
+                break
+            logits = group.step()
+
+
+def begin(decoder: Decoder, answers: Sequence[Answer], prefixes: Prefixes | None) -> tuple[NDArray[np.float32], Cache]:
+    """Run the prompts of answers together, behind what is known of their common beginning; as `Decoder.prefill`."""
+    prompts = [answer.prompt for answer in answers]
+    if prefixes is None:
+        return decoder.prefill(prompts)
+    tokens, known = prefixes.find(_common(prompts))
+    cache = beginning(decoder.store, known, tokens, rows=len(prompts)) if known is not None else None
+    if cache is not None:
+        for answer in answers:
+            answer.cached_tokens = tokens
+    logits, cache = decoder.prefill([prompt[tokens if cache is not None else 0 :] for prompt in prompts], cache)
+    if len(prompts) == 1:
+        prefixes.keep(prompts[0], without_room(decoder.store, cache))
+    return logits, cache
+
+
+def _common(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """What all prompts begin with, their last tokens left out: these must run, for the logits behind them."""
+    common = prompts[0][: min(map(len, prompts)) - 1]
+    for prompt in prompts[1:]:
+        common = common[: common_tokens(common, prompt)]
+    return common

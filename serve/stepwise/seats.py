@@ -1,0 +1,96 @@
+"""What the scheduler's thread works on: prompts that run in pieces, and the answers that then step together.
+
+It stands apart from the queue and the thread (scheduler.py), so that it can be read and tested without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetune.serve.stepwise.cache import Cache, beginning, without_room
+from edgetune.serve.stepwise.generator import Generator
+from edgetune.serve.stepwise.group import Group
+from edgetune.serve.stepwise.handle import Handle
+
+Logits = NDArray[np.float32]
+
+
+class PromptRun:
+    """A prompt on its way through the graph.
+
+    Attributes:
+        handle: whose it is.
+        cache: of the tokens that are through.
+        logits: (vocabulary,) float32 behind the last token; None until then.
+    """
+
+    def __init__(self, generator: Generator, handle: Handle) -> None:
+        self.handle = handle
+        self.logits: Logits | None = None
+        self.cache: Cache | None = None
+        self._generator = generator
+        self._done = 0
+
+    @property
+    def left(self) -> int:
+        """Tokens that have not run yet."""
+        return len(self.handle.answer.prompt) - self._done
+
+    def run(self, most: int) -> int:
+        """Run at most so many of the tokens that are left; how many it were."""
+        decoder = self._generator.decoder
+        if self.cache is None:
+            self.cache = self._known() or decoder.empty(1, coming=self.left)
+            self._done = self.handle.answer.cached_tokens = self.cache.columns
+        prompt = self.handle.answer.prompt
+        ids = prompt[self._done : self._done + most]
+        logits, self.cache = decoder.run(np.array([ids], dtype=np.int64), self.cache)
+        self._done += len(ids)
+        if self.left == 0:
+            self.logits = logits[0]
+            if self._generator.prefixes.most_bytes:
+                self._generator.prefixes.keep(prompt, without_room(decoder.store, self.cache))
+        return len(ids)
+
+    def _known(self) -> Cache | None:
+        """What is known of the prompt's beginning; its last token must run, for the logits behind it."""
+        tokens, cache = self._generator.prefixes.find(self.handle.answer.prompt[:-1])
+        return None if cache is None else beginning(self._generator.decoder.store, cache, tokens)
+
+
+class Seats:
+    """A group of answers and who waits for them, in the same order."""
+
+    def __init__(self, group: Group, handles: Sequence[Handle] = ()) -> None:
+        self.group = group
+        self.handles = list(handles)
+
+    def change(self, leaving: Sequence[Handle] = (), joining: Sequence[tuple[Handle, Cache]] = ()) -> None:
+        """Let requests go, and others in with the caches of their prompts."""
+        if leaving or joining:
+            self.group.change(
+                [handle.answer for handle in leaving], [(handle.answer, cache) for handle, cache in joining]
+            )
+            gone = {id(handle) for handle in leaving}
+            self.handles = [handle for handle in self.handles if id(handle) not in gone]
+            self.handles += [handle for handle, _ in joining]
+
+    def take(self, logits: Logits) -> None:
+        """Hand each request what its logits give; (requests, vocabulary) float32. Those that end leave."""
+        for handle, row in zip(self.handles, logits, strict=True):
+            deliver(handle, row)
+        self.change(leaving=[handle for handle in self.handles if handle.ended])
+
+
+def deliver(handle: Handle, logits: Logits) -> None:
+    """Choose a request's next token; logits (vocabulary,) float32. A fault in it ends this request alone."""
+    try:
+        piece = handle.answer.take(logits)
+    except Exception as error:  # noqa: BLE001 (whatever it raises belongs to who asked)
+        handle.end(error)
+        return
+    if piece is not None:
+        handle.put(piece)

@@ -1,0 +1,90 @@
+"""The choice on figures that are known by hand: ties, domination, budget, the front, and the sentence that says why."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgetune.benchmarks.prove.choice import dominated, gains, is_tie, on_front, over_budget, preference, why_chosen
+from edgetune.benchmarks.recipe import BudgetRecipe
+from edgetune.benchmarks.timing.quick import QuickFigures
+from edgetune.serve.report import CandidateReport, LatencySummary
+
+
+def timed(p50, p90=None, cold=100.0, rss=50_000_000):
+    summary = LatencySummary(n=120, mean=p50, p50=p50, p90=p90 or 2 * p50, samples=[p50] * 120)
+    return QuickFigures(summary, cold, rss)
+
+
+def candidate(scheme, value, p50, size=10, accepted=True, stopped_at=""):
+    return CandidateReport(
+        scheme=scheme, size_bytes=size, dtypes={}, value=value, drop=0.0, drop_interval=[0.0, 0.0], p_value=1.0,
+        gate="pass" if accepted else "fail", accepted=accepted, reason="", bundle_bytes=size, stopped_at=stopped_at,
+        latency_ms=None if p50 is None else LatencySummary(n=120, mean=p50, p50=p50),
+    )  # fmt: skip
+
+
+def test_the_fastest_first_and_within_a_tie_the_smaller():
+    figures = {"big": timed(1.0), "small": timed(1.04), "slow": timed(2.0), "tiny": timed(2.05)}
+    sizes = {"big": 90, "small": 20, "slow": 10, "tiny": 5}
+    assert preference(figures, sizes) == ["small", "big", "tiny", "slow"]
+    # Beyond a tie the smaller has to wait.
+    assert preference({"big": timed(1.0), "small": timed(1.06)}, sizes) == ["big", "small"]
+    assert preference({}, {}) == []
+
+
+def test_what_noise_may_have_made_is_a_tie_too():
+    # One block of six is slow for both sides by turns: medians of 1.0 and 1.2 that no draw of blocks tells apart.
+    def noisy(slow_blocks):
+        samples = [value for block in range(6) for value in [2.0 if block in slow_blocks else 1.0] * 20]
+        p50 = sorted(samples)[60]
+        return QuickFigures(LatencySummary(n=120, mean=p50, p50=p50, samples=samples), 100.0, 10)
+
+    quiet, loud = noisy({0, 1}), noisy({0, 1, 2, 3})
+    assert (quiet.p50_ms, loud.p50_ms) == (1.0, 2.0)
+    assert is_tie(loud, quiet)
+    assert preference({"quiet": quiet, "loud": loud}, {"quiet": 20, "loud": 10}) == ["loud", "quiet"]
+    assert not is_tie(timed(1.2), timed(1.0))
+
+
+def test_dominated_is_slower_beyond_a_tie_and_larger():
+    figures = {"a": timed(1.0), "b": timed(1.5), "c": timed(1.02)}
+    sizes = {"a": 10, "b": 20, "c": 20}
+    assert dominated("b", figures, sizes) == "a"
+    assert dominated("c", figures, sizes) == ""
+    assert dominated("a", figures, sizes) == ""
+
+
+def test_what_is_over_the_budget_is_named_with_both_figures():
+    budget = BudgetRecipe(size_mb=10, p90_ms=1.0, rss_mb=60, cold_start_ms=90)
+    assert over_budget(budget, 20_000_000, None) == "size_mb is 20, the budget 10"
+    said = over_budget(budget, 5_000_000, timed(0.7))
+    assert said == "p90_ms is 1.4, the budget 1; cold_start_ms is 100, the budget 90"
+    assert over_budget(BudgetRecipe(), 10**12, timed(9.0)) == ""
+
+
+def test_the_front_holds_what_nobody_beats():
+    shown = [candidate("exact", 0.95, 3.0), candidate("quick", 0.93, 1.0), candidate("worse", 0.92, 2.0)]
+    shown.append(candidate("untimed", 0.99, None))
+    assert on_front(shown) == {"exact", "quick"}
+
+
+def test_the_sentence_says_why():
+    some = [candidate("fused", 0.9, 4.0, 90), candidate("int8_dynamic", 0.9, 1.0, 20)]
+    some.append(candidate("student3+int8_dynamic", 0.8, 0.5, 10, accepted=False, stopped_at="quality"))
+    assert why_chosen(some, "int8_dynamic", BudgetRecipe()) == (
+        "int8_dynamic won: it is the fastest of the 2 candidates that the gate let through (p50 1.00 ms among "
+        "candidates in turn, 4.00 times faster than fused)."
+    )
+    tie = [candidate("fused", 0.9, 0.99, 90), candidate("int8_dynamic", 0.9, 1.0, 20)]
+    assert "is a tie with the fastest" in why_chosen(tie, "int8_dynamic", BudgetRecipe())
+    alone = why_chosen(some[1:], "int8_dynamic", BudgetRecipe(size_mb=30))
+    assert alone.endswith("the only candidate that the gate let through and meets the budget (size_mb).")
+
+
+def test_gains_follow_the_way_to_the_chosen_route():
+    names = ["fp32", "fused", "int8_dynamic", "trimmed+int8_dynamic", "student3+trimmed+int8_dynamic", "int8_static"]
+    some = [candidate(name, 0.9, 1.0 + place) for place, name in enumerate(names)]
+    found = gains(some, "student3+trimmed+int8_dynamic", ["student3", "trimmed"])
+    assert [one.part for one in found] == ["exported", "fused", "int8_dynamic", "trimmed", "student3"]
+    assert [one.scheme for one in found] == names[:5]
+    assert found[-1].p50_ms == pytest.approx(5.0)

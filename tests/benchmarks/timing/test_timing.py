@@ -1,0 +1,110 @@
+"""Two contestants in processes of their own: all figures come back, and one that dies says why."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgetune.benchmarks.recipe import BenchmarkRecipe
+from edgetune.benchmarks.timing.race import Race, flat, race, summarize
+from edgetune.benchmarks.timing.side import ContestantProcess, Side
+from edgetune.serve.errors import EdgetuneError
+from edgetune.tune.training.progress import Silent
+
+BUNDLE = Path(__file__).parents[1] / "golden" / "bundle-v1"
+TEXTS = ["where is my card", "send it to another account please", "what"]
+
+
+@pytest.fixture(scope="module")
+def sides(tiny_base, tmp_path_factory):
+    """A base with a classifier, as tuning leaves it, beside the golden bundle."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    folder = tmp_path_factory.mktemp("base")
+    AutoModelForSequenceClassification.from_pretrained(tiny_base("bert"), num_labels=4).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_base("bert")).save_pretrained(folder)
+    return Race(Side("base", folder, 1, max_tokens=32), Side("bundle", BUNDLE, 1), max_tokens=32)
+
+
+class Told(Silent):
+    """Remembers how far each part of the race came."""
+
+    def __init__(self):
+        self.steps = {}
+
+    def advance(self, done, total, note=""):
+        self.steps.setdefault(note.split(",")[0], []).append((done, total))
+
+
+@pytest.mark.slow
+def test_a_race_gives_all_figures(sides):
+    told = Told()
+    found = race(sides, TEXTS, BenchmarkRecipe(samples=50, cold_starts=1, grid=True), told)
+    latency = found.latency_ms
+    # 50 samples are three blocks of 20: enough for a p90, not for a p95.
+    for summary in (latency.base, latency.bundle):
+        assert summary.n == len(summary.samples) == 60
+        assert 0 < summary.p50 <= summary.p90
+        assert summary.p99 is None
+    assert latency.speedup.p50 == pytest.approx(latency.base.p50 / latency.bundle.p50)
+    assert latency.speedup.ci95[0] <= latency.speedup.p50 <= latency.speedup.ci95[1]
+    assert found.throughput_per_second.base > 0
+    assert found.throughput_per_second.bundle > 0
+    # No torch in the bundle's process.
+    assert 0 < found.memory.bundle.rss_peak_bytes < found.memory.base.rss_peak_bytes
+    assert found.memory.bundle.gpu_peak_bytes is None
+    assert 0 < found.cold_start_ms.bundle < found.cold_start_ms.base
+    assert sum(found.placement.values()) > 0
+    assert set(found.placement) == {"CPUExecutionProvider"}
+    timed = [cell for cell in found.grid_ms if cell.tokens <= 32]
+    assert [(cell.batch, cell.tokens) for cell in timed] == [(1, 16), (8, 16), (32, 16)]
+    assert all(cell.base_ms > 0 and cell.bundle_ms > 0 for cell in timed)
+    # Longer than the model takes: not measured, and no guess either.
+    assert all(cell.base_ms is None and cell.bundle_ms is None for cell in found.grid_ms if cell.tokens > 32)
+    assert told.steps["grid"][-1] == (9, 9)
+    assert told.steps["throughput"][-1] == (3, 3)
+
+
+def test_both_sides_answer_what_they_are_asked(sides):
+    from edgetune.serve import load
+
+    with ContestantProcess(sides.bundle, TEXTS[0]) as process:
+        assert process.cold_start_ms > 0
+        asked = process.ask("latency", texts=TEXTS)
+        assert asked["labels"] == [answer.label for answer in load(BUNDLE).predict(TEXTS)]
+        assert len(asked["ms"]) == 3
+        assert process.ask("throughput", texts=TEXTS)["labels"] == asked["labels"]
+
+
+def test_a_bundle_that_cannot_be_opened_is_told_with_its_last_line(tmp_path):
+    damaged = shutil.copytree(BUNDLE, tmp_path / "bundle")
+    (damaged / "model.onnx").write_bytes(b"nothing")
+    with pytest.raises(EdgetuneError) as ended:
+        ContestantProcess(Side("bundle", damaged, 1), TEXTS[0])
+    assert str(ended.value).startswith(f"The benchmark process of the bundle {damaged} ended: ")
+    assert "model.onnx has 7 bytes" in str(ended.value)
+
+
+def test_a_side_that_dies_under_way_is_told(sides):
+    with (
+        ContestantProcess(sides.bundle, TEXTS[0]) as process,
+        pytest.raises(EdgetuneError, match=r"of the bundle .* ended: KeyError: 'texts'"),
+    ):
+        process.ask("latency")
+    with ContestantProcess(sides.bundle, TEXTS[0]) as process:
+        process._process.kill()
+        process._process.wait()
+        with pytest.raises(EdgetuneError, match=r"of the bundle .* ended: exit code -9"):
+            process.ask("latency", texts=TEXTS)
+
+
+def test_a_summary_leaves_out_what_its_samples_cannot_bound():
+    few, some = summarize([2.0] * 28), summarize([float(value) for value in range(1, 60)])
+    assert (few.n, few.mean, few.p50, few.p90, few.p95) == (28, 2.0, 2.0, None, None)
+    assert (some.p50, some.p90, some.p99) == (30, pytest.approx(53.2), None)
+    assert some.p95 == pytest.approx(56.1)
+    assert json.dumps(few.samples)
+    assert flat([[1.0, 2.0], [], [3.0]]) == [1, 2, 3]

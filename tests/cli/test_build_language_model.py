@@ -1,0 +1,113 @@
+"""A language model from rows to a bundle that generates: the real stages on a tiny llama made from a seed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgetune.serve import Generator, Sampling
+from edgetune.serve.bundle import GOLDEN_NAME, Bundle
+from edgetune.serve.errors import BundleFormatError
+from edgetune.serve.stepwise.golden import read_golden, replay
+from edgetune.serve.stepwise.report import LanguageReport
+
+ROWS = [
+    {"prompt": f"the {animal} {verb}", "completion": f" a {colour} {other} ."}
+    for animal in ("cat", "dog", "bird", "fish")
+    for verb in ("sees", "eats", "likes", "finds")
+    for colour, other in (("red", "fish"), ("blue", "bird"), ("old", "dog"), ("small", "cat"))
+]
+
+
+def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgetune", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, language_base: Any) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("language-build")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    settings = {
+        "tune.epochs": 2, "tune.learning_rate": 3e-3, "benchmark.rounds": 2, "benchmark.new_tokens": 8,
+        "benchmark.prompt_tokens": "[8]", "benchmark.batches": "[1, 2]", "gate.max_rise": 0.5,
+    }  # fmt: skip
+    done = process(
+        folder, "build", "--base", str(language_base()), "--data", "rows.jsonl", "--task", "text-generation",
+        "--method", "full", "--out", "bundles/talk", "--json",
+        *(text for name, value in settings.items() for text in ("--set", f"{name}={value}")),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder, json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_rows_become_a_bundle_that_generates(built):
+    folder, told = built
+    bundle = Bundle.open(folder / "bundles" / "talk")
+    report = LanguageReport.load(bundle.folder / "report.json")
+
+    assert bundle.manifest.task == "text-generation"
+    assert bundle.manifest.generation is not None
+    assert (bundle.manifest.generation.layers, bundle.manifest.generation.vocabulary) == (2, 64)
+    assert told["bundle"] == "bundles/talk"
+    assert {stage.stage for stage in report.quality.stages} >= {"base", "tuned", "onnx", report.chosen}
+    base, tuned = (next(one for one in report.quality.stages if one.stage == name) for name in ("base", "tuned"))
+    assert tuned.value < base.value  # the rows follow a pattern that the base has never seen
+    chosen = next(one for one in report.candidates if one.chosen)
+    assert chosen.quantized > 0.5 or chosen.scheme == "fp32"
+    assert report.decoding
+    assert report.decoding[0].bundle_per_second
+    assert report.memory is not None
+    page = (bundle.folder / "report.html").read_text("utf-8")
+    assert report.verdict.split(";")[0] in page
+    generator = Generator.open(bundle.folder, threads=1)
+    assert replay(generator, read_golden(bundle.folder / GOLDEN_NAME)).cases > 0
+    answer = generator.generate("the cat sees", Sampling(max_tokens=8))
+    assert answer.token_ids == generator.generate("the cat sees", Sampling(max_tokens=8)).token_ids
+    assert answer.text.strip()
+
+
+@pytest.mark.slow
+def test_a_finished_build_is_opened_and_not_run_again(built):
+    folder, _ = built
+    before = (folder / "bundles" / "talk.work" / "stages.json").read_text()
+    again = process(folder, "build", str(folder / "bundles" / "talk" / "recipe.yaml"), "--json")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert (folder / "bundles" / "talk.work" / "stages.json").read_text() == before
+
+
+@pytest.mark.slow
+def test_the_commands_know_a_language_model(built):
+    folder, _ = built
+    said = process(folder, "predict", "bundles/talk", "the cat sees", "--max-tokens", "6", "--json")
+    assert said.returncode == 0, said.stderr
+    [answer] = json.loads(said.stdout)
+    streamed = process(folder, "predict", "bundles/talk", "the cat sees", "--max-tokens", "6")
+    assert streamed.stdout.strip() == answer["text"].strip()
+    verified = process(folder, "verify", "bundles/talk")
+    assert "golden answers" in verified.stdout
+    from edgetune.serve import load
+
+    with pytest.raises(BundleFormatError, match=r"Generator\.open"):
+        load(folder / "bundles" / "talk")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--task", "poetry"], "text-classification or text-generation"),
+        (["--task", "text-generation", "--method", "magic"], "expected one of lora"),
+        (["--task", "text-generation", "--set", "gate.max_drop=1"], "there is no such key"),
+    ],
+)
+def test_faults_of_a_recipe_name_the_task_s_own_keys(edgetune, tmp_path, monkeypatch, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    ended = edgetune("build", "--base", "x", "--data", "y.jsonl", *arguments)
+    assert ended.code == 2
+    assert expected in ended.err

@@ -1,0 +1,43 @@
+"""The ladder: from the smallest scheme to fp32 each is larger and nearer, and fp32 is the graph itself."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from edgetune.compress.gptq.schemes import LADDER, scheme_named, write_scheme
+from edgetune.serve.errors import CompressError
+
+
+def test_the_ladder_goes_from_small_to_large(toy_graph, toy_spec, toy_sequences, tmp_path):
+    assert [one.name for one in LADDER] == ["int4_g128", "int4", "int4_head8", "int8", "fp32"]
+    sizes = []
+    for scheme in LADDER:
+        target = tmp_path / scheme.name / "model.onnx"
+        texts = toy_sequences if scheme.is_calibrated else None
+        coverage = write_scheme(scheme, toy_graph, target, calibration=texts, spec=toy_spec)
+        sizes.append(coverage.size_bytes)
+        assert [path.name for path in target.parent.iterdir()] == ["model.onnx"]
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) == 5
+    assert (coverage.quantized, coverage.dtypes["FLOAT"] > 0.99) == ((), True)
+    assert {one.why for one in coverage.left} == {"not asked for"}
+    weights = [{one.name: one.raw_data for one in onnx.load(path).graph.initializer} for path in (toy_graph, target)]
+    assert weights[0] == weights[1]
+
+
+def test_a_calibrated_scheme_needs_texts(toy_graph, toy_spec, tmp_path):
+    with pytest.raises(CompressError, match="none of 0 token sequences"):
+        write_scheme(scheme_named("int4"), toy_graph, tmp_path / "q.onnx", calibration=None, spec=toy_spec)
+
+
+def test_an_unknown_scheme_is_refused_with_those_there_are():
+    with pytest.raises(CompressError, match="no scheme 'int2'") as caught:
+        scheme_named("int2")
+    assert caught.value.expected == "int4_g128 or int4 or int4_head8 or int8 or fp32"
+
+
+def test_the_block_asked_for_is_the_block_written(toy_graph, toy_spec, toy_sequences, tmp_path):
+    target = tmp_path / "q.onnx"
+    coverage = write_scheme(scheme_named("int8"), toy_graph, target, calibration=toy_sequences, spec=toy_spec, block=16)
+    assert {one.block for one in coverage.quantized} == {16}

@@ -1,0 +1,99 @@
+"""The probe against scikit-learn itself and on data whose answer is known."""
+
+import numpy as np
+import pytest
+
+from edgetune.tune.tasks.text_classification import accuracy, macro_f1
+from edgetune.tune.training.probe import STRENGTHS, Head, Probe, fit_probe
+
+
+def blobs(rows, centres, seed, spread=0.3):
+    """Rows around the centres of their classes: features (rows, features) and classes (rows,)."""
+    random = np.random.default_rng(seed)
+    classes = np.arange(rows) % len(centres)
+    features = np.asarray(centres)[classes] + spread * random.standard_normal((rows, len(centres[0])))
+    return features.astype(np.float32), classes.astype(np.int64)
+
+
+THREE = [(3.0, 0.0, 0.0), (0.0, 3.0, 0.0), (0.0, 0.0, 3.0)]
+
+
+def test_what_can_be_told_apart_is_told_apart():
+    probe = fit_probe(blobs(90, THREE, 1), blobs(30, THREE, 2), 3, accuracy)
+    features, classes = blobs(60, THREE, 3)
+    assert probe.value == 1
+    assert accuracy(classes, probe.start.answer(features)) == 1
+    assert accuracy(classes, probe.final.answer(features)) == 1
+    # All strengths do equally well: the strongest regularization is taken.
+    assert probe.strength == STRENGTHS[0]
+    assert (probe.start.weight.shape, probe.start.bias.shape) == ((3, 3), (3,))
+    assert probe.start.weight.dtype == probe.start.bias.dtype == np.float32
+
+
+@pytest.mark.parametrize("centres", [THREE, [(1.0, 0.5), (-0.5, 0.0)]], ids=["three classes", "two classes"])
+def test_the_head_for_raw_features_gives_scikit_learns_probabilities(centres):
+    """The head undoes the scaling, and two classes get two logits: their softmax is scikit-learn's."""
+    from sklearn.linear_model import LogisticRegression
+
+    train, validation = blobs(120, centres, 1, spread=1.0), blobs(60, centres, 2, spread=1.0)
+    train = (100 + 5 * train[0], train[1])
+    validation = (100 + 5 * validation[0], validation[1])
+    probe = fit_probe(train, validation, len(centres), accuracy)
+    mean, scale = train[0].mean(axis=0), float(train[0].std())
+    reference = LogisticRegression(C=probe.strength, max_iter=5000, tol=1e-8).fit((train[0] - mean) / scale, train[1])
+    expected = reference.predict_proba((validation[0] - mean) / scale)
+    logits = validation[0].astype(np.float64) @ probe.start.weight.T + probe.start.bias
+    found = np.exp(logits - logits.max(axis=1, keepdims=True))
+    found /= found.sum(axis=1, keepdims=True)
+    assert found == pytest.approx(expected, abs=2e-3)
+    assert probe.value == pytest.approx(accuracy(validation[1], probe.start.answer(validation[0])))
+
+
+def test_the_value_is_the_metric_on_the_validation_part_of_the_best_strength():
+    train, validation = blobs(90, THREE, 1, spread=3.0), blobs(60, THREE, 2, spread=3.0)
+    for metric in (accuracy, macro_f1):
+        probe = fit_probe(train, validation, 3, metric)
+        assert 0.4 < probe.value < 1
+        assert probe.value == metric(validation[1], probe.start.answer(validation[0]))
+        assert probe.strength in STRENGTHS
+
+
+def test_the_head_that_is_handed_on_has_seen_the_validation_part_and_the_one_to_start_from_has_not():
+    train = blobs(60, [(2.0, 0.0), (-2.0, 0.0)], 1)
+    # The validation part has its two classes elsewhere: only a head solved with it knows.
+    validation = blobs(60, [(0.0, 5.0), (0.0, -5.0)], 2)
+    probe = fit_probe(train, validation, 2, accuracy)
+    assert accuracy(validation[1], probe.final.answer(validation[0])) > 0.95
+    assert accuracy(train[1], probe.start.answer(train[0])) == 1
+    assert abs(probe.start.weight[0, 0]) > abs(probe.start.weight[0, 1])
+
+
+def test_a_class_without_training_rows_is_never_answered():
+    train, validation = blobs(60, THREE[:2], 1), blobs(20, THREE[:2], 2)
+    probe = fit_probe(train, validation, 4, accuracy)
+    assert probe.start.weight.shape == (4, 3)
+    assert set(probe.start.answer(np.random.default_rng(0).normal(0, 9, (500, 3)).astype(np.float32))) <= {0, 1}
+
+
+def test_balanced_weights_favour_the_rare_class():
+    random = np.random.default_rng(4)
+    features = random.normal(0, 1, (200, 2)).astype(np.float32)
+    classes = (np.arange(200) >= 185).astype(np.int64)
+    features[classes == 1] += 1
+    plain = fit_probe((features, classes), (features, classes), 2, accuracy)
+    balanced = fit_probe((features, classes), (features, classes), 2, accuracy, balanced=True)
+    assert balanced.start.answer(features).sum() > 2 * plain.start.answer(features).sum()
+
+
+def test_a_probe_comes_back_from_its_file(tmp_path):
+    head, other = (
+        Head(np.eye(2, 3, dtype=np.float32), np.ones(2, np.float32)),
+        Head(np.zeros((2, 3), np.float32), np.array([1, 2], np.float32)),
+    )
+    Probe(head, other, 0.75, 0.3).save(tmp_path / "probe.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["probe.npz"]
+    found = Probe.load(tmp_path / "probe.npz")
+    assert (found.value, found.strength) == (0.75, 0.3)
+    for saved, loaded in ((head, found.start), (other, found.final)):
+        assert np.array_equal(saved.weight, loaded.weight)
+        assert np.array_equal(saved.bias, loaded.bias)

@@ -1,0 +1,1 @@
+"""Files, hub data sets and saved data sets to clean, split examples."""

@@ -1,0 +1,81 @@
+"""The classes of a data set: whether they can be learnt and judged, and the order that their numbers follow.
+
+Stands apart from the data set, because most of what a user can do wrong with labels is said here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edgetune.serve.errors import DataError
+from edgetune.tune.data.cleaning import Parts, Rows, all_whole_numbers, counted, title
+
+
+def without_empty_parts(parts: Parts) -> Parts:
+    """Leave out a given part in which no row is left: many public test parts hide their labels."""
+    for name in ("validation", "test"):
+        rows: Rows | None = getattr(parts, name)
+        if rows is not None and not len(rows):
+            parts = parts.saying(f"The {title(name)} is left out: 0 of its rows have a text and a label.")
+            parts = replace(parts, validation=None) if name == "validation" else replace(parts, test=None)
+    return parts
+
+
+def check_classes(parts: Parts, source: str) -> None:
+    """Refuse what no classifier can be learnt from, or judged by.
+
+    Raises:
+        DataError: no training rows, one class only, a label that training never saw, or a class of one row.
+    """
+    counts = Counter(parts.train.labels)
+    if not counts:
+        raise DataError(
+            f"No training row of {source} is left after cleaning. {' '.join(parts.findings)}",
+            expected="rows with a text and a label that stand in no other part.",
+            action="name other rows for training than for validation and test.",
+        )
+    if len(counts) == 1:
+        raise DataError(
+            f"All {counted(len(parts.train), 'row')} of {source} have the label {parts.train.labels[0]!r}.",
+            expected="two classes or more.",
+            action="add rows of another class, or name the label column with --set data.label=...",
+        )
+    for name in ("validation", "test"):
+        _check_unseen(name, getattr(parts, name), counts)
+    counts.update(parts.validation.labels if parts.validation else ())
+    few = [label for label, count in counts.items() if count < 2]
+    if few:
+        where = "training and validation rows" if parts.test else "rows"
+        raise DataError(
+            f"{counted(len(few), 'class', 'classes')} of {source} with fewer than two {where}: {_some(few)}.",
+            expected="at least two different rows of each class.",
+            action="add rows of these classes, or remove those there are.",
+        )
+
+
+def _check_unseen(name: str, rows: Rows | None, seen: Counter[str]) -> None:
+    unseen = Counter(label for label in (rows.labels if rows else ()) if label not in seen)
+    if unseen:
+        listed = [f"{label!r} ({counted(count, 'row')})" for label, count in unseen.most_common()]
+        raise DataError(
+            f"The {title(name)} has labels that no training row has: {', '.join(listed[:10])}"
+            f"{f' and {len(listed) - 10:,} more' if len(listed) > 10 else ''}.",
+            expected="training rows for every label.",
+            action="add training rows of these labels, mend their spelling, or remove those rows.",
+        )
+
+
+def _some(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - 10:,} more" if len(labels) > 10 else ""
+    return ", ".join(map(repr, labels[:10])) + more
+
+
+def ordered_labels(labels: set[str], label_order: Sequence[str] | None) -> tuple[str, ...]:
+    """`label_order` where it has just these labels; else whole numbers by value and words by code point."""
+    if label_order is not None and len(label_order) == len(labels) and set(label_order) == labels:
+        return tuple(label_order)
+    if all_whole_numbers(labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    return tuple(sorted(labels))

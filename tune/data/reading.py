@@ -1,0 +1,277 @@
+"""One file of labelled rows, from bytes to a table of words: csv, tsv, json, jsonl and parquet.
+
+Delimited and parquet files are read by the `datasets` library, in memory and through a cache that is removed
+afterwards. JSON is read by the standard library: Arrow's reader turns words that look like dates into dates,
+refuses a column of numbers and words, and names no line. Must not import datasets on import (1 s).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from edgetune.serve.errors import DataError
+from edgetune.tune.data.dialect import Dialect, Said, detect_dialect
+from edgetune.tune.data.json_text import NotJson, json_value
+from edgetune.tune.models.encoding import Decoded, decode, encoding_finding
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows as words, column by column; all columns have the same length.
+
+    `header` is False where a delimited file names no columns; `encoding` is set where it had to be guessed.
+    """
+
+    source: str
+    columns: Mapping[str, tuple[str, ...]]
+    header: bool = True
+    encoding: str | None = None
+    findings: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+
+def read_table(path: Path, said: Said) -> Table:
+    """Read the file `path`, whose suffix is one of `SUFFIXES`.
+
+    Raises:
+        DataError: the file is missing, unreadable, empty, of an unknown kind or damaged.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{path} is of no kind that can be read: its suffix is {path.suffix or 'missing'!r}.",
+            expected=f"a file of {', '.join(SUFFIXES)}, or a folder.",
+            action="save the rows in one of these; a folder may hold one sub-folder of .txt files a class.",
+        )
+    table = reader(read_bytes(path), path, said)
+    if not len(table):
+        raise DataError(f"{path} has no rows.", expected="at least two rows of each class.")
+    return table
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of `path`, which must not be empty."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(
+            f"There is no file {path}.", expected="a file of rows, or a folder.", action="check the path."
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}.",
+            expected="a file that this user may read.",
+            action=f"check its permissions: ls -l {path}",
+        ) from error
+    if not content.strip():
+        raise DataError(
+            f"{path} is empty ({len(content)} bytes).",
+            expected="rows of text.",
+            action="check that what wrote it has finished.",
+        )
+    return content
+
+
+def datasets_library() -> ModuleType:
+    """The `datasets` package, told to report to nobody."""
+    import datasets
+
+    library: ModuleType = datasets
+    # Or each load of a local file sends a request to the hub's counter: 5 s of waiting without a network.
+    library.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    return library
+
+
+@contextmanager
+def quiet_datasets() -> Iterator[ModuleType]:
+    """The `datasets` package without progress bars and without its own account of errors that are raised."""
+    library = datasets_library()
+    bars, verbosity = not library.are_progress_bars_disabled(), library.logging.get_verbosity()
+    library.disable_progress_bars()
+    library.logging.set_verbosity(library.logging.CRITICAL)
+    try:
+        yield library
+    finally:
+        library.logging.set_verbosity(verbosity)
+        if bars:
+            library.enable_progress_bars()
+
+
+def table_of(dataset: Any, source: str) -> Table:
+    """The columns of a `datasets.Dataset` with words, numbers or classes; others are left out, and said."""
+    arrow = dataset.with_format("arrow")[:]
+    columns: dict[str, tuple[str, ...]] = {}
+    findings = []
+    for name, feature in dataset.features.items():
+        kind = type(feature).__name__
+        if kind not in ("Value", "ClassLabel") or getattr(feature, "dtype", "").endswith("binary"):
+            findings.append(f"Column {name!r} of {source} is of type {kind} and was left out.")
+            continue
+        values = arrow.column(name).to_pylist()
+        columns[name] = _class_words(feature, values) if kind == "ClassLabel" else tuple(map(word, values))
+    return Table(source, columns, findings=tuple(findings))
+
+
+def word(value: object) -> str:
+    """`value` as a word: nothing is "", whole floats lose their fraction, nested values become JSON."""
+    if isinstance(value, str):
+        return LONE_SURROGATE.sub("\ufffd", value)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, (bool, list, dict)):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def _class_words(feature: Any, values: Sequence[int | None]) -> tuple[str, ...]:
+    """The names of class numbers; -1, which hub data sets use for a hidden label, is no label."""
+    return tuple("" if value is None or value < 0 else str(feature.names[value]) for value in values)
+
+
+def _read_csv(content: bytes, path: Path, said: Said) -> Table:
+    return _read_delimited(content, path, said, preferred=",")
+
+
+def _read_tsv(content: bytes, path: Path, said: Said) -> Table:
+    return _read_delimited(content, path, said, preferred="\t")
+
+
+def _read_delimited(content: bytes, path: Path, said: Said, *, preferred: str) -> Table:
+    decoded = decode(content, said.encoding, str(path))
+    text = decoded.text.replace("\0", "")
+    dialect = detect_dialect(text, said, name=path.name, preferred=preferred)
+    loaded = _load("csv", text.encode("utf-8", "replace"), _csv_options(dialect), path)
+    table = table_of(loaded, path.name)
+    if len(table) != dialect.rows:
+        raise DataError(
+            f"{path} is ambiguous: {dialect.rows:,} records by the CSV rules, and {len(table):,} were read.",
+            expected="fields that are enclosed in double quotes where they hold quotes or line breaks.",
+            action="write the file again with a CSV library, or as .jsonl.",
+        )
+    findings = (*encoding_finding(decoded, path.name), *dialect.findings)
+    return Table(path.name, table.columns, dialect.header, decoded.guessed, findings)
+
+
+def _csv_options(dialect: Dialect) -> dict[str, object]:
+    library = datasets_library()
+    return {
+        "delimiter": dialect.delimiter,
+        "quoting": dialect.quoting,
+        "header": 0 if dialect.header else None,
+        "names": list(dialect.names),
+        "features": library.Features({name: library.Value("string") for name in dialect.names}),
+        # A review that says "NA" or "null" is a text, not a missing one.
+        "keep_default_na": False,
+        "na_filter": False,
+    }
+
+
+def _read_parquet(content: bytes, path: Path, said: Said) -> Table:
+    return table_of(_load("parquet", content, {}, path), path.name)
+
+
+def _load(builder: str, content: bytes, options: dict[str, object], path: Path) -> Any:
+    """Read `content` with a builder of `datasets`, from a copy: a `[` in a path is a pattern to it."""
+    import pyarrow
+
+    with quiet_datasets() as library, tempfile.TemporaryDirectory(prefix="edgetune-") as folder:
+        copy = Path(folder) / f"rows.{builder}"
+        copy.write_bytes(content)
+        try:
+            return library.load_dataset(
+                builder,
+                data_files=str(copy),
+                split="train",
+                cache_dir=str(Path(folder) / "cache"),
+                keep_in_memory=True,
+                **options,
+            )
+        except (pyarrow.ArrowException, library.exceptions.DatasetsError, OSError) as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise DataError(
+                f"{path} cannot be read as {builder}: {reason.rstrip('.')}.",
+                expected=f"a whole {builder} file.",
+                action="write it again, or check that its copy is complete.",
+            ) from error
+
+
+def _read_json(content: bytes, path: Path, said: Said) -> Table:
+    decoded = decode(content, said.encoding, str(path))
+    try:
+        document = json_value(decoded.text)
+    except NotJson as error:
+        if not decoded.text.lstrip().startswith("{"):
+            raise _not_json(path, error.line, error.reason) from error
+        return _read_jsonl(content, path, said)
+    if isinstance(document, dict):
+        nested = [value for value in document.values() if isinstance(value, list)]
+        document = nested[0] if len(document) == 1 and nested else [document]
+    if not isinstance(document, list):
+        raise _not_json(path, 1, f"a {type(document).__name__}, where a list of objects was expected")
+    return _table_of_objects(document, [f"{path.name}, row {n}" for n in range(1, len(document) + 1)], decoded)
+
+
+def _read_jsonl(content: bytes, path: Path, said: Said) -> Table:
+    decoded = decode(content, said.encoding, str(path))
+    objects, places = [], []
+    for number, line in enumerate(decoded.text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            objects.append(json_value(line))
+        except NotJson as error:
+            raise _not_json(path, number, error.reason) from error
+        places.append(f"{path.name}, line {number}")
+    return _table_of_objects(objects, places, decoded)
+
+
+def _table_of_objects(objects: Sequence[object], places: Sequence[str], decoded: Decoded) -> Table:
+    """One row an object; `places` says of each where it stands. A key that a row lacks is an empty cell."""
+    names: dict[str, None] = {}
+    rows: list[dict[str, object]] = []
+    for row, place in zip(objects, places, strict=True):
+        if not isinstance(row, dict):
+            raise DataError(
+                f"{place}: a {type(row).__name__} stands where a row was expected.",
+                expected='an object a row, such as {"text": "where is my card", "label": "card_arrival"}.',
+                action="mend that row.",
+            )
+        rows.append(row)
+        names.update(dict.fromkeys(row))
+    source = places[0].partition(",")[0] if places else ""
+    columns = {name: tuple(word(row.get(name)) for row in rows) for name in names}
+    return Table(source, columns, True, decoded.guessed, encoding_finding(decoded, source))
+
+
+def _not_json(path: Path, line: int, reason: str) -> DataError:
+    return DataError(
+        f"{path}, line {line}: this is not JSON rows: {reason}.",
+        expected="a list of objects (.json), or one object a line (.jsonl).",
+        action="mend that line.",
+    )
+
+
+_READERS: dict[str, Callable[[bytes, Path, Said], Table]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".json": _read_json,
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".parquet": _read_parquet,
+}
+SUFFIXES = tuple(_READERS)

@@ -1,0 +1,1 @@
+"""The pretrained base, its head, and the tuned and merged model."""

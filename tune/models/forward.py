@@ -1,0 +1,95 @@
+"""Running a torch model over many texts: batches sorted by length, results in the order of the texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgetune.tune.models.classifier import head_linear
+from edgetune.tune.tasks.text_classification import encode
+from edgetune.tune.training.batches import FORWARD_FACTOR, PASS_TOKENS
+from edgetune.tune.training.progress import Progress, Silent
+
+
+def model_logits(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    max_tokens: int,
+    *,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Logits (texts, labels) float32 of a model in evaluation mode."""
+
+    def run(batch: Any) -> torch.Tensor:
+        return model(**batch).logits.float()
+
+    return _run_sorted(run, model, tokenizer, texts, max_tokens, batch_size, progress or Silent())
+
+
+def head_features(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    max_tokens: int,
+    *,
+    bf16: bool,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """What the last linear layer sees: (texts, features) float32, whatever the architecture's head looks like."""
+    seen: list[torch.Tensor] = []
+    _, linear = head_linear(model)
+    hook = linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float()))
+
+    def run(batch: Any) -> torch.Tensor:
+        seen.clear()
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            model(**batch)
+        return seen[-1]
+
+    try:
+        return _run_sorted(run, model, tokenizer, texts, max_tokens, batch_size, progress or Silent())
+    finally:
+        hook.remove()
+
+
+def _run_sorted(
+    run: Callable[[Any], torch.Tensor],
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    max_tokens: int,
+    batch_size: int,
+    progress: Progress,
+) -> NDArray[np.float32]:
+    rows = encode(tokenizer, texts, max_tokens)
+    results: dict[int, NDArray[np.float32]] = {}
+    model.eval()
+    with torch.inference_mode():
+        most = FORWARD_FACTOR * PASS_TOKENS.get(model.device.type, PASS_TOKENS["cpu"])
+        for indices in length_batches([len(row["input_ids"]) for row in rows], batch_size, most):
+            batch = tokenizer.pad([rows[index] for index in indices], return_tensors="pt").to(model.device)
+            output = run(batch).cpu().numpy()
+            results.update(zip(indices, output, strict=True))
+            progress.advance(len(results), len(rows))
+    return np.stack([results[index] for index in range(len(rows))])
+
+
+def length_batches(lengths: Sequence[int], batch_size: int, most_tokens: int | None = None) -> Iterator[list[int]]:
+    """Indices of batches of like lengths, shortest first, none with more than `most_tokens` unless it is one row."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    batch: list[int] = []
+    for index in order:
+        too_many = most_tokens is not None and (len(batch) + 1) * lengths[index] > most_tokens
+        if batch and (len(batch) == batch_size or too_many):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

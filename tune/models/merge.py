@@ -1,0 +1,95 @@
+"""Merging adapters into the weights, proven: the same logits before, after, and after saving and opening again.
+
+A head that is lost or random after merging is the best-known bug of this field, so the head's own tensors are
+compared too. The comparison is a gate: a merge that differs is an error, never a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgetune.serve.errors import MergeError
+from edgetune.tune.models.classifier import head_names
+from edgetune.tune.models.forward import model_logits
+from edgetune.tune.models.model import open_model
+
+# Merging adds two fp32 products in another order; on MiniLM that moves logits by about 1e-5.
+TOLERANCE = 1e-3
+
+
+def merge_and_save(model: Any, tokenizer: Any, texts: Sequence[str], max_tokens: int, folder: Path) -> float:
+    """Merge adapters (if there are any), save the model to `folder`, open it again, and prove each step.
+
+    Args:
+        model: the tuned model, with adapters or without.
+        texts: the fixed slice on which logits are compared.
+
+    Returns:
+        The largest absolute logit difference between the tuned model and the folder.
+
+    Raises:
+        MergeError: logits or head differ by more than the tolerance.
+    """
+    model.eval().to("cpu")
+    before = model_logits(model, tokenizer, texts, max_tokens)
+    adapted = hasattr(model, "merge_and_unload")
+    head = _trained_head(model) if adapted else _head(model)
+    merged = model.merge_and_unload() if adapted else model
+    _compare("merging", before, model_logits(merged, tokenizer, texts, max_tokens))
+    merged.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    reopened = open_model(folder)
+    _compare_heads(head, _head(reopened))
+    return _compare("saving and opening", before, model_logits(reopened, tokenizer, texts, max_tokens))
+
+
+def _trained_head(model: Any) -> dict[str, torch.Tensor]:
+    """The head's tensors as peft trained them, which replace the original ones on merging."""
+    inside = model.get_base_model()
+    trained: dict[str, torch.Tensor] = {}
+    for name in head_names(inside):
+        kept = getattr(inside.get_submodule(name), "modules_to_save", None)
+        if kept is None:
+            raise MergeError(f"The adapted model holds no trained {name}: it would be lost on merging.")
+        trained |= _tensors(kept["default"], name)
+    return trained
+
+
+def _head(model: Any) -> dict[str, torch.Tensor]:
+    parts = (_tensors(model.get_submodule(name), name) for name in head_names(model))
+    return {name: tensor for part in parts for name, tensor in part.items()}
+
+
+def _tensors(module: torch.nn.Module, prefix: str) -> dict[str, torch.Tensor]:
+    tensors = module.state_dict(prefix=f"{prefix}.").items()
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors}
+
+
+def _compare(step: str, before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+    if before.shape != after.shape:
+        raise MergeError(f"After {step} the logits have shape {after.shape}.", expected=f"{before.shape}")
+    difference = float(np.abs(before - after).max())
+    allowed = TOLERANCE * max(1.0, float(np.abs(before).max()))
+    if not difference <= allowed:
+        raise MergeError(
+            f"After {step} the model answers differently: logits are off by up to {difference:.4g}.",
+            expected=f"at most {allowed:.4g}, measured on {len(before)} texts",
+            action="report this with the base model's name; nothing was written to the output",
+        )
+    return difference
+
+
+def _compare_heads(trained: dict[str, torch.Tensor], saved: dict[str, torch.Tensor]) -> None:
+    faults = [
+        name
+        for name, tensor in trained.items()
+        if name not in saved or not torch.allclose(tensor, saved[name], rtol=1e-5, atol=1e-6)
+    ]
+    if faults:
+        raise MergeError(f"The trained head was lost: {', '.join(faults)} differ in the saved model.")

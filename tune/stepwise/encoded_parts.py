@@ -1,0 +1,119 @@
+"""All parts of a data set as token ids for one model: template, length and packing settled in one place.
+
+What the data section of a recipe says and what a model can take meet here; training gets rows and nothing to decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgetune.serve.errors import RecipeError
+from edgetune.tune.data.cleaning import counted
+from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
+from edgetune.tune.stepwise.conversations import Conversations
+from edgetune.tune.stepwise.encoding import Encoder
+from edgetune.tune.stepwise.formats import FORMATS
+from edgetune.tune.stepwise.packing import pack
+from edgetune.tune.stepwise.template import choose_template
+from edgetune.tune.stepwise.traces import EncodedRow
+
+MOST_TOKENS = 1_024  # of a row where nothing is said: what a row takes of memory grows with its length
+
+
+@dataclass(frozen=True)
+class EncodedParts:
+    """Rows to train on, to choose by and to judge by.
+
+    Args:
+        train: packed, with position_ids, where the recipe asks for it; validation and test never are.
+        template: the chat template to save with the model; None where the rows are no chats.
+        stop_ids: the tokens that answers end with: generation has to stop at these.
+        encoder: makes prompts of chats for generated answers.
+        packed: whether the training rows are packed; then `check_packing` is due before training.
+        findings: what was chosen, cut, dropped and counted.
+    """
+
+    train: tuple[EncodedRow, ...]
+    validation: tuple[EncodedRow, ...]
+    test: tuple[EncodedRow, ...]
+    template: str | None
+    stop_ids: tuple[int, ...]
+    encoder: Encoder
+    packed: bool
+    findings: tuple[str, ...]
+
+
+def encode_parts(
+    conversations: Conversations,
+    recipe: ConversationRecipe,
+    tokenizer: Any,
+    *,
+    context_tokens: int,
+    vocabulary: int,
+) -> EncodedParts:
+    """Encode what `recipe` gave for a model with this tokenizer.
+
+    Args:
+        context_tokens: the longest input of the model.
+        vocabulary: how many tokens it knows.
+
+    Raises:
+        RecipeError: rows may be longer than the model's context, or the template is none.
+        DataError: a template fails on rows, or a part has nothing to learn from.
+        ModelError: the tokenizer does not fit the model or cannot be used.
+    """
+    template = None
+    if conversations.kind == "chat":
+        template = choose_template(tokenizer, conversations.template, FORMATS[conversations.format].template)
+    most = _most_tokens(recipe, context_tokens, tokenizer)
+    encoder = Encoder(
+        tokenizer,
+        conversations.kind,
+        template,
+        max_tokens=most,
+        over_long=recipe.over_long,
+        separator=conversations.separator,
+        vocabulary=vocabulary,
+    )
+    named = {"train": conversations.train, "validation": conversations.validation, "test": conversations.test}
+    parts = {name: encoder.encode(chats, name) for name, chats in named.items() if chats}
+    findings = [*(template.findings if template else ()), *(said for part in parts.values() for said in part.findings)]
+    rows = {name: part.rows for name, part in parts.items()}
+    if recipe.packing:
+        rows["train"], said = _packed(rows["train"], most)
+        findings.append(said)
+    return EncodedParts(
+        train=rows["train"],
+        validation=rows.get("validation", ()),
+        test=rows.get("test", ()),
+        template=template.text if template else None,
+        stop_ids=parts["train"].stop_ids,
+        encoder=encoder,
+        packed=recipe.packing,
+        findings=tuple(findings),
+    )
+
+
+def _packed(rows: Sequence[EncodedRow], most: int) -> tuple[tuple[EncodedRow, ...], str]:
+    packed = tuple(pack(rows, most))
+    filled = sum(len(row["input_ids"]) for row in packed) / (most * len(packed))
+    count = counted(len(packed), "sequence")
+    return packed, (
+        f"Packed {counted(len(rows), 'training row')} into {count} of at most {most:,} tokens, {filled:.0%} full."
+    )
+
+
+def _most_tokens(recipe: ConversationRecipe, context_tokens: int, tokenizer: Any) -> int:
+    # A tokenizer that knows no limit gives a number far beyond any context.
+    limit = min(context_tokens, tokenizer.model_max_length)
+    if recipe.max_tokens == "auto":
+        return min(limit, MOST_TOKENS)
+    if recipe.max_tokens > limit:
+        raise RecipeError(
+            f"data.max_tokens is {recipe.max_tokens:,}, and the model takes {limit:,} tokens.",
+            expected=f"at most {limit:,}, or auto.",
+            action=f"--set data.max_tokens={limit}",
+        )
+    return recipe.max_tokens

@@ -1,0 +1,23 @@
+"""The formats that rows are written in: one file each, one row in `FORMATS`. Must not import torch.
+
+Their order is that of guessing: of two formats that fit a row, the earlier one says more about it.
+"""
+
+from __future__ import annotations
+
+from edgetune.tune.stepwise.formats import alpaca, completion, messages, pairs, plain, question_answer, sharegpt
+from edgetune.tune.stepwise.formats.format import Format
+
+FORMATS: dict[str, Format] = {
+    one.name: one
+    for one in (
+        messages.FORMAT,
+        sharegpt.FORMAT,
+        alpaca.FORMAT,
+        completion.FORMAT,
+        question_answer.FORMAT,
+        pairs.HUMAN_AI_ZH,
+        pairs.HUMAN_AI_EN,
+        plain.FORMAT,
+    )
+}

@@ -1,0 +1,64 @@
+"""ShareGPT rows: turns that say who speaks (`from`) and what (`value`). Must not import torch or transformers.
+
+`function_call` and `observation` are turns of tools, as LLaMA-Factory writes them.
+"""
+
+from __future__ import annotations
+
+from edgetune.tune.data.json_text import NotJson, json_value
+from edgetune.tune.stepwise.chats import Chat, Turn
+from edgetune.tune.stepwise.formats.format import (
+    Cells,
+    Field,
+    Format,
+    FormatFault,
+    call_of,
+    checked,
+    listed,
+    role_of,
+    tools_of,
+    turns_in,
+    with_system,
+    words,
+)
+
+
+def _chat(cells: Cells) -> Chat:
+    turns = []
+    for number, turn in enumerate(turns_in(cells["conversations"], "conversations"), start=1):
+        if "from" not in turn or "value" not in turn:
+            raise FormatFault(f"turn {number} has the keys {', '.join(turn) or 'none'}, not from and value")
+        turns.append(_turn(turn["from"], turn["value"], number))
+    chat = Chat(with_system(tuple(turns), words(cells.get("system"), "system")), tools_of(cells.get("tools")))
+    return checked(chat)
+
+
+def _turn(speaker: object, value: object, number: int) -> Turn:
+    role = role_of(speaker, number)
+    if str(speaker).strip().casefold() != "function_call":
+        return Turn(role, words(value, f"turn {number}"))
+    try:
+        written = json_value(value) if isinstance(value, str) else value
+    except NotJson as error:
+        raise FormatFault(f"the function call of turn {number} is no JSON: {error.reason}") from error
+    calls = written if isinstance(written, list) else [written]
+    return Turn(role, "", tuple(call_of(call, number) for call in calls))
+
+
+def _fits(cells: Cells) -> bool:
+    found = listed(cells["conversations"])
+    return found is not None and all(isinstance(turn, dict) and "from" in turn for turn in found)
+
+
+FORMAT = Format(
+    name="sharegpt",
+    kind="chat",
+    example='{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}]}',
+    fields=(
+        Field("conversations", ("conversations", "conversation", "messages", "dialog", "chat")),
+        Field("system", ("system",), required=False),
+        Field("tools", ("tools",), required=False),
+    ),
+    chat_of=_chat,
+    fits=_fits,
+)

@@ -1,0 +1,86 @@
+"""What a user can say about tuning a language model: the `tune:` section of its recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from edgetune.tune.recipe import Auto, FreezeRecipe
+from edgetune.tune.stepwise.methods import METHODS
+from edgetune.tune.stepwise.metrics import METRICS
+
+
+class AdapterRecipe(BaseModel):
+    """Settings of LoRA and its kin."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(16, ge=1, description="Rank of the adapters' low-rank products.")
+    alpha: int = Field(32, ge=1, description="The adapters' output is scaled by alpha / rank; rslora: by its root.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before each adapter.")
+    rate_ratio: float = Field(
+        16.0, ge=1, description="loraplus: the second factor's learning rate is this many times the first's."
+    )
+
+
+class QloraRecipe(BaseModel):
+    """Settings of `method: qlora`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights: Literal["nf4", "int8"] = Field("nf4", description="How the frozen weights are held: 4 or 8 bits.")
+    double_quantization: bool = Field(True, description="nf4: hold the scales of its blocks in 8 bits too.")
+
+
+class GenerationTuneRecipe(BaseModel):
+    """How the base model learns to answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = Field("lora", description="How to tune: " + ", ".join(METHODS) + ".")
+    epochs: Annotated[float, Field(gt=0)] | Auto = Field(
+        "auto", description="Most passes over the training part; auto is 3 to 10 by its size."
+    )
+    batch_size: int = Field(8, ge=1, description="Rows a step on each device.")
+    gradient_accumulation: int = Field(1, ge=1, description="Steps whose gradients are added before an update.")
+    gradient_checkpointing: bool = Field(
+        False, description="Keep only each layer's input and compute the rest again: less memory, slower."
+    )
+    learning_rate: Annotated[float, Field(gt=0)] | Auto = Field(
+        "auto", description="Peak rate; auto is the method's own."
+    )
+    schedule: Literal["linear", "cosine"] = Field("cosine", description="How the rate falls after the warm-up.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps over which the rate rises.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay; none on biases and norms.")
+    patience: int = Field(2, ge=1, description="Evaluations without gain after which training stops.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 where the processor has it.")
+    metrics: tuple[str, ...] = Field(
+        (),
+        description="Scores of generated answers beside the perplexity, for base, tuned model and bundle: "
+        + ", ".join(METRICS)
+        + ", or a function of yours as module:function or file.py:function.",
+    )
+    metric_rows: int = Field(100, ge=1, description="Most rows that are answered for the metrics.")
+    adapter: AdapterRecipe = AdapterRecipe()
+    qlora: QloraRecipe = QloraRecipe()
+    freeze: FreezeRecipe = FreezeRecipe()
+    allow_pickle: bool = Field(False, description="Open .bin checkpoints, which can run code when opened.")
+    trust_remote_code: bool = Field(False, description="Run model code that a hub repository brings.")
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"there is no method {method!r}; expected one of {', '.join(METHODS)}")
+        return method
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        for metric in metrics:
+            if metric not in METRICS and ":" not in metric:
+                raise ValueError(
+                    f"there is no metric {metric!r}; expected one of {', '.join(METRICS)}, or module:function"
+                )
+        return metrics

@@ -1,0 +1,35 @@
+"""The steps and evaluations of a training as lines of progress.
+
+Apart from progress.py, which stages without a Trainer import too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformers import TrainerCallback
+
+from edgetune.tune.training.progress import Progress
+
+
+class StepReporter(TrainerCallback):
+    """Tells the progress line each step, and each evaluation in a task's own words."""
+
+    def __init__(self, progress: Progress, told: Callable[[Mapping[str, float]], str]) -> None:
+        """Report to `progress`; `told` says what an evaluation found, of its metrics by name."""
+        self._progress = progress
+        self._told = told
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Advance the line."""
+        self._progress.advance(
+            state.global_step, state.max_steps, f"epoch {state.epoch:.1f} of {state.num_train_epochs}"
+        )
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
+    ) -> None:
+        """Say what was found."""
+        if metrics:
+            self._progress.say(f"epoch {state.epoch:.0f}: {self._told(metrics)}")

@@ -1,0 +1,267 @@
+"""Training on the Hugging Face Trainer, so that accelerate, several GPUs and checkpoints come with it.
+
+Ours are only the two learning rates, the loss with class weights, passes of bounded memory and stored activations of
+frozen layers. What the trainings of all tasks share stands apart: checkpoints.py, interruption.py, memory.py, steps.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+)
+
+from edgetune.serve.report import CurvePoint
+from edgetune.tune.methods import METHODS
+from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.tasks.text_classification import Metric
+from edgetune.tune.training.activations import ROW, StoredStates, stored_activations
+from edgetune.tune.training.batches import FORWARD_FACTOR, EpochSampler, shortest_first, split_by_tokens
+from edgetune.tune.training.checkpoints import train_from_checkpoint
+from edgetune.tune.training.curve import curve_of
+from edgetune.tune.training.interruption import StopOnInterrupt
+from edgetune.tune.training.memory import told_out_of_memory
+from edgetune.tune.training.progress import Progress
+from edgetune.tune.training.steps import StepReporter
+
+Rows = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What one training run needs beside the model and the rows, all decided.
+
+    `pass_tokens` bounds the tokens, padding counted, that go through the model at once; `patience` is in evaluations.
+    """
+
+    epochs: float
+    trunk_rate: float
+    head_rate: float
+    head: tuple[str, ...]
+    bf16: bool
+    device: str
+    seed: int
+    class_weights: tuple[float, ...] | None
+    pass_tokens: int
+    patience: int
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The best model is in place; `best_epoch` is where it was reached, `curve` all evaluations."""
+
+    curve: tuple[CurvePoint, ...]
+    best_value: float
+    best_epoch: float
+    epochs: float
+
+
+def automatic_epochs(rows: int, batch_size: int) -> int:
+    """3 passes, and more on small data, so that about 300 steps are taken; at most 10."""
+    return max(3, min(10, math.ceil(300 / max(1, math.ceil(rows / batch_size)))))
+
+
+def class_weights(labels: Sequence[int], classes: int) -> tuple[float, ...]:
+    """Weights inverse to each class's rows, one on average over the rows (scikit-learn's "balanced")."""
+    counts = np.bincount(labels, minlength=classes)
+    weights: list[float] = (len(labels) / (classes * np.maximum(counts, 1))).tolist()
+    return tuple(weights)
+
+
+def train(
+    model: Any,
+    tokenizer: Any,
+    train_rows: Rows,
+    validation_rows: Rows,
+    metric: Metric,
+    *,
+    recipe: TuneRecipe,
+    plan: TrainingPlan,
+    folder: Path,
+    progress: Progress,
+) -> TrainingResult:
+    """Train `model` in place, from the last checkpoint in `folder` if there is one, and restore its best epoch.
+
+    Rows are dicts of input_ids, attention_mask [, token_type_ids] and labels.
+
+    Raises:
+        Interrupted: Ctrl-C; a checkpoint of the very step was saved.
+        OutOfMemory: with what can be lowered.
+    """
+    rows = [{**row, ROW: number} for number, row in enumerate([*train_rows, *validation_rows])]
+    held = stored_activations(model, tokenizer, rows, bf16=plan.bf16, pass_tokens=plan.pass_tokens, progress=progress)
+    with told_out_of_memory(plan.device, lambda: _remedies(recipe, plan, rows)), held as stored:
+        stopper, patience = StopOnInterrupt(), EarlyStoppingCallback(plan.patience)
+        trainer = _ClassifierTrainer(
+            plan=plan,
+            stored=stored,
+            model=model,
+            args=_arguments(recipe, plan, folder),
+            train_dataset=rows[: len(train_rows)],
+            eval_dataset=shortest_first(rows[len(train_rows) :]),
+            data_collator=DataCollatorWithPadding(tokenizer),
+            processing_class=tokenizer,
+            compute_metrics=lambda output: {"value": metric(output.label_ids, output.predictions.argmax(axis=-1))},
+            compute_loss_func=_loss(plan.class_weights),
+            callbacks=[patience, StepReporter(progress, _told), stopper],
+        )
+        trainer.remove_callback(PrinterCallback)
+        train_from_checkpoint(trainer, stopper, patience, folder, progress)
+        # accelerate leaves its bf16 autocast around `forward`, and the merge proof would compare bf16 with fp32.
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    return _result(trainer.state.log_history, float(trainer.state.epoch or 0))
+
+
+def _told(metrics: Mapping[str, float]) -> str:
+    return f"validation {metrics['eval_value']:.4f}, loss {metrics['eval_loss']:.4f}"
+
+
+def _remedies(recipe: TuneRecipe, plan: TrainingPlan, rows: Rows) -> list[str]:
+    """What lowers the memory that training takes, the cheapest first."""
+    longest = max(len(row["input_ids"]) for row in rows)
+    can = []
+    if plan.pass_tokens > longest:
+        can.append(f"tune.pass_tokens (now {plan.pass_tokens:,}), the tokens that go through the model at once")
+    can.append(f"tune.max_tokens (the longest row has {longest:,})")
+    if recipe.lora.top_layers == "all" and METHODS[recipe.method].trained_name == "lora":
+        can.append("tune.lora.top_layers, which is all")
+    if recipe.method == "freeze":
+        can.append("tune.freeze.top_layers")
+    if recipe.method == "full":
+        can.append("tune.method: lora, which keeps no optimizer states of the frozen weights")
+    can.append("tune.method: probe, which trains the head alone")
+    return can
+
+
+def _arguments(recipe: TuneRecipe, plan: TrainingPlan, folder: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=plan.epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=64,
+        gradient_accumulation_steps=recipe.gradient_accumulation,
+        learning_rate=plan.trunk_rate,
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        train_sampling_strategy="group_by_length",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="value",
+        greater_is_better=True,
+        bf16=plan.bf16,
+        use_cpu=plan.device == "cpu",
+        seed=plan.seed,
+        data_seed=plan.seed,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=plan.device == "cuda",
+        disable_tqdm=True,
+        report_to="none",
+        log_level="error",
+    )
+
+
+def _loss(weights: tuple[float, ...] | None) -> Any:
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        logits = outputs["logits"].float()
+        weight = None if weights is None else torch.tensor(weights, device=logits.device)
+        total = torch.nn.functional.cross_entropy(logits, labels, weight=weight, reduction="sum")
+        return total / (num_items_in_batch if num_items_in_batch is not None else len(labels))
+
+    return loss
+
+
+class _ClassifierTrainer(Trainer):
+    """The Trainer with a learning rate of its own for the head, and an order of rows that a continued run repeats.
+
+    A batch goes through the model in passes of bounded memory, and from stored activations where there are any.
+    """
+
+    def __init__(self, *, plan: TrainingPlan, stored: StoredStates | None, **arguments: Any) -> None:
+        self._plan = plan
+        self._stored = stored
+        super().__init__(**arguments)
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        # The loss is a sum over rows divided by the whole batch's, so that the passes' gradients add up to its own.
+        items = len(inputs["labels"]) if num_items_in_batch is None else num_items_in_batch
+        *first, last = split_by_tokens(inputs, self._plan.pass_tokens)
+        losses = []
+        for part in first:
+            with self.accelerator.no_sync(model):  # other processes may have another number of passes
+                losses.append(super().training_step(model, part, items))
+        losses.append(super().training_step(model, last, items))
+        return torch.stack(losses).sum()
+
+    def prediction_step(
+        self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        parts = split_by_tokens(self._prepare_inputs(inputs), FORWARD_FACTOR * self._plan.pass_tokens)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = torch.cat([model(**self._entered(part)).logits.float() for part in parts])
+        labels = torch.cat([part["labels"] for part in parts])
+        return self.compute_loss_func({"logits": logits}, labels), logits, labels
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        with_labels = {**self._entered(inputs), "labels": inputs["labels"]}
+        return super().compute_loss(model, with_labels, return_outputs, num_items_in_batch)
+
+    def _entered(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the model takes of a batch, whose stored activations become the current ones."""
+        entered = batch if self._stored is None else self._stored.enter(batch)
+        return {name: values for name, values in entered.items() if name not in {ROW, "labels"}}
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+        lengths = [len(row["input_ids"]) for row in self.train_dataset]
+        return EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if getattr(self, "optimizer", None) is None:
+            model = self.model if model is None else model
+            decayed = set(self.get_decay_parameter_names(model))
+            self.optimizer = torch.optim.AdamW(
+                [group for group in self._groups(model, decayed) if group["params"]],
+                lr=self._plan.trunk_rate,
+                fused=True,
+            )
+        return self.optimizer
+
+    def _groups(self, model: Any, decayed: set[str]) -> Iterator[dict[str, Any]]:
+        trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        for in_head, rate in ((True, self._plan.head_rate), (False, self._plan.trunk_rate)):
+            for in_decay in (True, False):
+                yield {
+                    "params": [
+                        weight
+                        for name, weight in trained
+                        if self._in_head(name) is in_head and (name in decayed) is in_decay
+                    ],
+                    "lr": rate,
+                    "weight_decay": self.args.weight_decay if in_decay else 0.0,
+                }
+
+    def _in_head(self, name: str) -> bool:
+        return any(part in self._plan.head for part in name.split("."))
+
+
+def _result(history: list[dict[str, float]], epochs: float) -> TrainingResult:
+    curve = curve_of(history)
+    best = max(curve, key=lambda point: point.validation_value)
+    return TrainingResult(curve, best.validation_value, best.epoch, epochs)
