@@ -48,6 +48,20 @@ class FileEntry(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class HeadSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One head: an output of the graph and how it becomes an answer.
+
+    `kind` is a name of `edgetune.serve.heads.HEADS`; `output` the graph's output, (batch, width) float32; `labels` the
+    answers there are, in the order of its columns; `thresholds`, of the kind `labels`, the probability from which each
+    label is given.
+    """
+
+    kind: str
+    output: str = "logits"
+    labels: list[str] = []
+    thresholds: list[float] = []
+
+
 class BaseIdentity(msgspec.Struct, frozen=True):
     """The pretrained model that the bundle was tuned from."""
 
@@ -91,7 +105,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `runtime` is None in bundles of releases before 0.2, and where nothing was timed. `variants` tells all graphs where
     there are several, `model.onnx` first; it is empty where there is one. `generation` tells of a language model's
     cache and tokens; it is None for every other task. `model_digest` is that of the merged weights that its graph was
-    made from, which layouts for other engines take from the work folder; None for every other task.
+    made from, which layouts for other engines take from the work folder; None for every other task. `codec` says how an
+    input becomes arrays, `heads` how outputs become answers: none are named for a single label a text.
     """
 
     format: AtLeastOne
@@ -113,6 +128,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     variants: list[Variant] = []
     generation: GenerationSpec | None = None
     model_digest: str | None = None
+    codec: str = "text"
+    heads: list[HeadSpec] = []
+
+    @property
+    def answer_heads(self) -> list[HeadSpec]:
+        """All heads; a manifest that names none has one of kind `label` on its `labels`, and a language model none."""
+        if self.heads or self.generation is not None:
+            return self.heads
+        return [HeadSpec(kind="label", labels=self.labels)]
 
     @property
     def graphs(self) -> list[Variant]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from transformers import set_seed
 
+from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.report import Training
 from edgetune.tune.data.dataset import Dataset, Part
 from edgetune.tune.methods import METHODS
@@ -219,7 +220,7 @@ class _Job:
         TunedModel(
             folder=self.folder,
             task=self.task,
-            labels=self.dataset.labels,
+            head=HeadSpec(kind="label", labels=list(self.dataset.labels)),
             base_id=self.base.id,
             base_digest=self.base.digest,
             max_tokens=self.max_tokens,

@@ -71,6 +71,7 @@ def _planned(recipe: Recipe) -> SchemePlan:
 def _untuned(recipe: Recipe, base: Base, dataset: Dataset, folder: Path) -> Material:
     """The base in the place of the tuned model: of the same architecture, size and vocabulary."""
     from edgetune.compress.material import Material
+    from edgetune.serve.bundle import HeadSpec
     from edgetune.serve.report import Training
     from edgetune.tune.models.model import TunedModel
     from edgetune.tune.training.hardware import choose_device
@@ -80,6 +81,7 @@ def _untuned(recipe: Recipe, base: Base, dataset: Dataset, folder: Path) -> Mate
     training = Training(
         method="", handed_on="", pooling="", probe_value=0.0, best_value=0.0, best_epoch=None, epochs=0.0, remark=""
     )
-    model = TunedModel(folder, recipe.task, dataset.labels, base.id, base.digest, 512, 0.0, training)
+    head = HeadSpec(kind="label", labels=list(dataset.labels))
+    model = TunedModel(folder, recipe.task, head, base.id, base.digest, 512, 0.0, training)
     device = choose_device(recipe.device)
     return Material(model, dataset.train, dataset.validation, (), recipe.export.provider, device, recipe.seed, Silent())

@@ -16,8 +16,8 @@ def run_until(stage: str, options: dict[str, Any]) -> None:
     recipe = load_recipe(options.pop("recipe"), options.pop("settings"), options)
     from rich.console import Console
 
-    from edgetune.build import build
     from edgetune.export.once.pack import check_place
+    from edgetune.pipeline import build
     from edgetune.progress import StageLines
     from edgetune.tune.training.processes import is_main
     from edgetune.work import LOG_NAME

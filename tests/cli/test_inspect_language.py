@@ -54,7 +54,7 @@ def write_bundle(folder: Path, generation: dict[str, object]) -> Path:
         "versions": {"edgetune": "0.3.0"},
         "created": "2026-11-22T14:05:31+00:00",
         "files": entries,
-        "stepwise": generation,
+        "generation": generation,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
@@ -91,8 +91,8 @@ def test_the_profile_of_one_prompt_is_told(edgetune: Command, tmp_path: Path) ->
 def test_json_has_the_manifest_and_the_report(edgetune: Command, folder: Path) -> None:
     found = json.loads(edgetune("inspect", folder, "--json").out)
     assert list(found) == ["manifest", "report"]
-    assert {name: found["manifest"]["stepwise"][name] for name in GENERATION} == GENERATION
-    assert found["manifest"]["stepwise"]["past"] == "input.past_key_values.layers.{layer}.{part}"
+    assert {name: found["manifest"]["generation"][name] for name in GENERATION} == GENERATION
+    assert found["manifest"]["generation"]["past"] == "input.past_key_values.layers.{layer}.{part}"
     assert found["report"]["proof"]["rise"] == 0.00826
     assert [one["batch"] for one in found["report"]["decoding"]] == [1, 4, 8]
 

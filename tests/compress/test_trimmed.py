@@ -20,6 +20,7 @@ from edgetune.compress.material import Material
 from edgetune.compress.schemes import trimmed
 from edgetune.compress.vocabulary.document import Vocabulary, renumbered_settings
 from edgetune.export.once.parity import check_tokenizer
+from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import CompressError
 from edgetune.tune.data.dataset import Part
 from edgetune.tune.models.forward import model_logits
@@ -37,7 +38,8 @@ def part(texts: Sequence[str]) -> Part:
 
 def material_of(folder: Path, train: Sequence[str] = TRAIN, unlabeled: Sequence[str] = ()) -> Material:
     """What a scheme works with, for a model folder `folder/model`."""
-    tuned = TunedModel(folder, "text-classification", ("a", "b", "c", "d"), "tiny", "", 96, 0.0, None)  # type: ignore[arg-type]
+    head = HeadSpec(kind="label", labels=["a", "b", "c", "d"])
+    tuned = TunedModel(folder, "text-classification", head, "tiny", "", 96, 0.0, None)  # type: ignore[arg-type]
     return Material(tuned, part(train), part(OTHER[:4]), tuple(unlabeled), "cpu", "cpu", 0, Silent())
 
 

@@ -105,8 +105,8 @@ def build_bundle(target: Path) -> None:
     from rich.console import Console
 
     from edgetune.benchmarks.report.html import render_html
-    from edgetune.build import build
     from edgetune.export.once.pack import finish_bundle
+    from edgetune.pipeline import build
     from edgetune.progress import StageLines
     from edgetune.recipe import Recipe
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.dialect import Dialect, Said, detect_dialect
+from edgetune.tune.data.encoding import Decoded, decode, encoding_finding
 from edgetune.tune.data.json_text import NotJson, json_value
-from edgetune.tune.models.encoding import Decoded, decode, encoding_finding
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.dialect import Said
+from edgetune.tune.data.encoding import decode
 from edgetune.tune.data.reading import (
     SUFFIXES,
     Table,
@@ -21,7 +22,6 @@ from edgetune.tune.data.reading import (
     table_of,
 )
 from edgetune.tune.data.saved_sets import open_from_hub, open_saved
-from edgetune.tune.models.encoding import decode
 
 PART_NAMES = {
     "train": ("train", "training"),

@@ -12,9 +12,9 @@ from pathlib import Path
 from edgetune.tune.data.cleaning import INVISIBLE, Parts, Rows, counted, key
 from edgetune.tune.data.columns import require_column
 from edgetune.tune.data.dialect import Said
+from edgetune.tune.data.encoding import decode, encoding_finding
 from edgetune.tune.data.reading import read_bytes
 from edgetune.tune.data.sources import read_source
-from edgetune.tune.models.encoding import decode, encoding_finding
 
 Texts = tuple[str, ...]
 

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import ModelError
 from edgetune.serve.report import Training
 from edgetune.tune.models.base import DECODER_ENDINGS, Base, read_config
@@ -31,22 +32,29 @@ class TunedModel:
         folder: of the stage; `model/` is the merged model, `base/` the pretrained trunk with the probed head,
             `adapter/` the adapters before merging (lora only). Each opens with `open_model`.
         task: the task it answers.
-        labels: in the order of the logits.
+        head: how its outputs become answers, with the labels in the order of the logits.
         base_id: the pretrained model as the user named it.
         base_digest: SHA-256 over the pretrained model's files.
         max_tokens: longest input; texts are cut there.
         merge_max_abs_diff: largest logit difference of merging, saving and opening again.
         training: curve, settings and scores.
+        codec: how its inputs become arrays.
     """
 
     folder: Path
     task: str
-    labels: tuple[str, ...]
+    head: HeadSpec
     base_id: str
     base_digest: str
     max_tokens: int
     merge_max_abs_diff: float
     training: Training
+    codec: str = "text"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The head's labels; none of a number."""
+        return tuple(self.head.labels)
 
     @property
     def model_folder(self) -> Path:
@@ -66,8 +74,8 @@ class TunedModel:
 
     def save(self) -> None:
         """Write the facts beside the models."""
-        facts = {name: value for name, value in asdict(self).items() if name not in {"folder", "training"}}
-        facts["training"] = _plain(self.training)
+        facts = {name: value for name, value in asdict(self).items() if name not in {"folder", "training", "head"}}
+        facts |= {"training": _plain(self.training), "head": _plain(self.head)}
         write_facts(self.folder / FACTS_NAME, facts)
 
     @classmethod
@@ -80,15 +88,15 @@ class TunedModel:
         import msgspec
 
         facts = read_facts(folder / FACTS_NAME, what="tuned model", command="tune")
-        facts["labels"] = tuple(facts["labels"])
+        facts["head"] = msgspec.convert(facts["head"], HeadSpec)
         facts["training"] = msgspec.convert(facts["training"], Training)
         return cls(folder=folder, **facts)
 
 
-def _plain(training: Training) -> Any:
+def _plain(value: Training | HeadSpec) -> Any:
     import msgspec
 
-    return msgspec.to_builtins(training)
+    return msgspec.to_builtins(value)
 
 
 def start_model(base: Base, labels: Sequence[str], recipe: TuneRecipe) -> Any:

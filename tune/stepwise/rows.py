@@ -15,9 +15,9 @@ from typing import Any
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.dialect import Said
+from edgetune.tune.data.encoding import decode, encoding_finding
 from edgetune.tune.data.json_text import NotJson, json_value
 from edgetune.tune.data.reading import read_bytes, read_table
-from edgetune.tune.models.encoding import decode, encoding_finding
 from edgetune.tune.stepwise.faults import Fault, faults_error, kind_of
 
 TEXT_BORDER = "<|endoftext|>"

@@ -135,7 +135,7 @@ def test_a_side_is_described_to_its_process(tmp_path):
     course = Course("cuda", tmp_path, {"fp16": tmp_path / "h" / "model.onnx"}, {"bf16": "no"}, tmp_path, 4, 0, SHAPES)
     command = course.side("fused fp16, CUDA graphs").command("")
     settings = json.loads(command[-1])
-    assert command[:5] == [sys.executable, "-m", "benchmarks.lab.gpu_contestant", "--side"]
+    assert command[:4] == [sys.executable, "-m", "benchmarks.lab.gpu_contestant", "--side"]
     assert (settings["captured"], settings["device"], settings["runtime"]) == (True, "cuda", "onnx")
     assert settings["graph"] == str(tmp_path / "h" / "model.onnx")
     assert [course.absent(name) for name in KINDS] == ["", "", "", "", "", "no"]

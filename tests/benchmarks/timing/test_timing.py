@@ -12,7 +12,7 @@ from edgetune.benchmarks.timing.side import ContestantProcess, Side
 from edgetune.serve.errors import EdgetuneError
 from edgetune.tune.training.progress import Silent
 
-BUNDLE = Path(__file__).parents[1] / "golden" / "bundle-v1"
+BUNDLE = Path(__file__).parents[2] / "golden" / "bundle-v1"
 TEXTS = ["where is my card", "send it to another account please", "what"]
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.dialect import Said
+from edgetune.tune.data.encoding import decode
 from edgetune.tune.data.reading import read_table, word
-from edgetune.tune.models.encoding import decode
 
 ROWS = [
     ("where is my card, please", "card"),

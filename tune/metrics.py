@@ -1,0 +1,141 @@
+"""Metrics: each a value computed from sums of row statistics, so that one paired judge serves all tasks.
+
+A statistic is taken once a row; the value of any set of rows, a resampled one too, is a function of the sums of theirs.
+Stands in `tune` because training chooses its best epoch by the task's metric; the intervals and the gate, which judge
+by the same statistics, are in `edgetune.benchmarks.prove`. Must not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Statistics = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of answers against what was expected.
+
+    Attributes:
+        name: as recipes and reports name it.
+        rows: (expected, answers), each with one entry a row, to the rows' statistics: (rows, k) float64.
+        value: sums of statistics (..., k) float64 to values (...) float64.
+        higher_is_better: False for errors such as MAE and perplexity.
+        is_share: whether a row's statistics are (right, 1) with right 0 or 1, and the value their quotient: score
+            intervals for proportions (Wilson, Tango) then hold; all others are bootstrapped.
+    """
+
+    name: str
+    rows: Callable[[Any, Any], Statistics]
+    value: Callable[[Statistics], NDArray[np.float64]]
+    higher_is_better: bool = True
+    is_share: bool = False
+
+    def of(self, expected: Any, answers: Any) -> float:
+        """The value over all rows."""
+        return float(self.value(self.rows(expected, answers).sum(axis=0)))
+
+    def loss(self, reference: NDArray[np.float64] | float, candidate: NDArray[np.float64] | float) -> Any:
+        """What is lost from `reference` to `candidate`, more being worse.
+
+        Scores lose the difference (0.01 is one point); errors rise by a share of the reference's (0.02 is two percent).
+        """
+        reference, candidate = np.asarray(reference), np.asarray(candidate)
+        if self.higher_is_better:
+            return reference - candidate
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(reference == candidate, 0.0, candidate / reference - 1)
+
+
+def _quotient(sums: Statistics) -> NDArray[np.float64]:
+    """The first sum by the second."""
+    return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def _right(expected: NDArray[np.int64], answers: NDArray[np.int64]) -> Statistics:
+    right = np.asarray(expected == answers, dtype=np.float64)
+    return np.stack([right, np.ones(len(right))], axis=1)
+
+
+def _all_right(expected: NDArray[np.bool_], answers: NDArray[np.bool_]) -> Statistics:
+    """Whether all labels of a row are right; both arguments (rows, labels) bool."""
+    right = (np.asarray(expected) == np.asarray(answers)).all(axis=1)
+    return _right(right.astype(np.int64), np.ones(len(right), dtype=np.int64))
+
+
+def _class_counts(expected: NDArray[np.int64], answers: NDArray[np.int64]) -> Statistics:
+    """Right, answered and expected of each class: (rows, 3 x classes)."""
+    classes = int(max(np.max(expected, initial=0), np.max(answers, initial=0))) + 1
+    hot = np.eye(classes, dtype=bool)
+    return _label_counts(hot[np.asarray(expected)], hot[np.asarray(answers)])
+
+
+def _label_counts(expected: NDArray[np.bool_], answers: NDArray[np.bool_]) -> Statistics:
+    """Right, given and expected of each label: both arguments (rows, labels) bool, (rows, 3 x labels) float64 out."""
+    expected, answers = np.asarray(expected, dtype=bool), np.asarray(answers, dtype=bool)
+    return np.concatenate([expected & answers, answers, expected], axis=1).astype(np.float64)
+
+
+def _macro_f1(sums: Statistics) -> NDArray[np.float64]:
+    """Mean F1 of the classes that are expected at all; a class that no row expects is left out."""
+    right, given, expected = np.split(sums, 3, axis=-1)
+    total = given + expected
+    f1 = np.divide(2 * right, total, out=np.zeros_like(total), where=total > 0)
+    there = expected > 0
+    return np.asarray(np.where(there, f1, 0.0).sum(axis=-1) / np.maximum(there.sum(axis=-1), 1))
+
+
+def _micro_f1(sums: Statistics) -> NDArray[np.float64]:
+    right, given, expected = (part.sum(axis=-1) for part in np.split(sums, 3, axis=-1))
+    total = given + expected
+    return np.divide(2 * right, total, out=np.zeros_like(total), where=total > 0)
+
+
+def _balanced(sums: Statistics) -> NDArray[np.float64]:
+    """Mean recall of the classes that are expected at all."""
+    right, _, expected = np.split(sums, 3, axis=-1)
+    there = expected > 0
+    recall = np.divide(right, expected, out=np.zeros_like(right), where=there)
+    return np.asarray(recall.sum(axis=-1) / np.maximum(there.sum(axis=-1), 1))
+
+
+def _absolute(expected: NDArray[np.float64], answers: NDArray[np.float64]) -> Statistics:
+    away = np.abs(np.asarray(expected, dtype=np.float64) - np.asarray(answers, dtype=np.float64))
+    return np.stack([away, np.ones(len(away))], axis=1)
+
+
+def _squared(expected: NDArray[np.float64], answers: NDArray[np.float64]) -> Statistics:
+    away = np.square(np.asarray(expected, dtype=np.float64) - np.asarray(answers, dtype=np.float64))
+    return np.stack([away, np.ones(len(away))], axis=1)
+
+
+def _nats(tokens: NDArray[np.int64], nats: NDArray[np.float64]) -> Statistics:
+    """Of a language model a row is its scored tokens and minus their log-probability in nats."""
+    return np.stack([np.asarray(nats, dtype=np.float64), np.asarray(tokens, dtype=np.float64)], axis=1)
+
+
+def _perplexity(sums: Statistics) -> NDArray[np.float64]:
+    with np.errstate(over="ignore"):
+        return np.asarray(np.exp(_quotient(sums)))
+
+
+ACCURACY = Metric("accuracy", _right, _quotient, is_share=True)
+MACRO_F1 = Metric("macro_f1", _class_counts, _macro_f1)
+BALANCED_ACCURACY = Metric("balanced_accuracy", _class_counts, _balanced)
+
+# Of several labels a row: expected and answers are (rows, labels) bool.
+LABEL_MICRO_F1 = Metric("micro_f1", _label_counts, _micro_f1)
+LABEL_MACRO_F1 = Metric("macro_f1", _label_counts, _macro_f1)
+SUBSET_ACCURACY = Metric("subset_accuracy", _all_right, _quotient, is_share=True)
+
+# Of a number a row.
+MAE = Metric("mae", _absolute, _quotient, higher_is_better=False)
+RMSE = Metric("rmse", _squared, lambda sums: np.sqrt(_quotient(sums)), higher_is_better=False)
+
+# Of generated text: expected are the rows' scored tokens, answers their nats.
+PERPLEXITY = Metric("perplexity", _nats, _perplexity, higher_is_better=False)
