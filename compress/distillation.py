@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from edgetune.compress.lessons import UNKNOWN, Course, Lessons
+from edgetune.compress.lessons import Course, Lessons
 from edgetune.compress.seen_embedding import restore_embedding, train_seen_only
 from edgetune.tune.models.classifier import head_linear
 from edgetune.tune.models.dropout import quicken_dropout
@@ -91,7 +91,7 @@ class _Run:
         if course.device == "cpu":
             quicken_dropout(student)
         lessons = (*course.train.rows, *course.validation.rows)
-        pads = {course.tokenizer.pad_token_id}
+        pads = {course.encoder.tokenizer.pad_token_id}
         train_seen_only(student, pads.union(*(row["input_ids"] for row in lessons)))
         self._trained = [weight for weight in student.parameters() if weight.requires_grad]
         self._optimizer = torch.optim.AdamW(
@@ -154,21 +154,19 @@ class _Run:
             group["lr"] = self._schooling.rate * share
 
     def _loss(self, lessons: Lessons, batch: NDArray[np.int64]) -> torch.Tensor:
-        temperature, device = self._schooling.temperature, self._course.device
+        objective, device = self._course.objective, self._course.device
         logits = self._logits(lessons, batch)
         answers = torch.from_numpy(lessons.answers[batch].astype(np.float32)).to(device)
-        labels = torch.from_numpy(lessons.labels[batch]).to(device)
-        softened = functional.log_softmax(logits / temperature, dim=-1)
-        wanted = functional.log_softmax(answers / temperature, dim=-1)
-        loss = functional.kl_div(softened, wanted, log_target=True, reduction="batchmean") * temperature**2
-        known = functional.cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="sum") / len(batch)
+        loss = objective.imitation(logits, answers, self._schooling.temperature)
+        targets, labelled = (torch.from_numpy(values[batch]).to(device) for values in (lessons.targets, lessons.known))
+        known = objective.loss(logits[labelled], targets[labelled], None) / len(batch)
         states = torch.from_numpy(lessons.states[batch].astype(np.float32)).to(device)
         apart = functional.mse_loss(self._seen[-1].float(), states) / self._spread
         return loss + self._schooling.label_share * known + self._schooling.state_share * apart
 
     def _logits(self, lessons: Lessons, batch: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
         self._seen.clear()
-        padded = self._course.tokenizer.pad([lessons.rows[row] for row in batch], return_tensors="pt")
+        padded = self._course.encoder.pad([lessons.rows[row] for row in batch])
         with torch.autocast(self._course.device, torch.bfloat16, enabled=self._course.bf16):
             return self._student(**padded.to(self._course.device)).logits.float()
 

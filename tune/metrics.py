@@ -40,6 +40,10 @@ class Metric:
         """The value over all rows."""
         return float(self.value(self.rows(expected, answers).sum(axis=0)))
 
+    def is_better(self, value: float, other: float) -> bool:
+        """Whether a value is better than another."""
+        return value > other if self.higher_is_better else value < other
+
     def loss(self, reference: NDArray[np.float64] | float, candidate: NDArray[np.float64] | float) -> Any:
         """What is lost from `reference` to `candidate`, more being worse.
 

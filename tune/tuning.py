@@ -12,32 +12,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import set_seed
 
 from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.report import Training
 from edgetune.tune.data.dataset import Dataset, Part
+from edgetune.tune.data.rows import Input
 from edgetune.tune.methods import METHODS
 from edgetune.tune.models.base import Base, open_tokenizer
-from edgetune.tune.models.classifier import head_names, set_head
+from edgetune.tune.models.classifier import head_names, set_head, trained_head
+from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.dropout import quicken_dropout
-from edgetune.tune.models.forward import head_features
+from edgetune.tune.models.forward import head_features, model_logits
 from edgetune.tune.models.merge import merge_and_save
-from edgetune.tune.models.model import TunedModel, chosen_pooling, longest_input, start_model
+from edgetune.tune.models.model import TunedModel, chosen_pooling, longest_input, open_model, start_model
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
+from edgetune.tune.tasks.objective import Head, Objective
 from edgetune.tune.training.batches import PASS_TOKENS, labelled
 from edgetune.tune.training.curve import remark_on
 from edgetune.tune.training.hardware import choose_device, fast_bf16
 from edgetune.tune.training.outcome import Outcome, choose, settled_by_probe
-from edgetune.tune.training.probe import Head, Probe, fit_probe
+from edgetune.tune.training.probe import Probe, fit_probe
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
-from edgetune.tune.training.progress import Progress
+from edgetune.tune.training.progress import Progress, Silent
 from edgetune.tune.training.trainer import (
     TrainingPlan,
     TrainingResult,
     automatic_epochs,
-    class_weights,
     train,
 )
 
@@ -70,7 +73,7 @@ def tune(
         probe = job.solve_probe(progress)
         if is_main():
             job.save_base(probe.final)
-    settled = settled_by_probe(METHODS[recipe.method], probe.value)
+    settled = settled_by_probe(METHODS[recipe.method], probe.value, job.objective.metric)
     result = None if settled else job.train(probe.start, progress)
     if is_main():
         job.finish(probe, result, settled, progress)
@@ -87,13 +90,11 @@ class _Job:
     dataset: Dataset
     base: Base
     recipe: TuneRecipe
-    task: str
-    metric: str
     seed: int
     folder: Path
+    objective: Objective
     model: Any
-    tokenizer: Any
-    max_tokens: int
+    encoder: Encoder
     device: str
     bf16: bool
 
@@ -110,7 +111,8 @@ class _Job:
         seed: int,
         folder: Path,
     ) -> _Job:
-        model = start_model(base, dataset.labels, recipe)
+        objective = TASKS[task].objective(dataset.labels, metric, dataset.train.targets)
+        model = start_model(base, objective, recipe)
         tokenizer = open_tokenizer(base, trust_remote_code=recipe.trust_remote_code)
         most = longest_input(model, tokenizer, base)
         where = choose_device(device)  # type: ignore[arg-type]
@@ -118,13 +120,13 @@ class _Job:
             dataset=dataset,
             base=base,
             recipe=recipe,
-            task=task,
-            metric=metric,
             seed=seed,
             folder=folder,
+            objective=objective,
             model=model,
-            tokenizer=tokenizer,
-            max_tokens=most if recipe.max_tokens == "auto" else min(most, recipe.max_tokens),
+            encoder=Encoder(
+                tokenizer, most if recipe.max_tokens == "auto" else min(most, recipe.max_tokens), TASKS[task]
+            ),
             device=where,
             bf16=fast_bf16(where) if recipe.precision == "auto" else recipe.precision == "bf16",
         )
@@ -138,8 +140,7 @@ class _Job:
         probe = fit_probe(
             self._features(self.dataset.train, progress),
             self._features(self.dataset.validation, progress),
-            len(self.dataset.labels),
-            TASKS[self.task].METRICS[self.metric],
+            self.objective,
             balanced=self.recipe.class_weights == "balanced",
             progress=progress,
         )
@@ -148,19 +149,18 @@ class _Job:
         return probe
 
     def _features(self, part: Part, progress: Progress) -> tuple[Any, Any]:
-        found = head_features(
-            self.model, self.tokenizer, part.texts, self.max_tokens, bf16=self.bf16, progress=progress
-        )
-        return found, np.asarray(part.labels, dtype=np.int64)
+        features = head_features(self.model, self.encoder, part.texts, bf16=self.bf16, progress=progress)
+        return features, self.objective.learnt(part.targets)
 
     def save_base(self, head: Head) -> None:
         """Write the frozen trunk with its best head: the base of every comparison."""
         self.model.to("cpu")
-        set_head(self.model, head.weight, head.bias)
-        merge_and_save(self.model, self.tokenizer, self._slice, self.max_tokens, self.folder / "base")
+        finished = self.objective.finished(head)
+        set_head(self.model, finished.weight, finished.bias)
+        merge_and_save(self.model, self.encoder, self._slice, self.folder / "base")
 
     @property
-    def _slice(self) -> Sequence[str]:
+    def _slice(self) -> Sequence[Input]:
         return self.dataset.validation.texts[:MERGE_SLICE]
 
     def train(self, head: Head, progress: Progress) -> tuple[Any, TrainingResult]:
@@ -173,10 +173,10 @@ class _Job:
             quicken_dropout(model)
         result = train(
             model,
-            self.tokenizer,
+            self.encoder,
             self._rows(self.dataset.train),
             self._rows(self.dataset.validation),
-            TASKS[self.task].METRICS[self.metric],
+            self.objective,
             recipe=self.recipe,
             plan=self._plan(names),
             folder=self.folder / "checkpoints",
@@ -185,12 +185,12 @@ class _Job:
         return model, result
 
     def _rows(self, part: Part) -> Sequence[dict[str, Any]]:
-        return labelled(TASKS[self.task].encode(self.tokenizer, part.texts, self.max_tokens), part.labels)
+        return labelled(self.encoder.rows(part.texts), self.objective.learnt(part.targets))
 
     def _plan(self, head: tuple[str, ...]) -> TrainingPlan:
-        recipe, method, labels = self.recipe, METHODS[self.recipe.method], self.dataset.train.labels
-        weights = class_weights(labels, len(self.dataset.labels)) if recipe.class_weights == "balanced" else None
-        epochs = automatic_epochs(len(labels), recipe.batch_size) if recipe.epochs == "auto" else recipe.epochs
+        recipe, method, targets = self.recipe, METHODS[self.recipe.method], self.dataset.train.targets
+        weights = self.objective.weights(targets) if recipe.class_weights == "balanced" else None
+        epochs = automatic_epochs(len(targets), recipe.batch_size) if recipe.epochs == "auto" else recipe.epochs
         return TrainingPlan(
             epochs=epochs,
             trunk_rate=method.trunk_rate if recipe.learning_rate == "auto" else recipe.learning_rate,
@@ -214,17 +214,20 @@ class _Job:
         """Merge and write what did better on the validation part, with the facts; drop the checkpoints."""
         model, result = trained or (None, None)
         rows = len(self.dataset.validation)
-        outcome = settled or choose(METHODS[self.recipe.method], probe.value, result.best_value if result else 0, rows)
+        method, metric = METHODS[self.recipe.method], self.objective.metric
+        outcome = settled or choose(method, probe.value, result.best_value if result else 0, rows, metric)
         if outcome.why:
             progress.say(outcome.why)
+        difference = self._keep(model if outcome.is_trained else None)
         TunedModel(
             folder=self.folder,
-            task=self.task,
-            head=HeadSpec(kind="label", labels=list(self.dataset.labels)),
+            task=self.encoder.task.name,
+            codec=self.encoder.task.codec,
+            head=self._head_spec(probe.start, trained=outcome.is_trained),
             base_id=self.base.id,
             base_digest=self.base.digest,
-            max_tokens=self.max_tokens,
-            merge_max_abs_diff=self._keep(model if outcome.is_trained else None),
+            max_tokens=self.encoder.max_tokens,
+            merge_max_abs_diff=difference,
             training=self._told(probe, result, outcome),
         ).save()
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
@@ -234,9 +237,26 @@ class _Job:
         if model is None:
             shutil.copytree(self.folder / "base", self.folder / "model", dirs_exist_ok=True)
             return 0.0
+        self.objective.finish(trained_head(model))
         if hasattr(model, "merge_and_unload"):
             model.save_pretrained(self.folder / "adapter")
-        return merge_and_save(model, self.tokenizer, self._slice, self.max_tokens, self.folder / "model")
+        return merge_and_save(model, self.encoder, self._slice, self.folder / "model")
+
+    def _head_spec(self, start: Head, *, trained: bool) -> HeadSpec:
+        """How the outputs become answers, settled on the validation part, which neither model has learnt from.
+
+        Of a probe that is handed on, the head that was solved on the training part alone speaks for the final one.
+        """
+        part, objective = self.dataset.validation, self.objective
+
+        def held_out() -> tuple[NDArray[Any], NDArray[np.float32]]:
+            if trained:
+                logits = model_logits(open_model(self.folder / "model"), self.encoder, part.texts)
+            else:
+                logits = objective.finished(start).logits(self._features(part, Silent())[0])
+            return objective.expected(part.targets), logits
+
+        return objective.head_spec(held_out)
 
     def _told(self, probe: Probe, result: TrainingResult | None, outcome: Outcome) -> Training:
         curve = list(result.curve) if result else []
@@ -252,7 +272,7 @@ class _Job:
             curve=curve,
             settings={
                 "batch_size": self.recipe.batch_size,
-                "max_tokens": self.max_tokens,
+                "max_tokens": self.encoder.max_tokens,
                 "precision": "bf16" if self.bf16 else "fp32",
                 "device": self.device,
                 "probe_strength": probe.strength,

@@ -6,11 +6,12 @@ Stands apart from the data set, because most of what a user can do wrong with la
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
 from edgetune.serve.errors import DataError
-from edgetune.tune.data.cleaning import Parts, Rows, all_whole_numbers, counted, title
+from edgetune.tune.data.cleaning import all_whole_numbers, counted, title
+from edgetune.tune.data.rows import Parts, Rows
 
 
 def without_empty_parts(parts: Parts) -> Parts:
@@ -23,19 +24,27 @@ def without_empty_parts(parts: Parts) -> Parts:
     return parts
 
 
-def check_classes(parts: Parts, source: str) -> None:
-    """Refuse what no classifier can be learnt from, or judged by.
+def check_rows(parts: Parts, source: str) -> None:
+    """Refuse a data set of which no training row is left.
 
     Raises:
-        DataError: no training rows, one class only, a label that training never saw, or a class of one row.
+        DataError: no row can be learnt from.
     """
-    counts = Counter(parts.train.labels)
-    if not counts:
+    if not len(parts.train):
         raise DataError(
             f"No training row of {source} is left after cleaning. {' '.join(parts.findings)}",
             expected="rows with a text and a label that stand in no other part.",
             action="name other rows for training than for validation and test.",
         )
+
+
+def check_classes(parts: Parts, source: str) -> None:
+    """Refuse what no classifier can be learnt from, or judged by.
+
+    Raises:
+        DataError: one class only, a label that training never saw, or a class of one row.
+    """
+    counts = Counter(parts.train.labels)
     if len(counts) == 1:
         raise DataError(
             f"All {counted(len(parts.train), 'row')} of {source} have the label {parts.train.labels[0]!r}.",
@@ -43,7 +52,8 @@ def check_classes(parts: Parts, source: str) -> None:
             action="add rows of another class, or name the label column with --set data.label=...",
         )
     for name in ("validation", "test"):
-        _check_unseen(name, getattr(parts, name), counts)
+        rows: Rows | None = getattr(parts, name)
+        check_unseen(name, rows.labels if rows else (), counts)
     counts.update(parts.validation.labels if parts.validation else ())
     few = [label for label, count in counts.items() if count < 2]
     if few:
@@ -55,8 +65,13 @@ def check_classes(parts: Parts, source: str) -> None:
         )
 
 
-def _check_unseen(name: str, rows: Rows | None, seen: Counter[str]) -> None:
-    unseen = Counter(label for label in (rows.labels if rows else ()) if label not in seen)
+def check_unseen(name: str, labels: Iterable[str], seen: Container[str]) -> None:
+    """Refuse a part with labels that training never saw.
+
+    Raises:
+        DataError: naming them with their rows.
+    """
+    unseen = Counter(label for label in labels if label not in seen)
     if unseen:
         listed = [f"{label!r} ({counted(count, 'row')})" for label, count in unseen.most_common()]
         raise DataError(

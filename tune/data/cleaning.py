@@ -6,42 +6,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import replace
+
+from edgetune.tune.data.rows import Input, Parts, Rows, each_text, is_blank, key
 
 WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0+")
 WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
 INVISIBLE = str.maketrans("", "", "\0\ufeff")
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Texts and their labels as words, one of each a row."""
-
-    texts: tuple[str, ...]
-    labels: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def take(self, rows: Iterable[int]) -> Rows:
-        """The rows at these positions, in that order."""
-        chosen = list(rows)
-        return Rows(tuple(self.texts[i] for i in chosen), tuple(self.labels[i] for i in chosen))
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The rows of each part that was given, and what there is to say about them."""
-
-    train: Rows
-    validation: Rows | None = None
-    test: Rows | None = None
-    findings: tuple[str, ...] = ()
-
-    def saying(self, *findings: str) -> Parts:
-        """The same rows with more to say."""
-        return replace(self, findings=self.findings + findings)
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -67,11 +39,6 @@ def clean(parts: Parts, *, normalize: bool, deduplicate: bool) -> Parts:
         for other in others:
             parts = _separate(parts, part, other, remove=deduplicate)
     return parts
-
-
-def key(text: str) -> str:
-    """What makes two texts the same: their words, whatever their case and spacing."""
-    return " ".join(text.casefold().split())
 
 
 def title(part: str) -> str:
@@ -100,7 +67,7 @@ def _with_whole_numbers(parts: Parts) -> Parts:
 
 
 def _tidy(parts: Parts, name: str, rows: Rows) -> Parts:
-    texts = tuple(text.translate(INVISIBLE).strip() for text in rows.texts)
+    texts = tuple(each_text(lambda part: part.translate(INVISIBLE).strip(), text) for text in rows.texts)
     labels = tuple(label.translate(INVISIBLE).strip() for label in rows.labels)
     changed = sum(a != b for a, b in zip(texts, rows.texts, strict=True))
     parts = _with(parts, name, Rows(texts, labels))
@@ -111,7 +78,7 @@ def _tidy(parts: Parts, name: str, rows: Rows) -> Parts:
 
 def _drop_empty(parts: Parts, name: str) -> Parts:
     rows: Rows = getattr(parts, name)
-    texts = [i for i, text in enumerate(rows.texts) if text.strip()]
+    texts = [i for i, text in enumerate(rows.texts) if not is_blank(text)]
     kept = [i for i in texts if rows.labels[i].strip()]
     no_text, no_label = len(rows) - len(texts), len(texts) - len(kept)
     for count, what in ((no_text, "text"), (no_label, "label")):
@@ -123,7 +90,7 @@ def _drop_empty(parts: Parts, name: str) -> Parts:
 def _deduplicate(parts: Parts, name: str, *, remove: bool) -> Parts:
     """Keep one row of each text, under the label that most of its rows have; ties go to the first seen."""
     rows: Rows = getattr(parts, name)
-    votes: dict[str, Counter[str]] = {}
+    votes: dict[Input, Counter[str]] = {}
     for text, label in zip(rows.texts, rows.labels, strict=True):
         votes.setdefault(key(text), Counter())[label] += 1
     removing = remove and name == "train"
@@ -132,7 +99,7 @@ def _deduplicate(parts: Parts, name: str, *, remove: bool) -> Parts:
         return parts
     # Counter.most_common keeps the order of first sight among equals.
     winners = {text: counter.most_common(1)[0][0] for text, counter in votes.items()}
-    seen: set[str] = set()
+    seen: set[Input] = set()
     kept = []
     for i, (text, label) in enumerate(zip(map(key, rows.texts), rows.labels, strict=True)):
         if text not in seen and winners[text] == label:
@@ -141,7 +108,7 @@ def _deduplicate(parts: Parts, name: str, *, remove: bool) -> Parts:
     return _with(parts, name, rows.take(kept))
 
 
-def _duplicate_findings(rows: Rows, votes: dict[str, Counter[str]], name: str, *, removed: bool) -> tuple[str, ...]:
+def _duplicate_findings(rows: Rows, votes: dict[Input, Counter[str]], name: str, *, removed: bool) -> tuple[str, ...]:
     pairs = sum(map(len, votes.values()))
     conflicts = {text: counter for text, counter in votes.items() if len(counter) > 1}
     findings = []
@@ -162,9 +129,9 @@ def _duplicate_findings(rows: Rows, votes: dict[str, Counter[str]], name: str, *
     return tuple(findings)
 
 
-def shortened(text: str) -> str:
+def shortened(text: Input) -> str:
     """One line of at most 60 characters."""
-    line = " ".join(text.split())
+    line = " ".join(" | ".join([text] if isinstance(text, str) else text).split())
     return line if len(line) <= 60 else line[:57] + "..."
 
 

@@ -18,11 +18,12 @@ CLEARLY_LONGER = 1.5
 
 @dataclass(frozen=True)
 class Columns:
-    """The two columns that are learnt from, and what there is to say about how they were found."""
+    """The columns that inputs and targets are read from, and what there is to say about how they were chosen."""
 
-    text: str
-    label: str
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
     findings: tuple[str, ...] = ()
+    separator: str = ""  # of several labels in one cell
 
 
 def choose_columns(table: Table, text: str | None, label: str | None) -> Columns:
@@ -39,7 +40,7 @@ def choose_columns(table: Table, text: str | None, label: str | None) -> Columns
     found_label = label or _usual_label(table, text)
     found_text = text or _guess_text(table, found_label)
     found_label = found_label or _guess_label(table, found_text)
-    return Columns(found_text, found_label, _said(text, label, found_text, found_label))
+    return Columns((found_text,), (found_label,), _said(text, label, found_text, found_label))
 
 
 def require_column(table: Table, name: str, field: str) -> None:

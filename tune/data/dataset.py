@@ -1,29 +1,32 @@
-"""The data recipe and the data set: training, validation and test texts with their labels, in a fixed order.
+"""The data recipe and the data set: training, validation and test inputs with their targets, in a fixed order.
 
-The one place where reading, choosing columns, cleaning and splitting come together. What was found on the way
-is kept as sentences, so that nothing is guessed, dropped or held out in silence.
+The one place where reading, choosing columns, cleaning and splitting come together; what a target is, the task says.
+What was guessed, dropped and held out is kept as sentences.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from edgetune.serve.errors import WorkError
-from edgetune.tune.data.classes import check_classes, ordered_labels, without_empty_parts
-from edgetune.tune.data.cleaning import Parts, Rows, clean, counted
-from edgetune.tune.data.columns import Columns, choose_columns, require_column
-from edgetune.tune.data.reading import Table
+from edgetune.serve.errors import RecipeError, WorkError
+from edgetune.tune.data.classes import check_rows, without_empty_parts
+from edgetune.tune.data.cleaning import clean, counted
+from edgetune.tune.data.columns import Columns
+from edgetune.tune.data.rows import Input, Parts, Rows
 from edgetune.tune.data.source_recipe import SourceRecipe
 from edgetune.tune.data.sources import Tables, read_parts
 from edgetune.tune.data.split import split_rows
 from edgetune.tune.data.unlabeled import clean_unlabeled, read_unlabeled
+
+if TYPE_CHECKING:
+    from edgetune.tune.tasks.task import Target, Task
 
 PART_NAMES = ("train", "validation", "test")
 FACTS_NAME = "dataset.json"
@@ -43,15 +46,25 @@ class DataRecipe(SourceRecipe):
         "a .txt file with a text a line, or any source that path may name.",
     )
     text: str | None = Field(default=None, description="The column of texts; without it, guessed and said.")
-    label: str | None = Field(default=None, description="The column of labels; without it, guessed and said.")
+    text_pair: str | None = Field(
+        default=None, description="Of pairs, the column of second texts; without it, guessed and said."
+    )
+    label: str | list[str] | None = Field(
+        default=None,
+        description="The column of labels or numbers; without it, guessed and said. Several columns of 0 and 1, one a "
+        "label, for texts with several labels at once.",
+    )
+    separator: str | None = Field(
+        default=None, min_length=1, description="What separates the labels of a text that has several; else detected."
+    )
 
 
 @dataclass(frozen=True)
 class Part:
-    """Texts and the class number of each: indices into the data set's labels."""
+    """Inputs (texts, or pairs of texts) and the target of each, as the task's `target` gives it."""
 
-    texts: tuple[str, ...]
-    labels: tuple[int, ...]
+    texts: tuple[Input, ...]
+    targets: tuple[Target, ...]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -62,10 +75,11 @@ class Dataset:
     """Rows to learn from, to choose by and to judge by, and the order of their labels.
 
     Args:
-        labels: class names; a label's place is its class number.
+        labels: in the order of the outputs: a label's place is its number; none for a task without labels.
         digest: "sha256:" and the digest of labels, parts and unlabeled texts: the same rows in the same order give
             the same.
         source: what the user named.
+        columns: where inputs and targets were read from.
         findings: sentences on what was guessed, dropped, counted and split.
         unlabeled: more texts of the domain, none of which stands in the validation or test part; often empty.
     """
@@ -76,16 +90,18 @@ class Dataset:
     labels: tuple[str, ...]
     digest: str
     source: str
-    text_column: str
-    label_column: str
+    columns: Columns
     findings: tuple[str, ...]
-    unlabeled: tuple[str, ...] = ()
+    unlabeled: tuple[Input, ...] = ()
 
     @classmethod
-    def load(cls, recipe: DataRecipe, *, seed: int, label_order: Sequence[str] | None = None) -> Dataset:
+    def load(
+        cls, recipe: DataRecipe, task: Task, *, seed: int, label_order: Sequence[str] | None = None
+    ) -> Dataset:
         """Read, clean and split the data that `recipe` names.
 
         Args:
+            task: what is to be learnt.
             seed: of the split.
             label_order: an order of the labels to keep, such as a base checkpoint's; ignored where it is not
                 the same set as the labels found.
@@ -93,27 +109,34 @@ class Dataset:
         Raises:
             DataError: the data cannot be read, has no clear columns, or cannot be learnt from.
         """
-        return cls.of_tables(read_tables(recipe), recipe, seed=seed, label_order=label_order)
+        return cls.of_tables(read_tables(recipe), recipe, task, seed=seed, label_order=label_order)
 
     @classmethod
     def of_tables(
-        cls, tables: Tables, recipe: DataRecipe, *, seed: int, label_order: Sequence[str] | None = None
+        cls,
+        tables: Tables,
+        recipe: DataRecipe,
+        task: Task,
+        *,
+        seed: int,
+        label_order: Sequence[str] | None = None,
     ) -> Dataset:
         """As `load`, of tables that are already read."""
-        columns = choose_columns(tables.train, recipe.text, recipe.label)
-        parts = _select(tables, columns)
+        columns = task.choose_columns(tables.train, recipe)
+        parts = _select(tables, columns, task)
         parts = clean(parts, normalize=recipe.clean.normalize, deduplicate=recipe.clean.deduplicate)
         parts = without_empty_parts(parts)
-        check_classes(parts, recipe.source)
-        labels = ordered_labels(set(parts.train.labels), label_order)
-        parts = _split(parts, labels, recipe.split, seed)
+        check_rows(parts, recipe.source)
+        labels = task.labels(parts, recipe.source, label_order)
+        places = {label: place for place, label in enumerate(labels)}
+        strata = task.strata([task.target(word, places) for word in parts.train.labels])
+        parts = _split(parts, recipe.split, seed, strata)
         parts, unlabeled = _with_unlabeled(parts, recipe, columns)
-        train, validation, test = (_numbered(rows, labels) for rows in _all_rows(parts))
-        digest = _digest(labels, (train, validation, test), unlabeled)
-        return cls(
-            *(train, validation, test, labels, digest, recipe.source),
-            *(columns.text, columns.label, parts.findings, unlabeled),
+        train, validation, test = (
+            Part(rows.texts, tuple(task.target(word, places) for word in rows.labels)) for rows in _all_rows(parts)
         )
+        digest = _digest(labels, (train, validation, test), unlabeled)
+        return cls(train, validation, test, labels, digest, recipe.source, columns, parts.findings, unlabeled)
 
     def save(self, folder: Path) -> None:
         """Write one .jsonl a part, one of the unlabeled texts where there are any, and the facts.
@@ -127,19 +150,19 @@ class Dataset:
             "labels": self.labels,
             "digest": self.digest,
             "source": self.source,
-            "text_column": self.text_column,
-            "label_column": self.label_column,
+            "text_columns": self.columns.texts,
+            "label_columns": self.columns.labels,
             "findings": self.findings,
             "rows": {name: len(getattr(self, name)) for name in (*PART_NAMES, "unlabeled")},
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name in PART_NAMES:
-                (folder / f"{name}.jsonl").write_text(_lines(getattr(self, name)), encoding="utf-8", newline="\n")
+                part: Part = getattr(self, name)
+                _write_lines(folder / f"{name}.jsonl", part.texts, part.targets)
             (folder / UNLABELED_NAME).unlink(missing_ok=True)
             if self.unlabeled:
-                lines = _text_lines(self.unlabeled)
-                (folder / UNLABELED_NAME).write_text(lines, encoding="utf-8", newline="\n")
+                _write_lines(folder / UNLABELED_NAME, self.unlabeled)
             text = json.dumps(facts, ensure_ascii=False, indent=2)
             (folder / FACTS_NAME).write_text(text + "\n", encoding="utf-8", newline="\n")
         except OSError as error:
@@ -158,17 +181,16 @@ class Dataset:
         """
         try:
             facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
-            train, validation, test = (_part_of_lines(folder / f"{name}.jsonl") for name in PART_NAMES)
+            parts = [_part_of(folder / f"{name}.jsonl") for name in PART_NAMES]
             labels, findings = tuple(facts["labels"]), tuple(facts["findings"])
             digest, source = facts["digest"], facts["source"]
-            columns = Columns(facts["text_column"], facts["label_column"])
-            unlabeled = _texts_of_lines(folder / UNLABELED_NAME) if facts["rows"].get("unlabeled") else ()
+            columns = Columns(tuple(facts["text_columns"]), tuple(facts["label_columns"]))
+            unlabeled = _part_of(folder / UNLABELED_NAME).texts if facts["rows"].get("unlabeled") else ()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _no_dataset(folder, f"{type(error).__name__}: {error}") from error
-        if _digest(labels, (train, validation, test), unlabeled) != digest:
+        if _digest(labels, parts, unlabeled) != digest:
             raise _no_dataset(folder, "its rows are not those that were saved")
-        parts = (train, validation, test)
-        return cls(*parts, labels, digest, source, columns.text, columns.label, findings, unlabeled)
+        return cls(*parts, labels, digest, source, columns, findings, unlabeled)
 
 
 def read_tables(recipe: DataRecipe) -> Tables:
@@ -176,31 +198,24 @@ def read_tables(recipe: DataRecipe) -> Tables:
     return read_parts(recipe.named, recipe.said)
 
 
-def _select(tables: Tables, columns: Columns) -> Parts:
-    """The two columns of each part, after what there is to say about how they were read."""
+def _select(tables: Tables, columns: Columns, task: Task) -> Parts:
+    """Inputs and targets of each part, after what there is to say about how they were read."""
     given = [table for table in (tables.train, tables.validation, tables.test) if table is not None]
     findings = [f"Read {counted(len(table), 'row')} from {table.source}." for table in given]
     findings += [finding for table in given for finding in table.findings]
-
-    def rows(table: Table | None) -> Rows | None:
-        if table is None:
-            return None
-        require_column(table, columns.text, "text")
-        require_column(table, columns.label, "label")
-        return Rows(table.columns[columns.text], table.columns[columns.label])
-
-    train = Rows(tables.train.columns[columns.text], tables.train.columns[columns.label])
-    return Parts(train, rows(tables.validation), rows(tables.test), (*findings, *columns.findings))
+    train, validation, test = (
+        None if table is None else task.read_rows(table, columns)
+        for table in (tables.train, tables.validation, tables.test)
+    )
+    return Parts(train or Rows((), ()), validation, test, (*findings, *columns.findings))
 
 
-def _split(parts: Parts, labels: Sequence[str], shares: tuple[float, float, float], seed: int) -> Parts:
-    """Split off the parts that were not given."""
+def _split(parts: Parts, shares: tuple[float, float, float], seed: int, strata: Sequence[Hashable]) -> Parts:
+    """Split off the parts that were not given; `strata` is what each training row counts as."""
     if parts.validation is not None and parts.test is not None:
         return parts
     before = len(parts.train)
-    numbers = {label: number for number, label in enumerate(labels)}
-    classes = [numbers[label] for label in parts.train.labels]
-    split = split_rows(classes, _open_shares(parts, shares), seed=seed)
+    split = split_rows(strata, _open_shares(parts, shares), seed=seed)
     validation = parts.validation or parts.train.take(split.validation.tolist())
     test = parts.test or parts.train.take(split.test.tolist())
     made = Parts(parts.train.take(split.train.tolist()), validation, test, parts.findings)
@@ -226,14 +241,16 @@ def _open_shares(parts: Parts, shares: tuple[float, float, float]) -> tuple[floa
     return shares
 
 
-def _with_unlabeled(parts: Parts, recipe: DataRecipe, columns: Columns) -> tuple[Parts, tuple[str, ...]]:
+def _with_unlabeled(parts: Parts, recipe: DataRecipe, columns: Columns) -> tuple[Parts, tuple[Input, ...]]:
     """The unlabeled texts that the recipe names, and the parts with what there is to say about them."""
     if recipe.unlabeled is None:
         return parts, ()
-    read, said = read_unlabeled(recipe.unlabeled, recipe.said, columns.text)
+    if len(columns.texts) > 1:
+        raise RecipeError("data.unlabeled is given with pairs of texts.", expected="labelled pairs alone.")
+    texts, findings = read_unlabeled(recipe.unlabeled, recipe.said, columns.texts[0])
     cleaning = recipe.clean
-    texts, done = clean_unlabeled(read, parts, normalize=cleaning.normalize, deduplicate=cleaning.deduplicate)
-    return parts.saying(*said, *done), texts
+    texts, done = clean_unlabeled(texts, parts, normalize=cleaning.normalize, deduplicate=cleaning.deduplicate)
+    return parts.saying(*findings, *done), texts
 
 
 def _all_rows(parts: Parts) -> tuple[Rows, Rows, Rows]:
@@ -241,36 +258,30 @@ def _all_rows(parts: Parts) -> tuple[Rows, Rows, Rows]:
     return parts.train, parts.validation or nothing, parts.test or nothing
 
 
-def _numbered(rows: Rows, labels: Sequence[str]) -> Part:
-    numbers = {label: number for number, label in enumerate(labels)}
-    return Part(rows.texts, tuple(numbers[label] for label in rows.labels))
-
-
-def _digest(labels: Sequence[str], parts: Iterable[Part], unlabeled: Sequence[str]) -> str:
+def _digest(labels: Sequence[str], parts: Iterable[Part], unlabeled: Sequence[Input]) -> str:
     # Left out where there are none, so that a data set without them keeps the digest it had before there could be.
     more = [list(unlabeled)] if unlabeled else []
-    content = json.dumps([list(labels), *([part.texts, part.labels] for part in parts), *more])
+    content = json.dumps([list(labels), *([part.texts, part.targets] for part in parts), *more])
     return "sha256:" + hashlib.sha256(content.encode("ascii")).hexdigest()
 
 
-def _lines(part: Part) -> str:
-    rows = zip(part.texts, part.labels, strict=True)
-    return "".join(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows)
+def _write_lines(path: Path, texts: Sequence[Input], targets: Sequence[Target] | None = None) -> None:
+    """One object a line: `text`, of a pair `text_pair` too, and `target` where there are targets."""
+    with path.open("w", encoding="utf-8", newline="\n") as lines:
+        for place, text in enumerate(texts):
+            row: dict[str, Any] = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
+            if targets is not None:
+                row["target"] = targets[place]
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _text_lines(texts: Iterable[str]) -> str:
-    return "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-
-
-def _texts_of_lines(path: Path) -> tuple[str, ...]:
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        return tuple(json.loads(line)["text"] for line in lines)
-
-
-def _part_of_lines(path: Path) -> Part:
+def _part_of(path: Path) -> Part:
+    """What `_write_lines` wrote; no targets where it wrote none."""
     with path.open(encoding="utf-8", newline="\n") as lines:
         rows = [json.loads(line) for line in lines]
-    return Part(tuple(row["text"] for row in rows), tuple(row["label"] for row in rows))
+    texts = tuple((row["text"], row["text_pair"]) if "text_pair" in row else row["text"] for row in rows)
+    targets = [row["target"] for row in rows if "target" in row]
+    return Part(texts, tuple(tuple(target) if isinstance(target, list) else target for target in targets))
 
 
 def _no_dataset(folder: Path, reason: str) -> WorkError:

@@ -6,7 +6,7 @@ Own arithmetic, because scikit-learn's stratified split refuses a class with few
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,18 +24,19 @@ class Split:
     test: Indices
 
 
-def split_rows(classes: Sequence[int], shares: tuple[float, float, float], *, seed: int) -> Split:
+def split_rows(classes: Sequence[Hashable], shares: tuple[float, float, float], *, seed: int) -> Split:
     """Split rows into training, validation and test rows, each class by itself.
 
     Args:
-        classes: the class number of each row, (rows,).
+        classes: what each row counts as, such as its class number, (rows,).
         shares: of the training, validation and test part; they sum to 1.
         seed: the same seed gives the same split on every machine.
 
     Each class gives each part its exact share, rounded up or down; which of both is settled so that the
     roundings of all classes together cancel out.
     """
-    numbers = np.asarray(classes, dtype=np.int64)
+    places = {kind: place for place, kind in enumerate(sorted(set(classes), key=_order))}
+    numbers = np.asarray([places[kind] for kind in classes], dtype=np.int64)
     exact = np.asarray(shares) / sum(shares)
     random = np.random.default_rng(seed)
     carry = np.zeros(3)
@@ -47,6 +48,11 @@ def split_rows(classes: Sequence[int], shares: tuple[float, float, float], *, se
         for part, chosen in zip(parts, np.split(rows, np.cumsum(counts)[:-1]), strict=True):
             part.append(chosen)
     return Split(*(np.sort(np.concatenate([*part, np.zeros(0, np.int64)])) for part in parts))
+
+
+def _order(kind: Hashable) -> tuple[bool, object]:
+    """Numbers by value, everything else by its words, so that the order is the same on every machine."""
+    return (False, kind) if isinstance(kind, (int, float)) else (True, repr(kind))
 
 
 def _counts(rows: int, shares: NDArray[np.float64], carry: NDArray[np.float64]) -> Indices:

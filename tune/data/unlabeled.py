@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgetune.tune.data.cleaning import INVISIBLE, Parts, Rows, counted, key
+from edgetune.tune.data.cleaning import INVISIBLE, counted
 from edgetune.tune.data.columns import require_column
 from edgetune.tune.data.dialect import Said
 from edgetune.tune.data.encoding import decode, encoding_finding
 from edgetune.tune.data.reading import read_bytes
+from edgetune.tune.data.rows import Input, Parts, Rows, key
 from edgetune.tune.data.sources import read_source
 
 Texts = tuple[str, ...]
@@ -67,11 +68,11 @@ def _read(texts: Texts, source: str) -> str:
     return f"Read {counted(len(texts), 'unlabeled row')} from {source}."
 
 
-def _keys(rows: Rows | None) -> set[str]:
+def _keys(rows: Rows | None) -> set[Input]:
     return set() if rows is None else set(map(key, rows.texts))
 
 
-def _without_duplicates(texts: Iterable[str], seen: set[str]) -> Texts:
+def _without_duplicates(texts: Iterable[str], seen: set[Input]) -> Texts:
     kept = []
     for text in texts:
         if key(text) not in seen:

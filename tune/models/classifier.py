@@ -81,6 +81,12 @@ def head_linear(model: nn.Module) -> tuple[str, nn.Linear]:
     return found[-1]
 
 
+def trained_head(model: Any) -> nn.Linear:
+    """The linear layer that gives the logits, in a model with adapters the trained copy of it."""
+    inside = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return head_linear(inside)[1]
+
+
 def head_names(model: nn.Module) -> tuple[str, ...]:
     """Names of the head's modules: all that stand beside the trunk and have weights.
 

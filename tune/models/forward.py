@@ -1,4 +1,4 @@
-"""Running a torch model over many texts: batches sorted by length, results in the order of the texts."""
+"""Running a torch model over many texts: batches sorted by length, results in the order of the inputs."""
 
 from __future__ import annotations
 
@@ -9,43 +9,42 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgetune.tune.data.rows import Input
 from edgetune.tune.models.classifier import head_linear
-from edgetune.tune.tasks.text_classification import encode
+from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.training.batches import FORWARD_FACTOR, PASS_TOKENS
 from edgetune.tune.training.progress import Progress, Silent
 
 
 def model_logits(
     model: Any,
-    tokenizer: Any,
-    texts: Sequence[str],
-    max_tokens: int,
+    encoder: Encoder,
+    inputs: Sequence[Input],
     *,
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Logits (texts, labels) float32 of a model in evaluation mode."""
+    """Logits (inputs, outputs) float32 of a model in evaluation mode."""
 
     def run(batch: Any) -> torch.Tensor:
         return model(**batch).logits.float()
 
-    return _run_sorted(run, model, tokenizer, texts, max_tokens, batch_size, progress or Silent())
+    return _run_sorted(run, model, encoder, inputs, batch_size, progress or Silent())
 
 
 def head_features(
     model: Any,
-    tokenizer: Any,
-    texts: Sequence[str],
-    max_tokens: int,
+    encoder: Encoder,
+    inputs: Sequence[Input],
     *,
     bf16: bool,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """What the last linear layer sees: (texts, features) float32, whatever the architecture's head looks like."""
+    """What the last linear layer sees: (inputs, features) float32, whatever the architecture's head looks like."""
     seen: list[torch.Tensor] = []
     _, linear = head_linear(model)
-    hook = linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float()))
+    hook = linear.register_forward_pre_hook(lambda _, given: seen.append(given[0].float()))
 
     def run(batch: Any) -> torch.Tensor:
         seen.clear()
@@ -54,7 +53,7 @@ def head_features(
         return seen[-1]
 
     try:
-        return _run_sorted(run, model, tokenizer, texts, max_tokens, batch_size, progress or Silent())
+        return _run_sorted(run, model, encoder, inputs, batch_size, progress or Silent())
     finally:
         hook.remove()
 
@@ -62,19 +61,18 @@ def head_features(
 def _run_sorted(
     run: Callable[[Any], torch.Tensor],
     model: Any,
-    tokenizer: Any,
-    texts: Sequence[str],
-    max_tokens: int,
+    encoder: Encoder,
+    inputs: Sequence[Input],
     batch_size: int,
     progress: Progress,
 ) -> NDArray[np.float32]:
-    rows = encode(tokenizer, texts, max_tokens)
+    rows = encoder.rows(inputs)
     results: dict[int, NDArray[np.float32]] = {}
     model.eval()
     with torch.inference_mode():
         most = FORWARD_FACTOR * PASS_TOKENS.get(model.device.type, PASS_TOKENS["cpu"])
         for indices in length_batches([len(row["input_ids"]) for row in rows], batch_size, most):
-            batch = tokenizer.pad([rows[index] for index in indices], return_tensors="pt").to(model.device)
+            batch = encoder.pad([rows[index] for index in indices]).to(model.device)
             output = run(batch).cpu().numpy()
             results.update(zip(indices, output, strict=True))
             progress.advance(len(results), len(rows))

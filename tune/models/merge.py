@@ -15,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from edgetune.serve.errors import MergeError
+from edgetune.tune.data.rows import Input
 from edgetune.tune.models.classifier import head_names
+from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import model_logits
 from edgetune.tune.models.model import open_model
 
@@ -23,12 +25,12 @@ from edgetune.tune.models.model import open_model
 TOLERANCE = 1e-3
 
 
-def merge_and_save(model: Any, tokenizer: Any, texts: Sequence[str], max_tokens: int, folder: Path) -> float:
+def merge_and_save(model: Any, encoder: Encoder, inputs: Sequence[Input], folder: Path) -> float:
     """Merge adapters (if there are any), save the model to `folder`, open it again, and prove each step.
 
     Args:
         model: the tuned model, with adapters or without.
-        texts: the fixed slice on which logits are compared.
+        inputs: the fixed slice on which logits are compared.
 
     Returns:
         The largest absolute logit difference between the tuned model and the folder.
@@ -37,16 +39,16 @@ def merge_and_save(model: Any, tokenizer: Any, texts: Sequence[str], max_tokens:
         MergeError: logits or head differ by more than the tolerance.
     """
     model.eval().to("cpu")
-    before = model_logits(model, tokenizer, texts, max_tokens)
+    before = model_logits(model, encoder, inputs)
     adapted = hasattr(model, "merge_and_unload")
     head = _trained_head(model) if adapted else _head(model)
     merged = model.merge_and_unload() if adapted else model
-    _compare("merging", before, model_logits(merged, tokenizer, texts, max_tokens))
+    _compare("merging", before, model_logits(merged, encoder, inputs))
     merged.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    encoder.tokenizer.save_pretrained(folder)
     reopened = open_model(folder)
     _compare_heads(head, _head(reopened))
-    return _compare("saving and opening", before, model_logits(reopened, tokenizer, texts, max_tokens))
+    return _compare("saving and opening", before, model_logits(reopened, encoder, inputs))
 
 
 def _trained_head(model: Any) -> dict[str, torch.Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from edgetune.tune.models.base import DECODER_ENDINGS, Base, read_config
 from edgetune.tune.models.classifier import PooledClassifier, head_linear, trunk_options
 from edgetune.tune.models.facts import read_facts, write_facts
 from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.tasks.objective import Objective
 
 FACTS_NAME = "tuned.json"
 
@@ -99,8 +99,8 @@ def _plain(value: Training | HeadSpec) -> Any:
     return msgspec.to_builtins(value)
 
 
-def start_model(base: Base, labels: Sequence[str], recipe: TuneRecipe) -> Any:
-    """The pretrained trunk with a fresh head for `labels`, in fp32, pooled as the recipe says.
+def start_model(base: Base, objective: Objective, recipe: TuneRecipe) -> Any:
+    """The pretrained trunk with a fresh head for what is to be learnt, in fp32, pooled as the recipe says.
 
     Raises:
         ModelError: the architecture has no sequence classifier, or its weights cannot be opened.
@@ -114,10 +114,7 @@ def start_model(base: Base, labels: Sequence[str], recipe: TuneRecipe) -> Any:
             expected="an encoder such as BERT, MPNet or ModernBERT",
             action="choose another --base, or --task text-generation",
         )
-    config.num_labels = len(labels)
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: index for index, label in enumerate(labels)}
-    config.problem_type = "single_label_classification"
+    objective.configure(config)
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise ModelError(
             f"{base.id} is a {config.model_type!r} model, and transformers has no sequence classifier for those.",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from edgetune.tune.data.cleaning import key
+from edgetune.tune.data.rows import key
 
 Role = Literal["system", "user", "assistant", "tool"]
 Kind = Literal["text", "completion", "chat"]

@@ -1,5 +1,18 @@
-"""The tasks as training sees them: one file a task, one row here; `edgetune.serve.heads` is their other half."""
+"""The tasks of the family `once`: one file a task, one row here. Must not import torch: recipes are read by it."""
 
-from edgetune.tune.tasks import text_classification
+from edgetune.tune.tasks.multi_label import MultiLabelClassification
+from edgetune.tune.tasks.regression import TextRegression
+from edgetune.tune.tasks.task import Task
+from edgetune.tune.tasks.text_classification import TextClassification
+from edgetune.tune.tasks.text_pairs import TextPairClassification, TextPairRegression
 
-TASKS = {"text-classification": text_classification}
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        TextClassification(),
+        MultiLabelClassification(),
+        TextRegression(),
+        TextPairClassification(),
+        TextPairRegression(),
+    )
+}

@@ -1,35 +1,128 @@
-"""Text classification in training: rows to tensors, and the metrics its answers are judged by."""
+"""Text classification: one label for each text, by cross-entropy over all labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-Metric = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
+from edgetune.serve.bundle import HeadSpec
+from edgetune.tune.data.classes import check_classes, ordered_labels
+from edgetune.tune.metrics import ACCURACY, BALANCED_ACCURACY, MACRO_F1, Metric
+from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, Objective, label_qualities
+from edgetune.tune.tasks.task import Guess, Target, Task
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgetune.serve.report import ClassQuality
+    from edgetune.tune.data.rows import Parts
+
+# Inverse regularization strengths tried, on features scaled to unit variance overall; weakest last, so that
+# each fit starts from the one before. On banking77 0.1 wins, 0.01 loses half a point and 1 a quarter.
+STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
-def accuracy(expected: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
-    """Share of rows answered right, 0 to 1; both arguments (rows,) class indices."""
-    return float(np.mean(expected == predicted))
+@dataclass(frozen=True)
+class SingleLabel(Objective):
+    """One of the labels for each row; targets are its class number."""
+
+    @property
+    def width(self) -> int:
+        return len(self.labels)
+
+    def configure(self, config: Any) -> None:
+        config.num_labels = len(self.labels)
+        config.id2label = dict(enumerate(self.labels))
+        config.label2id = {label: place for place, label in enumerate(self.labels)}
+        config.problem_type = "single_label_classification"
+
+    def expected(self, targets: Sequence[Target]) -> NDArray[np.int64]:
+        return np.asarray(targets, dtype=np.int64)
+
+    def answers(self, logits: FloatArray) -> NDArray[np.int64]:
+        return logits.argmax(axis=1)
+
+    def weights(self, targets: Sequence[Target]) -> tuple[float, ...]:
+        """Inverse to each class's rows, one on average over the rows (scikit-learn's "balanced")."""
+        counts = np.bincount(self.expected(targets), minlength=self.width)
+        weights: list[float] = (len(targets) / (self.width * np.maximum(counts, 1))).tolist()
+        return tuple(weights)
+
+    def loss(self, logits: torch.Tensor, learnt: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        from torch.nn import functional
+
+        return functional.cross_entropy(logits, learnt, weight=weights, reduction="sum")
+
+    def imitation(self, logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+        """Kullback-Leibler divergence of the softened answers, times the squared temperature (Hinton et al. 2015)."""
+        from torch.nn import functional
+
+        softened = functional.log_softmax(logits / temperature, dim=-1)
+        wanted = functional.log_softmax(teacher / temperature, dim=-1)
+        return functional.kl_div(softened, wanted, log_target=True, reduction="batchmean") * temperature**2
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        return STRENGTHS
+
+    def solver(self, *, balanced: bool) -> LogisticSolver:
+        return LogisticSolver(self.width, balanced=balanced)
+
+    def head_spec(self, held_out: HeldOut) -> HeadSpec:
+        return HeadSpec(kind="label", labels=list(self.labels))
+
+    def classes(self, expected: NDArray[Any], answers: NDArray[Any]) -> list[ClassQuality]:
+        hot = np.eye(self.width, dtype=bool)
+        return label_qualities(hot[expected], hot[answers], self.labels)
 
 
-def macro_f1(expected: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
-    """Unweighted mean of the classes' F1, 0 to 1, over the classes that `expected` holds."""
-    from sklearn.metrics import f1_score
+class LogisticSolver:
+    """scikit-learn's multinomial logistic regression, warm from fit to fit."""
 
-    labels = np.unique(expected)
-    return float(f1_score(expected, predicted, labels=labels, average="macro", zero_division=0))
+    def __init__(self, width: int, *, balanced: bool) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        self._width = width
+        self._model = LogisticRegression(max_iter=300, warm_start=True, class_weight="balanced" if balanced else None)
+
+    def solve(self, features: FloatArray, learnt: NDArray[Any], strength: float) -> Head:
+        """The head of one strength; a label without rows gets a bias that no feature outweighs."""
+        self._model.set_params(C=strength)
+        self._model.fit(features, learnt)
+        coefficients, intercepts, classes = self._model.coef_, self._model.intercept_, self._model.classes_
+        if len(classes) == 2:  # scikit-learn gives a single row for two classes
+            coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
+            intercepts = np.concatenate([-intercepts / 2, intercepts / 2])
+        weight = np.zeros((self._width, coefficients.shape[1]))
+        bias = np.full(self._width, -1e4)
+        weight[classes], bias[classes] = coefficients, intercepts
+        return Head(weight, bias)
 
 
-METRICS: dict[str, Metric] = {"accuracy": accuracy, "macro_f1": macro_f1}
-DEFAULT_METRIC = "accuracy"
+class TextClassification(Task):
+    """A label for a text."""
 
+    name: ClassVar[str] = "text-classification"
+    summary: ClassVar[str] = "One label for a text."
+    metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY, MACRO_F1, BALANCED_ACCURACY)
 
-def encode(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[dict[str, list[int]]]:
-    """Token ids of each text with special tokens, cut at `max_tokens`, unpadded."""
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_tokens)
-    names = [name for name in tokenizer.model_input_names if name in encoded]
-    return [{name: encoded[name][row] for name in names} for row in range(len(texts))]
+    def recognises(self, columns: Mapping[str, Sequence[Any]]) -> Guess:
+        """What labelled texts are taken for unless another task knows better."""
+        return Guess(0.3, f"the rows have the columns {', '.join(map(repr, list(columns)[:6]))}")
+
+    def labels(self, parts: Parts, source: str, order: Sequence[str] | None) -> tuple[str, ...]:
+        check_classes(parts, source)
+        return ordered_labels(set(parts.train.labels), order)
+
+    def target(self, word: str, labels: Mapping[str, int]) -> int:
+        return labels[word]
+
+    def strata(self, targets: Sequence[Target]) -> list[Hashable]:
+        return list(targets)
+
+    def objective(self, labels: Sequence[str], metric: str, targets: Sequence[Target]) -> SingleLabel:
+        return SingleLabel(tuple(labels), self.metric(metric))

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 # Tokens of one pass, padding counted. MiniLM's LoRA keeps about 0.5 MB a token for its gradients; going from 480 to 960
@@ -64,13 +65,14 @@ def _rows_of(batch: dict[str, torch.Tensor], rows: slice) -> dict[str, torch.Ten
     used = mask[rows].any(dim=0).nonzero()
     columns = slice(int(used[0]), int(used[-1]) + 1)
     return {
-        name: values[rows, columns] if values.shape == mask.shape else values[rows] for name, values in batch.items()
+        name: values[rows, columns] if name != "labels" and values.shape == mask.shape else values[rows]
+        for name, values in batch.items()
     }
 
 
-def labelled(rows: Sequence[dict[str, list[int]]], labels: Sequence[int]) -> list[dict[str, Any]]:
-    """Encoded rows with their class index, as the Trainer takes them."""
-    return [{**row, "labels": label} for row, label in zip(rows, labels, strict=True)]
+def labelled(rows: Sequence[dict[str, list[int]]], targets: NDArray[Any]) -> list[dict[str, Any]]:
+    """Encoded rows with their targets as the loss takes them, (rows, ...), as the Trainer takes them."""
+    return [{**row, "labels": target} for row, target in zip(rows, targets.tolist(), strict=True)]
 
 
 def shortest_first(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgetune.tune.methods import Method
-
-_PERFECT = 1.0
+from edgetune.tune.metrics import Metric
 
 
 @dataclass(frozen=True)
@@ -23,25 +22,27 @@ class Outcome:
         return self.handed_on != "probe"
 
 
-def settled_by_probe(method: Method, probe_value: float) -> Outcome | None:
+def settled_by_probe(method: Method, probe_value: float, metric: Metric) -> Outcome | None:
     """The outcome where training can gain nothing: for `probe`, and for `auto` after a probe without a mistake."""
     if not method.trains:
         return Outcome("probe", probe_value, "")
-    if method.name == "auto" and probe_value >= _PERFECT:
+    perfect = probe_value >= 1 if metric.higher_is_better else probe_value <= 0
+    if method.name == "auto" and perfect:
         return Outcome("probe", probe_value, "The probe makes no mistake on the validation part; nothing was trained.")
     return None
 
 
-def choose(method: Method, probe_value: float, trained_value: float, rows: int) -> Outcome:
+def choose(method: Method, probe_value: float, trained_value: float, rows: int, metric: Metric) -> Outcome:
     """The better of probe and trained model on the validation part of `rows` rows.
 
     On a tie `auto` keeps the probe, whose head was solved on training and validation part together; a method that the
     user named is kept.
     """
     name = method.trained_name
-    gain = 100 * (trained_value - probe_value)
+    gain = -100 * float(metric.loss(probe_value, trained_value))
     values = f"{trained_value:.4f} against {probe_value:.4f} on the {rows:,} validation rows"
+    unit = "points over the probe" if metric.higher_is_better else f"percent off the probe's {metric.name}"
     if gain > 0 or (gain == 0 and method.name != "auto"):
-        return Outcome(name, trained_value, f"{name} is handed on: {values}, {gain:+.2f} points over the probe.")
-    ended = "gained nothing over" if gain == 0 else "ended below"
+        return Outcome(name, trained_value, f"{name} is handed on: {values}, {gain:+.2f} {unit}.")
+    ended = "gained nothing over" if gain == 0 else "did worse than"
     return Outcome("probe", probe_value, f"{name} {ended} the probe ({values}): the probe is handed on.")

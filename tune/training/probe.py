@@ -1,4 +1,4 @@
-"""The probe: logistic regression on the frozen trunk's features, which every method starts its head from.
+"""The probe: a linear head solved on the frozen trunk's features, which every method starts its head from.
 
 Linear probing then fine-tuning (Kumar et al. 2022, arXiv 2202.10054) keeps fine-tuning from distorting good
 features while a random head settles. On a checkpoint trained for sentences the probe is the result to beat.
@@ -9,31 +9,16 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.tune.tasks.text_classification import Metric
+from edgetune.tune.tasks.objective import Head, Objective
 from edgetune.tune.training.progress import Progress, Silent
 
-# Inverse regularization strengths tried, on features scaled to unit variance overall; weakest last, so that
-# each fit starts from the one before. On banking77 0.1 wins, 0.01 loses half a point and 1 a quarter.
-STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
-
-
-Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
-
-
-@dataclass(frozen=True)
-class Head:
-    """A linear head for raw features: weight (labels, features) and bias (labels) float32."""
-
-    weight: NDArray[np.float32]
-    bias: NDArray[np.float32]
-
-    def answer(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The best class of each row: features (rows, features) to (rows,) int64."""
-        return (features @ self.weight.T + self.bias).argmax(axis=1)
+# Features of frozen rows and their targets as the loss takes them, (rows, features) float32 and (rows, ...).
+Learnable = tuple[NDArray[np.float32], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -81,10 +66,9 @@ class Probe:
 
 
 def fit_probe(
-    train: Labelled,
-    validation: Labelled,
-    labels: int,
-    metric: Metric,
+    train: Learnable,
+    validation: Learnable,
+    objective: Objective,
     *,
     balanced: bool = False,
     progress: Progress | None = None,
@@ -92,60 +76,41 @@ def fit_probe(
     """Solve the head for each strength, keep the one that does best on the validation part, solve it on both parts.
 
     Args:
-        train, validation: features (rows, features) float32 and class indices (rows,) int64.
-        labels: how many classes there are.
-        metric: the task's metric; ties go to the stronger regularization.
-        balanced: weigh classes by their rarity.
+        train, validation: features and targets.
+        objective: what is learnt; ties go to the stronger regularization.
+        balanced: weigh outputs by their rarity.
     """
-    progress = progress or Silent()
-    solver = _Solver(train, labels, balanced)
-    found: list[tuple[float, float, Head]] = []
-    for step, strength in enumerate(STRENGTHS, start=1):
+    progress, metric = progress or Silent(), objective.metric
+    solver = _ScaledSolver(train[0], objective, balanced=balanced)
+    best: tuple[float, float, Head] | None = None
+    for step, strength in enumerate(objective.strengths, start=1):
         head = solver.solve(strength, train)
-        found.append((metric(validation[1], head.answer(validation[0])), strength, head))
-        progress.advance(step, len(STRENGTHS) + 1, f"probe {found[-1][0]:.4f}")
-    value, strength, start = max(found, key=lambda entry: entry[0])
+        value = objective.value(validation[1], head.logits(validation[0]))
+        if best is None or metric.is_better(value, best[0]):
+            best = (value, strength, head)
+        progress.advance(step, len(objective.strengths) + 1, f"probe {value:.4f}")
+    assert best is not None
+    value, strength, start = best
     both = (np.concatenate([train[0], validation[0]]), np.concatenate([train[1], validation[1]]))
-    final = _Solver(train, labels, balanced).solve(strength, both)
-    progress.advance(len(STRENGTHS) + 1, len(STRENGTHS) + 1, f"probe {value:.4f}")
+    final = _ScaledSolver(train[0], objective, balanced=balanced).solve(strength, both)
+    progress.advance(len(objective.strengths) + 1, len(objective.strengths) + 1, f"probe {value:.4f}")
     return Probe(start, final, value, strength)
 
 
-class _Solver:
-    """scikit-learn's logistic regression on features scaled as in the training part, warm from fit to fit."""
+class _ScaledSolver:
+    """The objective's solver on features scaled as in the training part; its heads take raw features."""
 
-    def __init__(self, train: Labelled, labels: int, balanced: bool) -> None:
-        from sklearn.linear_model import LogisticRegression
+    def __init__(self, features: NDArray[np.float32], objective: Objective, *, balanced: bool) -> None:
+        self._mean = features.mean(axis=0)
+        self._scale = float(features.std()) or 1.0
+        self._solver = objective.solver(balanced=balanced)
 
-        self._labels = labels
-        self._mean = train[0].mean(axis=0)
-        self._scale = float(train[0].std()) or 1.0
-        self._model = LogisticRegression(max_iter=300, warm_start=True, class_weight="balanced" if balanced else None)
-
-    def solve(self, strength: float, rows: Labelled) -> Head:
+    def solve(self, strength: float, rows: Learnable) -> Head:
         from sklearn.exceptions import ConvergenceWarning
 
-        self._model.set_params(C=strength)
         with warnings.catch_warnings():
-            # 300 steps bound the time; the metric on held-out rows decides, not the last digit of the optimum.
+            # A few hundred steps bound the time; the metric on held-out rows decides, not the optimum's last digit.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            self._model.fit((rows[0] - self._mean) / self._scale, rows[1])
-        weight, bias = _logit_form(self._model.coef_, self._model.intercept_, self._model.classes_, self._labels)
-        weight = weight / self._scale
-        return Head(weight.astype(np.float32), (bias - weight @ self._mean).astype(np.float32))
-
-
-def _logit_form(
-    coefficients: NDArray[np.float64],
-    intercepts: NDArray[np.float64],
-    classes: NDArray[np.int64],
-    labels: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """One row of weights a label: scikit-learn gives a single row for two classes, and none for absent ones."""
-    if len(classes) == 2:
-        coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
-        intercepts = np.concatenate([-intercepts / 2, intercepts / 2])
-    weight = np.zeros((labels, coefficients.shape[1]))
-    bias = np.full(labels, -1e4)
-    weight[classes], bias[classes] = coefficients, intercepts
-    return weight, bias
+            head = self._solver.solve((rows[0] - self._mean) / self._scale, rows[1], strength)
+        weight = head.weight / self._scale
+        return Head(weight.astype(np.float32), (head.bias - weight @ self._mean).astype(np.float32))

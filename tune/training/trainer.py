@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import (
     DataCollatorWithPadding,
@@ -24,8 +23,9 @@ from transformers import (
 
 from edgetune.serve.report import CurvePoint
 from edgetune.tune.methods import METHODS
+from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.recipe import TuneRecipe
-from edgetune.tune.tasks.text_classification import Metric
+from edgetune.tune.tasks.objective import Objective
 from edgetune.tune.training.activations import ROW, StoredStates, stored_activations
 from edgetune.tune.training.batches import FORWARD_FACTOR, EpochSampler, shortest_first, split_by_tokens
 from edgetune.tune.training.checkpoints import train_from_checkpoint
@@ -72,19 +72,12 @@ def automatic_epochs(rows: int, batch_size: int) -> int:
     return max(3, min(10, math.ceil(300 / max(1, math.ceil(rows / batch_size)))))
 
 
-def class_weights(labels: Sequence[int], classes: int) -> tuple[float, ...]:
-    """Weights inverse to each class's rows, one on average over the rows (scikit-learn's "balanced")."""
-    counts = np.bincount(labels, minlength=classes)
-    weights: list[float] = (len(labels) / (classes * np.maximum(counts, 1))).tolist()
-    return tuple(weights)
-
-
 def train(
     model: Any,
-    tokenizer: Any,
+    encoder: Encoder,
     train_rows: Rows,
     validation_rows: Rows,
-    metric: Metric,
+    objective: Objective,
     *,
     recipe: TuneRecipe,
     plan: TrainingPlan,
@@ -93,34 +86,34 @@ def train(
 ) -> TrainingResult:
     """Train `model` in place, from the last checkpoint in `folder` if there is one, and restore its best epoch.
 
-    Rows are dicts of input_ids, attention_mask [, token_type_ids] and labels.
+    Rows are dicts of input_ids, attention_mask [, token_type_ids] and labels, the target as the loss takes it.
 
     Raises:
         Interrupted: Ctrl-C; a checkpoint of the very step was saved.
         OutOfMemory: with what can be lowered.
     """
     rows = [{**row, ROW: number} for number, row in enumerate([*train_rows, *validation_rows])]
-    held = stored_activations(model, tokenizer, rows, bf16=plan.bf16, pass_tokens=plan.pass_tokens, progress=progress)
+    held = stored_activations(model, encoder.tokenizer, rows, bf16=plan.bf16, pass_tokens=plan.pass_tokens, progress=progress)
     with told_out_of_memory(plan.device, lambda: _remedies(recipe, plan, rows)), held as stored:
         stopper, patience = StopOnInterrupt(), EarlyStoppingCallback(plan.patience)
-        trainer = _ClassifierTrainer(
+        trainer = _HeadTrainer(
             plan=plan,
             stored=stored,
             model=model,
-            args=_arguments(recipe, plan, folder),
+            args=_arguments(recipe, plan, objective, folder),
             train_dataset=rows[: len(train_rows)],
             eval_dataset=shortest_first(rows[len(train_rows) :]),
-            data_collator=DataCollatorWithPadding(tokenizer),
-            processing_class=tokenizer,
-            compute_metrics=lambda output: {"value": metric(output.label_ids, output.predictions.argmax(axis=-1))},
-            compute_loss_func=_loss(plan.class_weights),
+            data_collator=DataCollatorWithPadding(encoder.tokenizer),
+            processing_class=encoder.tokenizer,
+            compute_metrics=lambda output: {"value": objective.value(output.label_ids, output.predictions)},
+            compute_loss_func=_loss(objective, plan.class_weights),
             callbacks=[patience, StepReporter(progress, _told), stopper],
         )
         trainer.remove_callback(PrinterCallback)
         train_from_checkpoint(trainer, stopper, patience, folder, progress)
         # accelerate leaves its bf16 autocast around `forward`, and the merge proof would compare bf16 with fp32.
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    return _result(trainer.state.log_history, float(trainer.state.epoch or 0))
+    return _result(trainer.state.log_history, float(trainer.state.epoch or 0), objective)
 
 
 def _told(metrics: Mapping[str, float]) -> str:
@@ -144,7 +137,7 @@ def _remedies(recipe: TuneRecipe, plan: TrainingPlan, rows: Rows) -> list[str]:
     return can
 
 
-def _arguments(recipe: TuneRecipe, plan: TrainingPlan, folder: Path) -> TrainingArguments:
+def _arguments(recipe: TuneRecipe, plan: TrainingPlan, objective: Objective, folder: Path) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=plan.epochs,
@@ -162,7 +155,7 @@ def _arguments(recipe: TuneRecipe, plan: TrainingPlan, folder: Path) -> Training
         save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model="value",
-        greater_is_better=True,
+        greater_is_better=objective.metric.higher_is_better,
         bf16=plan.bf16,
         use_cpu=plan.device == "cpu",
         seed=plan.seed,
@@ -176,17 +169,17 @@ def _arguments(recipe: TuneRecipe, plan: TrainingPlan, folder: Path) -> Training
     )
 
 
-def _loss(weights: tuple[float, ...] | None) -> Any:
+def _loss(objective: Objective, weights: tuple[float, ...] | None) -> Any:
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         logits = outputs["logits"].float()
         weight = None if weights is None else torch.tensor(weights, device=logits.device)
-        total = torch.nn.functional.cross_entropy(logits, labels, weight=weight, reduction="sum")
+        total = objective.loss(logits, labels, weight)
         return total / (num_items_in_batch if num_items_in_batch is not None else len(labels))
 
     return loss
 
 
-class _ClassifierTrainer(Trainer):
+class _HeadTrainer(Trainer):
     """The Trainer with a learning rate of its own for the head, and an order of rows that a continued run repeats.
 
     A batch goes through the model in passes of bounded memory, and from stored activations where there are any.
@@ -261,7 +254,8 @@ class _ClassifierTrainer(Trainer):
         return any(part in self._plan.head for part in name.split("."))
 
 
-def _result(history: list[dict[str, float]], epochs: float) -> TrainingResult:
+def _result(history: list[dict[str, float]], epochs: float, objective: Objective) -> TrainingResult:
     curve = curve_of(history)
-    best = max(curve, key=lambda point: point.validation_value)
+    sign = 1 if objective.metric.higher_is_better else -1
+    best = max(curve, key=lambda point: sign * point.validation_value)
     return TrainingResult(curve, best.validation_value, best.epoch, epochs)

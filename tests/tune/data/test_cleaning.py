@@ -2,7 +2,8 @@
 
 import pytest
 
-from edgetune.tune.data.cleaning import Parts, Rows, clean, counted, key, shortened
+from edgetune.tune.data.cleaning import clean, counted, shortened
+from edgetune.tune.data.rows import Parts, Rows, key
 
 
 def rows(*pairs):

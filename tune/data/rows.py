@@ -1,0 +1,64 @@
+"""Rows on their way from a file to a data set: inputs and the words of their targets, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+Input = str | tuple[str, str]  # one text, or a pair of texts
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Inputs and their targets as words, one of each a row."""
+
+    texts: tuple[Input, ...]
+    labels: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Iterable[int]) -> Rows:
+        """The rows at these positions, in that order."""
+        chosen = list(rows)
+        return Rows(tuple(self.texts[i] for i in chosen), tuple(self.labels[i] for i in chosen))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The rows of each part that was given, and what there is to say about them."""
+
+    train: Rows
+    validation: Rows | None = None
+    test: Rows | None = None
+    findings: tuple[str, ...] = ()
+
+    def saying(self, *findings: str) -> Parts:
+        """The same rows with more to say."""
+        return replace(self, findings=self.findings + findings)
+
+    @property
+    def given(self) -> dict[str, Rows]:
+        """The parts that there are, by name."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: rows for name, rows in parts.items() if rows is not None}
+
+
+def each_text(change: Callable[[str], str], text: Input) -> Input:
+    """An input with each of its texts changed."""
+    return change(text) if isinstance(text, str) else (change(text[0]), change(text[1]))
+
+
+def is_blank(text: Input) -> bool:
+    """Whether an input has no text, or a pair lacks one of its two."""
+    return not text.strip() if isinstance(text, str) else not all(part.strip() for part in text)
+
+
+def key(text: Input) -> Input:
+    """What makes two inputs the same: their words, whatever their case and spacing."""
+    return each_text(lambda part: " ".join(part.casefold().split()), text)
+
+
+def length(text: Input) -> int:
+    """Characters of an input."""
+    return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])

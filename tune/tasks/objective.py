@@ -1,0 +1,157 @@
+"""The objective: what a model learns of one data set, and how its answers are judged while it is being tuned.
+
+Between the task, which knows rows, and the training, which knows steps. Arrays of targets come in two forms: `expected`,
+in the user's own units, by which answers are judged, and `learnt`, which the loss takes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetune.serve.bundle import HeadSpec
+from edgetune.serve.report import ClassQuality
+from edgetune.tune.metrics import Metric
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgetune.tune.tasks.task import Target
+
+FloatArray = NDArray[np.float32]
+# Targets of held-out rows as the metric takes them, and a finished model's logits (rows, width) for them.
+HeldOut = Callable[[], tuple[NDArray[Any], FloatArray]]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear head for raw features: weight (outputs, features) and bias (outputs) float32."""
+
+    weight: FloatArray
+    bias: FloatArray
+
+    def logits(self, features: FloatArray) -> FloatArray:
+        """Features (rows, features) float32 to outputs (rows, outputs) float32."""
+        return features @ self.weight.T + self.bias
+
+
+class Solver(Protocol):
+    """Solves linear heads on frozen features, each from where the one before ended."""
+
+    def solve(self, features: FloatArray, learnt: NDArray[Any], strength: float) -> Head:
+        """The head of one strength.
+
+        Args:
+            features: (rows, features) float32, scaled to about unit variance.
+            learnt: targets as the loss takes them.
+            strength: inverse strength of the L2 regularization.
+        """
+
+
+@dataclass(frozen=True)
+class Objective(ABC):
+    """What is learnt.
+
+    Attributes:
+        labels: in the order of the outputs; none of a number.
+        metric: what epochs, methods and candidates are compared by.
+    """
+
+    labels: tuple[str, ...]
+    metric: Metric
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Outputs of the head."""
+
+    @abstractmethod
+    def configure(self, config: Any) -> None:
+        """Set labels and problem type in a transformers config."""
+
+    @abstractmethod
+    def expected(self, targets: Sequence[Target]) -> NDArray[Any]:
+        """Targets as the metric takes them, one entry a row."""
+
+    def learnt(self, targets: Sequence[Target]) -> NDArray[Any]:
+        """Targets as the loss takes them, one entry a row."""
+        return self.expected(targets)
+
+    @abstractmethod
+    def answers(self, logits: FloatArray) -> NDArray[Any]:
+        """Decisions for logits (rows, width) of a model that is being tuned, as the metric takes them."""
+
+    def restored(self, learnt: NDArray[Any]) -> NDArray[Any]:
+        """What `learnt` gave, as the metric takes it."""
+        return learnt
+
+    def value(self, learnt: NDArray[Any], logits: FloatArray) -> float:
+        """The metric of a model that is being tuned, by targets as the loss takes them and logits (rows, width)."""
+        return self.metric.of(self.restored(learnt), self.answers(logits))
+
+    def weights(self, targets: Sequence[Target]) -> tuple[float, ...] | None:
+        """Weights of the outputs that make rare ones count as much as common ones; None where there is no such thing."""
+        return None
+
+    @abstractmethod
+    def loss(self, logits: torch.Tensor, learnt: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        """Sum over the rows of the loss: logits (rows, width) float32; a scalar."""
+
+    @abstractmethod
+    def imitation(self, logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+        """Mean over the rows of a student's distance from its teacher, both logits (rows, width) float32; a scalar."""
+
+    @property
+    @abstractmethod
+    def strengths(self) -> tuple[float, ...]:
+        """Inverse strengths of regularization that the probe tries, strongest regularization first."""
+
+    @abstractmethod
+    def solver(self, *, balanced: bool) -> Solver:
+        """What solves the probe's head; `balanced` weighs outputs by their rarity, where there is such a thing."""
+
+    def finish(self, head: torch.nn.Linear) -> None:
+        """Bring a head that was learnt into the user's units, in place."""
+
+    def finished(self, head: Head) -> Head:
+        """As `finish`, of a solved head."""
+        return head
+
+    def in_units(self) -> Objective:
+        """The objective of a finished model, whose outputs are in the user's units already."""
+        return self
+
+    @abstractmethod
+    def head_spec(self, held_out: HeldOut) -> HeadSpec:
+        """How the outputs of a finished model become answers; `held_out` is asked only where something is to be chosen."""
+
+    def figures(self, expected: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
+        """Further figures of answers for the report, by name, beside the task's metrics."""
+        return {}
+
+    def classes(self, expected: NDArray[Any], answers: NDArray[Any]) -> list[ClassQuality]:
+        """Precision, recall and F1 of each label, lowest F1 first; none where there are no labels."""
+        return []
+
+
+def label_qualities(
+    expected: NDArray[np.bool_], answers: NDArray[np.bool_], labels: Sequence[str]
+) -> list[ClassQuality]:
+    """Precision, recall and F1 of each label that some row expects, lowest F1 first; arguments (rows, labels) bool."""
+    right, given, wanted = ((expected & answers).sum(axis=0), answers.sum(axis=0), expected.sum(axis=0))
+    qualities = [
+        ClassQuality(
+            label=labels[place],
+            precision=float(right[place] / max(given[place], 1)),
+            recall=float(right[place] / wanted[place]),
+            f1=float(2 * right[place] / (given[place] + wanted[place])),
+            rows=int(wanted[place]),
+        )
+        for place in np.flatnonzero(wanted)
+    ]
+    return sorted(qualities, key=lambda quality: quality.f1)

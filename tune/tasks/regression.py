@@ -1,0 +1,184 @@
+"""Regression: a number for each text, learnt on standardized targets and answered in the user's own units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetune.serve.bundle import HeadSpec
+from edgetune.serve.errors import DataError
+from edgetune.tune.data.cleaning import counted, title
+from edgetune.tune.metrics import MAE, RMSE, Metric
+from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, Objective
+from edgetune.tune.tasks.task import Guess, Target, Task
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgetune.tune.data.rows import Parts
+
+# Ridge regression on features of unit variance: its penalty is the inverse of these.
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+STRATA = 10  # parts get their share of rows from each tenth of the numbers' range
+COLUMN_NAMES = ("score", "similarity", "similarity_score", "rating", "value", "stars", "target", "relevance", "grade")
+# Numbers with more kinds than this, most of them no whole ones, are no names of classes.
+FEWEST_NUMBERS = 20
+
+
+@dataclass(frozen=True)
+class Number(Objective):
+    """A number for each row.
+
+    Attributes:
+        mean, spread: of the training part; what is learnt is (number - mean) / spread.
+    """
+
+    mean: float
+    spread: float
+
+    @property
+    def width(self) -> int:
+        return 1
+
+    def configure(self, config: Any) -> None:
+        config.num_labels = 1
+        config.id2label = {0: "LABEL_0"}
+        config.label2id = {"LABEL_0": 0}
+        config.problem_type = "regression"
+
+    def expected(self, targets: Sequence[Target]) -> NDArray[np.float64]:
+        return np.asarray(targets, dtype=np.float64)
+
+    def learnt(self, targets: Sequence[Target]) -> NDArray[np.float32]:
+        return ((self.expected(targets) - self.mean) / self.spread).astype(np.float32)
+
+    def restored(self, learnt: NDArray[Any]) -> NDArray[np.float64]:
+        return learnt.astype(np.float64) * self.spread + self.mean
+
+    def answers(self, logits: FloatArray) -> NDArray[np.float64]:
+        return logits[:, 0].astype(np.float64) * self.spread + self.mean
+
+    def loss(self, logits: torch.Tensor, learnt: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        from torch.nn import functional
+
+        return functional.mse_loss(logits[:, 0], learnt, reduction="sum")
+
+    def imitation(self, logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+        """Mean squared difference in units of the training part's variance; a number has no temperature."""
+        from torch.nn import functional
+
+        return functional.mse_loss(logits, teacher) / self.spread**2
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        return STRENGTHS
+
+    def solver(self, *, balanced: bool) -> RidgeSolver:
+        return RidgeSolver()
+
+    def finish(self, head: torch.nn.Linear) -> None:
+        import torch
+
+        with torch.no_grad():
+            head.weight.mul_(self.spread)
+            head.bias.mul_(self.spread).add_(self.mean)
+
+    def finished(self, head: Head) -> Head:
+        return Head(head.weight * np.float32(self.spread), head.bias * np.float32(self.spread) + np.float32(self.mean))
+
+    def in_units(self) -> Number:
+        return Number(self.labels, self.metric, 0.0, 1.0)
+
+    def head_spec(self, held_out: HeldOut) -> HeadSpec:
+        return HeadSpec(kind="number")
+
+    def figures(self, expected: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
+        """Spearman's rank correlation and the coefficient of determination; 0 for answers that are all the same."""
+        from scipy import stats
+
+        constant = np.ptp(answers) == 0 or np.ptp(expected) == 0
+        rank = 0.0 if constant else float(stats.spearmanr(expected, answers).statistic)
+        variance = float(np.var(expected))
+        return {"spearman": rank, "r2": 1 - RMSE.of(expected, answers) ** 2 / variance if variance else 0.0}
+
+
+class RidgeSolver:
+    """Ridge regression in closed form (Hoerl and Kennard 1970)."""
+
+    def solve(self, features: FloatArray, learnt: NDArray[Any], strength: float) -> Head:
+        from sklearn.linear_model import Ridge
+
+        model = Ridge(alpha=1 / strength).fit(features, learnt)
+        return Head(model.coef_.reshape(1, -1), np.atleast_1d(model.intercept_))
+
+
+class TextRegression(Task):
+    """A number for a text."""
+
+    name: ClassVar[str] = "text-regression"
+    summary: ClassVar[str] = "A number for a text."
+    metrics: ClassVar[tuple[Metric, ...]] = (MAE, RMSE)
+
+    def recognises(self, columns: Mapping[str, Sequence[Any]]) -> Guess:
+        """A column of many different numbers, most of them with a fraction."""
+        for name, cells in columns.items():
+            numbers = [_number(str(cell)) for cell in cells if cell not in (None, "")]
+            valid = [number for number in numbers if number is not None]
+            broken = sum(not number.is_integer() for number in valid)
+            if len(valid) == len(numbers) and len(set(valid)) >= FEWEST_NUMBERS and broken * 2 > len(valid):
+                return Guess(0.8, f"the column {name!r} holds numbers with a fraction")
+        return Guess()
+
+    def labels(self, parts: Parts, source: str, order: Sequence[str] | None) -> tuple[str, ...]:
+        for name, rows in parts.given.items():
+            wrong = [place for place, word in enumerate(rows.labels) if _number(word) is None]
+            if wrong:
+                raise DataError(
+                    f"{counted(len(wrong), 'row')} of the {title(name)} of {source} with a target that is no finite "
+                    f"number, such as {rows.labels[wrong[0]]!r:.60}.",
+                    expected="a number in every row.",
+                    action="mend or remove these rows, name another column with --set data.label=..., or choose "
+                    "another --task.",
+                )
+        numbers = {_number(word) for word in parts.train.labels}
+        if len(numbers) < 2:
+            raise DataError(
+                f"All {counted(len(parts.train), 'row')} of {source} have the same number.",
+                expected="numbers that differ.",
+                action="name the column of numbers with --set data.label=...",
+            )
+        return ()
+
+    def target(self, word: str, labels: Mapping[str, int]) -> float:
+        number = _number(word)
+        assert number is not None  # `labels` has refused such rows
+        return number
+
+    def strata(self, targets: Sequence[Target]) -> list[Hashable]:
+        numbers = np.asarray(targets, dtype=np.float64)
+        edges = np.quantile(numbers, np.linspace(0, 1, STRATA + 1)[1:-1])
+        return [int(place) for place in np.searchsorted(np.unique(edges), numbers, side="right")]
+
+    def objective(self, labels: Sequence[str], metric: str, targets: Sequence[Target]) -> Number:
+        numbers = np.asarray(targets, dtype=np.float64)
+        return Number((), self.metric(metric), float(numbers.mean()), float(numbers.std()) or 1.0)
+
+
+def _number(word: str) -> float | None:
+    """The finite number that a word stands for, a decimal comma allowed."""
+    text = word.strip()
+    try:
+        number = float(text)
+    except ValueError:
+        if text.count(",") != 1 or "." in text:
+            return None
+        try:
+            number = float(text.replace(",", "."))
+        except ValueError:
+            return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,153 @@
+"""The task: what a model of the family `once` learns to answer. One file a task in this folder, one row in `TASKS`.
+
+A task says how rows are read, what their targets are, how inputs are encoded, and what is learnt; everything else (the
+probe, the training loop, schemes, gate, report, bundle) is the same for all. What is learnt of one data set is its
+`Objective`. Must not import torch on import: recipes are checked long before anything is trained.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgetune.serve.errors import DataError, RecipeError
+from edgetune.tune.data.columns import Columns, choose_columns, require_column
+from edgetune.tune.data.rows import Input, Rows
+from edgetune.tune.metrics import Metric
+
+if TYPE_CHECKING:
+    from edgetune.tune.data.rows import Parts
+    from edgetune.tune.data.dataset import DataRecipe
+    from edgetune.tune.data.reading import Table
+    from edgetune.tune.tasks.objective import Objective
+
+Target = int | float | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Guess:
+    """How well a task fits some rows: 0 not at all, 1 beyond doubt, and the words that say why."""
+
+    strength: float = 0.0
+    reason: str = ""
+
+
+class Task(ABC):
+    """What one task's methods share; a task with one text as its input overrides only what concerns its target.
+
+    Attributes:
+        name: as recipes name it.
+        summary: one sentence for people.
+        codec: how its inputs become arrays, of `edgetune.serve.codecs`.
+        metrics: what its answers may be judged by; the first is the default.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    metrics: ClassVar[tuple[Metric, ...]]
+    codec: ClassVar[str] = "text"
+    family: ClassVar[str] = "once"
+
+    def metric(self, name: str) -> Metric:
+        """The metric that a recipe names; of no name the default.
+
+        Raises:
+            RecipeError: the task has none of that name.
+        """
+        known = {metric.name: metric for metric in self.metrics}
+        if name and name not in known:
+            raise RecipeError(f"gate.metric is {name!r}.", expected=f"for {self.name}: {' or '.join(known)}")
+        return known[name] if name else self.metrics[0]
+
+    def recognises(self, columns: Mapping[str, Sequence[Any]]) -> Guess:
+        """How well the task fits a sample of rows: cells by column, as they were read."""
+        return Guess()
+
+    # Rows
+
+    def choose_columns(self, table: Table, recipe: DataRecipe) -> Columns:
+        """The columns that inputs and targets are read from: named by the recipe, else guessed.
+
+        Raises:
+            DataError: a named column is not there, or one cannot be guessed.
+        """
+        self._refuse_keys(recipe, "text_pair", "separator")
+        return choose_columns(table, recipe.text, self._one_column(recipe))
+
+    def read_rows(self, table: Table, columns: Columns) -> Rows:
+        """Inputs and targets as the table has them, one of each a row."""
+        for name in columns.texts:
+            require_column(table, name, "text")
+        for name in columns.labels:
+            require_column(table, name, "label")
+        return Rows(self.read_inputs(table, columns), self.read_words(table, columns))
+
+    def read_inputs(self, table: Table, columns: Columns) -> tuple[Input, ...]:
+        """The input of each row."""
+        return table.columns[columns.texts[0]]
+
+    def read_words(self, table: Table, columns: Columns) -> tuple[str, ...]:
+        """The target of each row in words; "" where it has none."""
+        return table.columns[columns.labels[0]]
+
+    @abstractmethod
+    def labels(self, parts: Parts, source: str, order: Sequence[str] | None) -> tuple[str, ...]:
+        """The labels there are, in the order of the outputs, from clean rows; none for a task without.
+
+        Args:
+            parts: clean rows.
+            source: what the user named, for messages.
+            order: an order to keep where it has the same labels, such as a checkpoint's.
+
+        Raises:
+            DataError: the rows cannot be learnt from, or judged by.
+        """
+
+    @abstractmethod
+    def target(self, word: str, labels: Mapping[str, int]) -> Target:
+        """The target that a word of clean rows stands for; `labels` are the labels' places."""
+
+    @abstractmethod
+    def strata(self, targets: Sequence[Target]) -> list[Hashable]:
+        """What each row counts as when the rows are split so that every part has its share of each."""
+
+    # Models
+
+    def encode(self, tokenizer: Any, inputs: Sequence[Input], max_tokens: int, **options: Any) -> Any:
+        """Token ids of inputs with special tokens, cut at `max_tokens`, as a transformers BatchEncoding.
+
+        Args:
+            options: of the tokenizer, such as padding; unpadded without.
+        """
+        return tokenizer(list(inputs), truncation=True, max_length=max_tokens, **options)
+
+    @abstractmethod
+    def objective(self, labels: Sequence[str], metric: str, targets: Sequence[Target]) -> Objective:
+        """What is learnt of a data set.
+
+        Args:
+            labels: in the order of the outputs.
+            metric: the name of the metric to judge by; "" for the default.
+            targets: of the training part.
+        """
+
+    # Recipes
+
+    def _one_column(self, recipe: DataRecipe) -> str | None:
+        if recipe.label is not None and not isinstance(recipe.label, str):
+            raise DataError(
+                f"data.label names {len(recipe.label)} columns.",
+                expected=f"one column for the task {self.name}.",
+                action="name one column, or --task multi-label-classification for one column a label.",
+            )
+        return recipe.label
+
+    def _refuse_keys(self, recipe: DataRecipe, *keys: str) -> None:
+        for key in keys:
+            if getattr(recipe, key) is not None:
+                raise RecipeError(
+                    f"data.{key} is given, which the task {self.name} does not use.",
+                    expected=f"a recipe without data.{key}, or a task that uses it.",
+                )
