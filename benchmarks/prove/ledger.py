@@ -70,7 +70,7 @@ def model_answers(tuned: TunedModel, rows: Slice) -> Logits:
 
 def bundle_logits(predictor: Predictor, rows: Slice) -> Logits:
     """Logits (rows, labels) of a bundle through its own runtime, in batches of 32 sorted by length."""
-    return predictor.logits(predictor.tokenize(rows.texts))
+    return predictor.logits(predictor.encode(rows.texts))
 
 
 def stage_qualities(logits: Mapping[str, Logits], expected: NDArray[np.int64], metric: str) -> list[StageQuality]:

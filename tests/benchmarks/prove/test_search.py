@@ -72,7 +72,7 @@ def test_the_smaller_of_what_passed_is_packed_and_drafts_answer(search, tmp_path
     rows = running.bench.rows
     for name, trial in running.trials.items():
         predictor = Predictor(trial.draft, threads=1)
-        assert predictor.logits(predictor.tokenize(rows.texts)) == pytest.approx(trial.logits, abs=1e-4), name
+        assert predictor.logits(predictor.encode(rows.texts)) == pytest.approx(trial.logits, abs=1e-4), name
     found.save(tmp_path)
     assert Searched.open(tmp_path) == found
     with pytest.raises(WorkError, match="holds no search"):
