@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from edgetune.serve.errors import BundleFormatError
 
@@ -21,10 +21,19 @@ if TYPE_CHECKING:
 # What a caller may give as one input: a text, or a pair of texts as a list, a tuple or an object by part.
 Input = str | Sequence[str] | Mapping[str, str]
 
-# Name in the manifest: where its class is, and what one input is in a few words.
+
+class CodecKind(NamedTuple):
+    """One row of the table: where the class is, the parts of an input, and what one is in a few words."""
+
+    place: str
+    parts: tuple[str, ...]
+    summary: str
+
+
+# By name in the manifest.
 CODECS = {
-    "text": ("edgetune.serve.codecs.text:TextCodec", "a text"),
-    "text-pair": ("edgetune.serve.codecs.text_pair:TextPairCodec", "a pair of texts"),
+    "text": CodecKind("edgetune.serve.codecs.text:TextCodec", ("text",), "a text"),
+    "text-pair": CodecKind("edgetune.serve.codecs.text_pair:TextPairCodec", ("text", "text_pair"), "a pair of texts"),
 }
 
 
@@ -77,19 +86,32 @@ def open_codec(name: str, folder: Path, max_tokens: int) -> Codec:
         BundleFormatError: this release has no such codec.
         BundleDamaged: a file of the folder cannot be read.
     """
+    module, _, kind = _kind(name).place.partition(":")
+    return cast(Codec, getattr(importlib.import_module(module), kind)(folder, max_tokens))
+
+
+def codec_parts(name: str) -> tuple[str, ...]:
+    """Names of the texts of one input, without opening anything.
+
+    Raises:
+        BundleFormatError: this release has no such codec.
+    """
+    return _kind(name).parts
+
+
+def _kind(name: str) -> CodecKind:
     if name not in CODECS:
         raise BundleFormatError(
-            f"{folder} takes inputs of the kind {name!r}.",
+            f"The bundle takes inputs of the kind {name!r}.",
             expected=f"one of {', '.join(CODECS)}, which this edgetune reads",
             action="install a newer edgetune",
         )
-    module, _, kind = CODECS[name][0].partition(":")
-    return cast(Codec, getattr(importlib.import_module(module), kind)(folder, max_tokens))
+    return CODECS[name]
 
 
 def describe_codec(name: str) -> str:
     """What one input is, in a few words; the name itself where this release does not know it."""
-    return CODECS[name][1] if name in CODECS else f"{name} (of a newer edgetune)"
+    return CODECS[name].summary if name in CODECS else f"{name} (of a newer edgetune)"
 
 
 def json_input(parts: Sequence[str]) -> Any:

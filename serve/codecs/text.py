@@ -15,7 +15,7 @@ import msgspec
 from tokenizers import Encoding, Tokenizer
 
 from edgetune.serve.bundle import CONFIG_NAME, NOT_JSON, TOKENIZER_NAME
-from edgetune.serve.codecs import Input
+from edgetune.serve.codecs import CODECS, Input
 from edgetune.serve.errors import BundleDamaged, InputError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class EncodedText:
 class TextCodec:
     """Single texts, truncated at `max_tokens` on the side that the tokenizer.json names."""
 
-    parts: tuple[str, ...] = ("text",)
+    parts = CODECS["text"].parts
 
     def __init__(self, folder: Path, max_tokens: int) -> None:
         self._max_tokens = max_tokens

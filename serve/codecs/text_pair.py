@@ -14,7 +14,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from edgetune.serve.bundle import TOKENIZER_NAME
-from edgetune.serve.codecs import Input
+from edgetune.serve.codecs import CODECS, Input
 from edgetune.serve.codecs.text import SAMPLE, EncodedText, TextCodec, run_tokenizer
 from edgetune.serve.errors import BundleDamaged, InputError
 
@@ -56,7 +56,7 @@ class PairTemplate:
 class TextPairCodec(TextCodec):
     """Pairs of texts, truncated at `max_tokens` by shortening the longer text first, as transformers does it."""
 
-    parts = ("text", "text_pair")
+    parts = CODECS["text-pair"].parts
 
     def __init__(self, folder: Path, max_tokens: int) -> None:
         super().__init__(folder, max_tokens)
