@@ -129,7 +129,7 @@ def _inputs(
     if len(set(names)) < len(names):
         raise invalid("Two inputs have the same name.", expected="each input once")
     texts = "one BYTES tensor of texts" if len(parts) == 1 else f"BYTES tensors {' and '.join(parts)}"
-    if tensors[0].is_text and len(tensors) == len(parts):
+    if tensors[0].is_text and (len(tensors) == 1 or len(parts) > 1):
         columns = {tensor.name: _texts(tensor, blob, told) for tensor in tensors}
         if len(parts) == 1:
             return columns[names[0]], None
@@ -157,6 +157,9 @@ def _pairs(columns: dict[str, list[str]], parts: Sequence[str], texts: str) -> S
     strangers = [name[:80] for name in columns if name not in parts]
     if strangers:
         raise invalid(f"There is no input {', '.join(strangers)}.", expected=texts)
+    missing = [part for part in parts if part not in columns]
+    if missing:
+        raise invalid(f"{' and '.join(missing)} is missing.", expected=texts)
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
         told = " and ".join(f"{count} in {name}" for name, count in counts.items())
