@@ -140,8 +140,9 @@ def _json_lines(stream: Iterable[str], path: Path, columns: Sequence[str], parts
             raise InputError(f"{path}, line {number} is no JSON: {error.msg}.", expected=example) from error
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number} is no JSON object.", expected=example)
-        texts = tuple(row.get(name) for name in _columns(list(row), columns, parts, path))
-        if not all(isinstance(text, str) for text in texts):
+        values = [row.get(name) for name in _columns(list(row), columns, parts, path)]
+        texts = tuple(value for value in values if isinstance(value, str))
+        if len(texts) < len(values):
             raise InputError(f"{path}, line {number} holds no string of text.", expected=example)
         yield texts
 

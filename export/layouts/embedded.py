@@ -50,7 +50,7 @@ def input_parts(bundle: Bundle) -> tuple[str, ...]:
 def answer_fields(bundle: Bundle) -> dict[str, str]:
     """What an answer in JSON always holds: the JSON type (string, number, boolean, array, object) of each member."""
     schema = open_head(bundle.manifest.answer_heads[0]).schema
-    return {name: schema["properties"][name]["type"] for name in schema["required"]}
+    return {name: str(schema["properties"][name]["type"]) for name in schema["required"]}
 
 
 def example_object(names: Iterable[str]) -> str:

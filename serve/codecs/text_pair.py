@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -145,7 +146,7 @@ def pair_template(tokenizer: Tokenizer, path: Path) -> PairTemplate:
     )
 
 
-def _pair(index: int, value: object) -> tuple[str, str]:
+def _pair(index: int, value: Any) -> tuple[str, str]:
     """The two texts of an input.
 
     Raises:
@@ -154,10 +155,9 @@ def _pair(index: int, value: object) -> tuple[str, str]:
     if isinstance(value, str):
         raise InputError(f"Input {index} is a single text.", expected=EXPECTED)
     try:
-        if isinstance(value, Mapping):
-            first, second = (value[name] for name in TextPairCodec.parts) if len(value) == 2 else ()
-        else:
-            first, second = value  # type: ignore[misc]  # what cannot be taken apart is refused
+        exact = isinstance(value, Mapping) and len(value) == len(TextPairCodec.parts)
+        texts: Any = [value[name] for name in TextPairCodec.parts] if exact else value
+        first, second = texts
     except (KeyError, TypeError, ValueError):
         raise InputError(f"Input {index} is no pair of texts: {value!r:.60}.", expected=EXPECTED) from None
     if not (isinstance(first, str) and isinstance(second, str)):

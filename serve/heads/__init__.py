@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 
 from edgetune.serve.errors import BundleFormatError
 
@@ -46,6 +46,14 @@ class OutputTensor:
     values: Callable[[NDArray[np.float32]], list[str] | NDArray[Any]]
 
 
+class AnswerSchema(TypedDict):
+    """JSON Schema of an answer: `required` names the members that are always there."""
+
+    type: str
+    properties: Mapping[str, Mapping[str, object]]
+    required: list[str]
+
+
 class Head(Protocol):
     """How logits, (rows, width) float32, become answers.
 
@@ -66,7 +74,7 @@ class Head(Protocol):
     default_tensors: tuple[str, ...]
     ranked: bool
     blank: Mapping[str, object]
-    schema: Mapping[str, object]
+    schema: AnswerSchema
 
     @property
     def width(self) -> int:
@@ -109,7 +117,7 @@ SCORE: Mapping[str, object] = {"type": "number", "minimum": 0, "maximum": 1}
 SCORES: Mapping[str, object] = {"type": "object", "additionalProperties": SCORE}
 
 
-def answer_schema(required: str, properties: Mapping[str, object]) -> dict[str, object]:
+def answer_schema(required: str, properties: Mapping[str, Mapping[str, object]]) -> AnswerSchema:
     """The JSON Schema of an answer: an object with these properties, `truncated`, and the ones named always there."""
     named = {**properties, "truncated": {"type": "boolean"}}
     return {"type": "object", "properties": named, "required": [*required.split(), "truncated"]}

@@ -68,7 +68,8 @@ class LabelHead:
 
     def decide(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
         """Class indices (rows,) int64, the first of several that are equally likely."""
-        return logits.argmax(axis=1)
+        places: NDArray[np.int64] = logits.argmax(axis=1)
+        return places
 
     def plain(self, decision: Any) -> str:
         """The label of a class index."""

@@ -6,7 +6,7 @@ The two routes that answer stand first and are bare ASGI; the others are asked s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.heads import OutputTensor
 from edgetune.serve.http.access import Access, visit_of
 from edgetune.serve.http.answering import Answering
 from edgetune.serve.http.classify import ClassifyRoute
@@ -136,7 +137,9 @@ def _generation_routes(generating: Generating, limits: Limits) -> list[Route]:
 
 def interfaces_of(repository: Repository) -> Interfaces:
     """What the models that answer now take and give; of single texts where there are none."""
-    parts, answers, outputs = set(), {}, {}
+    parts: set[tuple[str, ...]] = set()
+    answers: dict[str, Mapping[str, object]] = {}
+    outputs: dict[str, OutputTensor] = {}
     for name in repository.states():
         with contextlib.suppress(EdgetuneError), repository.lease(name) as served:
             if not served.generates:

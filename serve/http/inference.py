@@ -216,8 +216,8 @@ def write_answer(question: Question, answers: Answers, head: Head, model: str, v
         answer["id"] = question.id
     if not blobs:
         return json_reply(answer)
-    body, head = binary.join(answer, blobs)
-    return Reply(body, content_type=binary.CONTENT_TYPE, headers=((binary.HEADER_NAME, str(head).encode()),))
+    body, json_bytes = binary.join(answer, blobs)
+    return Reply(body, content_type=binary.CONTENT_TYPE, headers=((binary.HEADER_NAME, str(json_bytes).encode()),))
 
 
 def _raw(tensor: _Tensor) -> bytes:
