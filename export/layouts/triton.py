@@ -15,22 +15,33 @@ from pathlib import Path
 
 from edgetune.export.layouts import copy_files, graph_files, model_name
 from edgetune.export.layouts.pbtxt import Message, Value, Word, to_text
-from edgetune.export.layouts.triton_check import MODEL_CONFIG_NAME, WARMUP_FOLDER, repository_faults
 from edgetune.serve.bundle import CONFIG_NAME, GRAPH_NAME, TOKENIZER_NAME, Bundle, GoldenCase, Manifest, TensorSpec
 from edgetune.serve.codecs import codec_parts
+from edgetune.serve.errors import BundleError
 
 HELP = "NVIDIA Triton: a model repository with batching, warm-up and labels; clients send token ids."
 # Triton wants the absolute path.
 RUN = "tritonserver --model-repository=$PWD/FOLDER"
 
+MODEL_CONFIG_NAME, WARMUP_FOLDER = "config.pbtxt", "warmup"
 MAX_BATCH = 32
 _LABELS = "labels.txt"
 _TYPES = {"int64": "TYPE_INT64", "float32": "TYPE_FP32"}
 
 
 def write(bundle: Bundle, folder: Path) -> None:
-    """Fill an empty folder: NAME/config.pbtxt, NAME/1/model.onnx, labels, warm-up tensors, tokenizer, README.md."""
+    """Fill an empty folder: NAME/config.pbtxt, NAME/1/model.onnx, labels, warm-up tensors, tokenizer, README.md.
+
+    Raises:
+        BundleError: a label has several lines.
+    """
     manifest, name = bundle.manifest, model_name(bundle)
+    torn = [label for label in manifest.labels if "\n" in label]
+    if torn:
+        raise BundleError(
+            f"The label {torn[0]!r} of {bundle.folder} has several lines.",
+            expected="labels of one line: Triton reads one a line of its label file",
+        )
     model, graph = folder / name, graph_files(bundle)
     # A graph of several files is a directory that is called like the file.
     copy_files(bundle, graph, model / "1" / GRAPH_NAME if len(graph) > 1 else model / "1")
@@ -103,8 +114,9 @@ def _little_endian(numbers: list[int]) -> bytes:
 
 
 def check(folder: Path) -> list[str]:
-    """The faults of a model repository."""
-    return repository_faults(folder)
+    """Whether the folder holds a model at all: what is in it follows from the bundle alone."""
+    models = sorted(path.parent for path in folder.glob(f"*/{MODEL_CONFIG_NAME}"))
+    return [] if models else ["there is no model in the repository"]
 
 
 def _readme(bundle: Bundle) -> str:
