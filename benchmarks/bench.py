@@ -10,14 +10,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.benchmarks.prove.choice import gains, why_chosen
-from edgetune.benchmarks.prove.gate import Verdict, judge, unless_changed
+from edgetune.benchmarks.prove.choice import check_budget, gains, megabytes, why_chosen
+from edgetune.benchmarks.prove.gate import Verdict, judge_answers, unless_changed
 from edgetune.benchmarks.prove.ledger import (
     Logits,
     Slice,
     bundle_logits,
     first_loss,
     frozen_slice,
+    gate_metric,
     stage_qualities,
     torch_stages,
 )
@@ -38,6 +39,7 @@ from edgetune.serve.errors import GateError
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import Pair, Proof, Report, StageQuality
 from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.metrics import Metric
 from edgetune.tune.training.progress import Progress
 
 DRAFT_NAME = "draft"
@@ -65,6 +67,11 @@ class Contest:
     def draft(self, name: str) -> Bundle:
         """The draft of a candidate."""
         return Bundle.open(self.trials / name / "draft")
+
+    @property
+    def metric(self) -> Metric:
+        """What the gate compares."""
+        return gate_metric(self.gate)
 
     @property
     def threads(self) -> int:
@@ -116,7 +123,7 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
     kept_report.write_bytes(report.to_json())
     if choice is None:
         raise GateError(report.verdict, action=f"see {kept_report}; loosen gate.max_drop, or tune a better model")
-    _check_budget(report, contest.budget, kept_report)
+    check_budget(report.chosen, contest.budget, _measured(report), kept_report)
 
 
 def _graph_logits(contest: Contest, rows: Slice, folder: Path) -> Logits:
@@ -137,9 +144,7 @@ def _prove(
         progress.say(f"{name} on {len(rows.texts):,} test rows: {verdict.gate}; {verdict.reason}")
         if verdict.accepted:
             logits[name] = found
-            value = stage_qualities({"tuned": logits["tuned"], name: found}, rows.expected, contest.gate.metric)[
-                1
-            ].value
+            value = contest.metric.of(rows.expected, found.argmax(axis=1))
             return name, _proof(verdict, value, len(rows.texts), looks)
         fallen[name] = verdict.reason
     return None
@@ -149,7 +154,7 @@ def _judge(contest: Contest, name: str, rows: Slice, reference: Logits, found: L
     *steps, graph = name.split("+")
     structural = next(one for one in contest.searched.candidates if one.scheme == name).structural
     answers = reference.argmax(axis=1), found.argmax(axis=1)
-    verdict = judge(rows.expected, *answers, contest.gate, structural=structural, looks=looks)
+    verdict = judge_answers(contest.metric, rows.expected, *answers, contest.gate, structural=structural, looks=looks)
     return unless_changed(verdict) if graph in ("fused", "fp32") and not steps else verdict
 
 
@@ -157,9 +162,9 @@ def _proof(verdict: Verdict, value: float, rows: int, looks: int) -> Proof:
     return Proof(
         gate=verdict.gate,
         value=value,
-        drop=verdict.drop.drop,
-        drop_interval=list(verdict.drop.interval),
-        p_value=verdict.drop.p_value,
+        drop=verdict.loss.loss,
+        drop_interval=list(verdict.loss.interval),
+        p_value=verdict.loss.p_value,
         reason=verdict.reason,
         rows=rows,
         rows_needed=verdict.rows_needed,
@@ -207,7 +212,7 @@ def _report(
 ) -> Report:
     from transformers import AutoTokenizer
 
-    tuned, metric = contest.packing.tuned, contest.gate.metric
+    tuned, metric = contest.packing.tuned, contest.metric
     stages = stage_qualities(logits, rows.expected, metric)
     answers = logits[choice.name if choice else "merged"].argmax(axis=1)
     candidates = [
@@ -236,8 +241,8 @@ def _report(
         tuned,
         summarize_data(contest.dataset, tokenizer, tuned.max_tokens),
         findings,
-        msgspec.to_builtins(contest.gate.model_dump()),
-        metric,
+        contest.gate.as_used(metric),
+        metric.name,
         contest.threads,
     )
 
@@ -262,7 +267,7 @@ def _notes(
     notes = [f"{name} was preferred and then failed on the test part: {reason}." for name, reason in fallen.items()]
     if not contest.graph.fused:
         notes.append("The graph could not be made or proven with fusions; without them it answers slower.")
-    loss, metric = first_loss(stages), contest.gate.metric
+    loss, metric = first_loss(stages), contest.metric.name
     notes.append(
         f"The first stage whose {metric} is below the tuned model's is {loss}."
         if loss
@@ -290,21 +295,11 @@ def _model_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
-def _check_budget(report: Report, budget: BudgetRecipe, kept_report: Path) -> None:
-    measured = {
-        "size_mb": (report.size_bytes.bundle or 0) / 1e6,
+def _measured(report: Report) -> dict[str, float | None]:
+    """The bundle's figures by the names of a budget."""
+    return {
+        "size_mb": megabytes(report.size_bytes.bundle),
         "p90_ms": report.latency_ms.bundle.p90 if report.latency_ms else None,
-        "rss_mb": (report.memory.bundle.rss_peak_bytes or 0) / 1e6 if report.memory else None,
+        "rss_mb": megabytes(report.memory.bundle.rss_peak_bytes) if report.memory else None,
         "cold_start_ms": report.cold_start_ms.bundle if report.cold_start_ms else None,
     }
-    limits = budget.model_dump()
-    over = [
-        f"{name} is {found:.4g}, the budget {limits[name]:.4g}"
-        for name, found in measured.items()
-        if limits[name] is not None and (found is None or found > limits[name])
-    ]
-    if over:
-        raise GateError(
-            f"The {report.chosen} candidate is over budget: {'; '.join(over)}.",
-            action=f"see {kept_report}; raise the budget, or tune a smaller base",
-        )
