@@ -22,6 +22,7 @@ from edgetune.benchmarks.prove.ledger import (
     stage_qualities,
     torch_stages,
 )
+from edgetune.benchmarks.prove.proof import FinalVerdict, prove
 from edgetune.benchmarks.prove.search import Searched
 from edgetune.benchmarks.prove.variants import measured_variants, passed_variants
 from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
@@ -114,15 +115,19 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
     logits = torch_stages(contest.packing.tuned, rows, progress)
     logits["onnx"] = _graph_logits(contest, rows, folder)
     progress.say(f"quality of the graph measured on {len(rows.texts):,} rows")
-    fallen: dict[str, str] = {}
-    proof = _prove(contest, rows, logits, fallen, progress)
-    choice = _settle(contest, *proof, folder, progress) if proof else None
+    final = _prove(contest, rows, logits, progress)
+    choice = None
+    if final.verdict is not None:
+        value = contest.metric.of(rows.expected, logits[final.chosen].argmax(axis=1))
+        proof = _proof(final.verdict, value, len(rows.texts), final.looks)
+        choice = _settle(contest, final.chosen, proof, folder, progress)
     timing = _time(contest, choice.draft, progress) if choice else None
-    report = _report(contest, rows, logits, choice, fallen, timing)
+    report = _report(contest, rows, logits, choice, final.fallen, timing)
     (folder / REPORT_NAME).write_bytes(report.to_json())
     kept_report.write_bytes(report.to_json())
     if choice is None:
-        raise GateError(report.verdict, action=f"see {kept_report}; loosen gate.max_drop, or tune a better model")
+        limit = contest.gate.limit_name(contest.metric)
+        raise GateError(report.verdict, action=f"see {kept_report}; loosen gate.{limit}, or tune a better model")
     check_budget(report.chosen, contest.budget, _measured(report), kept_report)
 
 
@@ -134,20 +139,18 @@ def _graph_logits(contest: Contest, rows: Slice, folder: Path) -> Logits:
     return bundle_logits(Predictor(draft), rows)
 
 
-def _prove(
-    contest: Contest, rows: Slice, logits: dict[str, Logits], fallen: dict[str, str], progress: Progress
-) -> tuple[str, Proof] | None:
-    """Judge the search's choice on the test part; if it fails there, the next one, with a wider interval each time."""
-    for looks, name in enumerate(contest.searched.order, start=1):
-        found = bundle_logits(Predictor(contest.draft(name)), rows)
-        verdict = _judge(contest, name, rows, logits["tuned"], found, looks)
-        progress.say(f"{name} on {len(rows.texts):,} test rows: {verdict.gate}; {verdict.reason}")
-        if verdict.accepted:
-            logits[name] = found
-            value = contest.metric.of(rows.expected, found.argmax(axis=1))
-            return name, _proof(verdict, value, len(rows.texts), looks)
-        fallen[name] = verdict.reason
-    return None
+def _prove(contest: Contest, rows: Slice, logits: dict[str, Logits], progress: Progress) -> FinalVerdict:
+    """The candidate that is proven on the test part; its logits are put beside those of the stages."""
+    answers: dict[str, Logits] = {}
+
+    def judge_candidate(name: str, looks: int) -> Verdict:
+        answers[name] = bundle_logits(Predictor(contest.draft(name)), rows)
+        return _judge(contest, name, rows, logits["tuned"], answers[name], looks)
+
+    final = prove(contest.searched.order, judge_candidate, len(rows.texts), progress)
+    if final.chosen:
+        logits[final.chosen] = answers[final.chosen]
+    return final
 
 
 def _judge(contest: Contest, name: str, rows: Slice, reference: Logits, found: Logits, looks: int) -> Verdict:

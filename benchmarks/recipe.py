@@ -34,13 +34,19 @@ class GateRecipe(BaseModel):
     )
     rows: int = Field(4000, ge=10, description="Rows of the validation part and of the test part that judge, at most.")
 
+    @staticmethod
+    def limit_name(metric: Metric) -> str:
+        """The key that limits the loss of a metric."""
+        return "max_drop" if metric.higher_is_better else "max_rise"
+
     def limit(self, metric: Metric) -> float:
         """The largest loss of a metric that is allowed: `max_drop` of a score, `max_rise` of an error.
 
         Raises:
             RecipeError: the other one was set, which would not hold for anything.
         """
-        name, other = ("max_drop", "max_rise") if metric.higher_is_better else ("max_rise", "max_drop")
+        name = self.limit_name(metric)
+        (other,) = {"max_drop", "max_rise"} - {name}
         if getattr(self, other) != type(self).model_fields[other].default:
             kind = "a score" if metric.higher_is_better else "an error"
             raise RecipeError(
@@ -52,7 +58,7 @@ class GateRecipe(BaseModel):
 
     def as_used(self, metric: Metric) -> dict[str, Any]:
         """The terms that hold for a metric, as a report has them."""
-        without = {"max_rise" if metric.higher_is_better else "max_drop"}
+        without = {"max_drop", "max_rise"} - {self.limit_name(metric)}
         return {**self.model_dump(mode="json", exclude=without), "metric": metric.name}
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetune.benchmarks.prove.choice import check_budget, megabytes
+from edgetune.benchmarks.prove.gate import Verdict
+from edgetune.benchmarks.prove.proof import prove
 from edgetune.benchmarks.recipe import GateRecipe
 from edgetune.benchmarks.stepwise.bundle_answers import BundleAnswers, Interview, answer_held_out
 from edgetune.benchmarks.stepwise.choice import Schemes
@@ -104,21 +106,15 @@ def bench_language_model(contest: LanguageContest, folder: Path, kept_report: Pa
 
 
 def _prove(contest: LanguageContest, progress: Progress) -> Judged:
-    """Judge the search's choice on the test part; if it fails there, the next one, with a wider interval each time."""
-    rows, fallen = contest.rows, dict[str, str]()
-    for looks, name in enumerate(contest.climbed.order, start=1):
-        try:
-            scores = diverges(contest.graph, contest.climbed.graph(name), rows, contest.threads)
-            verdict = judge_divergence(scores, contest.gate, looks=looks)
-        except GateError as error:
-            progress.say(f"{name} on {len(rows):,} test rows: failed; {error.found}")
-            fallen[name] = error.found.rstrip(".")
-            continue
-        progress.say(f"{name} on {len(rows):,} test rows: {verdict.gate}; {verdict.reason}")
-        if verdict.accepted:
-            return Judged(name, scores, verdict, looks, fallen)
-        fallen[name] = verdict.reason
-    return Judged("", None, None, 0, fallen)
+    """The candidate that is proven on the test part, and how far it lies from the tuned model there."""
+    rows, scores = contest.rows, dict[str, Divergence]()
+
+    def judge_candidate(name: str, looks: int) -> Verdict:
+        scores[name] = diverges(contest.graph, contest.climbed.graph(name), rows, contest.threads)
+        return judge_divergence(scores[name], contest.gate, looks=looks)
+
+    final = prove(contest.climbed.order, judge_candidate, len(rows), progress)
+    return Judged(final.chosen, scores.get(final.chosen), final.verdict, final.looks, final.fallen)
 
 
 def _draft(contest: LanguageContest, judged: Judged, folder: Path) -> Bundle:

@@ -85,7 +85,7 @@ def test_what_was_not_measured_meets_no_budget(tmp_path):
 def test_what_has_to_be_reached_is_missed_from_below():
     budget = GenerationBudgetRecipe(tokens_per_second=100, size_mb=100)
     assert over_budget(budget, {"tokens_per_second": 120.0, "size_mb": 80.0}) == ""
-    assert over_budget(budget, {"tokens_per_second": 80.0, "size_mb": 120.0}) == (
+    assert over_budget(budget, {"size_mb": 120.0, "tokens_per_second": 80.0}) == (
         "size_mb is 120, the budget 100; tokens_per_second is 80, the budget 100"
     )
     assert over_budget(budget, {"tokens_per_second": None}) == "tokens_per_second was not measured, the budget 100"

@@ -95,6 +95,11 @@ def test_what_was_made_is_used_again_and_gives_the_same_choice(search, monkeypat
     assert [one.scheme for one in again.candidates] == [one.scheme for one in first.candidates]
     assert [one.dtypes for one in again.candidates] == [one.dtypes for one in first.candidates]
     assert search("fused", gate=GateRecipe(max_drop=0.5)).run().order == ["fused"]
+    # Fewer rows judge: the graphs are asked again, and not made again.
+    fewer = search("fused", "int8_dynamic", gate=GateRecipe(max_drop=0.5, rows=10))
+    fewer.run()
+    assert calls == []
+    assert {name: len(trial.logits) for name, trial in fewer.trials.items()} == {"fused": 10, "int8_dynamic": 10}
     # Another model or data: made anew.
     search("fused", digest="other").run()
     assert calls == ["fused"]
