@@ -44,8 +44,8 @@ def documents() -> dict[Path, str]:
 
 
 def figures_summary() -> str:
-    """The first table of docs/performance.md, which benchmarks/lab/performance.py writes."""
-    page = ROOT / "docs" / "performance.md"
+    """The first table of docs/measurements/performance.md, which benchmarks/lab/performance.py writes."""
+    page = ROOT / "docs" / "measurements" / "performance.md"
     lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
     return "".join(f"{line}\n" for line in itertools.takewhile(_in_table, itertools.dropwhile(_not_in_table, lines)))
 
