@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SITE := $(VENV)/site
 SOURCES := $(shell find cli serve tune compress export benchmarks -name '*.py' -o -name '*.jinja')
 
-.PHONY: demo test test-servers test-long soak lint bench performance performance-gpu training serving language-models clean
+.PHONY: demo test test-servers test-long soak lint bench performance performance-gpu training serving language-models docs clean
 
 # What the package and its extras need, a line each: installed without building the package, which comes next.
 define REQUIREMENTS
@@ -82,5 +83,17 @@ serving: $(VENV)/installed
 language-models: $(VENV)/installed
 	$(BIN)/python -m benchmarks.lab.language.language_models --markdown docs/measurements/language-models.md
 
+# The documentation as a site, in site/. Its packages stay out of the tests' environment, and it needs no torch.
+$(SITE)/installed: pyproject.toml constraints.txt $(SOURCES)
+	test -x $(SITE)/bin/python || $(PYTHON) -m venv $(SITE)
+	rm -rf build
+	$(SITE)/bin/python -m pip install --quiet --constraint constraints.txt --force-reinstall --no-deps .
+	$(SITE)/bin/python -m pip install --quiet --constraint constraints.txt 'edgetune[docs]'
+	rm -rf build
+	touch $@
+
+docs: $(SITE)/installed
+	$(SITE)/bin/mkdocs build --strict --quiet
+
 clean:
-	rm -rf build dist *.egg-info
+	rm -rf build dist site *.egg-info
