@@ -90,6 +90,11 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_bytes()) <= README_BYTES
 
 
+def test_every_mark_of_an_example_stands_before_a_block():
+    marks = sum(text_of(page).splitlines().count(MARK) for page in PAGES)
+    assert marks == sum(block.marked for block in BLOCKS) > 5
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them and the site does (docs/site_pages.py)."""
     found: list[str] = []
