@@ -18,7 +18,6 @@ from edgetune.benchmarks.prove.ledger import (
     bundle_logits,
     first_loss,
     frozen_slice,
-    gate_metric,
     stage_qualities,
     torch_stages,
 )
@@ -72,7 +71,7 @@ class Contest:
     @property
     def metric(self) -> Metric:
         """What the gate compares."""
-        return gate_metric(self.gate)
+        return TASKS[self.packing.tuned.task].metric(self.gate.metric)
 
     @property
     def threads(self) -> int:
@@ -111,14 +110,14 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
     Raises:
         GateError: no candidate may be packed or a budget is not met; the report is at `kept_report`.
     """
-    rows = frozen_slice(contest.dataset.test, contest.gate.rows, contest.seed)
+    rows = frozen_slice(contest.packing.tuned, contest.metric.name, contest.dataset.test, contest.gate.rows, contest.seed)
     logits = torch_stages(contest.packing.tuned, rows, progress)
     logits["onnx"] = _graph_logits(contest, rows, folder)
     progress.say(f"quality of the graph measured on {len(rows.texts):,} rows")
     final = _prove(contest, rows, logits, progress)
     choice = None
     if final.verdict is not None:
-        value = contest.metric.of(rows.expected, logits[final.chosen].argmax(axis=1))
+        value = contest.metric.of(rows.expected, rows.answers(logits[final.chosen]))
         proof = _proof(final.verdict, value, len(rows.texts), final.looks)
         choice = _settle(contest, final.chosen, proof, folder, progress)
     timing = _time(contest, choice.draft, progress) if choice else None
@@ -156,7 +155,7 @@ def _prove(contest: Contest, rows: Slice, logits: dict[str, Logits], progress: P
 def _judge(contest: Contest, name: str, rows: Slice, reference: Logits, found: Logits, looks: int) -> Verdict:
     *steps, graph = name.split("+")
     structural = next(one for one in contest.searched.candidates if one.scheme == name).structural
-    answers = reference.argmax(axis=1), found.argmax(axis=1)
+    answers = rows.answers(reference), rows.answers(found)
     verdict = judge_answers(contest.metric, rows.expected, *answers, contest.gate, structural=structural, looks=looks)
     return unless_changed(verdict) if graph in ("fused", "fp32") and not steps else verdict
 
@@ -198,7 +197,7 @@ def _unmeasured(threads: int) -> RuntimeSettings:
 def _time(contest: Contest, draft: Bundle, progress: Progress) -> Timing:
     tuned = contest.packing.tuned
     device = "cuda" if contest.packing.provider == "cuda" else "cpu"
-    base = Side("base", tuned.base_folder, contest.threads, device=device, max_tokens=tuned.max_tokens)
+    base = Side("base", tuned.base_folder, contest.threads, device=device, tuned=tuned.folder)
     texts = list(contest.dataset.test.texts)
     np.random.default_rng(contest.seed).shuffle(texts)
     runners = Race(base, Side("bundle", draft.folder), tuned.max_tokens)
@@ -213,11 +212,9 @@ def _report(
     fallen: Mapping[str, str],
     timing: Timing | None,
 ) -> Report:
-    from transformers import AutoTokenizer
-
     tuned, metric = contest.packing.tuned, contest.metric
-    stages = stage_qualities(logits, rows.expected, metric)
-    answers = logits[choice.name if choice else "merged"].argmax(axis=1)
+    stages = stage_qualities(logits, rows)
+    answers = rows.answers(logits[choice.name if choice else "merged"])
     candidates = [
         msgspec.structs.replace(one, chosen=choice is not None and one.scheme == choice.name)
         for one in contest.searched.candidates
@@ -237,15 +234,14 @@ def _report(
         skipped=contest.searched.skipped,
         runtime=_told_settings(choice),
     )
-    tokenizer = AutoTokenizer.from_pretrained(tuned.model_folder)
     return assemble_report(
         contest.packing.name,
         contest.command,
         tuned,
-        summarize_data(contest.dataset, tokenizer, tuned.max_tokens),
+        summarize_data(contest.dataset, Encoder.of(tuned)),
         findings,
         contest.gate.as_used(metric),
-        metric.name,
+        metric,
         contest.threads,
     )
 
@@ -262,7 +258,7 @@ def _notes(
     contest: Contest,
     rows: Slice,
     stages: Sequence[StageQuality],
-    answers: NDArray[np.int64],
+    answers: NDArray[Any],
     fallen: Mapping[str, str],
     timing: Timing | None,
 ) -> list[str]:
@@ -272,15 +268,15 @@ def _notes(
         notes.append("The graph could not be made or proven with fusions; without them it answers slower.")
     loss, metric = first_loss(stages), contest.metric.name
     notes.append(
-        f"The first stage whose {metric} is below the tuned model's is {loss}."
+        f"The first stage whose {metric} is worse than the tuned model's is {loss}."
         if loss
         else f"No stage after tuning lost any {metric} on the test slice."
     )
     if timing is None:
         return notes
-    judged = dict(zip(rows.texts, (contest.packing.tuned.labels[answer] for answer in answers), strict=True))
+    judged = dict(zip(rows.texts, map(rows.head.plain, answers), strict=True))
     both = [text for text in timing.answers if text in judged]
-    same = sum(timing.answers[text] == judged[text] for text in both)
+    same = sum(_is_same(timing.answers[text], judged[text]) for text in both)
     notes.append(
         f"While it was timed, one text a call, the bundle answered {same:,} of {len(both):,} texts as in the judged "
         "batches; int8 takes its scales over the whole batch, so a close call may turn."
@@ -291,6 +287,11 @@ def _notes(
             f"{contest.benchmark.samples} calls."
         )
     return notes
+
+
+def _is_same(answer: Any, judged: Any) -> bool:
+    """Whether two answers as JSON values are the same, numbers to three digits."""
+    return math.isclose(answer, judged, rel_tol=1e-3) if isinstance(judged, float) else bool(answer == judged)
 
 
 def _model_bytes(folder: Path) -> int:

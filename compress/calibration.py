@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+
+from edgetune.tune.data.rows import Input, length
 if TYPE_CHECKING:
     from edgetune.compress.material import Material
 
@@ -39,9 +41,9 @@ class Calibration:
     held_back: tuple[Feed, ...]
 
 
-def pick_texts(texts: Sequence[str], most: int) -> list[str]:
+def pick_texts(texts: Sequence[Input], most: int) -> list[Input]:
     """At most `most` unlike texts, evenly spread over the lengths, the shortest and the longest among them."""
-    by_length = sorted(set(texts), key=lambda text: (len(text), text))
+    by_length = sorted(set(texts), key=lambda text: (length(text), text))
     places = np.linspace(0, len(by_length) - 1, min(most, len(by_length))).round().astype(int)
     return [by_length[place] for place in dict.fromkeys(places.tolist())]
 
@@ -63,12 +65,8 @@ def input_names(graph: Path) -> list[str]:
     return [value.name for value in onnx.load(str(graph), load_external_data=False).graph.input]
 
 
-def _feeds(material: Material, texts: Sequence[str], names: Sequence[str]) -> tuple[Feed, ...]:
-    from transformers import AutoTokenizer
-
-    from edgetune.tune.tasks.text_classification import encode
-
-    rows = encode(AutoTokenizer.from_pretrained(material.model.model_folder), texts, material.model.max_tokens)
+def _feeds(material: Material, texts: Sequence[Input], names: Sequence[str]) -> tuple[Feed, ...]:
+    rows = material.encoder.rows(texts)
     by_length: dict[int, list[dict[str, list[int]]]] = {}
     for row in rows:
         by_length.setdefault(len(row["input_ids"]), []).append(row)

@@ -64,18 +64,18 @@ def schooling_for(texts: int, width: int) -> Schooling:
 
 @dataclass(frozen=True)
 class Learnt:
-    """Where a student ended: the best pass, its accuracy and its agreement with the teacher on the validation part."""
+    """Where a student ended: the best pass, its metric and its agreement with the teacher on the validation part."""
 
     best_pass: int
-    accuracy: float
+    value: float
     agreement: float
 
 
 def distil(student: Any, course: Course, schooling: Schooling, *, seed: int, progress: Progress) -> Learnt:
     """Train `student` in place, and leave it with its best pass in evaluation mode on the CPU.
 
-    Passes are judged on the validation part by the mean of accuracy and agreement with the teacher: the second
-    moves less by chance. A later pass wins a tie, since the rate is lower there.
+    Passes are judged on the validation part by the metric, an error taken off, and agreement with the teacher together:
+    the second moves less by chance. A later pass wins a tie, since the rate is lower there.
     """
     with torch.random.fork_rng(devices=[] if course.device == "cpu" else None):
         torch.manual_seed(seed)
@@ -105,14 +105,15 @@ class _Run:
     def taught(self, progress: Progress) -> Learnt:
         """Run all passes; the best one's weights are put back at the end."""
         best, weights = Learnt(0, 0.0, -1.0), {}
+        sign, most = (1 if self._course.objective.metric.higher_is_better else -1), -np.inf
         _, head = head_linear(self._student)
         hook = head.register_forward_pre_hook(lambda _, inputs: self._seen.append(inputs[0]))
         for number in range(1, self._schooling.passes + 1):
             loss = self._pass(number, progress)
-            accuracy, agreement = self._judged()
-            progress.say(f"pass {number}: loss {loss:.3f}, validation {accuracy:.4f}, as the teacher {agreement:.4f}")
-            if accuracy + agreement >= best.accuracy + best.agreement:
-                best = Learnt(number, accuracy, agreement)
+            value, agreement = self._judged()
+            progress.say(f"pass {number}: loss {loss:.3f}, validation {value:.4f}, as the teacher {agreement:.4f}")
+            if sign * value + agreement >= most:
+                best, most = Learnt(number, value, agreement), sign * value + agreement
                 weights = {name: weight.detach().clone() for name, weight in self._student.state_dict().items()}
         hook.remove()
         self._student.load_state_dict(weights)
@@ -171,11 +172,12 @@ class _Run:
             return self._student(**padded.to(self._course.device)).logits.float()
 
     def _judged(self) -> tuple[float, float]:
-        """Accuracy and agreement with the teacher on the validation part, each 0 to 1."""
+        """The metric on the validation part, and the share of it that is answered as by the teacher."""
         self._student.eval()
-        lessons, predicted = self._course.validation, np.zeros(len(self._course.validation), dtype=np.int64)
+        lessons, objective = self._course.validation, self._course.objective
+        logits = np.zeros(lessons.answers.shape, dtype=np.float32)
         with torch.inference_mode():
             for batch in length_batches([len(row["input_ids"]) for row in lessons.rows], 64):
-                predicted[batch] = self._logits(lessons, batch).argmax(dim=-1).cpu().numpy()
-        agreed = predicted == lessons.answers.argmax(axis=1)
-        return float(np.mean(predicted == lessons.labels)), float(np.mean(agreed))
+                logits[batch] = self._logits(lessons, batch).cpu().numpy()
+        value = objective.value(lessons.targets, logits)
+        return value, objective.agreement(objective.answers(logits), objective.answers(lessons.answers.astype(np.float32)))

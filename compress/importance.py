@@ -12,24 +12,27 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from edgetune.compress.structure import feed_forward
+from edgetune.tune.data.rows import Input
+from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import length_batches
-from edgetune.tune.tasks.text_classification import encode
+from edgetune.tune.tasks.objective import Objective
 from edgetune.tune.training.progress import Progress, Silent
 
 
 def column_importance(
     model: Any,
-    tokenizer: Any,
-    texts: Sequence[str],
-    labels: Sequence[int],
-    max_tokens: int,
+    encoder: Encoder,
+    texts: Sequence[Input],
+    learnt: NDArray[Any],
+    objective: Objective,
     *,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
     """Importance (layers, columns), at least 0, in one pass over labelled texts; the model is left as it was.
+
+    `learnt` are the texts' targets as the objective's loss takes them.
 
     A shared layer has one row, which stands for all of its runs.
     """
@@ -44,17 +47,17 @@ def column_importance(
 
         return keep
 
-    rows = encode(tokenizer, texts, max_tokens)
+    rows = encoder.rows(texts)
     hooks = [down.register_forward_pre_hook(record(layer)) for layer, down in enumerate(downs)]
     model.eval()
     done = 0
     try:
         for batch in length_batches([len(row["input_ids"]) for row in rows], 32):
             seen.clear()
-            padded = tokenizer.pad([rows[row] for row in batch], return_tensors="pt").to(model.device)
-            wanted = torch.tensor([labels[row] for row in batch], device=model.device)
+            padded = encoder.pad([rows[row] for row in batch]).to(model.device)
+            wanted = torch.from_numpy(learnt[batch]).to(model.device)
             with torch.enable_grad():
-                loss = functional.cross_entropy(model(**padded).logits.float(), wanted, reduction="sum")
+                loss = objective.loss(model(**padded).logits.float(), wanted, None)
             torch.autograd.backward(loss)
             totals += _changes(seen, len(downs))
             done += len(batch)

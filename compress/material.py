@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgetune.tune.data.dataset import Part
+    from edgetune.tune.data.rows import Input
+    from edgetune.tune.models.encoder import Encoder
     from edgetune.tune.models.model import TunedModel
+    from edgetune.tune.tasks.objective import Objective
     from edgetune.tune.training.progress import Progress
 
 
@@ -29,8 +32,22 @@ class Material:
     model: TunedModel
     train: Part
     validation: Part
-    unlabeled: tuple[str, ...]
+    unlabeled: tuple[Input, ...]
     provider: str
     device: str
     seed: int
     progress: Progress
+
+    @property
+    def objective(self) -> Objective:
+        """What the model was tuned for, by its task's default metric."""
+        from edgetune.tune.tasks import TASKS
+
+        return TASKS[self.model.task].objective(self.model.labels, "", self.train.targets)
+
+    @property
+    def encoder(self) -> Encoder:
+        """How inputs become batches for the model."""
+        from edgetune.tune.models.encoder import Encoder
+
+        return Encoder.of(self.model)

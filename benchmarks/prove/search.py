@@ -13,7 +13,7 @@ import msgspec
 
 from edgetune.benchmarks.prove.choice import dominated, on_front, over_budget, preference, quick_figures
 from edgetune.benchmarks.prove.gate import Verdict, judge_answers, unless_changed
-from edgetune.benchmarks.prove.ledger import Logits, gate_metric
+from edgetune.benchmarks.prove.ledger import Logits
 from edgetune.benchmarks.prove.planning import SchemePlan
 from edgetune.benchmarks.prove.trials import Trial, Workbench
 from edgetune.benchmarks.recipe import BudgetRecipe, GateRecipe
@@ -185,9 +185,9 @@ class Search:
         self._progress.say(f"{name}: {reason}")
 
     def _judge(self, route: Route, logits: Logits) -> Verdict:
-        gate, answers = self.terms.gate, (self.terms.reference.argmax(axis=1), logits.argmax(axis=1))
-        metric, expected = gate_metric(gate), self.bench.rows.expected
-        verdict = judge_answers(metric, expected, *answers, gate, structural=route.structural)
+        rows, gate = self.bench.rows, self.terms.gate
+        answers = rows.answers(self.terms.reference), rows.answers(logits)
+        verdict = judge_answers(rows.objective.metric, rows.expected, *answers, gate, structural=route.structural)
         is_float = route.graph in ("fused", "fp32") and not route.steps
         return unless_changed(verdict) if is_float else verdict
 
@@ -232,7 +232,7 @@ class Search:
             scheme=name,
             size_bytes=trial.candidate.size_bytes,
             dtypes=trial.candidate.dtypes,
-            value=gate_metric(self.terms.gate).of(rows.expected, trial.logits.argmax(axis=1)),
+            value=rows.objective.metric.of(rows.expected, rows.answers(trial.logits)),
             drop=verdict.loss.loss,
             drop_interval=list(verdict.loss.interval),
             p_value=verdict.loss.p_value,

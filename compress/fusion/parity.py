@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from edgetune.serve.errors import CompressError
 from edgetune.serve.session import open_session
-from edgetune.tune.tasks.text_classification import encode
+from edgetune.tune.data.rows import Input, each_text, joined, length
+from edgetune.tune.models.encoder import Encoder
 
 # Of the largest logit, or of 1 where all are smaller: fp32 sums in another order.
 TOLERANCE = 1e-4
@@ -20,15 +21,15 @@ _BATCH_ROWS = 8
 
 
 def check_parity(
-    given: Path, made: Path, tokenizer: Any, texts: Sequence[str], max_tokens: int, *, provider: str = "cpu"
+    given: Path, made: Path, encoder: Encoder, texts: Sequence[Input], *, provider: str = "cpu"
 ) -> float:
     """Compare the logits of two graphs.
 
     Args:
         given: the graph that is right.
         made: the graph that was made of it; it may take fewer inputs.
-        tokenizer: as training used it.
-        texts: some are picked, from the shortest to the longest, and one of `max_tokens` tokens is made of them.
+        encoder: as training used it.
+        texts: some are picked, from the shortest to the longest, and one as long as the model takes is made of them.
 
     Returns:
         The largest difference, as a share of the largest logit or of 1, whichever is larger.
@@ -36,11 +37,11 @@ def check_parity(
     Raises:
         CompressError: it is above `TOLERANCE`, or a logit is no number.
     """
-    rows = encode(tokenizer, _picked(texts), max_tokens)
+    rows = encoder.rows(_picked(texts))
     sessions = [open_session(path, provider=provider) for path in (given, made)]
     expected, found = ([] for _ in sessions)  # type: tuple[list[Any], list[Any]]
     for start in range(0, len(rows), _BATCH_ROWS):
-        batch = tokenizer.pad(rows[start : start + _BATCH_ROWS], return_tensors="np")
+        batch = encoder.pad(rows[start : start + _BATCH_ROWS], "np")
         for session, logits in zip(sessions, (expected, found), strict=True):
             names = [value.name for value in session.get_inputs()]
             logits.append(session.run(["logits"], {name: batch[name].astype(np.int64) for name in names})[0])
@@ -59,9 +60,10 @@ def relative_difference(expected: NDArray[np.float32], found: NDArray[np.float32
     return float(np.abs(expected - found).max() / max(1.0, float(np.abs(expected).max())))
 
 
-def _picked(texts: Sequence[str]) -> list[str]:
+def _picked(texts: Sequence[Input]) -> list[Input]:
     """Every length from shortest to longest in an order that leaves batches ragged, an empty text, and the longest."""
-    by_length = sorted(texts, key=len)
+    by_length = sorted(texts, key=length)
     places = np.linspace(0, len(by_length) - 1, min(_TEXTS, len(by_length))).round().astype(int)
     picked = [by_length[place] for place in dict.fromkeys(places.tolist())]
-    return [*picked[::2], "", *picked[1::2], " ".join(by_length[-40:] * 16)]
+    empty = each_text(lambda _: "", picked[0])
+    return [*picked[::2], empty, *picked[1::2], joined(by_length[-40:] * 16)]

@@ -27,31 +27,28 @@ def compress(graph: Path, target: Path, material: Material) -> str:
         CompressError: the fused graph cannot be opened, or its logits differ by more than 1e-4 of the largest.
     """
     import onnx_ir
-    from transformers import AutoTokenizer
 
     from edgetune.compress.fusion import fuse
     from edgetune.compress.fusion.parity import check_parity
     from edgetune.serve.errors import BundleDamaged
 
-    tokenizer = AutoTokenizer.from_pretrained(material.model.model_folder)
+    encoder = material.encoder
     texts = material.train.texts
     model = onnx_ir.load(graph)
     before = len(model.graph)
-    fuse(model, material.provider, material.model.max_tokens, constant_inputs(model, tokenizer, texts))
+    fuse(model, material.provider, material.model.max_tokens, constant_inputs(model, encoder, texts))
     onnx_ir.save(model, target)
     try:
-        difference = check_parity(
-            graph, target, tokenizer, texts, material.model.max_tokens, provider=material.provider
-        )
+        difference = check_parity(graph, target, encoder, texts, provider=material.provider)
     except BundleDamaged as error:
         raise CompressError(f"The fused graph cannot be run: {error.found}") from error
     return f"edgetune.compress.fusion.fuse: {before} to {len(model.graph)} nodes, logits within {difference:.0e}"
 
 
-def constant_inputs(model: Any, tokenizer: Any, texts: Sequence[str]) -> dict[str, int]:
-    """The graph's inputs that this tokenizer gives the same number for every token of a single text."""
+def constant_inputs(model: Any, encoder: Encoder, texts: Sequence[Input]) -> dict[str, int]:
+    """The graph's inputs that this encoder gives the same number for every token of a single input."""
     if all(value.name != "token_type_ids" for value in model.graph.inputs):
         return {}
-    picked = [*texts[:_ASKED_TEXTS], ""]
-    given = [tokenizer(text, truncation=True).get("token_type_ids", []) for text in picked]
+    picked = [*texts[:_ASKED_TEXTS], each_text(lambda _: "", texts[0])]
+    given = [row.get("token_type_ids", []) for row in encoder.rows(picked)]
     return {"token_type_ids": 0} if not any(kind for row in given for kind in row) else {}

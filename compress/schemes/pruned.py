@@ -61,10 +61,10 @@ def compress(material: Material, folder: Path, strength: int) -> str:
     drawn = spread(len(material.train), IMPORTANCE_TEXTS)
     importance = column_importance(
         course.teacher,
-        course.tokenizer,
+        course.encoder,
         [material.train.texts[row] for row in drawn],
-        [material.train.labels[row] for row in drawn],
-        material.model.max_tokens,
+        course.objective.learnt([material.train.targets[row] for row in drawn]),
+        course.objective,
         progress=material.progress,
     )
     kept = columns_kept(shape, strength)

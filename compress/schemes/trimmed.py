@@ -69,11 +69,11 @@ def compress(material: Material, folder: Path, strength: int) -> str:
         raise CompressError(f"The vocabulary of {source} cannot be trimmed: {reason}.")
     kept = whole.needed(_seen(whole, material) | _named_by_config(source, len(whole)))
     trimmed = whole.cut(kept)
-    _check_splits(whole, trimmed, kept, (*material.train.texts, *material.unlabeled))
+    _check_splits(whole, trimmed, kept, flat_texts((*material.train.texts, *material.unlabeled)))
     _write_model(source, target, kept)
     _write_tokenizer(source, target, trimmed, kept)
     _check_logits(source, target, material)
-    share = share_split_differently(whole, trimmed, kept, material.validation.texts)
+    share = share_split_differently(whole, trimmed, kept, flat_texts(material.validation.texts))
     facts = {"kept": len(kept), "before": len(whole), "texts_split_differently_share": share}
     write_facts(folder / FACTS_NAME, facts)
     return (
@@ -98,7 +98,7 @@ def _split_differently(whole: Vocabulary, trimmed: Vocabulary, kept: Sequence[in
 
 
 def _seen(vocabulary: Vocabulary, material: Material) -> set[int]:
-    texts = (*material.train.texts, *material.unlabeled)
+    texts = flat_texts((*material.train.texts, *material.unlabeled))
     return {number for split in vocabulary.splits(texts) for number in split}
 
 
@@ -107,7 +107,7 @@ def _share_with_new_tokens(vocabulary: Vocabulary, material: Material) -> float:
 
     Leaving one out: the share of texts to come that will split differently, as these texts foretell it.
     """
-    texts = (*material.train.texts, *material.unlabeled)
+    texts = flat_texts((*material.train.texts, *material.unlabeled))
     always = set(vocabulary.needed(()))
     splits = [set(split) - always for split in vocabulary.splits(texts)]
     texts_with = Counter(number for split in splits for number in split)
@@ -192,7 +192,9 @@ def _check_logits(source: Path, target: Path, material: Material) -> None:
 
     texts = material.train.texts[:: max(1, len(material.train) // _PROVEN_TEXTS)]
     before, after = (
-        model_logits(open_model(folder), AutoTokenizer.from_pretrained(folder), texts, material.model.max_tokens)
+        model_logits(
+            open_model(folder), replace(material.encoder, tokenizer=AutoTokenizer.from_pretrained(folder)), texts
+        )
         for folder in (source, target)
     )
     difference = float(np.abs(before - after).max())

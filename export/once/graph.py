@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from edgetune.serve.errors import ExportError
+from edgetune.tune.data.rows import Input, each_text, length
+from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.facts import read_facts, write_facts
 from edgetune.tune.models.model import TunedModel, open_model
-from edgetune.tune.tasks.text_classification import encode
 
 FACTS_NAME = "graph.json"
 
@@ -51,7 +52,7 @@ class Graph:
         return cls(**{**facts, "path": folder / facts["path"]})
 
 
-def export_graph(tuned: TunedModel, texts: Sequence[str], provider: str, folder: Path, *, fused: bool = True) -> Path:
+def export_graph(tuned: TunedModel, texts: Sequence[Input], provider: str, folder: Path, *, fused: bool = True) -> Path:
     """Export the merged model with dynamic batch and length, fused for `provider` ("cpu" or "cuda").
 
     Unfused, the attention is the one transformers takes by itself: as unlike the fused way as it can be.
@@ -60,14 +61,12 @@ def export_graph(tuned: TunedModel, texts: Sequence[str], provider: str, folder:
         ExportError: the exporter cannot trace this architecture.
     """
     import onnx_ir
-    from transformers import AutoTokenizer
     from transformers.exporters import OnnxConfig, OnnxExporter
 
     from edgetune.export.once.rewrite import rewrite
 
     model = open_model(tuned.model_folder, attention="eager" if fused else None)
-    tokenizer = AutoTokenizer.from_pretrained(tuned.model_folder)
-    example = _example(tokenizer, texts, tuned.max_tokens)
+    example = _example(Encoder.of(tuned), texts)
     config = OnnxConfig(dynamic=True, ort_fusions=provider if fused else None)
     try:
         program = OnnxExporter().export(model, example, config=config).program
@@ -85,11 +84,11 @@ def export_graph(tuned: TunedModel, texts: Sequence[str], provider: str, folder:
     return target
 
 
-def _example(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> dict[str, Any]:
+def _example(encoder: Encoder, texts: Sequence[Input]) -> dict[str, Any]:
     """Two rows of unlike length: a dimension of one, or rows of equal length, would be frozen into the graph."""
-    by_length = sorted(texts, key=len)
-    rows = encode(tokenizer, [by_length[len(by_length) // 4], by_length[-1] + " and more"], max_tokens)
-    return dict(tokenizer.pad(rows, return_tensors="pt"))
+    by_length = sorted(texts, key=length)
+    longer = each_text(lambda text: f"{text} and more", by_length[-1])
+    return dict(encoder.pad(encoder.rows([by_length[len(by_length) // 4], longer])))
 
 
 def count_nodes(path: Path) -> int:

@@ -13,13 +13,14 @@ from edgetune.serve.codecs import open_codec
 from edgetune.serve.errors import ParityError
 from edgetune.serve.session import open_session
 from edgetune.tune.models.forward import length_batches
-from edgetune.tune.tasks.text_classification import encode
+from edgetune.tune.models.encoder import Encoder
+from edgetune.tune.data.rows import Input, length, shortened
 
 # fp32 sums in another order; relative to the largest logit.
 TOLERANCE = 1e-3
 
 
-def check_graph(graph: Path, model: Any, tokenizer: Any, texts: Sequence[str], max_tokens: int, provider: str) -> float:
+def check_graph(graph: Path, model: Any, encoder: Encoder, texts: Sequence[Input], provider: str) -> float:
     """Compare graph and model over ragged batches: names, then shapes, then values.
 
     Returns:
@@ -32,12 +33,12 @@ def check_graph(graph: Path, model: Any, tokenizer: Any, texts: Sequence[str], m
 
     session = open_session(graph, provider=provider)
     names = [value.name for value in session.get_inputs()]
-    rows = encode(tokenizer, texts, max_tokens)
+    rows = encoder.rows(texts)
     _check_names(session, set(rows[0]))
     expected, found = [], []
     # Unsorted batches of 8 on purpose: ragged rows are where a mask that was lost shows.
     for start in range(0, len(rows), 8):
-        batch = tokenizer.pad(rows[start : start + 8], return_tensors="pt")
+        batch = encoder.pad(rows[start : start + 8])
         with torch.inference_mode():
             expected.append(model(**batch).logits.float().numpy())
         found.append(session.run(["logits"], {name: batch[name].numpy() for name in names})[0])
@@ -53,7 +54,7 @@ def _check_names(session: Any, given: set[str]) -> None:
         raise ParityError(f"The graph's outputs are {outputs}.", expected="one, logits, float32")
 
 
-def _check_values(expected: NDArray[np.float32], found: NDArray[np.float32], texts: Sequence[str]) -> float:
+def _check_values(expected: NDArray[np.float32], found: NDArray[np.float32], texts: Sequence[Input]) -> float:
     if expected.shape != found.shape:
         raise ParityError(f"The graph's logits have shape {found.shape}.", expected=f"{expected.shape}")
     differences = np.abs(expected - found).max(axis=1)
@@ -61,7 +62,7 @@ def _check_values(expected: NDArray[np.float32], found: NDArray[np.float32], tex
     offenders = np.flatnonzero(~(differences <= allowed))
     if len(offenders):
         worst = offenders[np.argsort(-differences[offenders])][:5]
-        listed = "; ".join(f"{texts[row][:40]!r}: {differences[row]:.4g}" for row in worst)
+        listed = "; ".join(f"{shortened(texts[row])[:40]!r}: {differences[row]:.4g}" for row in worst)
         raise ParityError(
             f"The graph answers {len(offenders)} of {len(texts)} texts differently from the model. Largest: {listed}.",
             expected=f"logits within {allowed:.4g}",
@@ -70,21 +71,25 @@ def _check_values(expected: NDArray[np.float32], found: NDArray[np.float32], tex
     return float(differences.max())
 
 
-def check_tokenizer(saved: Path, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> None:
-    """Compare the ids that the `tokenizers` library gives at run time with those of training, on every text.
+def check_tokenizer(saved: Path, encoder: Encoder, texts: Sequence[Input]) -> None:
+    """Compare the ids, and of pairs which text each is of, that the `tokenizers` library gives at run time with those of training, on every text.
 
     Raises:
         ParityError: naming the first texts that differ.
     """
-    runtime = open_codec("text", saved.parent, max_tokens)
+    runtime = open_codec(encoder.task.codec, saved.parent, encoder.max_tokens)
     faults = []
-    for indices in length_batches([len(text) for text in texts], 512):
+    for indices in length_batches([length(text) for text in texts], 512):
         part = [texts[index] for index in indices]
-        wanted = encode(tokenizer, part, max_tokens)
+        wanted = encoder.rows(part)
         got = runtime.encode(part)
-        faults += [text for text, row, one in zip(part, wanted, got, strict=True) if row["input_ids"] != one.ids]
+        faults += [
+            text
+            for text, row, encoded in zip(part, wanted, got, strict=True)
+            if row["input_ids"] != encoded.ids or row.get("token_type_ids", encoded.type_ids) != encoded.type_ids
+        ]
     if faults:
         raise ParityError(
-            f"The saved tokenizer gives other ids for {len(faults)} of {len(texts)} texts, such as {faults[0][:60]!r}.",
+            f"The saved tokenizer gives other ids for {len(faults)} of {len(texts)} texts, such as {shortened(faults[0])!r}.",
             expected="the ids of the training tokenizer",
         )

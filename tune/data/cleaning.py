@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 
-from edgetune.tune.data.rows import Input, Parts, Rows, each_text, is_blank, key
+from edgetune.tune.data.rows import Input, Parts, Rows, each_text, is_blank, key, shortened
 
 WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0+")
 WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
@@ -127,12 +127,6 @@ def _duplicate_findings(rows: Rows, votes: dict[Input, Counter[str]], name: str,
             f"as {shortened(text)!r} under {example}: {fate}."
         )
     return tuple(findings)
-
-
-def shortened(text: Input) -> str:
-    """One line of at most 60 characters."""
-    line = " ".join(" | ".join([text] if isinstance(text, str) else text).split())
-    return line if len(line) <= 60 else line[:57] + "..."
 
 
 def _separate(parts: Parts, part: str, other: str, *, remove: bool) -> Parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 Input = str | tuple[str, str]  # one text, or a pair of texts
@@ -59,6 +59,25 @@ def key(text: Input) -> Input:
     return each_text(lambda part: " ".join(part.casefold().split()), text)
 
 
+def flat_texts(inputs: Iterable[Input]) -> tuple[str, ...]:
+    """The texts of all inputs, both of a pair, in order."""
+    return tuple(text for given in inputs for text in ([given] if isinstance(given, str) else given))
+
+
+def joined(texts: Sequence[Input]) -> Input:
+    """All the texts as one, of pairs all the first and all the second ones."""
+    pairs = [text for text in texts if not isinstance(text, str)]
+    if pairs:
+        return " ".join(first for first, _ in pairs), " ".join(second for _, second in pairs)
+    return " ".join(text for text in texts if isinstance(text, str))
+
+
 def length(text: Input) -> int:
     """Characters of an input."""
     return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
+
+
+def shortened(text: Input) -> str:
+    """An input as one line of at most 60 characters."""
+    line = " ".join(" | ".join([text] if isinstance(text, str) else text).split())
+    return line if len(line) <= 60 else line[:57] + "..."

@@ -130,6 +130,10 @@ class Objective(ABC):
     def head_spec(self, held_out: HeldOut) -> HeadSpec:
         """How the outputs of a finished model become answers; `held_out` is asked only where something is to be chosen."""
 
+    def agreement(self, answers: NDArray[Any], others: NDArray[Any]) -> float:
+        """Share of rows with the same answer, 0 to 1."""
+        return float(np.mean((answers == others).reshape(len(answers), -1).all(axis=1)))
+
     def figures(self, expected: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
         """Further figures of answers for the report, by name, beside the task's metrics."""
         return {}

@@ -97,6 +97,11 @@ class Number(Objective):
     def head_spec(self, held_out: HeldOut) -> HeadSpec:
         return HeadSpec(kind="number")
 
+    def agreement(self, answers: NDArray[Any], others: NDArray[Any]) -> float:
+        """Of numbers, which are hardly ever equal: one minus the share of the others' variance that lies between them."""
+        variance = float(np.var(others))
+        return max(0.0, 1 - float(np.mean(np.square(answers - others))) / variance) if variance else 0.0
+
     def figures(self, expected: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
         """Spearman's rank correlation and the coefficient of determination; 0 for answers that are all the same."""
         from scipy import stats
