@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -40,6 +42,8 @@ from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import Pair, Proof, Report, StageQuality
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.metrics import Metric
+from edgetune.tune.models.encoder import Encoder
+from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.progress import Progress
 
 DRAFT_NAME = "draft"
@@ -110,7 +114,9 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
     Raises:
         GateError: no candidate may be packed or a budget is not met; the report is at `kept_report`.
     """
-    rows = frozen_slice(contest.packing.tuned, contest.metric.name, contest.dataset.test, contest.gate.rows, contest.seed)
+    rows = frozen_slice(
+        contest.packing.tuned, contest.metric.name, contest.dataset.test, contest.gate.rows, contest.seed
+    )
     logits = torch_stages(contest.packing.tuned, rows, progress)
     logits["onnx"] = _graph_logits(contest, rows, folder)
     progress.say(f"quality of the graph measured on {len(rows.texts):,} rows")

@@ -18,6 +18,7 @@ from edgetune.task_choice import DEFAULT_TASK, TaskChoice, choose_task
 from edgetune.tasks import TASKS
 from edgetune.tune.data.dataset import DataRecipe
 from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.tasks import TASKS as ONCE_TASKS
 
 
 class CommonRecipe(BaseModel):
@@ -70,7 +71,7 @@ class CommonRecipe(BaseModel):
 class Recipe(CommonRecipe):
     """One build of a text classifier, whole."""
 
-    task: Literal["text-classification"] = Field("text-classification", description="What the model learns to do.")
+    task: Literal[tuple(ONCE_TASKS)] = Field(DEFAULT_TASK, description="What the model learns to do.")  # type: ignore[valid-type]
     data: DataRecipe
     tune: TuneRecipe = TuneRecipe()
     export: ExportRecipe = ExportRecipe()

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-
 from edgetune.tune.data.rows import Input, length
+
 if TYPE_CHECKING:
     from edgetune.compress.material import Material
 
@@ -71,8 +71,8 @@ def _feeds(material: Material, texts: Sequence[Input], names: Sequence[str]) -> 
     for row in rows:
         by_length.setdefault(len(row["input_ids"]), []).append(row)
     found: list[Feed] = []
-    for length, group in sorted(by_length.items()):
-        size = max(1, _MOST_TOKENS // length)
+    for tokens, group in sorted(by_length.items()):
+        size = max(1, _MOST_TOKENS // tokens)
         batches = [group[start : start + size] for start in range(0, len(group), size)]
         found += [{name: np.array([row[name] for row in batch], np.int64) for name in names} for batch in batches]
     return tuple(found)

@@ -180,4 +180,6 @@ class _Run:
             for batch in length_batches([len(row["input_ids"]) for row in lessons.rows], 64):
                 logits[batch] = self._logits(lessons, batch).cpu().numpy()
         value = objective.value(lessons.targets, logits)
-        return value, objective.agreement(objective.answers(logits), objective.answers(lessons.answers.astype(np.float32)))
+        return value, objective.agreement(
+            objective.answers(logits), objective.answers(lessons.answers.astype(np.float32))
+        )

@@ -87,8 +87,8 @@ class Course:
 def _texts(material: Material, objective: Objective) -> tuple[list[Input], NDArray[Any], NDArray[np.bool_]]:
     """Training texts, those without labels that are not among them, and the validation part; targets, and if known."""
     train, validation = material.train, material.validation
-    known = {*train.texts, *validation.texts}
-    more = [text for text in dict.fromkeys(material.unlabeled) if text not in known]
+    seen = {*train.texts, *validation.texts}
+    more = [text for text in dict.fromkeys(material.unlabeled) if text not in seen]
     more = more[:: -(-len(more) // MOST_UNLABELED) or 1]
     filled = [train.targets[0]] * len(more)  # of any value: `known` leaves them out
     targets = objective.learnt([*train.targets, *filled, *validation.targets])

@@ -40,7 +40,7 @@ class StageQuality(_Value, frozen=True, kw_only=True):
     `value` is the metric with its 95% interval `ci95`; `agreement` the share of rows answered as the tuned
     model answers; `max_abs_diff` and `mean_abs_diff` compare logits with the tuned model's; `drop` is the
     tuned model's value minus this one's. The comparisons are None for the base, which answers differently
-    by design.
+    by design. `metrics` are further figures of the task by name, such as macro F1 or Spearman's correlation.
     """
 
     stage: str
@@ -50,6 +50,7 @@ class StageQuality(_Value, frozen=True, kw_only=True):
     max_abs_diff: float | None = None
     mean_abs_diff: float | None = None
     drop: float | None = None
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Confusion(_Value, frozen=True, kw_only=True):

@@ -51,6 +51,11 @@ class Metric:
         both = self.rows(np.concatenate([expected, expected]), np.concatenate([reference, candidate]))
         return both[: len(expected)], both[len(expected) :]
 
+    def shown(self, value: float) -> str:
+        """A value for people, with the metric's name: scores in percent."""
+        name = self.name.replace("_", "-")
+        return f"{100 * value:.2f}% {name}" if self.higher_is_better else f"{value:.4g} {name}"
+
     def is_better(self, value: float, other: float) -> bool:
         """Whether a value is better than another."""
         return value > other if self.higher_is_better else value < other

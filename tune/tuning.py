@@ -22,8 +22,8 @@ from edgetune.tune.data.rows import Input
 from edgetune.tune.methods import METHODS
 from edgetune.tune.models.base import Base, open_tokenizer
 from edgetune.tune.models.classifier import head_names, set_head, trained_head
-from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.dropout import quicken_dropout
+from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import head_features, model_logits
 from edgetune.tune.models.merge import merge_and_save
 from edgetune.tune.models.model import TunedModel, chosen_pooling, longest_input, open_model, start_model

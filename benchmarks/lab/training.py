@@ -19,6 +19,7 @@ import click
 from benchmarks.lab.real_data import BASE, SETS
 from edgetune.benchmarks.timing.machine import describe_machine
 from edgetune.serve.cores import usable_cores
+from edgetune.tune.models.encoder import Encoder
 
 METHODS = ("probe", "lora", "freeze", "full", "auto")
 NAIVE_SETS = ("banking77", "sst2")
@@ -109,8 +110,8 @@ def test_accuracy(work: Path) -> float:
 
     tuned, test = TunedModel.open(work / "tune"), Dataset.open(work / "data").test
     tokenizer = open_tokenizer(Base("tuned", tuned.model_folder, ""))
-    logits = model_logits(open_model(tuned.model_folder), tokenizer, test.texts, tuned.max_tokens)
-    return float((logits.argmax(axis=1) == test.labels).mean())
+    logits = model_logits(open_model(tuned.model_folder), Encoder.of(tuned), test.texts)
+    return float((logits.argmax(axis=1) == np.asarray(test.targets)).mean())
 
 
 def run_naive(name: str, data: Path, script: Path, folder: Path) -> Trial:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
 from typing import Any
 
 import msgspec
@@ -13,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.benchmarks.prove.statistics import metric_interval
-from edgetune.serve.predictor import Predictor
 from edgetune.serve.heads import Head, open_head
+from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import StageQuality
 from edgetune.tune.data.dataset import Part
 from edgetune.tune.data.rows import Input

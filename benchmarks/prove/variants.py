@@ -14,6 +14,7 @@ from edgetune.benchmarks.timing.side import Side
 from edgetune.compress.schemes import SCHEMES
 from edgetune.export.once.variants import VariantDraft
 from edgetune.serve.bundle import Bundle, RuntimeSettings
+from edgetune.tune.data.rows import Input
 from edgetune.tune.training.progress import Progress
 
 
@@ -42,7 +43,7 @@ def passed_variants(chosen: str, wanted: Sequence[str], searched: Searched) -> t
 def measured_variants(
     drafts: Mapping[str, Bundle],
     settings: RuntimeSettings,
-    texts: Sequence[str],
+    texts: Sequence[Input],
     threads: int | None,
     progress: Progress,
 ) -> list[VariantDraft]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune import __version__
-from edgetune.benchmarks.prove.ledger import Slice, class_qualities, confusions, first_loss
+from edgetune.benchmarks.prove.ledger import Slice, first_loss
 from edgetune.benchmarks.timing.machine import describe_machine
 from edgetune.benchmarks.timing.race import Timing
 from edgetune.serve.report import CandidateReport, DataSummary, Gain, Pair, Proof, Quality, Report, StageQuality
 from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.metrics import Metric
+from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.model import TunedModel
 
 
@@ -24,7 +27,7 @@ class Findings:
     rows: Slice
     stages: list[StageQuality]
     candidates: list[CandidateReport]
-    chosen_answers: NDArray[np.int64]
+    chosen_answers: NDArray[Any]
     size_bytes: Pair
     timing: Timing | None
     notes: list[str]
@@ -35,10 +38,11 @@ class Findings:
     runtime: dict[str, str | int | bool | float]
 
 
-def summarize_data(dataset: Dataset, tokenizer: object, max_tokens: int) -> DataSummary:
+def summarize_data(dataset: Dataset, encoder: Encoder) -> DataSummary:
     """Rows, labels, token lengths of the training part, truncation over all parts, and the share of unknown tokens."""
     texts = [text for part in (dataset.train, dataset.validation, dataset.test) for text in part.texts]
-    encoded = tokenizer(texts, truncation=False, verbose=False)["input_ids"]  # type: ignore[operator]
+    tokenizer, max_tokens = encoder.tokenizer, encoder.max_tokens
+    encoded = encoder.task.encode(tokenizer, texts, 1 << 30, verbose=False)["input_ids"]
     lengths = np.asarray([len(ids) for ids in encoded])
     unknown = getattr(tokenizer, "unk_token_id", None)
     unknowns = sum(ids.count(unknown) for ids in encoded) if unknown is not None else 0
@@ -66,12 +70,12 @@ def assemble_report(
     data: DataSummary,
     findings: Findings,
     gate: dict[str, str | float],
-    metric: str,
+    metric: Metric,
     threads: int,
 ) -> Report:
     """The report without the build's seconds and peaks, which are known only after this stage."""
     chosen = next((candidate for candidate in findings.candidates if candidate.chosen), None)
-    timing = findings.timing
+    timing, rows = findings.timing, findings.rows
     return Report(
         name=name,
         task=tuned.task,
@@ -85,12 +89,12 @@ def assemble_report(
         data=data,
         training=tuned.training,
         quality=Quality(
-            metric=metric,
+            metric=metric.name,
             n=len(findings.rows.texts),
             stages=findings.stages,
             first_loss=first_loss(findings.stages),
-            classes=class_qualities(findings.rows.expected, findings.chosen_answers, tuned.labels),
-            confusions=confusions(findings.rows, findings.chosen_answers, tuned.labels),
+            classes=rows.objective.classes(rows.expected, findings.chosen_answers),
+            confusions=rows.objective.confusions(rows.expected, findings.chosen_answers, rows.texts),
         ),
         candidates=findings.candidates,
         proof=findings.proof,
@@ -110,7 +114,7 @@ def assemble_report(
     )
 
 
-def _verdict(chosen: CandidateReport | None, findings: Findings, metric: str) -> str:
+def _verdict(chosen: CandidateReport | None, findings: Findings, metric: Metric) -> str:
     proof = findings.proof
     if chosen is None or findings.timing is None or proof is None:
         reasons = "; ".join(f"{candidate.scheme}: {candidate.reason}" for candidate in findings.candidates)
@@ -127,9 +131,9 @@ def _verdict(chosen: CandidateReport | None, findings: Findings, metric: str) ->
     word = {"pass": "proven within", "inconclusive": "within, though not proven to be within,"}
     return (
         f"The {chosen.scheme} bundle {quick}, takes {(size.bundle or 0) / 1e6:.1f} MB instead of "
-        f"{(size.base or 0) / 1e6:.1f}, and reaches {100 * proof.value:.2f}% {metric.replace('_', '-')} where the "
-        f"tuned model reaches {100 * values['tuned']:.2f}% and the base {100 * values['base']:.2f}%: "
-        f"{word[proof.gate]} the drop that was allowed."
+        f"{(size.base or 0) / 1e6:.1f}, and reaches {metric.shown(proof.value)} where the tuned model "
+        f"reaches {metric.shown(values['tuned'])} and the base {metric.shown(values['base'])}: "
+        f"{word[proof.gate]} the loss that was allowed."
     )
 
 

@@ -54,35 +54,38 @@ def bundle_contestant(folder: str, threads: int | None, spinning: bool | None) -
     )
 
 
-def base_contestant(folder: str, threads: int, device: str, max_tokens: int) -> Contestant:
-    """The base in PyTorch, fp32, as its documentation runs it: tokenizer, model, argmax."""
+def base_contestant(folder: str, threads: int, device: str, tuned_folder: str) -> Contestant:
+    """The base in PyTorch, fp32, as its documentation runs it: tokenizer, model, decision."""
+    from dataclasses import replace
+    from pathlib import Path
+
     import torch
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
+    from edgetune.serve.heads import open_head
+    from edgetune.tune.data.rows import length
+    from edgetune.tune.models.encoder import Encoder
     from edgetune.tune.models.forward import length_batches
-    from edgetune.tune.models.model import open_model
+    from edgetune.tune.models.model import TunedModel, open_model
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    from pathlib import Path
-
     torch.set_num_threads(threads)
-    model = open_model(Path(folder)).to(device)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    labels = model.config.id2label
+    tuned = TunedModel.open(Path(tuned_folder))
+    encoder = replace(Encoder.of(tuned), tokenizer=AutoTokenizer.from_pretrained(folder))
+    model, head = open_model(Path(folder)).to(device), open_head(tuned.head)
 
-    def answer_batch(texts: list[str]) -> list[str]:
-        batch = tokenizer(texts, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
+    def answer_batch(texts: list[Any]) -> list[Any]:
         with torch.inference_mode():
-            found = model(**batch.to(device)).logits.argmax(dim=-1)
-        return [labels[index] for index in found.tolist()]
+            logits = model(**encoder.batch(texts).to(device)).logits
+        return [head.plain(row) for row in head.decide(logits.float().cpu().numpy())]
 
-    def answer_many(texts: list[str]) -> list[str]:
-        answers = [""] * len(texts)
-        for rows in length_batches([len(text) for text in texts], 32):
-            for row, label in zip(rows, answer_batch([texts[row] for row in rows]), strict=True):
-                answers[row] = label
+    def answer_many(texts: list[Any]) -> list[Any]:
+        answers: list[Any] = [None] * len(texts)
+        for rows in length_batches([length(text) for text in texts], 32):
+            for row, answer in zip(rows, answer_batch([texts[row] for row in rows]), strict=True):
+                answers[row] = answer
         return answers
 
     def forward(batch: int, tokens: int) -> None:
@@ -145,7 +148,7 @@ def main() -> None:
     if side == "bundle":
         contestant = bundle_contestant(folder, settings["threads"], settings["spinning"])
     else:
-        contestant = base_contestant(folder, settings["threads"], settings["device"], settings["max_tokens"])
+        contestant = base_contestant(folder, settings["threads"], settings["device"], settings["tuned"])
     first = contestant.answer(settings["first"])
     sys.stdout.write(json.dumps({"first": first}) + "\n")
     sys.stdout.flush()

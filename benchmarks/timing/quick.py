@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from edgetune.benchmarks.timing.race import BLOCK, flat, summarize, timed_blocks
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
 from edgetune.serve.report import LatencySummary
+from edgetune.tune.data.rows import Input
 from edgetune.tune.training.progress import Progress
 
 SAMPLES = 200
@@ -36,7 +37,7 @@ class QuickFigures:
 
 
 def quick_race(
-    sides: Mapping[str, Side], texts: Sequence[str], progress: Progress, samples: int = SAMPLES
+    sides: Mapping[str, Side], texts: Sequence[Input], progress: Progress, samples: int = SAMPLES
 ) -> dict[str, QuickFigures]:
     """Time `sides` on `texts`, block by block in turn.
 

@@ -22,6 +22,7 @@ from edgetune.serve.report import (
     Pair,
     Speedup,
 )
+from edgetune.tune.data.rows import Input
 from edgetune.tune.training.progress import Progress
 
 BLOCK, WARM_MS = 20, 50
@@ -60,7 +61,7 @@ class Timing:
     answers: dict[str, str]
 
 
-def race(race: Race, texts: Sequence[str], recipe: BenchmarkRecipe, progress: Progress) -> Timing:
+def race(race: Race, texts: Sequence[Input], recipe: BenchmarkRecipe, progress: Progress) -> Timing:
     """Time both sides on `texts`, in the order given, repeated as often as the samples need.
 
     Raises:
@@ -89,7 +90,7 @@ def race(race: Race, texts: Sequence[str], recipe: BenchmarkRecipe, progress: Pr
 
 
 def timed_blocks(
-    sides: dict[str, ContestantProcess], texts: Sequence[str], samples: int, progress: Progress
+    sides: dict[str, ContestantProcess], texts: Sequence[Input], samples: int, progress: Progress
 ) -> tuple[dict[str, list[list[float]]], dict[str, dict[str, str]]]:
     """Times in ms by side and block, and each side's answers by text; all sides answer a block before the next.
 
@@ -123,7 +124,7 @@ def flat(blocks: Sequence[Sequence[float]]) -> list[float]:
     return list(itertools.chain.from_iterable(blocks))
 
 
-def _blocks(source: Iterator[str], samples: int) -> Iterator[list[str]]:
+def _blocks(source: Iterator[Input], samples: int) -> Iterator[list[str]]:
     for _ in range(0, samples, BLOCK):
         yield list(itertools.islice(source, BLOCK))
 
@@ -145,7 +146,7 @@ def _ratio(first: float | None, second: float | None) -> float | None:
     return None if first is None or second is None else first / second
 
 
-def _throughputs(sides: dict[str, ContestantProcess], texts: Sequence[str], progress: Progress) -> Pair:
+def _throughputs(sides: dict[str, ContestantProcess], texts: Sequence[Input], progress: Progress) -> Pair:
     batch = list(itertools.islice(itertools.cycle(texts), THROUGHPUT_TEXTS))
     seconds: dict[str, list[float]] = {"base": [], "bundle": []}
     for done in range(1, THROUGHPUT_ROUNDS + 1):
@@ -175,7 +176,7 @@ def _grid(sides: dict[str, ContestantProcess], max_tokens: int, progress: Progre
     return cells
 
 
-def _cold_starts(race: Race, first: str, starts: int, seen: dict[str, float], progress: Progress) -> Pair:
+def _cold_starts(race: Race, first: Input, starts: int, seen: dict[str, float], progress: Progress) -> Pair:
     """Median time from process start to first answer, the start of the race counted as one of them."""
     ms = {side: [value] for side, value in seen.items()}
     for done in range(1, starts):

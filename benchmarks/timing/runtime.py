@@ -11,11 +11,12 @@ from edgetune.benchmarks.timing.side import Side
 from edgetune.serve.bundle import RuntimeSettings
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.processor import cpu_name
+from edgetune.tune.data.rows import Input
 from edgetune.tune.training.progress import Progress
 
 
 def measure_settings(
-    bundle: Path, texts: Sequence[str], progress: Progress, *, threads: int | None = None
+    bundle: Path, texts: Sequence[Input], progress: Progress, *, threads: int | None = None
 ) -> tuple[RuntimeSettings, dict[str, float]]:
     """The fastest settings at batch 1, and the p50 in ms of each that was tried.
 

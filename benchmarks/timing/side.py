@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from edgetune.serve.errors import EdgetuneError
+from edgetune.tune.data.rows import Input
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Side:
         threads: of the side; None lets a bundle take the settings that were measured for it.
         spinning: None lets a bundle take its own.
         device: "cpu" or "cuda", of the base.
-        max_tokens: where the base cuts its texts.
+        tuned: the tuned model whose base it is: its task, head and longest input.
     """
 
     kind: Literal["base", "bundle"]
@@ -33,15 +34,15 @@ class Side:
     threads: int | None = None
     spinning: bool | None = None
     device: str = "cpu"
-    max_tokens: int = 512
+    tuned: Path | None = None
 
-    def command(self, first: str) -> list[str]:
+    def command(self, first: Input) -> list[str]:
         """The command line of its process, which answers `first` and then what it is asked."""
         settings = {
             "threads": self.threads,
             "spinning": self.spinning,
             "device": self.device,
-            "max_tokens": self.max_tokens,
+            "tuned": None if self.tuned is None else str(self.tuned),
             "first": first,
         }
         module = ["-m", "edgetune.benchmarks.timing.contestant"]
@@ -60,7 +61,7 @@ class Side:
 class ContestantProcess:
     """A side in a process of its own; `cold_start_ms` is from its start to its first answer."""
 
-    def __init__(self, side: Side, first: str) -> None:
+    def __init__(self, side: Side, first: Input) -> None:
         start = time.perf_counter()
         self._process = subprocess.Popen(
             side.command(first),

@@ -57,24 +57,25 @@ def print_scheme_plan(options: dict[str, Any]) -> None:
 
 
 def _planned(recipe: Recipe) -> SchemePlan:
-    from edgetune.benchmarks.prove.ledger import gate_metric
     from edgetune.benchmarks.prove.planning import plan_schemes
     from edgetune.tune.data.dataset import Dataset
     from edgetune.tune.models.base import find_base, known_labels
+    from edgetune.tune.tasks import TASKS
 
     base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
-    dataset = Dataset.load(recipe.data, seed=recipe.seed, label_order=known_labels(base))
+    dataset = Dataset.load(recipe.data, TASKS[recipe.task], seed=recipe.seed, label_order=known_labels(base))
     with tempfile.TemporaryDirectory() as folder:
         material = _untuned(recipe, base, dataset, Path(folder))
-        return plan_schemes(recipe.compress, material, recipe.gate, gate_metric(recipe.gate), len(dataset.test))
+        metric = TASKS[recipe.task].metric(recipe.gate.metric)
+        return plan_schemes(recipe.compress, material, recipe.gate, metric, len(dataset.test))
 
 
 def _untuned(recipe: Recipe, base: Base, dataset: Dataset, folder: Path) -> Material:
     """The base in the place of the tuned model: of the same architecture, size and vocabulary."""
     from edgetune.compress.material import Material
-    from edgetune.serve.bundle import HeadSpec
     from edgetune.serve.report import Training
     from edgetune.tune.models.model import TunedModel
+    from edgetune.tune.tasks import TASKS
     from edgetune.tune.training.hardware import choose_device
     from edgetune.tune.training.progress import Silent
 
@@ -82,7 +83,7 @@ def _untuned(recipe: Recipe, base: Base, dataset: Dataset, folder: Path) -> Mate
     training = Training(
         method="", handed_on="", pooling="", probe_value=0.0, best_value=0.0, best_epoch=None, epochs=0.0, remark=""
     )
-    head = HeadSpec(kind="label", labels=list(dataset.labels))
+    head = TASKS[recipe.task].objective(dataset.labels, "", dataset.train.targets).untuned_head()
     model = TunedModel(folder, recipe.task, head, base.id, base.digest, 512, 0.0, training)
     device = choose_device(recipe.device)
     return Material(model, dataset.train, dataset.validation, (), recipe.export.provider, device, recipe.seed, Silent())

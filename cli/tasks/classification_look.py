@@ -15,7 +15,9 @@ from edgetune.recipe import Recipe
 from edgetune.recipe_text import comment, comments, lines_of, scalar, stem
 from edgetune.tune.data.dataset import DataRecipe, Dataset, read_tables
 from edgetune.tune.data.sources import Tables
+from edgetune.tune.tasks import TASKS
 
+DEFAULT = "text-classification"
 FIRST_BASE = "all-MiniLM-L6-v2"
 
 TEMPLATE = """\
@@ -67,7 +69,7 @@ class ClassificationLook:
         base = base or FIRST_BASE
         recipe = Recipe.of_values({"base": base, "data": data}, None).data
         tables = read_tables(recipe)
-        return cls(base, recipe, tables, Dataset.of_tables(tables, recipe, seed=0))
+        return cls(base, recipe, tables, Dataset.of_tables(tables, recipe, TASKS[DEFAULT], seed=0))
 
     @property
     def findings(self) -> list[str]:
@@ -94,8 +96,8 @@ class ClassificationLook:
         """What a script wants to know, as JSON types."""
         return {
             "source": self.recipe.source,
-            "text_column": self.dataset.text_column,
-            "label_column": self.dataset.label_column,
+            "text_column": self.dataset.columns.texts[0],
+            "label_column": self.dataset.columns.labels[0],
             "rows": {name: len(getattr(self.dataset, name)) for name in ("train", "validation", "test")},
             "classes": dict(self._class_rows()),
             "digest": self.dataset.digest,
@@ -105,13 +107,13 @@ class ClassificationLook:
     def _class_rows(self) -> list[tuple[str, int]]:
         """Classes and their rows in all parts, the largest first."""
         parts = (self.dataset.train, self.dataset.validation, self.dataset.test)
-        counts = Counter(label for part in parts for label in part.labels)
+        counts = Counter(int(target) for part in parts for target in part.targets if isinstance(target, int))
         return [(self.dataset.labels[number], count) for number, count in counts.most_common()]
 
     def _data_values(self) -> dict[str, Any]:
         """What the user said, and without what a build would have to guess again."""
         said = self.recipe.model_dump(mode="json", exclude_unset=True, exclude={"split", "clean"})
-        found: dict[str, Any] = {"text": self.dataset.text_column, "label": self.dataset.label_column}
+        found: dict[str, Any] = {"text": self.dataset.columns.texts[0], "label": self.dataset.columns.labels[0]}
         if not self.tables.train.header:
             found["header"] = False
         encoding = self._guessed_encoding()

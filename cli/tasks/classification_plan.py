@@ -15,8 +15,10 @@ from edgetune.serve.cores import usable_cores
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.methods import METHODS
 from edgetune.tune.models.base import find_base, known_labels, open_tokenizer
+from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import head_features
 from edgetune.tune.models.model import chosen_pooling, longest_input, start_model
+from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.hardware import choose_device, fast_bf16
 from edgetune.tune.training.trainer import automatic_epochs
 
@@ -87,19 +89,22 @@ def plan_classification(recipe: Recipe) -> ClassificationPlan:
     Raises:
         EdgetuneError: whatever would stop the build before it starts.
     """
-    out = Path(recipe.out)
+    out, task = Path(recipe.out), TASKS[recipe.task]
     check_place(out)
     base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
-    dataset = Dataset.load(recipe.data, seed=recipe.seed, label_order=known_labels(base))
+    dataset = Dataset.load(recipe.data, task, seed=recipe.seed, label_order=known_labels(base))
     tokenizer = open_tokenizer(base, trust_remote_code=recipe.tune.trust_remote_code)
     device = choose_device(recipe.device)
-    model = start_model(base, dataset.labels, recipe.tune).to(device)
+    model = start_model(
+        base, task.objective(dataset.labels, recipe.gate.metric, dataset.train.targets), recipe.tune
+    ).to(device)
     max_tokens = longest_input(model, tokenizer, base)
     bf16 = fast_bf16(device) if recipe.tune.precision == "auto" else recipe.tune.precision == "bf16"
     sample = dataset.train.texts[:SAMPLE]
-    head_features(model, tokenizer, sample[:8], max_tokens, bf16=bf16)
+    encoder = Encoder(tokenizer, max_tokens, task)
+    head_features(model, encoder, sample[:8], bf16=bf16)
     start = time.perf_counter()
-    head_features(model, tokenizer, sample, max_tokens, bf16=bf16)
+    head_features(model, encoder, sample, bf16=bf16)
     per_row = (time.perf_counter() - start) / len(sample)
     parameters = sum(weight.numel() for weight in model.parameters())
     rows = {"train": len(dataset.train), "validation": len(dataset.validation), "test": len(dataset.test)}

@@ -10,7 +10,7 @@ import msgspec
 
 from edgetune import __version__
 from edgetune.benchmarks.bench import Benched, Contest, bench
-from edgetune.benchmarks.prove.ledger import frozen_slice, gate_metric, model_answers
+from edgetune.benchmarks.prove.ledger import frozen_slice, model_answers
 from edgetune.benchmarks.prove.planning import plan_schemes
 from edgetune.benchmarks.prove.search import Search, Searched, Terms
 from edgetune.benchmarks.prove.trials import Kept, Workbench
@@ -29,6 +29,8 @@ from edgetune.tasks.sources import command_line, plain, source_state
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.models.base import Base, known_labels
 from edgetune.tune.models.model import TunedModel
+from edgetune.tune.tasks import TASKS
+from edgetune.tune.tasks.task import Task
 from edgetune.tune.training.hardware import choose_device
 from edgetune.tune.training.processes import is_main
 from edgetune.tune.tuning import tune
@@ -106,6 +108,11 @@ class Stages:
             "pack", self.work.folder, tuned, graph, searched, report, self.finishing.pack(benched.draft, report)
         )
 
+    @property
+    def task(self) -> Task:
+        """What is learnt."""
+        return TASKS[self.recipe.task]
+
     def data(self) -> Dataset:
         recipe, order = self.recipe, known_labels(self.base)
         versions = {"edgetune": __version__, **package_versions()}
@@ -117,12 +124,13 @@ class Stages:
                     recipe.data.path, recipe.data.train, recipe.data.validation, recipe.data.test, recipe.data.unlabeled
                 ),
                 recipe.seed,
+                recipe.task,
                 order,
                 versions,
             ],
-            lambda folder: Dataset.load(recipe.data, seed=recipe.seed, label_order=order).save(folder),
+            lambda folder: Dataset.load(recipe.data, self.task, seed=recipe.seed, label_order=order).save(folder),
             Dataset.open,
-            lambda found: f"{_counts(found)}, {len(found.labels)} labels",
+            lambda found: f"{_counts(found)}, {len(found.labels)} labels" if found.labels else _counts(found),
             others="wait",
         )
 
@@ -196,9 +204,10 @@ class Stages:
 
     def _search(self, dataset: Dataset, tuned: TunedModel, graph: Graph, kept: Kept) -> Search:
         recipe = self.recipe
-        rows = frozen_slice(dataset.validation, recipe.gate.rows, recipe.seed)
+        metric = self.task.metric(recipe.gate.metric)
+        rows = frozen_slice(tuned, metric.name, dataset.validation, recipe.gate.rows, recipe.seed)
         material = self.material(dataset, tuned)
-        plan = plan_schemes(recipe.compress, material, recipe.gate, gate_metric(recipe.gate), len(dataset.test))
+        plan = plan_schemes(recipe.compress, material, recipe.gate, metric, len(dataset.test))
         packing = self._packing(dataset, tuned)
         bench = Workbench(material, dataset, graph, packing, rows, kept)
         threads = None if recipe.benchmark.threads == "auto" else recipe.benchmark.threads

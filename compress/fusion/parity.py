@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,7 @@ _TEXTS = 48
 _BATCH_ROWS = 8
 
 
-def check_parity(
-    given: Path, made: Path, encoder: Encoder, texts: Sequence[Input], *, provider: str = "cpu"
-) -> float:
+def check_parity(given: Path, made: Path, encoder: Encoder, texts: Sequence[Input], *, provider: str = "cpu") -> float:
     """Compare the logits of two graphs.
 
     Args:

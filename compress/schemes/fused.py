@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetune.serve.errors import CompressError
+from edgetune.tune.data.rows import Input, each_text
 
 if TYPE_CHECKING:
     from edgetune.compress.material import Material
+    from edgetune.tune.models.encoder import Encoder
 
 # So many texts say whether the tokenizer ever gives a token type other than 0.
 _ASKED_TEXTS = 64

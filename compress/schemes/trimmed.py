@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetune.compress.vocabulary.document import Vocabulary, renumbered_settings
 from edgetune.serve.errors import CompressError
+from edgetune.tune.data.rows import flat_texts
 from edgetune.tune.models.facts import write_facts
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from edgetune.serve.codecs import open_codec
 from edgetune.serve.errors import ParityError
 from edgetune.serve.session import open_session
-from edgetune.tune.models.forward import length_batches
-from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.data.rows import Input, length, shortened
+from edgetune.tune.models.encoder import Encoder
+from edgetune.tune.models.forward import length_batches
 
 # fp32 sums in another order; relative to the largest logit.
 TOLERANCE = 1e-3
@@ -72,7 +72,7 @@ def _check_values(expected: NDArray[np.float32], found: NDArray[np.float32], tex
 
 
 def check_tokenizer(saved: Path, encoder: Encoder, texts: Sequence[Input]) -> None:
-    """Compare the ids, and of pairs which text each is of, that the `tokenizers` library gives at run time with those of training, on every text.
+    """Compare the ids and type ids that the `tokenizers` library gives at run time with those of training.
 
     Raises:
         ParityError: naming the first texts that differ.
@@ -90,6 +90,7 @@ def check_tokenizer(saved: Path, encoder: Encoder, texts: Sequence[Input]) -> No
         ]
     if faults:
         raise ParityError(
-            f"The saved tokenizer gives other ids for {len(faults)} of {len(texts)} texts, such as {shortened(faults[0])!r}.",
+            f"The saved tokenizer gives other ids for {len(faults)} of {len(texts)} texts, such as "
+            f"{shortened(faults[0])!r}.",
             expected="the ids of the training tokenizer",
         )

@@ -23,6 +23,7 @@ from edgetune.compress.fusion.rows import drop_rows
 from edgetune.compress.material import Material
 from edgetune.compress.schemes import fused
 from edgetune.serve.errors import CompressError
+from edgetune.tune.models.encoder import Encoder
 
 TOKENS = 96  # the longest input of the tiny checkpoints
 
@@ -146,8 +147,8 @@ def test_a_graph_that_answers_otherwise_is_refused(
     onnx.save(broken, tmp_path / "broken.onnx")
     tokenizer = AutoTokenizer.from_pretrained(material.model.model_folder)
     with pytest.raises(CompressError, match="logits differ from the given graph's by"):
-        check_parity(graph, tmp_path / "broken.onnx", tokenizer, material.train.texts, TOKENS)
-    assert check_parity(graph, graph, tokenizer, material.train.texts, TOKENS) == 0
+        check_parity(graph, tmp_path / "broken.onnx", Encoder(tokenizer, TOKENS), material.train.texts)
+    assert check_parity(graph, graph, Encoder(tokenizer, TOKENS), material.train.texts) == 0
 
 
 def pooling_graph(path: Path, *, mean: bool) -> Path:

@@ -22,6 +22,7 @@ from edgetune.compress.structure import (
     with_columns,
     write_cut,
 )
+from edgetune.tune.models.encoder import Encoder
 
 torch = pytest.importorskip("torch")
 
@@ -155,7 +156,8 @@ def test_a_pruned_model_is_smaller_answers_as_its_teacher_and_exports(
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     texts, most = material.train.texts, material.model.max_tokens
     teacher, after = (
-        model_logits(open_model(place), tokenizer, texts, most).argmax(axis=1) for place in (source, folder / "model")
+        model_logits(open_model(place), Encoder(tokenizer, most), texts).argmax(axis=1)
+        for place in (source, folder / "model")
     )
     # The teacher is wrong on a third of the training texts; its student has the labels too.
     expected = np.asarray(material.train.labels)
@@ -180,7 +182,7 @@ def test_without_the_best_columns_a_model_answers_worse_than_without_the_worst(
     texts, most = material.train.texts, material.model.max_tokens
     importance = column_importance(teacher, tokenizer, texts, material.train.labels, most)
     wanted, best, worst = (
-        model_logits(model, tokenizer, texts, most)
+        model_logits(model, Encoder(tokenizer, most), texts)
         for model in (
             teacher,
             with_columns(teacher, best_columns(importance, 32)),

@@ -18,6 +18,7 @@ from edgetune.compress.schemes import student
 from edgetune.compress.seen_embedding import SeenEmbedding, restore_embedding, train_seen_only
 from edgetune.compress.structure import LAYOUTS, read_shape, spread_layers, with_layers, write_cut
 from edgetune.serve.errors import CompressError
+from edgetune.tune.models.encoder import Encoder
 
 torch = pytest.importorskip("torch")
 
@@ -182,7 +183,7 @@ def test_lessons_hold_every_text_once_with_its_label_if_known(
     assert course.validation.labels.tolist() == list(material.validation.labels)
     texts = [*material.train.texts, "something new"]
     most = material.model.max_tokens
-    expected = model_logits(open_model(material.model.model_folder), course.tokenizer, texts, most)
+    expected = model_logits(open_model(material.model.model_folder), Encoder(course.encoder.tokenizer, most), texts)
     spread = float(np.abs(expected).max())
     assert np.abs(course.train.answers - expected).max() < 0.05 * spread  # bf16 in the trunk
     assert course.train.answers.shape == (n + 1, 4)
@@ -246,7 +247,7 @@ def test_a_student_is_smaller_answers_as_its_teacher_and_exports(
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     texts = material.train.texts
     wanted, untaught, answers = (
-        model_logits(model, tokenizer, texts, material.model.max_tokens).argmax(axis=1)
+        model_logits(model, Encoder(tokenizer, material.model.max_tokens), texts).argmax(axis=1)
         for model in (teacher, with_layers(teacher, (0,)), learnt)
     )
     # The teacher is wrong on a third of the training texts, and the labels say so.

@@ -33,6 +33,7 @@ from edgetune.serve.predictor import Predictor
 from edgetune.tune import tuning
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.models.base import find_base
+from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import model_logits
 from edgetune.tune.models.model import TunedModel, open_model
 from edgetune.tune.recipe import TuneRecipe
@@ -100,7 +101,7 @@ class Line:
 
         tokenizer = AutoTokenizer.from_pretrained(self.tuned.model_folder)
         model = model or open_model(self.tuned.model_folder)
-        return model_logits(model, tokenizer, self.ragged_texts, self.tuned.max_tokens)
+        return model_logits(model, Encoder(tokenizer, self.tuned.max_tokens), self.ragged_texts)
 
     def bundle_logits(self, scheme: str) -> NDArray[np.float32]:
         """A bundle's answers to the ragged texts, in its own batches."""

@@ -95,9 +95,7 @@ class Dataset:
     unlabeled: tuple[Input, ...] = ()
 
     @classmethod
-    def load(
-        cls, recipe: DataRecipe, task: Task, *, seed: int, label_order: Sequence[str] | None = None
-    ) -> Dataset:
+    def load(cls, recipe: DataRecipe, task: Task, *, seed: int, label_order: Sequence[str] | None = None) -> Dataset:
         """Read, clean and split the data that `recipe` names.
 
         Args:
@@ -190,7 +188,8 @@ class Dataset:
             raise _no_dataset(folder, f"{type(error).__name__}: {error}") from error
         if _digest(labels, parts, unlabeled) != digest:
             raise _no_dataset(folder, "its rows are not those that were saved")
-        return cls(*parts, labels, digest, source, columns, findings, unlabeled)
+        train, validation, test = parts
+        return cls(train, validation, test, labels, digest, source, columns, findings, unlabeled)
 
 
 def read_tables(recipe: DataRecipe) -> Tables:

@@ -77,6 +77,11 @@ def length(text: Input) -> int:
     return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
 
 
+def as_line(text: Input) -> str:
+    """A text as it is, a pair with a bar between its texts."""
+    return text if isinstance(text, str) else " | ".join(text)
+
+
 def shortened(text: Input) -> str:
     """An input as one line of at most 60 characters."""
     line = " ".join(" | ".join([text] if isinstance(text, str) else text).split())

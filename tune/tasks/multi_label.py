@@ -158,7 +158,7 @@ class OneVersusRest:
         start = self._before if self._before is not None else np.zeros(self._width * inputs.shape[1])
         self._before = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
         solved = self._before.reshape(self._width, -1)
-        return Head(solved[:, :-1], solved[:, -1])
+        return Head(solved[:, :-1].astype(np.float32), solved[:, -1].astype(np.float32))
 
 
 class MultiLabelClassification(Task):
@@ -212,7 +212,7 @@ class MultiLabelClassification(Task):
         if not counts:
             raise DataError(
                 f"None of the {counted(len(parts.train), 'row')} of {source} has a label.",
-                expected="rows with a list of labels, such as [\"billing\", \"refund\"] or billing|refund.",
+                expected='rows with a list of labels, such as ["billing", "refund"] or billing|refund.',
                 action="name the label column with --set data.label=...",
             )
         for name in ("validation", "test"):

@@ -1,7 +1,7 @@
 """The objective: what a model learns of one data set, and how its answers are judged while it is being tuned.
 
-Between the task, which knows rows, and the training, which knows steps. Arrays of targets come in two forms: `expected`,
-in the user's own units, by which answers are judged, and `learnt`, which the loss takes.
+Between the task, which knows rows, and the training, which knows steps. Arrays of targets come in two forms:
+`expected`, in the user's own units, by which answers are judged, and `learnt`, which the loss takes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.bundle import HeadSpec
-from edgetune.serve.report import ClassQuality
+from edgetune.serve.report import ClassQuality, Confusion
 from edgetune.tune.metrics import Metric
 
 if TYPE_CHECKING:
     import torch
 
+    from edgetune.tune.data.rows import Input
     from edgetune.tune.tasks.task import Target
 
 FloatArray = NDArray[np.float32]
@@ -95,7 +96,7 @@ class Objective(ABC):
         return self.metric.of(self.restored(learnt), self.answers(logits))
 
     def weights(self, targets: Sequence[Target]) -> tuple[float, ...] | None:
-        """Weights of the outputs that make rare ones count as much as common ones; None where there is no such thing."""
+        """Weights of the outputs, by which rare ones count as much as common ones; None where there are none."""
         return None
 
     @abstractmethod
@@ -116,7 +117,8 @@ class Objective(ABC):
         """What solves the probe's head; `balanced` weighs outputs by their rarity, where there is such a thing."""
 
     def finish(self, head: torch.nn.Linear) -> None:
-        """Bring a head that was learnt into the user's units, in place."""
+        """Bring a head that was learnt into the user's units, in place; most are there already."""
+        return
 
     def finished(self, head: Head) -> Head:
         """As `finish`, of a solved head."""
@@ -128,7 +130,12 @@ class Objective(ABC):
 
     @abstractmethod
     def head_spec(self, held_out: HeldOut) -> HeadSpec:
-        """How the outputs of a finished model become answers; `held_out` is asked only where something is to be chosen."""
+        """How a finished model's outputs become answers; `held_out` is asked only where something is to be chosen."""
+
+    def untuned_head(self) -> HeadSpec:
+        """How outputs would become answers before anything is tuned."""
+        nothing = np.zeros((0, self.width), dtype=np.float32)
+        return self.head_spec(lambda: (nothing.astype(bool), nothing))
 
     def agreement(self, answers: NDArray[Any], others: NDArray[Any]) -> float:
         """Share of rows with the same answer, 0 to 1."""
@@ -137,6 +144,10 @@ class Objective(ABC):
     def figures(self, expected: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
         """Further figures of answers for the report, by name, beside the task's metrics."""
         return {}
+
+    def confusions(self, expected: NDArray[Any], answers: NDArray[Any], inputs: Sequence[Input]) -> list[Confusion]:
+        """The pairs of labels that are mistaken most often, each with an example; none where there is no such thing."""
+        return []
 
     def classes(self, expected: NDArray[Any], answers: NDArray[Any]) -> list[ClassQuality]:
         """Precision, recall and F1 of each label, lowest F1 first; none where there are no labels."""
@@ -156,6 +167,6 @@ def label_qualities(
             f1=float(2 * right[place] / (given[place] + wanted[place])),
             rows=int(wanted[place]),
         )
-        for place in np.flatnonzero(wanted)
+        for place in np.flatnonzero(wanted).tolist()
     ]
     return sorted(qualities, key=lambda quality: quality.f1)

@@ -98,7 +98,7 @@ class Number(Objective):
         return HeadSpec(kind="number")
 
     def agreement(self, answers: NDArray[Any], others: NDArray[Any]) -> float:
-        """Of numbers, which are hardly ever equal: one minus the share of the others' variance that lies between them."""
+        """Of numbers, which are hardly ever equal: one minus the squared distance as a share of the variance."""
         variance = float(np.var(others))
         return max(0.0, 1 - float(np.mean(np.square(answers - others))) / variance) if variance else 0.0
 

@@ -18,9 +18,9 @@ from edgetune.tune.data.rows import Input, Rows
 from edgetune.tune.metrics import Metric
 
 if TYPE_CHECKING:
-    from edgetune.tune.data.rows import Parts
     from edgetune.tune.data.dataset import DataRecipe
     from edgetune.tune.data.reading import Table
+    from edgetune.tune.data.rows import Parts
     from edgetune.tune.tasks.objective import Objective
 
 Target = int | float | tuple[int, ...]

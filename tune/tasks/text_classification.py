@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.bundle import HeadSpec
+from edgetune.serve.report import ClassQuality, Confusion
 from edgetune.tune.data.classes import check_classes, ordered_labels
+from edgetune.tune.data.rows import as_line
 from edgetune.tune.metrics import ACCURACY, BALANCED_ACCURACY, MACRO_F1, Metric
 from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, Objective, label_qualities
 from edgetune.tune.tasks.task import Guess, Target, Task
@@ -18,11 +20,11 @@ from edgetune.tune.tasks.task import Guess, Target, Task
 if TYPE_CHECKING:
     import torch
 
-    from edgetune.serve.report import ClassQuality
-    from edgetune.tune.data.rows import Parts
+    from edgetune.tune.data.rows import Input, Parts
 
 # Inverse regularization strengths tried, on features scaled to unit variance overall; weakest last, so that
 # each fit starts from the one before. On banking77 0.1 wins, 0.01 loses half a point and 1 a quarter.
+MOST_CONFUSIONS = 12
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
@@ -74,6 +76,21 @@ class SingleLabel(Objective):
 
     def head_spec(self, held_out: HeldOut) -> HeadSpec:
         return HeadSpec(kind="label", labels=list(self.labels))
+
+    def confusions(self, expected: NDArray[Any], answers: NDArray[Any], inputs: Sequence[Input]) -> list[Confusion]:
+        pairs: dict[tuple[int, int], list[int]] = {}
+        for row in np.flatnonzero(expected != answers):
+            pairs.setdefault((int(expected[row]), int(answers[row])), []).append(int(row))
+        ordered = sorted(pairs.items(), key=lambda item: (-len(item[1]), item[0]))
+        return [
+            Confusion(
+                expected=self.labels[right],
+                predicted=self.labels[wrong],
+                rows=len(rows),
+                example=as_line(inputs[rows[0]]),
+            )
+            for (right, wrong), rows in ordered[:MOST_CONFUSIONS]
+        ]
 
     def classes(self, expected: NDArray[Any], answers: NDArray[Any]) -> list[ClassQuality]:
         hot = np.eye(self.width, dtype=bool)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from edgetune.tune.methods import Method
 from edgetune.tune.metrics import Metric
 
@@ -39,7 +41,7 @@ def choose(method: Method, probe_value: float, trained_value: float, rows: int, 
     user named is kept.
     """
     name = method.trained_name
-    gain = -100 * float(metric.loss(probe_value, trained_value))
+    gain = -100 * float(metric.loss(np.asarray(probe_value), np.asarray(trained_value)))
     values = f"{trained_value:.4f} against {probe_value:.4f} on the {rows:,} validation rows"
     unit = "points over the probe" if metric.higher_is_better else f"percent off the probe's {metric.name}"
     if gain > 0 or (gain == 0 and method.name != "auto"):

@@ -93,7 +93,9 @@ def train(
         OutOfMemory: with what can be lowered.
     """
     rows = [{**row, ROW: number} for number, row in enumerate([*train_rows, *validation_rows])]
-    held = stored_activations(model, encoder.tokenizer, rows, bf16=plan.bf16, pass_tokens=plan.pass_tokens, progress=progress)
+    held = stored_activations(
+        model, encoder.tokenizer, rows, bf16=plan.bf16, pass_tokens=plan.pass_tokens, progress=progress
+    )
     with told_out_of_memory(plan.device, lambda: _remedies(recipe, plan, rows)), held as stored:
         stopper, patience = StopOnInterrupt(), EarlyStoppingCallback(plan.patience)
         trainer = _HeadTrainer(
