@@ -93,7 +93,9 @@ def toy_dataset(toy_csv: Path) -> Callable[[], Dataset]:
     """Calling it gives the toy sentences, split: 4 labels, about 66 training, 15 validation and 15 test rows."""
     from edgetune.tune.data.dataset import DataRecipe, Dataset
 
-    dataset = Dataset.load(DataRecipe(path=str(toy_csv), text="text", label="label"), seed=3)
+    dataset = Dataset.load(
+        DataRecipe(path=str(toy_csv), text="text", label="label"), TASKS["text-classification"], seed=3
+    )
     return lambda: dataset
 
 

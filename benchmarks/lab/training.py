@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import numpy as np
 
 from benchmarks.lab.real_data import BASE, SETS
 from edgetune.benchmarks.timing.machine import describe_machine
@@ -104,12 +105,10 @@ def run_method(name: str, method: str, data: Path, folder: Path, settings: tuple
 def test_accuracy(work: Path) -> float:
     """Share of the test part that the tuned model of a work folder answers right, in fp32."""
     from edgetune.tune.data.dataset import Dataset
-    from edgetune.tune.models.base import Base, open_tokenizer
     from edgetune.tune.models.forward import model_logits
     from edgetune.tune.models.model import TunedModel, open_model
 
     tuned, test = TunedModel.open(work / "tune"), Dataset.open(work / "data").test
-    tokenizer = open_tokenizer(Base("tuned", tuned.model_folder, ""))
     logits = model_logits(open_model(tuned.model_folder), Encoder.of(tuned), test.texts)
     return float((logits.argmax(axis=1) == np.asarray(test.targets)).mean())
 

@@ -29,6 +29,7 @@ from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.report import Memory
 from edgetune.serve.stepwise.spec import GenerationSpec
+from edgetune.tune.data.rows import Input
 from edgetune.tune.training.progress import Progress
 
 Runtime = Literal["torch", "torch-static", "graph", "bundle", "genai"]
@@ -57,7 +58,7 @@ class GenerationSide(Side):
     most_batch: int | None = None
     tokenizes: bool = False
 
-    def command(self, first: str) -> list[str]:
+    def command(self, first: Input) -> list[str]:
         """The command line of its process, which answers the token ids `first` (JSON) with one token."""
         settings = {
             "runtime": self.runtime,
@@ -66,7 +67,7 @@ class GenerationSide(Side):
             "threads": self.threads,
             "device": self.device,
             "tokenizes": self.tokenizes,
-            "first": json.loads(first),
+            "first": json.loads(str(first)),
         }
         return [sys.executable, "-m", "edgetune.benchmarks.stepwise.contestant", json.dumps(settings)]
 

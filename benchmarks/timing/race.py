@@ -124,7 +124,7 @@ def flat(blocks: Sequence[Sequence[float]]) -> list[float]:
     return list(itertools.chain.from_iterable(blocks))
 
 
-def _blocks(source: Iterator[Input], samples: int) -> Iterator[list[str]]:
+def _blocks(source: Iterator[Input], samples: int) -> Iterator[list[Input]]:
     for _ in range(0, samples, BLOCK):
         yield list(itertools.islice(source, BLOCK))
 

@@ -12,6 +12,7 @@ from edgetune.serve.errors import DataError, ModelError, RecipeError, WorkError
 from edgetune.tune.data.dataset import DataRecipe, Dataset
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
 from edgetune.tune.stepwise.conversations import Conversations
+from edgetune.tune.tasks import TASKS
 
 
 @pytest.fixture
@@ -81,8 +82,8 @@ def test_the_recipe_repeats_exactly(tickets, name, content, extra):
     section = yaml.safe_load((tickets / "recipe.yaml").read_text(encoding="utf-8"))["data"]
     assert set(extra) == set(section) - {"path", "text", "label", "split", "clean"}
     assert section["path"] == name
-    repeated = Dataset.load(DataRecipe(**section), seed=0)
-    assert repeated.digest == Dataset.load(DataRecipe(path=name), seed=0).digest
+    repeated = Dataset.load(DataRecipe(**section), TASKS["text-classification"], seed=0)
+    assert repeated.digest == Dataset.load(DataRecipe(path=name), TASKS["text-classification"], seed=0).digest
 
 
 def test_an_existing_recipe_is_kept_without_force(tickets):

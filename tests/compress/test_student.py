@@ -13,7 +13,7 @@ import pytest
 
 from edgetune.compress import distillation, lessons
 from edgetune.compress.distillation import schooling_for
-from edgetune.compress.lessons import UNKNOWN, Course
+from edgetune.compress.lessons import Course
 from edgetune.compress.schemes import student
 from edgetune.compress.seen_embedding import SeenEmbedding, restore_embedding, train_seen_only
 from edgetune.compress.structure import LAYOUTS, read_shape, spread_layers, with_layers, write_cut
@@ -179,8 +179,9 @@ def test_lessons_hold_every_text_once_with_its_label_if_known(
     course = Course.open(replace(material, unlabeled=more), tmp_path)
     n = len(material.train)
     assert len(course.train) == n + 1
-    assert course.train.labels.tolist() == [*material.train.labels, UNKNOWN]
-    assert course.validation.labels.tolist() == list(material.validation.labels)
+    assert course.train.targets[:-1].tolist() == list(material.train.targets)
+    assert course.train.known.tolist() == [True] * len(material.train) + [False]
+    assert course.validation.targets.tolist() == list(material.validation.targets)
     texts = [*material.train.texts, "something new"]
     most = material.model.max_tokens
     expected = model_logits(open_model(material.model.model_folder), Encoder(course.encoder.tokenizer, most), texts)

@@ -15,6 +15,7 @@ from edgetune.tune.models.base import find_base
 from edgetune.tune.models.classifier import head_linear, head_names
 from edgetune.tune.models.model import start_model
 from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.activations import frozen_layers
 
 LABELS = ("card", "cash", "login", "transfer")
@@ -34,7 +35,11 @@ HEADS = {
 @pytest.fixture
 def start(tiny_base: Callable[[str], Path]) -> Callable[..., Any]:
     def open_start(name: str, **options: Any) -> Any:
-        return start_model(find_base(str(tiny_base(name))), LABELS, TuneRecipe(**options))
+        return start_model(
+            find_base(str(tiny_base(name))),
+            TASKS["text-classification"].objective(LABELS, "", ()),
+            TuneRecipe(**options),
+        )
 
     return open_start
 

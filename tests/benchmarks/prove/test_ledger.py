@@ -1,21 +1,29 @@
 """The ledger: one slice through every stage, so that a loss is found where it arose."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from edgetune.benchmarks.prove.ledger import (
     Slice,
-    class_qualities,
-    confusions,
     first_loss,
     frozen_slice,
     stage_qualities,
 )
+from edgetune.serve.bundle import HeadSpec
+from edgetune.serve.heads import open_head
 from edgetune.tune.data.dataset import Part
 from edgetune.tune.metrics import ACCURACY
+from edgetune.tune.models.model import TunedModel
+from edgetune.tune.tasks import TASKS
+from edgetune.tune.tasks.text_classification import SingleLabel
 
 LABELS = ("card", "cash", "login")
 EXPECTED = np.array([0, 0, 0, 1, 1, 2])
+HEAD = HeadSpec(kind="label", labels=list(LABELS))
+OBJECTIVE = SingleLabel(LABELS, ACCURACY)
+ROWS = Slice(("a", "b", "c", "d", "e", "f"), EXPECTED, open_head(HEAD), OBJECTIVE, TASKS["text-classification"])
 
 
 def logits_of(answers, top=1.0):
@@ -37,7 +45,7 @@ def stages():
         "int8_dynamic": logits_of(wrong),
         "fp32": logits_of(right),
     }
-    return stage_qualities(logits, EXPECTED, ACCURACY)
+    return stage_qualities(logits, ROWS)
 
 
 def test_each_stage_is_compared_with_the_tuned_model(stages):
@@ -65,18 +73,16 @@ def test_a_base_below_the_tuned_model_is_no_loss(stages):
 
 
 def test_confusions_come_most_frequent_first_with_an_example():
-    rows = Slice(("a", "b", "c", "d", "e", "f"), EXPECTED)
-    found = confusions(rows, np.array([1, 1, 0, 2, 1, 2]), LABELS)
+    found = OBJECTIVE.confusions(EXPECTED, np.array([1, 1, 0, 2, 1, 2]), ROWS.texts)
     assert [(entry.expected, entry.predicted, entry.rows, entry.example) for entry in found] == [
         ("card", "cash", 2, "a"),
         ("cash", "login", 1, "d"),
     ]
-    assert confusions(rows, EXPECTED, LABELS) == []
-    assert len(confusions(rows, np.array([1, 1, 0, 2, 1, 2]), LABELS, most=1)) == 1
+    assert OBJECTIVE.confusions(EXPECTED, EXPECTED, ROWS.texts) == []
 
 
 def test_classes_come_worst_first_and_only_those_that_the_slice_holds():
-    found = class_qualities(np.array([0, 0, 2, 2]), np.array([0, 1, 2, 2]), LABELS)
+    found = OBJECTIVE.classes(np.array([0, 0, 2, 2]), np.array([0, 1, 2, 2]))
     assert [(entry.label, entry.precision, entry.recall, entry.rows) for entry in found] == [
         ("card", 1.0, 0.5, 2),
         ("login", 1.0, 1.0, 2),
@@ -86,9 +92,10 @@ def test_classes_come_worst_first_and_only_those_that_the_slice_holds():
 
 def test_the_slice_is_frozen_by_the_seed():
     test = Part(tuple(f"text {number}" for number in range(50)), tuple(number % 3 for number in range(50)))
-    whole = frozen_slice(test, 4000, seed=0)
+    tuned = TunedModel(Path("none"), "text-classification", HEAD, "tiny", "", 96, 0.0, None)  # type: ignore[arg-type]
+    whole = frozen_slice(tuned, "accuracy", test, 4000, seed=0)
     assert whole.texts == test.texts
-    some, again, other = (frozen_slice(test, 20, seed=seed) for seed in (1, 1, 2))
+    some, again, other = (frozen_slice(tuned, "accuracy", test, 20, seed=seed) for seed in (1, 1, 2))
     assert some.texts == again.texts != other.texts
     assert len(set(some.texts)) == 20
     numbers = [int(text.split()[1]) for text in some.texts]

@@ -17,11 +17,13 @@ def table(**columns):
 
 def test_usual_names_are_found_and_said():
     chosen = choose_columns(table(id=IDS, category=LABELS, text=LONG), None, None)
-    assert chosen == Columns("text", "category", ("Text column 'text' and label column 'category' were guessed.",))
+    assert chosen == Columns(
+        ("text",), ("category",), ("Text column 'text' and label column 'category' were guessed.",)
+    )
 
 
 def test_named_columns_are_taken_without_a_word():
-    assert choose_columns(table(a=LONG, b=LABELS, c=LABELS), "a", "c") == Columns("a", "c")
+    assert choose_columns(table(a=LONG, b=LABELS, c=LABELS), "a", "c") == Columns(("a",), ("c",))
 
 
 @pytest.mark.parametrize(
@@ -29,12 +31,12 @@ def test_named_columns_are_taken_without_a_word():
     [("a", None, "Label column 'b' was guessed."), (None, "b", "Text column 'a' was guessed.")],
 )
 def test_only_the_guessed_column_is_said(text, label, finding):
-    assert choose_columns(table(a=LONG, b=LABELS), text, label) == Columns("a", "b", (finding,))
+    assert choose_columns(table(a=LONG, b=LABELS), text, label) == Columns(("a",), ("b",), (finding,))
 
 
 def test_of_several_usual_texts_the_longest_is_taken():
     titles = tuple(text[:6] for text in LONG)
-    assert choose_columns(table(title=titles, content=LONG, label=LABELS), None, None).text == "content"
+    assert choose_columns(table(title=titles, content=LONG, label=LABELS), None, None).texts == ("content",)
 
 
 def test_columns_without_names_are_told_by_their_values():

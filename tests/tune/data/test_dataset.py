@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from edgetune.serve.errors import DataError, WorkError
 from edgetune.tune.data import sources
 from edgetune.tune.data.dataset import DataRecipe, Dataset, Part
+from edgetune.tune.tasks import TASKS
 
 
 def csv_of(path, rows, header="text,label"):
@@ -21,7 +22,7 @@ def pairs(count, labels=("neg", "pos"), stem="text"):
 
 
 def load(seed=0, label_order=None, **recipe):
-    return Dataset.load(DataRecipe(**recipe), seed=seed, label_order=label_order)
+    return Dataset.load(DataRecipe(**recipe), TASKS["text-classification"], seed=seed, label_order=label_order)
 
 
 def sizes(dataset):
@@ -38,9 +39,9 @@ def test_one_file_is_split_by_class(tmp_path):
     path = csv_of(tmp_path / "a.csv", pairs(40))
     dataset = load(path=path)
     assert sizes(dataset) == (28, 6, 6)
-    assert [part.labels.count(0) for part in (dataset.train, dataset.validation, dataset.test)] == [14, 3, 3]
+    assert [part.targets.count(0) for part in (dataset.train, dataset.validation, dataset.test)] == [14, 3, 3]
     assert (dataset.labels, dataset.source) == (("neg", "pos"), path)
-    assert (dataset.text_column, dataset.label_column) == ("text", "label")
+    assert (dataset.columns.texts[0], dataset.columns.labels[0]) == ("text", "label")
     assert dataset.findings == (
         "Read 40 rows from a.csv.",
         "Text column 'text' and label column 'label' were guessed.",
@@ -202,7 +203,7 @@ def test_labels_are_in_a_fixed_order(tmp_path, words, order, expected):
     dataset = load(path=path, label_order=order)
     assert dataset.labels == expected
     rows = dict(pairs(30, words))
-    assert all(rows[t] == expected[n] for t, n in zip(dataset.train.texts, dataset.train.labels, strict=True))
+    assert all(rows[t] == expected[n] for t, n in zip(dataset.train.texts, dataset.train.targets, strict=True))
 
 
 def test_save_and_open_give_the_same_data_set_and_write_four_files(tmp_path):

@@ -11,6 +11,7 @@ from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.merge import merge_and_save
 from edgetune.tune.models.model import open_model, start_model
 from edgetune.tune.recipe import LoraRecipe, TuneRecipe
+from edgetune.tune.tasks import TASKS
 
 TEXTS = ("where is my card", "the machine kept my cash and nobody answers on the phone", "login")
 LAYER = "encoder.layer.1.attention.self.query"
@@ -21,7 +22,9 @@ def adapted(request, tiny_base):
     """A model with LoRA adapters that are zero but for a few entries, and its tokenizer; for both kinds of head."""
     base = find_base(str(tiny_base("bert")))
     recipe = TuneRecipe(method="lora", pooling=request.param, lora=LoraRecipe(rank=2, alpha=6, dropout=0.5))
-    model = METHODS["lora"].prepare(start_model(base, ("a", "b", "c"), recipe), recipe)
+    model = METHODS["lora"].prepare(
+        start_model(base, TASKS["text-classification"].objective(("a", "b", "c"), "", ()), recipe), recipe
+    )
     query = layer_of(model)
     with torch.no_grad():
         query.lora_A["default"].weight.zero_()[0, 5] = 0.5
@@ -104,7 +107,7 @@ def test_a_head_that_was_never_trained_is_an_error(tiny_base, tmp_path):
     from peft import LoraConfig, get_peft_model
 
     base = find_base(str(tiny_base("bert")))
-    started = start_model(base, ("a", "b", "c"), TuneRecipe())
+    started = start_model(base, TASKS["text-classification"].objective(("a", "b", "c"), "", ()), TuneRecipe())
     # As the usual recipe on the web has it: without modules_to_save and without a task type.
     model = get_peft_model(started, LoraConfig(r=2, target_modules=["query"]))
     with pytest.raises(MergeError, match="The adapted model holds no trained classifier"):
@@ -121,7 +124,7 @@ def test_logits_that_are_no_numbers_are_an_error(adapted, tmp_path):
 
 def test_a_model_without_adapters_is_saved_as_it_is(tiny_base, tmp_path):
     base = find_base(str(tiny_base("bert")))
-    model = start_model(base, ("a", "b"), TuneRecipe())
+    model = start_model(base, TASKS["text-classification"].objective(("a", "b"), "", ()), TuneRecipe())
     weight = model.classifier.weight.detach().clone()
     assert merge_and_save(model, Encoder(open_tokenizer(base), 32), TEXTS, tmp_path) == 0
     assert torch.equal(open_model(tmp_path).classifier.weight, weight)

@@ -5,9 +5,10 @@ import torch
 
 from edgetune.tune.methods import METHODS
 from edgetune.tune.models.base import find_base, open_tokenizer
+from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.model import start_model
 from edgetune.tune.recipe import TuneRecipe
-from edgetune.tune.tasks.text_classification import encode
+from edgetune.tune.tasks import TASKS
 from edgetune.tune.training import activations
 from edgetune.tune.training.activations import ROW, frozen_layers, stored_activations
 from edgetune.tune.training.progress import Silent
@@ -38,8 +39,10 @@ def frozen(tiny_base, toy_dataset):
         base = find_base(str(tiny_base(name)))
         recipe = TuneRecipe(method="freeze", freeze={"top_layers": 1})
         tokenizer = open_tokenizer(base)
-        model = METHODS["freeze"].prepare(start_model(base, toy_dataset().labels, recipe), recipe)
-        rows = [{**row, "labels": 1} for row in encode(tokenizer, toy_dataset().train.texts[:24], 96)]
+        model = METHODS["freeze"].prepare(
+            start_model(base, TASKS["text-classification"].objective(toy_dataset().labels, "", ()), recipe), recipe
+        )
+        rows = [{**row, "labels": 1} for row in Encoder(tokenizer, 96).rows(toy_dataset().train.texts[:24])]
         return model, tokenizer, rows
 
     return prepared
@@ -94,7 +97,9 @@ def test_half_precision_states_take_two_bytes_and_stay_close(frozen):
 def test_without_a_frozen_layer_nothing_is_stored(tiny_base, toy_dataset, method):
     base = find_base(str(tiny_base("bert")))
     recipe = TuneRecipe(method=method)
-    model = METHODS[method].prepare(start_model(base, toy_dataset().labels, recipe), recipe)
+    model = METHODS[method].prepare(
+        start_model(base, TASKS["text-classification"].objective(toy_dataset().labels, "", ()), recipe), recipe
+    )
     assert frozen_layers(model) == []
     with stored_activations(model, None, [], bf16=False, pass_tokens=64, progress=Silent()) as stored:
         assert stored is None

@@ -8,12 +8,13 @@ from transformers import DataCollatorWithPadding, TrainingArguments
 
 from edgetune.tune.models.base import find_base, open_tokenizer
 from edgetune.tune.models.classifier import head_names
+from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import length_batches
 from edgetune.tune.models.model import start_model
 from edgetune.tune.recipe import TuneRecipe
-from edgetune.tune.tasks.text_classification import encode
+from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.batches import shortest_first, split_by_tokens
-from edgetune.tune.training.trainer import TrainingPlan, _ClassifierTrainer, _loss
+from edgetune.tune.training.trainer import TrainingPlan, _HeadTrainer, _loss
 
 
 def padded(lengths, side="right"):
@@ -58,11 +59,11 @@ def gradients(tiny_base, toy_dataset, tmp_path):
     dataset, base = toy_dataset(), find_base(str(tiny_base("bert")))
     tokenizer = open_tokenizer(base)
     texts = sorted(dataset.train.texts, key=len)[::4][:16]
-    rows = [{**row, "labels": number % 4} for number, row in enumerate(encode(tokenizer, texts, 96))]
+    rows = [{**row, "labels": number % 4} for number, row in enumerate(Encoder(tokenizer, 96).rows(texts))]
 
     def step(pass_tokens, weights=None):
         torch.manual_seed(0)
-        model = start_model(base, dataset.labels, TuneRecipe())
+        model = start_model(base, TASKS["text-classification"].objective(dataset.labels, "", ()), TuneRecipe())
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
@@ -72,8 +73,8 @@ def gradients(tiny_base, toy_dataset, tmp_path):
             class_weights=weights, pass_tokens=pass_tokens, patience=1,
         )  # fmt: skip
         arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
-        trainer = _ClassifierTrainer(
-            plan=plan, stored=None, model=model, args=arguments, train_dataset=rows, compute_loss_func=_loss(weights),
+        trainer = _HeadTrainer(
+            plan=plan, stored=None, model=model, args=arguments, train_dataset=rows, compute_loss_func=_loss(TASKS["text-classification"].objective(dataset.labels, "", ()), weights),
             data_collator=DataCollatorWithPadding(tokenizer),
         )  # fmt: skip
         seen = []

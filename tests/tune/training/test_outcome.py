@@ -8,17 +8,18 @@ from edgetune.tune import tuning
 from edgetune.tune.methods import METHODS
 from edgetune.tune.models.base import find_base
 from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.tasks.text_classification import SingleLabel
 from edgetune.tune.training.outcome import choose, settled_by_probe
 from edgetune.tune.training.progress import Silent
 
 
 def test_auto_keeps_the_better_and_says_which():
-    outcome = choose(METHODS["auto"], 0.915, 0.925, 1000)
+    outcome = choose(METHODS["auto"], 0.915, 0.925, 1000, ACCURACY)
     assert (outcome.handed_on, outcome.value, outcome.is_trained) == ("lora", 0.925, True)
     assert outcome.why == (
         "lora is handed on: 0.9250 against 0.9150 on the 1,000 validation rows, +1.00 points over the probe."
     )
-    outcome = choose(METHODS["auto"], 0.915, 0.914, 1000)
+    outcome = choose(METHODS["auto"], 0.915, 0.914, 1000, ACCURACY)
     assert (outcome.handed_on, outcome.value, outcome.is_trained) == ("probe", 0.915, False)
     assert outcome.why == (
         "lora ended below the probe (0.9140 against 0.9150 on the 1,000 validation rows): the probe is handed on."
@@ -26,19 +27,19 @@ def test_auto_keeps_the_better_and_says_which():
 
 
 def test_on_a_tie_auto_keeps_the_probe_and_a_method_named_by_the_user_is_kept():
-    assert choose(METHODS["auto"], 0.9, 0.9, 10).handed_on == "probe"
-    assert "gained nothing over the probe" in choose(METHODS["auto"], 0.9, 0.9, 10).why
-    assert choose(METHODS["full"], 0.9, 0.9, 10).handed_on == "full"
-    assert choose(METHODS["full"], 0.9, 0.8, 10).handed_on == "probe"
+    assert choose(METHODS["auto"], 0.9, 0.9, 10, ACCURACY).handed_on == "probe"
+    assert "gained nothing over the probe" in choose(METHODS["auto"], 0.9, 0.9, 10, ACCURACY).why
+    assert choose(METHODS["full"], 0.9, 0.9, 10, ACCURACY).handed_on == "full"
+    assert choose(METHODS["full"], 0.9, 0.8, 10, ACCURACY).handed_on == "probe"
 
 
 def test_training_is_spared_where_it_can_gain_nothing():
-    assert settled_by_probe(METHODS["auto"], 0.999) is None
-    assert settled_by_probe(METHODS["lora"], 1.0) is None
-    settled = settled_by_probe(METHODS["auto"], 1.0)
+    assert settled_by_probe(METHODS["auto"], 0.999, ACCURACY) is None
+    assert settled_by_probe(METHODS["lora"], 1.0, ACCURACY) is None
+    settled = settled_by_probe(METHODS["auto"], 1.0, ACCURACY)
     assert settled.handed_on == "probe"
     assert "nothing was trained" in settled.why
-    assert settled_by_probe(METHODS["probe"], 0.5).handed_on == "probe"
+    assert settled_by_probe(METHODS["probe"], 0.5, ACCURACY).handed_on == "probe"
 
 
 class Said(Silent):
@@ -95,7 +96,7 @@ def test_auto_keeps_the_probe_where_lora_does_not_gain_and_stops_early(tuned):
 
 def test_auto_trains_nothing_where_the_probe_is_perfect(tuned, monkeypatch):
     monkeypatch.setattr(tuning, "train", None)  # would fail if it were called
-    monkeypatch.setattr(tuning.TASKS["text-classification"], "METRICS", {"accuracy": lambda *_: 1.0})
+    monkeypatch.setattr(SingleLabel, "value", lambda *_: 1.0)
     training = tuned().training
     assert (training.handed_on, training.curve, training.epochs) == ("probe", [], 0)
     assert training.remark == "The probe makes no mistake on the validation part; nothing was trained."

@@ -11,9 +11,10 @@ from edgetune.serve.errors import Interrupted, OutOfMemory
 from edgetune.tune.methods import METHODS
 from edgetune.tune.models.base import find_base, open_tokenizer
 from edgetune.tune.models.classifier import head_names
+from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.model import start_model
 from edgetune.tune.recipe import TuneRecipe
-from edgetune.tune.tasks.text_classification import accuracy, encode
+from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.batches import labelled
 from edgetune.tune.training.checkpoints import last_whole_checkpoint
 from edgetune.tune.training.progress import Silent
@@ -21,7 +22,6 @@ from edgetune.tune.training.trainer import (
     TrainingPlan,
     _ClassifierTrainer,
     automatic_epochs,
-    class_weights,
     train,
 )
 
@@ -35,10 +35,10 @@ def test_small_data_gets_more_passes(rows, batch_size, epochs):
 
 
 def test_class_weights_are_one_on_average_over_the_rows():
-    weights = class_weights([0, 0, 0, 1], 2)
+    weights = TASKS["text-classification"].objective("ab", "", ()).weights([0, 0, 0, 1])
     assert weights == pytest.approx((4 / (2 * 3), 4 / (2 * 1)))
     assert (3 * weights[0] + weights[1]) / 4 == 1
-    assert class_weights([0, 0], 2) == (0.5, 1.0)
+    assert TASKS["text-classification"].objective("ab", "", ()).weights([0, 0]) == (0.5, 1.0)
 
 
 class Stopping(Silent):
@@ -67,12 +67,12 @@ def trained(tiny_base, toy_dataset, tmp_path):
     tokenizer = open_tokenizer(base)
 
     def rows(part):
-        return labelled(encode(tokenizer, part.texts, 32), part.labels)
+        return labelled(Encoder(tokenizer, 32).rows(part.texts), np.asarray(part.targets))
 
     def run(name, progress, method="full", weights=None, rate=1e-3, pass_tokens=1024, **settings):
         torch.manual_seed(0)
         recipe = TuneRecipe(method=method, **{"batch_size": 16, "patience": 9, **settings})
-        model = start_model(base, dataset.labels, recipe)
+        model = start_model(base, TASKS["text-classification"].objective(dataset.labels, "", ()), recipe)
         head = head_names(model)
         model = METHODS[method].prepare(model, recipe)
         plan = TrainingPlan(
@@ -81,7 +81,15 @@ def trained(tiny_base, toy_dataset, tmp_path):
         )  # fmt: skip
         parts = (rows(dataset.train), rows(dataset.validation))
         where = {"folder": tmp_path / name, "progress": progress}
-        return model, train(model, tokenizer, *parts, accuracy, recipe=recipe, plan=plan, **where)
+        return model, train(
+            model,
+            Encoder(tokenizer, 32),
+            *parts,
+            TASKS["text-classification"].objective(dataset.labels, "", ()),
+            recipe=recipe,
+            plan=plan,
+            **where,
+        )
 
     return run
 
@@ -210,7 +218,7 @@ def test_class_weights_reach_the_loss(trained):
 
 
 def test_labelled_rows():
-    rows = labelled([{"input_ids": [1]}, {"input_ids": [2]}], np.array([1, 0]).tolist())
+    rows = labelled([{"input_ids": [1]}, {"input_ids": [2]}], np.array([1, 0]))
     assert rows == [{"input_ids": [1], "labels": 1}, {"input_ids": [2], "labels": 0}]
     assert json.dumps(rows)
 
