@@ -15,19 +15,18 @@ from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import ClassQuality, Confusion, StageQuality
 from edgetune.tune.data.dataset import Part
 from edgetune.tune.data.slices import frozen_indices
-from edgetune.tune.metrics import ACCURACY, MACRO_F1, Metric
+from edgetune.tune.metrics import ACCURACY, Metric
 from edgetune.tune.models.forward import model_logits
 from edgetune.tune.models.model import TunedModel, open_model
+from edgetune.tune.tasks.text_classification import METRICS
 from edgetune.tune.training.progress import Progress
 
 Logits = NDArray[np.float32]
 
-_METRICS = {metric.name: metric for metric in (ACCURACY, MACRO_F1)}
-
 
 def gate_metric(gate: GateRecipe) -> Metric:
     """The metric that a classifier's gate compares."""
-    return _METRICS[gate.metric or ACCURACY.name]
+    return METRICS[gate.metric or ACCURACY.name]
 
 
 @dataclass(frozen=True)
