@@ -92,6 +92,7 @@ def toy_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_dataset(toy_csv: Path) -> Callable[[], Dataset]:
     """Calling it gives the toy sentences, split: 4 labels, about 66 training, 15 validation and 15 test rows."""
     from edgetune.tune.data.dataset import DataRecipe, Dataset
+    from edgetune.tune.tasks import TASKS
 
     dataset = Dataset.load(
         DataRecipe(path=str(toy_csv), text="text", label="label"), TASKS["text-classification"], seed=3

@@ -99,17 +99,17 @@ def base_contestant(folder: str, threads: int, device: str, tuned_folder: str) -
 def _respond(contestant: Contestant, command: dict[str, Any]) -> dict[str, Any]:
     kind = command["do"]
     if kind == "latency":
-        times, labels = [], []
+        times, answers = [], []
         _warm_up(contestant, command["texts"], command.get("warm_ms", 0))
         for text in command["texts"]:
             start = time.perf_counter()
-            labels.append(contestant.answer(text))
+            answers.append(contestant.answer(text))
             times.append(1000 * (time.perf_counter() - start))
-        return {"ms": times, "labels": labels}
+        return {"ms": times, "answers": answers}
     if kind == "throughput":
         start = time.perf_counter()
-        labels = contestant.answer_many(command["texts"])
-        return {"seconds": time.perf_counter() - start, "labels": labels}
+        contestant.answer_many(command["texts"])
+        return {"seconds": time.perf_counter() - start}
     if kind == "forward":
         return {"ms": _time_forward(contestant, command["batch"], command["tokens"])}
     if kind == "memory":

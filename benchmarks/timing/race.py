@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Race:
 class Timing:
     """All figures of one race, as the report holds them.
 
-    `answers` are the labels that the bundle gave while it was timed, by text, so that what was timed can be held
+    `answers` are what the bundle gave while it was timed, by input, so that what was timed can be held
     against what was judged.
     """
 
@@ -58,7 +59,7 @@ class Timing:
     memory: MemoryComparison
     cold_start_ms: Pair
     placement: dict[str, int]
-    answers: dict[str, str]
+    answers: dict[Input, Any]
 
 
 def race(race: Race, texts: Sequence[Input], recipe: BenchmarkRecipe, progress: Progress) -> Timing:
@@ -91,20 +92,20 @@ def race(race: Race, texts: Sequence[Input], recipe: BenchmarkRecipe, progress: 
 
 def timed_blocks(
     sides: dict[str, ContestantProcess], texts: Sequence[Input], samples: int, progress: Progress
-) -> tuple[dict[str, list[list[float]]], dict[str, dict[str, str]]]:
-    """Times in ms by side and block, and each side's answers by text; all sides answer a block before the next.
+) -> tuple[dict[str, list[list[float]]], dict[str, dict[Input, Any]]]:
+    """Times in ms by side and block, and each side's answers (plain) by input; all sides answer a block before the next.
 
     The first calls after another side's turn find cold caches, sleeping threads of their own and threads of the other
     that still spin: each turn starts with `WARM_MS` of calls that are not counted.
     """
     source = itertools.cycle(texts)
     blocks: dict[str, list[list[float]]] = {side: [] for side in sides}
-    answers: dict[str, dict[str, str]] = {side: {} for side in sides}
+    answers: dict[str, dict[Input, Any]] = {side: {} for side in sides}
     for done, block in enumerate(_blocks(source, samples), start=1):
         for side, process in sides.items():
-            found = process.ask("latency", texts=block, warm_ms=WARM_MS)
-            blocks[side].append(found["ms"])
-            answers[side].update(zip(block, found["labels"], strict=True))
+            timed = process.ask("latency", texts=block, warm_ms=WARM_MS)
+            blocks[side].append(timed["ms"])
+            answers[side].update(zip(block, timed["answers"], strict=True))
         progress.advance(done * BLOCK, samples, "latency, all sides in turn")
     return blocks, answers
 

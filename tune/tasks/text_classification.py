@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from edgetune.tune.data.rows import Input, Parts
 
+MOST_CONFUSIONS = 12
 # Inverse regularization strengths tried, on features scaled to unit variance overall; weakest last, so that
 # each fit starts from the one before. On banking77 0.1 wins, 0.01 loses half a point and 1 a quarter.
-MOST_CONFUSIONS = 12
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 

@@ -63,7 +63,8 @@ def gradients(tiny_base, toy_dataset, tmp_path):
 
     def step(pass_tokens, weights=None):
         torch.manual_seed(0)
-        model = start_model(base, TASKS["text-classification"].objective(dataset.labels, "", ()), TuneRecipe())
+        objective = TASKS["text-classification"].objective(dataset.labels, "", ())
+        model = start_model(base, objective, TuneRecipe())
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
@@ -74,8 +75,8 @@ def gradients(tiny_base, toy_dataset, tmp_path):
         )  # fmt: skip
         arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
         trainer = _HeadTrainer(
-            plan=plan, stored=None, model=model, args=arguments, train_dataset=rows, compute_loss_func=_loss(TASKS["text-classification"].objective(dataset.labels, "", ()), weights),
-            data_collator=DataCollatorWithPadding(tokenizer),
+            plan=plan, stored=None, model=model, args=arguments, train_dataset=rows,
+            compute_loss_func=_loss(objective, weights), data_collator=DataCollatorWithPadding(tokenizer),
         )  # fmt: skip
         seen = []
         model.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"].numel()), with_kwargs=True)

@@ -6,6 +6,7 @@ import pytest
 
 from edgetune.tune import tuning
 from edgetune.tune.methods import METHODS
+from edgetune.tune.metrics import ACCURACY
 from edgetune.tune.models.base import find_base
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks.text_classification import SingleLabel
