@@ -116,7 +116,7 @@ def latency(answer: Callable[[list[str]], list[str]], texts: list[str], warm_ms:
         start = time.perf_counter()
         labels += answer([text])
         times.append(1000 * (time.perf_counter() - start))
-    return {"ms": times, "labels": labels}
+    return {"ms": times, "answers": labels}
 
 
 def respond(answer: Callable[[list[str]], list[str]], command: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def respond(answer: Callable[[list[str]], list[str]], command: dict[str, Any]) -
     if command["do"] == "throughput":
         start = time.perf_counter()
         labels = answer_many(answer, command["texts"])
-        return {"seconds": time.perf_counter() - start, "labels": labels}
+        return {"seconds": time.perf_counter() - start, "answers": labels}
     return {"memory": memory()}
 
 

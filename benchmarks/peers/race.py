@@ -117,7 +117,7 @@ def run(
         speeds = throughputs(running, texts)
         # Memory before all rows are answered: that is no part of serving.
         peaks = {name: process.ask("memory")["memory"]["rss_peak_bytes"] for name, process in running.items()}
-        labels = {name: process.ask("throughput", texts=texts)["labels"] for name, process in running.items()}
+        labels = {name: process.ask("throughput", texts=texts)["answers"] for name, process in running.items()}
     colds = cold_starts(sides, texts[0])
     base, expected = flat(blocks[BASE]), answers[BASE]
     found = {}

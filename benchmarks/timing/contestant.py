@@ -108,8 +108,8 @@ def _respond(contestant: Contestant, command: dict[str, Any]) -> dict[str, Any]:
         return {"ms": times, "answers": answers}
     if kind == "throughput":
         start = time.perf_counter()
-        contestant.answer_many(command["texts"])
-        return {"seconds": time.perf_counter() - start}
+        answers = contestant.answer_many(command["texts"])
+        return {"seconds": time.perf_counter() - start, "answers": answers}
     if kind == "forward":
         return {"ms": _time_forward(contestant, command["batch"], command["tokens"])}
     if kind == "memory":

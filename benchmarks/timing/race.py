@@ -93,7 +93,7 @@ def race(race: Race, texts: Sequence[Input], recipe: BenchmarkRecipe, progress: 
 def timed_blocks(
     sides: dict[str, ContestantProcess], texts: Sequence[Input], samples: int, progress: Progress
 ) -> tuple[dict[str, list[list[float]]], dict[str, dict[Input, Any]]]:
-    """Times in ms by side and block, and each side's answers (plain) by input; all sides answer a block before the next.
+    """Times in ms by side and block, and each side's answers by input; all sides answer a block before the next.
 
     The first calls after another side's turn find cold caches, sleeping threads of their own and threads of the other
     that still spin: each turn starts with `WARM_MS` of calls that are not counted.

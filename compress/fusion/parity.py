@@ -36,7 +36,8 @@ def check_parity(given: Path, made: Path, encoder: Encoder, texts: Sequence[Inpu
     """
     rows = encoder.rows(_picked(texts))
     sessions = [open_session(path, provider=provider) for path in (given, made)]
-    expected, found = ([] for _ in sessions)  # type: tuple[list[Any], list[Any]]
+    expected: list[NDArray[np.float32]] = []
+    found: list[NDArray[np.float32]] = []
     for start in range(0, len(rows), _BATCH_ROWS):
         batch = encoder.pad(rows[start : start + _BATCH_ROWS], "np")
         for session, logits in zip(sessions, (expected, found), strict=True):

@@ -6,7 +6,7 @@ A guess rests on usual names first, then on the rows: texts are long and differ,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.dialect import LABEL_NAMES, NUMBER, TEXT_NAMES
@@ -22,7 +22,7 @@ class Columns:
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
-    findings: tuple[str, ...] = ()
+    findings: tuple[str, ...] = field(default=(), compare=False)
     separator: str = ""  # of several labels in one cell
 
 

@@ -74,9 +74,9 @@ def test_both_sides_answer_what_they_are_asked(sides):
     with ContestantProcess(sides.bundle, TEXTS[0]) as process:
         assert process.cold_start_ms > 0
         asked = process.ask("latency", texts=TEXTS)
-        assert asked["labels"] == [answer.label for answer in load(BUNDLE).predict(TEXTS)]
+        assert asked["answers"] == [answer.label for answer in load(BUNDLE).predict(TEXTS)]
         assert len(asked["ms"]) == 3
-        assert process.ask("throughput", texts=TEXTS)["labels"] == asked["labels"]
+        assert process.ask("throughput", texts=TEXTS)["answers"] == asked["answers"]
 
 
 def test_a_bundle_that_cannot_be_opened_is_told_with_its_last_line(tmp_path):

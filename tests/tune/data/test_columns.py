@@ -17,13 +17,13 @@ def table(**columns):
 
 def test_usual_names_are_found_and_said():
     chosen = choose_columns(table(id=IDS, category=LABELS, text=LONG), None, None)
-    assert chosen == Columns(
-        ("text",), ("category",), ("Text column 'text' and label column 'category' were guessed.",)
-    )
+    assert chosen == Columns(("text",), ("category",))
+    assert chosen.findings == ("Text column 'text' and label column 'category' were guessed.",)
 
 
 def test_named_columns_are_taken_without_a_word():
-    assert choose_columns(table(a=LONG, b=LABELS, c=LABELS), "a", "c") == Columns(("a",), ("c",))
+    chosen = choose_columns(table(a=LONG, b=LABELS, c=LABELS), "a", "c")
+    assert (chosen, chosen.findings) == (Columns(("a",), ("c",)), ())
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,8 @@ def test_named_columns_are_taken_without_a_word():
     [("a", None, "Label column 'b' was guessed."), (None, "b", "Text column 'a' was guessed.")],
 )
 def test_only_the_guessed_column_is_said(text, label, finding):
-    assert choose_columns(table(a=LONG, b=LABELS), text, label) == Columns(("a",), ("b",), (finding,))
+    chosen = choose_columns(table(a=LONG, b=LABELS), text, label)
+    assert (chosen, chosen.findings) == (Columns(("a",), ("b",)), (finding,))
 
 
 def test_of_several_usual_texts_the_longest_is_taken():
@@ -42,12 +43,12 @@ def test_of_several_usual_texts_the_longest_is_taken():
 def test_columns_without_names_are_told_by_their_values():
     constant = ("to category",) * 4
     chosen = choose_columns(table(column_1=constant, column_2=LONG, column_3=LABELS), None, None)
-    assert (chosen.text, chosen.label) == ("column_2", "column_3")
+    assert (chosen.texts, chosen.labels) == (("column_2",), ("column_3",))
 
 
 def test_usual_names_are_found_in_any_case():
     chosen = choose_columns(table(Label=LABELS, Review=LONG), None, None)
-    assert (chosen.text, chosen.label) == ("Review", "Label")
+    assert (chosen.texts, chosen.labels) == (("Review",), ("Label",))
 
 
 def test_a_missing_column_lists_those_there_are():

@@ -23,7 +23,7 @@ def test_auto_keeps_the_better_and_says_which():
     outcome = choose(METHODS["auto"], 0.915, 0.914, 1000, ACCURACY)
     assert (outcome.handed_on, outcome.value, outcome.is_trained) == ("probe", 0.915, False)
     assert outcome.why == (
-        "lora ended below the probe (0.9140 against 0.9150 on the 1,000 validation rows): the probe is handed on."
+        "lora did worse than the probe (0.9140 against 0.9150 on the 1,000 validation rows): the probe is handed on."
     )
 
 

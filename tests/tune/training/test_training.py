@@ -20,7 +20,7 @@ from edgetune.tune.training.checkpoints import last_whole_checkpoint
 from edgetune.tune.training.progress import Silent
 from edgetune.tune.training.trainer import (
     TrainingPlan,
-    _ClassifierTrainer,
+    _HeadTrainer,
     automatic_epochs,
     train,
 )
@@ -190,14 +190,14 @@ def test_the_best_epoch_is_the_one_that_is_kept(trained):
 
 def test_head_and_trunk_have_learning_rates_of_their_own_and_norms_do_not_decay(trained, monkeypatch):
     seen = {}
-    making = _ClassifierTrainer.create_optimizer
+    making = _HeadTrainer.create_optimizer
 
     def watching(self, model=None):
         optimizer = making(self, model)
         seen.update(optimizer=optimizer, names={id(w): name for name, w in self.model.named_parameters()})
         return optimizer
 
-    monkeypatch.setattr(_ClassifierTrainer, "create_optimizer", watching)
+    monkeypatch.setattr(_HeadTrainer, "create_optimizer", watching)
     trained("whole", Stopping(), epochs=1, weight_decay=0.1)
     rates = {}
     for group in seen["optimizer"].param_groups:
@@ -243,7 +243,7 @@ def test_memory_that_runs_out_is_said_with_what_to_lower(trained, monkeypatch, s
     def greedy(self, *arguments):
         torch.empty(1 << 55)
 
-    monkeypatch.setattr(_ClassifierTrainer, "training_step", greedy)
+    monkeypatch.setattr(_HeadTrainer, "training_step", greedy)
     with pytest.raises(OutOfMemory) as told:
         trained("run", Stopping(), epochs=1, **settings)
     assert told.value.found.startswith("Training ran out of memory on cpu: ")
