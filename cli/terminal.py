@@ -43,7 +43,7 @@ def print_report(report: Report, bundle: str, html: str, console: Console) -> No
         html: path of the page.
         console: where to print; a path is never wrapped, so that it can be copied.
     """
-    print_outcome(figures_table(report), (report.verdict, report.why), bundle, html, console)
+    print_outcome(figures_table(report), (report.verdict, report.timing_remark, report.why), bundle, html, console)
 
 
 def print_outcome(table: Table, sentences: Sequence[str], bundle: str, html: str, console: Console) -> None:
@@ -84,7 +84,7 @@ def _latency(report: Report) -> list[Row]:
             f"latency {mark}",
             charts.milliseconds(before, charts.TOO_SMALL),
             charts.milliseconds(after, charts.TOO_SMALL),
-            charts.times(factor, "faster", "slower"),
+            charts.times(factor, "faster", "slower") if report.timing_valid else charts.NOT_JUDGED,
         )
         for mark, before, after, factor in figures
     ]
@@ -93,16 +93,21 @@ def _latency(report: Report) -> list[Row]:
 def _footprint(report: Report) -> list[Row]:
     throughput = report.throughput_per_second or Pair(base=None, bundle=None)
     more = charts.change(throughput, "more", "fewer", more_is_better=True)
-    footprint = footprint_rows(charts.peak_memory(report), report.cold_start_ms, report.size_bytes)
+    if not report.timing_valid:
+        more = charts.NOT_JUDGED
+    footprint = footprint_rows(
+        charts.peak_memory(report), report.cold_start_ms, report.size_bytes, timing_valid=report.timing_valid
+    )
     return [_row("throughput", throughput, charts.per_second, more), *footprint]
 
 
-def footprint_rows(memory: Pair, cold_start_ms: Pair | None, size_bytes: Pair) -> list[Row]:
+def footprint_rows(memory: Pair, cold_start_ms: Pair | None, size_bytes: Pair, *, timing_valid: bool) -> list[Row]:
     """Peak memory, cold start and size."""
     cold = cold_start_ms or Pair(base=None, bundle=None)
+    faster = charts.change(cold, "faster", "slower") if timing_valid else charts.NOT_JUDGED
     return [
         _row("peak memory", memory, charts.size, charts.change(memory, "less", "more")),
-        _row("cold start", cold, charts.milliseconds, charts.change(cold, "faster", "slower")),
+        _row("cold start", cold, charts.milliseconds, faster),
         _row("size", size_bytes, charts.size, charts.change(size_bytes, "smaller", "larger")),
     ]
 

@@ -17,8 +17,10 @@ def over_budget(budget: BudgetRecipe, bundle_bytes: int, figures: QuickFigures |
     """What of a candidate is over the budget, as a sentence part; empty where all is met or nothing is asked."""
     found = {"size_mb": bundle_bytes / 1e6}
     if figures is not None:
-        found["cold_start_ms"] = figures.cold_start_ms
-        if figures.latency_ms.p90 is not None:
+        # Times of a busy machine shut nobody out here: the bench stage, which can be run again, judges them.
+        if figures.timing_valid:
+            found["cold_start_ms"] = figures.cold_start_ms
+        if figures.timing_valid and figures.latency_ms.p90 is not None:
             found["p90_ms"] = figures.latency_ms.p90
         if figures.rss_peak_bytes is not None:
             found["rss_mb"] = figures.rss_peak_bytes / 1e6
@@ -31,7 +33,12 @@ def over_budget(budget: BudgetRecipe, bundle_bytes: int, figures: QuickFigures |
 
 
 def preference(figures: Mapping[str, QuickFigures], sizes: Mapping[str, int]) -> list[str]:
-    """The candidates, best first: the smallest of those within a tie of the fastest, then the same of the rest."""
+    """The candidates, best first: the smallest of those within a tie of the fastest, then the same of the rest.
+
+    Where the machine was too busy for one of the times to mean anything, the smaller is better.
+    """
+    if not all(timed.timing_valid for timed in figures.values()):
+        return sorted(figures, key=lambda name: (sizes[name], name))
     left, ordered = dict(figures), []
     while left:
         fastest = min(left.values(), key=lambda one: one.p50_ms)
@@ -52,6 +59,8 @@ def is_tie(one: QuickFigures, fastest: QuickFigures) -> bool:
 
 def dominated(name: str, figures: Mapping[str, QuickFigures], sizes: Mapping[str, int]) -> str:
     """The name of a candidate that is both smaller and faster, beyond a tie; empty where there is none."""
+    if not all(timed.timing_valid for timed in figures.values()):
+        return ""
     mine = figures[name]
     better = (
         other
@@ -108,8 +117,10 @@ def why_chosen(candidates: Sequence[CandidateReport], chosen: str, budget: Budge
     within = f" and meets the budget ({asked})" if asked else ""
     if not others:
         return f"{chosen} won: it is the only candidate that the gate let through{within}."
-    fastest = min(allowed, key=_p50)
     place = f"of the {len(allowed)} candidates that the gate let through{within}"
+    if not all(candidate.timing_valid for candidate in allowed):
+        return f"{chosen} won: it is the smallest {place}; the machine was too busy to judge their speed."
+    fastest = min(allowed, key=_p50)
     speed = f"p50 {_p50(mine):.2f} ms among candidates in turn"
     if fastest.scheme == chosen:
         runner = min(others, key=_p50)

@@ -247,5 +247,6 @@ class Search:
             bundle_bytes=trial.draft.size_bytes,
             rss_peak_bytes=figures.rss_peak_bytes if figures else None,
             cold_start_ms=figures.cold_start_ms if figures else None,
+            timing_valid=figures.timing_valid if figures else True,
             stopped_at=stopped_at,
         )

@@ -19,6 +19,7 @@ from edgetune.serve.report import CurvePoint, LatencySummary, Pair, Report
 
 NOT_MEASURED = "not measured"
 TOO_SMALL = "n too small"
+NOT_JUDGED = "not judged"  # a ratio of times that were taken on a busy machine
 _MAX_RUG = 400  # ticks under a latency strip; more would only add bytes
 _MAX_DOTS = 40  # points of a curve that are still drawn as dots
 

@@ -16,12 +16,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Contestant:
-    """How one side answers: text in to label out, many texts in batches of 32, and ids in to logits out."""
+    """How one side answers: text in to label out, many texts in batches of 32, and ids in to logits out.
+
+    `on_cpu` says whether it computes on the processor, so that its processor time tells whether it got one.
+    """
 
     answer: Callable[[str], str]
     answer_many: Callable[[list[str]], list[str]]
     forward: Callable[[int, int], None]
     placement: Callable[[], dict[str, int]]
+    on_cpu: bool
 
 
 def bundle_contestant(folder: str, threads: int | None, spinning: bool | None) -> Contestant:
@@ -48,6 +52,7 @@ def bundle_contestant(folder: str, threads: int | None, spinning: bool | None) -
         answer_many=lambda texts: [answer.label for answer in predictor.predict(texts)],
         forward=forward,
         placement=placed,
+        on_cpu=predictor.bundle.manifest.provider == "cpu",
     )
 
 
@@ -87,19 +92,14 @@ def base_contestant(folder: str, threads: int, device: str, max_tokens: int) -> 
         with torch.inference_mode():
             model(input_ids=ones, attention_mask=ones).logits.cpu()
 
-    return Contestant(lambda text: answer_batch([text])[0], answer_many, forward, dict)
+    return Contestant(lambda text: answer_batch([text])[0], answer_many, forward, dict, device == "cpu")
 
 
 def _respond(contestant: Contestant, command: dict[str, Any]) -> dict[str, Any]:
     kind = command["do"]
     if kind == "latency":
-        times, labels = [], []
         _warm_up(contestant, command["texts"], command.get("warm_ms", 0))
-        for text in command["texts"]:
-            start = time.perf_counter()
-            labels.append(contestant.answer(text))
-            times.append(1000 * (time.perf_counter() - start))
-        return {"ms": times, "labels": labels}
+        return _time_calls(contestant, command["texts"])
     if kind == "throughput":
         start = time.perf_counter()
         labels = contestant.answer_many(command["texts"])
@@ -113,6 +113,18 @@ def _respond(contestant: Contestant, command: dict[str, Any]) -> dict[str, Any]:
 
         return {"memory": msgspec.to_builtins(process_memory())}
     return {"placement": contestant.placement()}
+
+
+def _time_calls(contestant: Contestant, texts: list[str]) -> dict[str, Any]:
+    """Milliseconds and label of each text, and the processor time of all threads over the wall time of all calls."""
+    times, labels = [], []
+    began, worked = time.perf_counter(), time.process_time()
+    for text in texts:
+        start = time.perf_counter()
+        labels.append(contestant.answer(text))
+        times.append(1000 * (time.perf_counter() - start))
+    share = (time.process_time() - worked) / (time.perf_counter() - began)
+    return {"ms": times, "labels": labels, "cpu_share": share if contestant.on_cpu else None}
 
 
 def _warm_up(contestant: Contestant, texts: list[str], warm_ms: float) -> None:

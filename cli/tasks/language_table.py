@@ -18,7 +18,9 @@ from edgetune.terminal import Row, footprint_rows, print_outcome, table_of
 
 def language_table(report: LanguageReport) -> Table:
     """The main figures of `report`: one row each for base, bundle and how the bundle differs."""
-    footprint = footprint_rows(figures.peak_memory(report), report.cold_start_ms, report.size_bytes)
+    footprint = footprint_rows(
+        figures.peak_memory(report), report.cold_start_ms, report.size_bytes, timing_valid=report.timing_valid
+    )
     quality = (_quality(report), *_answers(report))
     return table_of((*quality, *_decoding(report), *_first_token(report), *footprint))
 
@@ -32,8 +34,9 @@ def print_language_report(report: LanguageReport, bundle: str, html: str, consol
         html: path of the page.
         console: where to print; a path is never wrapped, so that it can be copied.
     """
-    said = (report.verdict, _cost(report), _answers_cost(report), report.why, _sample(report, console))
-    print_outcome(language_table(report), said, bundle, html, console)
+    quality = _cost(report), _answers_cost(report)
+    sentences = (report.verdict, report.timing_remark, *quality, report.why, _sample(report, console))
+    print_outcome(language_table(report), sentences, bundle, html, console)
 
 
 def _quality(report: LanguageReport) -> Row:
@@ -77,7 +80,7 @@ def _decoding(report: LanguageReport) -> list[Row]:
             f"tokens/s, batch {found.batch}",
             charts.per_second(found.base_per_second),
             charts.per_second(found.bundle_per_second),
-            charts.times(figures.times_faster(found), "faster", "slower"),
+            charts.times(figures.times_faster(found), "faster", "slower") if report.timing_valid else charts.NOT_JUDGED,
         )
         for found in sorted(report.decoding, key=lambda one: one.batch)
     ]
@@ -90,7 +93,9 @@ def _first_token(report: LanguageReport) -> list[Row]:
             f"first token after {found.prompt_tokens}",
             charts.milliseconds(found.base_ms),
             charts.milliseconds(found.bundle_ms),
-            charts.times(charts.speedup(found.base_ms, found.bundle_ms), "faster", "slower"),
+            charts.times(charts.speedup(found.base_ms, found.bundle_ms), "faster", "slower")
+            if report.timing_valid
+            else charts.NOT_JUDGED,
         )
         for found in sorted(report.first_token_ms, key=lambda one: one.prompt_tokens)
     ]

@@ -43,7 +43,11 @@ def assert_report(report, trials):
     assert report["why"].startswith(f"{report['chosen']} won: ")
     assert report["runtime"]["threads"] >= 1
     latency = report["latency_ms"]
-    assert latency["speedup"]["p50"] == pytest.approx(latency["base"]["p50"] / latency["bundle"]["p50"])
+    speedup = latency["base"]["p50"] / latency["bundle"]["p50"]
+    # Whether the machine is quiet while this runs is nobody's choice; both answers have to be whole.
+    assert latency["speedup"]["p50"] == (pytest.approx(speedup) if report["timing_valid"] else None)
+    assert ("times faster" in report["verdict"]) is report["timing_valid"]
+    assert ("too busy to judge" in report["verdict"]) is (report["timing_remark"] != "") is not report["timing_valid"]
     assert latency["bundle"]["p99"] is None  # 40 samples cannot bound it
     assert set(report["throughput_per_second"]) == set(report["cold_start_ms"]) == {"base", "bundle"}
     assert report["memory"]["bundle"]["rss_peak_bytes"] < report["memory"]["base"]["rss_peak_bytes"]
@@ -131,12 +135,14 @@ def test_a_budget_that_is_not_met(edgetune, workshop, tmp_path):
     assert (ended.code, ended.out) == (3, "")
     error = ended.err[ended.err.index("Error: ") :]
     assert error.startswith("Error: No candidate may be packed, so nothing was written. fused: ")
-    assert "p90_ms is " in error
-    assert "the budget 1e-06; rss_mb is " in error
+    assert "rss_mb is " in error
     assert "cold_start_ms" not in error
     assert "To do: see" in error
     report = read(tmp_path / "bundle.work" / "report.json")
     assert {candidate["stopped_at"] for candidate in report["candidates"]} == {"budget"}
+    # On a busy machine the search lets a time pass, and the bench stage would have refused it.
+    quiet = all(candidate["timing_valid"] for candidate in report["candidates"])
+    assert ("the budget 1e-06; rss_mb is " in error) is quiet
 
 
 @pytest.mark.slow

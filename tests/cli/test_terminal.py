@@ -84,6 +84,16 @@ def test_a_null_percentile_is_too_few_samples(full: Report) -> None:
     assert ["latency p90", "n too small", "1.25 ms"] in rows(printed(report))
 
 
+def test_a_busy_machine_gives_no_ratio_of_times(full: Report) -> None:
+    remark = "The machine was too busy to judge speed: other programs took 1.6 of 2 cores."
+    output = printed(msgspec.structs.replace(full, timing_valid=False, timing_remark=remark, verdict="V", why=""))
+    assert remark in " ".join(output.split())
+    assert "faster" not in output
+    unjudged = [row[0] for row in rows(output) if row[-1] == "not judged"]
+    assert unjudged == ["latency p50", "latency p90", "throughput", "cold start"]
+    assert ["size", "91.7 MB", "23.4 MB", "3.9x smaller"] in rows(output)
+
+
 def test_a_loss_has_its_sign(full: Report) -> None:
     stages = [msgspec.structs.replace(s, value=0.95) if s.stage == "base" else s for s in full.quality.stages]
     report = msgspec.structs.replace(full, quality=msgspec.structs.replace(full.quality, stages=stages))

@@ -177,6 +177,23 @@ def test_the_graph_is_held_against_the_tuned_model(contest, tmp_path, monkeypatc
     assert all(one.bundle is not None and one.tuned == one.base for one in report.samples)
 
 
+def test_a_busy_machine_leaves_quality_and_gives_no_speed(contest, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "race", lambda *_: msgspec.structs.replace(RACE, timing_remark="It was busy."))
+    budget = GenerationBudgetRecipe(size_mb=1e6, tokens_per_second=0.001, first_token_ms=1e6)
+    with pytest.raises(GateError) as refused:
+        bench_language_model(replace(contest, budget=budget), tmp_path, tmp_path / "report.json", Silent())
+    assert str(refused.value).startswith(
+        "The int8 candidate is over budget: first_token_ms is not measured on a quiet machine, the budget 1e+06; "
+        "tokens_per_second is not measured on a quiet machine, wanted 0.001."
+    )
+    report = LanguageReport.load(tmp_path / "report.json")
+    assert (report.timing_valid, report.timing_remark) == (False, "It was busy.")
+    assert report.verdict.endswith("; the machine was too busy to judge its speed.")
+    assert [(row.speedup, row.ci95) for row in report.decoding] == [(None, None)]
+    assert report.proof is not None
+    assert report.proof.gate == "pass"
+
+
 def test_plain_texts_have_no_samples_and_say_why(contest, tmp_path, monkeypatch):
     texts = replace(contest, encoded=encoded(rows(8, text=True), contest.encoded.tokenizer))
     report = benched(texts, tmp_path, monkeypatch)
