@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +31,27 @@ def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, language_base: Any) -> tuple[Path, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("language-build")
+@pytest.fixture(scope="session")
+def built(shared_folder: Callable[..., Path], language_base: Any) -> tuple[Path, dict[str, Any]]:
+    """The folder of a whole build and what it printed, made once for all workers; not to be changed."""
+    folder = shared_folder("language-build", lambda part: build(part, language_base()))
+    return folder, json.loads((folder / "printed.json").read_text("utf-8"))
+
+
+def build(folder: Path, base: Path) -> None:
+    shutil.copytree(base, folder / "base")  # inside, so that the recipe of the bundle finds it from any worker
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     settings = {
         "tune.epochs": 2, "tune.learning_rate": 3e-3, "benchmark.rounds": 2, "benchmark.new_tokens": 8,
         "benchmark.prompt_tokens": "[8]", "benchmark.batches": "[1, 2]", "gate.max_rise": 0.5,
     }  # fmt: skip
     done = process(
-        folder, "build", "--base", str(language_base()), "--data", "rows.jsonl", "--task", "text-generation",
+        folder, "build", "--base", "base", "--data", "rows.jsonl", "--task", "text-generation",
         "--method", "full", "--out", "bundles/talk", "--json",
         *(text for name, value in settings.items() for text in ("--set", f"{name}={value}")),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
-    return folder, json.loads(done.stdout)
+    (folder / "printed.json").write_text(done.stdout, "utf-8")
 
 
 @pytest.mark.slow
