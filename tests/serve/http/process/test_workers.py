@@ -23,8 +23,11 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="re
 
 @pytest.fixture(scope="module")
 def server(run_server, tmp_path_factory):
-    """Two workers, keys, and a bundle that a test may change."""
-    folder = tmp_path_factory.mktemp("workers")
+    """Two workers with keys, the same ones for several tests."""
+    return two_workers(run_server, tmp_path_factory.mktemp("workers"))
+
+
+def two_workers(run_server, folder):
     (folder / "keys").write_text("a-key\n")
     shutil.copytree(GOLDEN, folder / "toy")
     options = ("--workers", 2, "--watch-seconds", 0.1, "--api-key-file", folder / "keys")
@@ -89,7 +92,9 @@ def state(server):
     return model["state"], model["version"]
 
 
-def test_unload_and_load_reach_all_workers(server, eventually):
+def test_unload_and_load_reach_all_workers(run_server, eventually, tmp_path):
+    # A server of its own: while one worker still loads, the other one may answer every question about the state.
+    server = two_workers(run_server, tmp_path)
     eventually(lambda: all(state(server)[0] == "READY" for _ in range(10)), 30)
     for change, expected in (("unload", ("UNAVAILABLE", "")), ("load", ("READY", "1"))):
         changed = httpx.post(f"{server.url}/v2/repository/models/toy/{change}", headers=KEY, timeout=20)
@@ -106,8 +111,10 @@ def test_keys_are_read_again_by_all_workers(server, eventually, tmp_path):
     assert len(workers(server)) == 2
 
 
-def test_all_leave_together(server, eventually):
+def test_all_leave_together(run_server):
+    server = run_server("--workers", 2)  # the one of the other tests has to stay
     alive = workers(server)
+    assert len(alive) == 2
     assert server.leave() == 0
     assert [pid for pid in alive if command_of(pid)] == []
     with pytest.raises(httpx.ConnectError):
