@@ -100,10 +100,11 @@ def test_stage_lines_are_plain_and_without_the_libraries_chatter(workshop):
         "size",
     )
     others = [line for line in lines if line and not line.startswith(said) and not line.endswith(" ...")]
-    assert len(others) == 2, others
-    chosen = read(workshop.folder / "bundle" / "report.json")["chosen"]
-    assert others[0].startswith(f"The {chosen} bundle ")
-    assert others[1].startswith(f"{chosen} won: ")
+    report = read(workshop.folder / "bundle" / "report.json")
+    remark = [report["timing_remark"]] if report["timing_remark"] else []  # of a busy machine
+    assert others == [report["verdict"], *remark, report["why"]]
+    assert report["verdict"].startswith(f"The {report['chosen']} bundle ")
+    assert report["why"].startswith(f"{report['chosen']} won: ")
     log = (workshop.folder / "bundle.work" / "build.log").read_text(encoding="utf-8")
     assert "torch.onnx" in log
 
@@ -161,8 +162,9 @@ def test_a_bundle_may_hold_variants(edgetune, workshop, tmp_path):
     assert {one["scheme"] for one in manifest["variants"]} == {chosen, *others}
     extra = {f"{kind}_{name}" for name in others for kind in ("model", "golden")}
     assert {path.name.partition(".")[0] for path in bundle.iterdir() if path.name not in BUNDLE_FILES} == extra
+    times = [one["p50_ms"] for one in manifest["variants"]]
+    assert times == [None, None] or min(times) > 0  # none of a busy machine
     for one in manifest["variants"]:
-        assert one["p50_ms"] > 0
         assert one["runtime"]["threads"] >= 1
         assert one["needs"] == (VNNI if one["scheme"] == "int8_dynamic" else [])
         judged = next(candidate for candidate in report["candidates"] if candidate["scheme"] == one["scheme"])
