@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
+from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, ClassifierGateRecipe
 from edgetune.compress.recipe import CompressRecipe
 from edgetune.export.recipe import ExportRecipe
 from edgetune.serve.errors import RecipeError
@@ -75,7 +75,7 @@ class Recipe(CommonRecipe):
     tune: TuneRecipe = TuneRecipe()
     export: ExportRecipe = ExportRecipe()
     compress: CompressRecipe = CompressRecipe()
-    gate: GateRecipe = GateRecipe()
+    gate: ClassifierGateRecipe = ClassifierGateRecipe()
     budget: BudgetRecipe = BudgetRecipe()
     benchmark: BenchmarkRecipe = BenchmarkRecipe()
 

@@ -57,6 +57,7 @@ def print_scheme_plan(options: dict[str, Any]) -> None:
 
 
 def _planned(recipe: Recipe) -> SchemePlan:
+    from edgetune.benchmarks.prove.ledger import gate_metric
     from edgetune.benchmarks.prove.planning import plan_schemes
     from edgetune.tune.data.dataset import Dataset
     from edgetune.tune.models.base import find_base, known_labels
@@ -65,7 +66,7 @@ def _planned(recipe: Recipe) -> SchemePlan:
     dataset = Dataset.load(recipe.data, seed=recipe.seed, label_order=known_labels(base))
     with tempfile.TemporaryDirectory() as folder:
         material = _untuned(recipe, base, dataset, Path(folder))
-        return plan_schemes(recipe.compress, material, recipe.gate, len(dataset.test))
+        return plan_schemes(recipe.compress, material, recipe.gate, gate_metric(recipe.gate), len(dataset.test))
 
 
 def _untuned(recipe: Recipe, base: Base, dataset: Dataset, folder: Path) -> Material:

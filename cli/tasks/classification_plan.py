@@ -21,7 +21,7 @@ from edgetune.tune.training.hardware import choose_device, fast_bf16
 from edgetune.tune.training.trainer import automatic_epochs
 
 # Rough: a training pass relative to the trunk's forward pass over the same rows. lora and full are read off runs of
-# MiniLM (docs/figures.md, docs/log.md), freeze is a guess: it runs the top third alone. The plan calls its times an
+# MiniLM (docs/measurements, docs/log.md), freeze is a guess: it runs the top third alone. The plan calls its times an
 # estimate; auto may stop an epoch earlier, or train nothing.
 TRAINING_FACTOR = {"auto": 3.0, "probe": 0.0, "lora": 3.0, "freeze": 1.0, "full": 3.5}
 STORING_FACTOR = {"freeze": 1.0}  # passes over the rows before training, to store what the frozen layers give

@@ -10,7 +10,7 @@ import msgspec
 
 from edgetune import __version__
 from edgetune.benchmarks.bench import Benched, Contest, bench
-from edgetune.benchmarks.prove.ledger import frozen_slice, model_answers
+from edgetune.benchmarks.prove.ledger import frozen_slice, gate_metric, model_answers
 from edgetune.benchmarks.prove.planning import plan_schemes
 from edgetune.benchmarks.prove.search import Search, Searched, Terms
 from edgetune.benchmarks.prove.trials import Kept, Workbench
@@ -198,7 +198,7 @@ class Stages:
         recipe = self.recipe
         rows = frozen_slice(dataset.validation, recipe.gate.rows, recipe.seed)
         material = self.material(dataset, tuned)
-        plan = plan_schemes(recipe.compress, material, recipe.gate, len(dataset.test))
+        plan = plan_schemes(recipe.compress, material, recipe.gate, gate_metric(recipe.gate), len(dataset.test))
         packing = self._packing(dataset, tuned)
         bench = Workbench(material, dataset, graph, packing, rows, kept)
         threads = None if recipe.benchmark.threads == "auto" else recipe.benchmark.threads

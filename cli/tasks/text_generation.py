@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgetune import __version__
+from edgetune.benchmarks.prove.trials import Kept
 from edgetune.benchmarks.stepwise.bench import LanguageBenched, LanguageContest, bench_language_model
 from edgetune.benchmarks.stepwise.html import render_language_html
 from edgetune.benchmarks.stepwise.ladder import Climbed, JudgedRows, Ladder
@@ -23,6 +24,7 @@ from edgetune.serve.stepwise.report import LanguageReport
 from edgetune.tasks.finishing import Finishing, show_outcome
 from edgetune.tasks.generation_recipe import GenerationRecipe
 from edgetune.tasks.sources import command_line, plain, source_state
+from edgetune.tune.data.slices import frozen_rows
 from edgetune.tune.models.base import Base
 from edgetune.tune.stepwise.conversations import Conversations
 from edgetune.tune.stepwise.encoded import EncodedConversations
@@ -62,7 +64,7 @@ class BuiltLanguageModel:
             found["graph"] = {"path": str(self.graph.path), "max_abs_diff": self.graph.max_abs_diff}
         if self.climbed:
             found["candidates"] = [msgspec.to_builtins(one) for one in self.climbed.candidates]
-            found["order"] = list(self.climbed.order)
+            found["order"], found["skipped"] = list(self.climbed.order), self.climbed.failed
         if self.report:
             found["report"] = msgspec.to_builtins(self.report)
         if self.bundle:
@@ -140,7 +142,7 @@ class Stages:
                 encoded.parts.template,
             ],
             lambda folder: tune_language_model(
-                encoded.language_rows(recipe.gate.rows),
+                encoded.language_rows(recipe.gate.rows, recipe.seed),
                 self.base,
                 recipe.tune,
                 tokenizer=encoded.tokenizer,
@@ -155,9 +157,8 @@ class Stages:
         )
 
     def export(self, encoded: EncodedConversations, tuned: TunedLanguageModel) -> DecoderGraph:
-        texts = encoded.prompt_texts(encoded.conversations.test or encoded.conversations.validation)[
-            : self.recipe.gate.rows
-        ]
+        chats = encoded.conversations.test or encoded.conversations.validation
+        texts = encoded.prompt_texts(frozen_rows(chats, self.recipe.gate.rows, self.recipe.seed))
         return self.work.stage(
             "export",
             plain(self.recipe.export),
@@ -173,26 +174,35 @@ class Stages:
         )
 
     def compress(self, encoded: EncodedConversations, graph: DecoderGraph) -> Climbed:
-        recipe = self.recipe
-        wanted = (
-            list(LADDER) if recipe.compress.schemes == "auto" else [SCHEMES[one] for one in recipe.compress.schemes]
-        )
-        calibration = [row["input_ids"] for row in encoded.parts.train[: recipe.compress.calibration_rows]]
-        rows = encoded.parts.validation[: recipe.gate.rows]
-        judged = JudgedRows(tuple(tuple(row["input_ids"]) for row in rows), tuple(tuple(row["labels"]) for row in rows))
-        threads = None if recipe.benchmark.threads == "auto" else recipe.benchmark.threads
-
-        def climb(folder: Path) -> None:
-            block, progress = recipe.compress.block, self.lines.progress
-            Ladder(graph, judged, calibration, recipe.gate, block, threads, progress).climb(wanted, folder).save()
-
+        recipe, names = self.recipe, self.recipe.compress.schemes
+        schemes = list(LADDER) if names == "auto" else [SCHEMES[name] for name in names]
+        kept = Kept(self.trials, self.work.chain)  # before the stage: what is made outlives another gate
         return self.work.stage(
             "compress",
             [plain(recipe.compress), plain(recipe.gate)],
-            climb,
-            Climbed.open,
+            lambda folder: self._ladder(encoded, graph, kept).climb(schemes).save(folder),
+            lambda folder: Climbed.open(folder, self.trials),
             lambda found: f"{len(found.candidates)} tried, {found.order[0] if found.order else 'none'} preferred",
         )
+
+    def _ladder(self, encoded: EncodedConversations, graph: DecoderGraph, kept: Kept) -> Ladder:
+        recipe = self.recipe
+        calibration = frozen_rows(encoded.parts.train, recipe.compress.calibration_rows, recipe.seed)
+        return Ladder(
+            graph=graph,
+            rows=JudgedRows.of(encoded.parts.validation, recipe.gate.rows, recipe.seed),
+            calibration=[row["input_ids"] for row in calibration],
+            gate=recipe.gate,
+            block=recipe.compress.block,
+            threads=None if recipe.benchmark.threads == "auto" else recipe.benchmark.threads,
+            kept=kept,
+            progress=self.lines.progress,
+        )
+
+    @property
+    def trials(self) -> Path:
+        """Where the search keeps what it made."""
+        return self.work.folder / "trials"
 
     def bench(
         self, encoded: EncodedConversations, tuned: TunedLanguageModel, graph: DecoderGraph, climbed: Climbed
@@ -229,12 +239,13 @@ class Stages:
         self, encoded: EncodedConversations, tuned: TunedLanguageModel, graph: DecoderGraph
     ) -> LanguagePacking:
         stops = [*graph.spec.eos_ids, *(one for one in encoded.parts.stop_ids[:1] if one not in graph.spec.eos_ids)]
+        chats = frozen_rows(encoded.conversations.validation, GOLDEN_PROMPTS, self.recipe.seed)
         return LanguagePacking(
             name=Path(self.recipe.out).name,
             model_folder=tuned.model_folder,
             base=BaseIdentity(self.base.id, self.base.digest),
             data_digest=encoded.conversations.digest,
             spec=msgspec.structs.replace(graph.spec, eos_ids=stops),
-            golden_prompts=tuple(encoded.prompt_texts(encoded.conversations.validation[:GOLDEN_PROMPTS])),
+            golden_prompts=tuple(encoded.prompt_texts(chats)),
             template=encoded.parts.template,
         )

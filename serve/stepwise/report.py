@@ -148,8 +148,9 @@ class SampleAnswers(msgspec.Struct, frozen=True, kw_only=True):
 class LanguageReport(msgspec.Struct, frozen=True, kw_only=True):
     """One build of a language model, whole. Sizes are bytes, times ms unless the name says otherwise.
 
-    `why` says why the chosen candidate won; `skipped` which schemes were not tried, and why. Where the machine was too
-    busy to judge speed, `timing_valid` is False, `timing_remark` says why, and there are no ratios of times.
+    `why` says why the chosen candidate won; `skipped` which schemes were not tried or made no
+    candidate, and why. Where the machine was too busy to judge speed, `timing_valid` is False, `timing_remark` says
+    why, and there are no ratios of times.
     """
 
     format: int = REPORT_FORMAT
