@@ -86,6 +86,36 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on(server, eventually):
     assert counted(server) == counts + 20  # what the dead one counted stays
 
 
+def test_no_request_is_refused_while_a_worker_is_replaced(server, eventually):
+    def opened():
+        return server.log.read_text().count("model toy: version 1 of ")
+
+    def replaced():
+        answered.update((ask(server), server.get("/v2/health/ready").status_code))
+        return opened() == before + 1
+
+    answered, before = set(), opened()
+    os.kill(max(workers(server)), signal.SIGKILL)
+    eventually(replaced, 30)
+    assert answered == {200}
+
+
+def test_no_worker_says_ready_while_another_one_loads(run_server, free_port, eventually):
+    server = run_server("--workers", 2, ready=False, port=free_port)
+    eventually(lambda: len(workers(server)) == 2)
+    held = max(workers(server))
+    os.kill(held, signal.SIGSTOP)
+
+    def health():
+        answer = server.get("/v2/health/ready")
+        return answer.status_code, answer.json()["ready"], answer.json()["models"]["bundle-v1"]["state"]
+
+    eventually(lambda: health()[2] == "READY")
+    assert [health() for _ in range(5)] == [(503, False, "READY")] * 5
+    os.kill(held, signal.SIGCONT)
+    eventually(lambda: health() == (200, True, "READY"))
+
+
 def state(server):
     """What one of the workers says of the model."""
     model = server.get("/v2/health/ready").json()["models"]["toy"]
