@@ -76,7 +76,7 @@ def command(
         look = look_at(choice.task, said["data"], said.get("base"))
     _write(recipe, look.recipe_text(recipe))
     if as_json:
-        print_json({"recipe": str(recipe), "task": choice.task, **look.summary()})
+        print_json({"recipe": str(recipe), "task": choice.task, **look.facts})
         return
     tell_choice(choice)
     click.echo(f"Wrote {recipe}.")

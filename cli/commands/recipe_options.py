@@ -12,7 +12,7 @@ from edgetune.commands.options import without_chatter
 from edgetune.serve.dependencies import require
 
 if TYPE_CHECKING:
-    from edgetune.recipe import CommonRecipe, Recipe
+    from edgetune.recipe import Recipe
     from edgetune.task_choice import TaskChoice
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,7 +54,7 @@ def recipe_options(function: F) -> F:
     return function
 
 
-def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> CommonRecipe:
+def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> Recipe:
     """The recipe file with the flags laid over it, and `--set` over both; says so where its task was guessed.
 
     Raises:
@@ -64,11 +64,11 @@ def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str,
     from edgetune.recipe import parse_settings, read_recipe
     from edgetune.tune.training.processes import is_main
 
-    said = {key: flags[flag] for flag, key in _KEYS.items() if flags.get(flag) not in (None, (), False)}
-    if "compress.schemes" in said:
-        said["compress.schemes"] = list(said["compress.schemes"])
+    values = {key: flags[flag] for flag, key in _KEYS.items() if flags.get(flag) not in (None, (), False)}
+    if "compress.schemes" in values:
+        values["compress.schemes"] = list(values["compress.schemes"])
     with without_chatter():
-        loaded, choice = read_recipe(recipe, {**said, **parse_settings(settings)})
+        loaded, choice = read_recipe(recipe, {**values, **parse_settings(settings)})
     if is_main():
         tell_choice(choice)
     return loaded
@@ -78,23 +78,3 @@ def tell_choice(choice: TaskChoice) -> None:
     """Say on stderr which task was guessed, and why."""
     if choice.reason:
         click.echo(choice.reason, err=True)
-
-
-def load_classifier_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> Recipe:
-    """As `load_recipe`, for what is made for text classification alone.
-
-    Raises:
-        RecipeError: with all faults at once, or the recipe is of another task.
-    """
-    from edgetune.serve.errors import RecipeError
-
-    loaded = load_recipe(recipe, settings, flags)
-    from edgetune.recipe import Recipe
-
-    if not isinstance(loaded, Recipe):
-        raise RecipeError(
-            f"There is no plan of schemes for the task {loaded.task!r}: it tries each in turn.",
-            expected="text-classification",
-            action="`edgetune build --plan` names the schemes and their sizes",
-        )
-    return loaded

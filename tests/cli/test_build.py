@@ -68,7 +68,7 @@ def test_a_build_by_the_probe_writes_a_whole_bundle(workshop):
     assert (recipe["tune"]["method"], recipe["benchmark"]["samples"]) == ("probe", 40)
     assert {path.name for path in work.iterdir()} == {
         *STAGES,
-        *("trials", "stages.json", "build.log", "report.json", "report.html"),
+        *("trials", "stages.json", "build.log", "build.lock", "plan.json", "report.json", "report.html"),
     }
     assert (work / "report.json").read_bytes() == (bundle / "report.json").read_bytes()
     assert {path.name for path in workshop.folder.iterdir()} >= {"bundle", "bundle.work"}
@@ -96,10 +96,11 @@ def test_stage_lines_are_plain_and_without_the_libraries_chatter(workshop):
         "size",
     )
     others = [line for line in lines if line and not line.startswith(said) and not line.endswith(" ...")]
-    assert len(others) == 2, others
+    assert len(others) == 3, others
     chosen = read(workshop.folder / "bundle" / "report.json")["chosen"]
     assert others[0].startswith(f"The {chosen} bundle ")
     assert others[1].startswith(f"{chosen} won: ")
+    assert others[2].startswith("The build took ")
     log = (workshop.folder / "bundle.work" / "build.log").read_text(encoding="utf-8")
     assert "torch.onnx" in log
 

@@ -190,7 +190,7 @@ def test_a_decoder_as_the_base_makes_texts_those_of_a_language_model(chats, lang
 
 
 def test_an_encoder_does_not_answer_chats(chats, tiny_base):
-    with pytest.raises(RecipeError, match="The task cannot be told"):
+    with pytest.raises(RecipeError, match="The task cannot be guessed"):
         invoke("talk.jsonl", "--base", str(tiny_base("bert")))
     with pytest.raises(ModelError, match="does not generate text"):
         invoke("talk.jsonl", "--base", str(tiny_base("bert")), "--task", "text-generation")
