@@ -1,4 +1,4 @@
-"""The options that say a recipe, shared by `build` and the stage commands: a file, flags over it, `--set` over both."""
+"""Options that give a recipe, shared by `build` and the stage commands: a file, flags over it, `--set` over both."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from edgetune.commands.options import without_chatter
 from edgetune.serve.dependencies import require
+from edgetune.tasks import TASKS
 
 if TYPE_CHECKING:
     from edgetune.recipe import Recipe
@@ -20,17 +21,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = (
     click.argument("recipe", required=False, type=click.Path(path_type=Path, dir_okay=False)),
     click.option("--base", help="Pretrained model: a folder, a packaged model or a hub id."),
-    click.option("--data", help="Labelled data, texts or chats: csv, tsv, json, jsonl, parquet, a folder or a hub id."),
-    click.option("--task", help="What to learn: text-classification or text-generation; guessed and said."),
-    click.option("--method", help="How to tune: auto, probe, lora, freeze, full; see the README for text-generation."),
-    click.option("--scheme", multiple=True, help="Scheme to try; repeat. `edgetune compress --list` has all."),
-    click.option("--out", help="The bundle's folder."),
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where training runs."),
-    click.option("--seed", type=int, help="Of split, training and test slice."),
-    click.option("--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Any recipe key; repeat."),
+    click.option("--data", help="Labelled rows, texts or chats: csv, tsv, json, jsonl, parquet, a folder or a hub id."),
+    click.option("--task", help=f"What to learn: {', '.join(TASKS)} [default: guessed from data and base]."),
+    click.option("--method", help="Tuning method, such as probe, lora or full [default: the task's]."),
+    click.option("--scheme", multiple=True, help="Compression scheme; repeat for several [default: all that suit]."),
+    click.option("--out", help="Folder of the bundle [default: bundles/model]."),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Device that trains [default: auto]."),
+    click.option("--seed", type=int, help="Seed of split, training and test slice [default: 0]."),
+    click.option("--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Any key of the recipe; repeat."),
     click.option("--allow-pickle", is_flag=True, help="Open .bin checkpoints, which can run code when opened."),
-    click.option("--fresh", is_flag=True, help="Forget finished stages and start anew."),
-    click.option("-v", "--verbose", is_flag=True, help="Show the libraries' own messages."),
+    click.option("--fresh", is_flag=True, help="Run finished stages again."),
+    click.option("-v", "--verbose", is_flag=True, help="Show the messages of the libraries."),
 )
 
 # flag: recipe key

@@ -200,7 +200,7 @@ def test_an_encoder_does_not_answer_chats(chats, tiny_base):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--set", "tune.method=full"), "--set says something of tune."),
+        (("--set", "tune.method=full"), "--set gives values of tune."),
         (("--set", "data.colour=red"), "data.colour: there is no such key"),
         (("--task", "poetry"), "There is no task 'poetry'."),
         (("--label", "completion", "--task", "text-generation"), "data.label: there is no such key"),
