@@ -239,5 +239,5 @@ def _pack(build: Build[Any], pipeline: Pipeline, report: Any) -> Bundle:
     }
     with build.lines.running("pack") as line:
         bundle = finish_bundle(build.results["bench"].draft, Path(recipe.out), files)
-        line.found(f"{bundle.size_bytes / 1e6:.1f} MB in {recipe.out}")
+        line.finish(f"{bundle.size_bytes / 1e6:.1f} MB in {recipe.out}")
     return bundle

@@ -115,7 +115,7 @@ class Work:
                 start = time.perf_counter()
                 self._run(name, make, helped=others == "help")
                 result = reopen(folder)
-                running.found(line(result))
+                running.finish(line(result))
                 seconds = time.perf_counter() - start
             if is_main():
                 self._note(name, seconds, process_memory().rss_peak_bytes)
