@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SITE := $(VENV)/site
 SOURCES := $(shell find cli serve tune compress export benchmarks -name '*.py' -o -name '*.jinja')
 
-.PHONY: demo test test-servers test-long soak lint bench performance performance-gpu training serving language-models clean
+.PHONY: demo test test-servers test-long soak lint bench performance performance-gpu training serving language-models docs clean
 
 # What the package and its extras need, a line each: installed without building the package, which comes next.
 define REQUIREMENTS
@@ -57,30 +58,42 @@ lint: $(VENV)/installed
 
 # DATA is a folder with the public data sets; none is shipped.
 bench: $(VENV)/installed
-	$(BIN)/python -m benchmarks.lab.real_data --data $(DATA) --markdown docs/figures.md
+	$(BIN)/python -m benchmarks.lab.real_data --data $(DATA) --markdown docs/measurements/real-data.md
 
 # What must be reached: DATA as above; ENVS where benchmarks/peers/setup.py made the other tools' things.
 performance: $(VENV)/installed
 	$(BIN)/python -m benchmarks.lab.performance $(if $(DATA),--data $(DATA)) $(if $(ENVS),--envs $(ENVS)) \
-	  --markdown docs/performance.md
+	  --markdown docs/measurements/performance.md
 
 # The same on an NVIDIA GPU, for the work folder WORK of a finished build; without one it says what it would measure.
 performance-gpu: $(VENV)/installed
-	$(BIN)/python -m benchmarks.lab.performance_gpu --work $(WORK) --markdown docs/performance-gpu.md
+	$(BIN)/python -m benchmarks.lab.performance_gpu --work $(WORK) --markdown docs/measurements/performance-gpu.md
 
 # Seconds, memory and accuracy of each tuning method beside a naive script.
 training: $(VENV)/installed
-	$(BIN)/python -m benchmarks.lab.training $(if $(DATA),--data $(DATA)) --markdown docs/performance.md
+	$(BIN)/python -m benchmarks.lab.training $(if $(DATA),--data $(DATA)) --markdown docs/measurements/performance.md
 
 # Servers under load, for the bundle BUNDLE and the column `text` of TEXTS; ENVS and BASE as benchmarks/peers/README.md says.
 serving: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[plots]'
 	$(BIN)/python -m benchmarks.lab.serve_load --bundle $(BUNDLE) --texts $(TEXTS) \
-	  $(if $(ENVS),--envs $(ENVS) --base $(BASE)) --soak 600 --markdown docs/serving.md
+	  $(if $(ENVS),--envs $(ENVS) --base $(BASE)) --soak 600 --markdown docs/measurements/serving.md
 
 # How fast random models in the shapes of seven families decode, beside PyTorch and onnxruntime-genai.
 language-models: $(VENV)/installed
-	$(BIN)/python -m benchmarks.lab.language.language_models --markdown docs/language-models.md
+	$(BIN)/python -m benchmarks.lab.language.language_models --markdown docs/measurements/language-models.md
+
+# The documentation as a site, in site/. Its packages stay out of the tests' environment, and it needs no torch.
+$(SITE)/installed: pyproject.toml constraints.txt $(SOURCES)
+	test -x $(SITE)/bin/python || $(PYTHON) -m venv $(SITE)
+	rm -rf build
+	$(SITE)/bin/python -m pip install --quiet --constraint constraints.txt --force-reinstall --no-deps .
+	$(SITE)/bin/python -m pip install --quiet --constraint constraints.txt 'edgetune[docs]'
+	rm -rf build
+	touch $@
+
+docs: $(SITE)/installed
+	$(SITE)/bin/mkdocs build --strict --quiet
 
 clean:
-	rm -rf build dist *.egg-info
+	rm -rf build dist site *.egg-info

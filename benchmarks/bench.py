@@ -10,17 +10,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.benchmarks.prove.choice import gains, why_chosen
-from edgetune.benchmarks.prove.gate import Verdict, judge, unless_changed
+from edgetune.benchmarks.prove.choice import check_budget, gains, megabytes, why_chosen
+from edgetune.benchmarks.prove.gate import Verdict, judge_answers, unless_changed
 from edgetune.benchmarks.prove.ledger import (
     Logits,
     Slice,
     bundle_logits,
     first_loss,
     frozen_slice,
+    gate_metric,
     stage_qualities,
     torch_stages,
 )
+from edgetune.benchmarks.prove.proof import FinalVerdict, prove
 from edgetune.benchmarks.prove.search import Searched
 from edgetune.benchmarks.prove.variants import measured_variants, passed_variants
 from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
@@ -38,6 +40,7 @@ from edgetune.serve.errors import GateError
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import Pair, Proof, Report, StageQuality
 from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.metrics import Metric
 from edgetune.tune.training.progress import Progress
 
 DRAFT_NAME = "draft"
@@ -65,6 +68,11 @@ class Contest:
     def draft(self, name: str) -> Bundle:
         """The draft of a candidate."""
         return Bundle.open(self.trials / name / "draft")
+
+    @property
+    def metric(self) -> Metric:
+        """What the gate compares."""
+        return gate_metric(self.gate)
 
     @property
     def threads(self) -> int:
@@ -107,16 +115,20 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
     logits = torch_stages(contest.packing.tuned, rows, progress)
     logits["onnx"] = _graph_logits(contest, rows, folder)
     progress.say(f"quality of the graph measured on {len(rows.texts):,} rows")
-    fallen: dict[str, str] = {}
-    proof = _prove(contest, rows, logits, fallen, progress)
-    choice = _settle(contest, *proof, folder, progress) if proof else None
+    final = _prove(contest, rows, logits, progress)
+    choice = None
+    if final.verdict is not None:
+        value = contest.metric.of(rows.expected, logits[final.chosen].argmax(axis=1))
+        proof = _proof(final.verdict, value, len(rows.texts), final.looks)
+        choice = _settle(contest, final.chosen, proof, folder, progress)
     timing = _time(contest, choice.draft, progress) if choice else None
-    report = _report(contest, rows, logits, choice, fallen, timing)
+    report = _report(contest, rows, logits, choice, final.fallen, timing)
     (folder / REPORT_NAME).write_bytes(report.to_json())
     kept_report.write_bytes(report.to_json())
     if choice is None:
-        raise GateError(report.verdict, action=f"see {kept_report}; loosen gate.max_drop, or tune a better model")
-    _check_budget(report, contest.budget, kept_report)
+        limit = contest.gate.limit_name(contest.metric)
+        raise GateError(report.verdict, action=f"see {kept_report}; loosen gate.{limit}, or tune a better model")
+    check_budget(report.chosen, contest.budget, _measured(report), kept_report)
 
 
 def _graph_logits(contest: Contest, rows: Slice, folder: Path) -> Logits:
@@ -127,29 +139,25 @@ def _graph_logits(contest: Contest, rows: Slice, folder: Path) -> Logits:
     return bundle_logits(Predictor(draft), rows)
 
 
-def _prove(
-    contest: Contest, rows: Slice, logits: dict[str, Logits], fallen: dict[str, str], progress: Progress
-) -> tuple[str, Proof] | None:
-    """Judge the search's choice on the test part; if it fails there, the next one, with a wider interval each time."""
-    for looks, name in enumerate(contest.searched.order, start=1):
-        found = bundle_logits(Predictor(contest.draft(name)), rows)
-        verdict = _judge(contest, name, rows, logits["tuned"], found, looks)
-        progress.say(f"{name} on {len(rows.texts):,} test rows: {verdict.gate}; {verdict.reason}")
-        if verdict.accepted:
-            logits[name] = found
-            value = stage_qualities({"tuned": logits["tuned"], name: found}, rows.expected, contest.gate.metric)[
-                1
-            ].value
-            return name, _proof(verdict, value, len(rows.texts), looks)
-        fallen[name] = verdict.reason
-    return None
+def _prove(contest: Contest, rows: Slice, logits: dict[str, Logits], progress: Progress) -> FinalVerdict:
+    """The candidate that is proven on the test part; its logits are put beside those of the stages."""
+    answers: dict[str, Logits] = {}
+
+    def judge_candidate(name: str, looks: int) -> Verdict:
+        answers[name] = bundle_logits(Predictor(contest.draft(name)), rows)
+        return _judge(contest, name, rows, logits["tuned"], answers[name], looks)
+
+    final = prove(contest.searched.order, judge_candidate, len(rows.texts), progress)
+    if final.chosen:
+        logits[final.chosen] = answers[final.chosen]
+    return final
 
 
 def _judge(contest: Contest, name: str, rows: Slice, reference: Logits, found: Logits, looks: int) -> Verdict:
     *steps, graph = name.split("+")
     structural = next(one for one in contest.searched.candidates if one.scheme == name).structural
     answers = reference.argmax(axis=1), found.argmax(axis=1)
-    verdict = judge(rows.expected, *answers, contest.gate, structural=structural, looks=looks)
+    verdict = judge_answers(contest.metric, rows.expected, *answers, contest.gate, structural=structural, looks=looks)
     return unless_changed(verdict) if graph in ("fused", "fp32") and not steps else verdict
 
 
@@ -157,9 +165,9 @@ def _proof(verdict: Verdict, value: float, rows: int, looks: int) -> Proof:
     return Proof(
         gate=verdict.gate,
         value=value,
-        drop=verdict.drop.drop,
-        drop_interval=list(verdict.drop.interval),
-        p_value=verdict.drop.p_value,
+        drop=verdict.loss.loss,
+        drop_interval=list(verdict.loss.interval),
+        p_value=verdict.loss.p_value,
         reason=verdict.reason,
         rows=rows,
         rows_needed=verdict.rows_needed,
@@ -207,7 +215,7 @@ def _report(
 ) -> Report:
     from transformers import AutoTokenizer
 
-    tuned, metric = contest.packing.tuned, contest.gate.metric
+    tuned, metric = contest.packing.tuned, contest.metric
     stages = stage_qualities(logits, rows.expected, metric)
     answers = logits[choice.name if choice else "merged"].argmax(axis=1)
     candidates = [
@@ -236,8 +244,8 @@ def _report(
         tuned,
         summarize_data(contest.dataset, tokenizer, tuned.max_tokens),
         findings,
-        msgspec.to_builtins(contest.gate.model_dump()),
-        metric,
+        contest.gate.as_used(metric),
+        metric.name,
         contest.threads,
     )
 
@@ -262,7 +270,7 @@ def _notes(
     notes = [f"{name} was preferred and then failed on the test part: {reason}." for name, reason in fallen.items()]
     if not contest.graph.fused:
         notes.append("The graph could not be made or proven with fusions; without them it answers slower.")
-    loss, metric = first_loss(stages), contest.gate.metric
+    loss, metric = first_loss(stages), contest.metric.name
     notes.append(
         f"The first stage whose {metric} is below the tuned model's is {loss}."
         if loss
@@ -290,21 +298,11 @@ def _model_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
-def _check_budget(report: Report, budget: BudgetRecipe, kept_report: Path) -> None:
-    measured = {
-        "size_mb": (report.size_bytes.bundle or 0) / 1e6,
+def _measured(report: Report) -> dict[str, float | None]:
+    """The bundle's figures by the names of a budget."""
+    return {
+        "size_mb": megabytes(report.size_bytes.bundle),
         "p90_ms": report.latency_ms.bundle.p90 if report.latency_ms else None,
-        "rss_mb": (report.memory.bundle.rss_peak_bytes or 0) / 1e6 if report.memory else None,
+        "rss_mb": megabytes(report.memory.bundle.rss_peak_bytes) if report.memory else None,
         "cold_start_ms": report.cold_start_ms.bundle if report.cold_start_ms else None,
     }
-    limits = budget.model_dump()
-    over = [
-        f"{name} is {found:.4g}, the budget {limits[name]:.4g}"
-        for name, found in measured.items()
-        if limits[name] is not None and (found is None or found > limits[name])
-    ]
-    if over:
-        raise GateError(
-            f"The {report.chosen} candidate is over budget: {'; '.join(over)}.",
-            action=f"see {kept_report}; raise the budget, or tune a smaller base",
-        )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from edgetune.serve.errors import RecipeError
+from edgetune.tune.metrics import Metric
 
 
 class GateRecipe(BaseModel):
@@ -12,25 +15,77 @@ class GateRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    metric: Literal["accuracy", "macro_f1"] = Field("accuracy", description="What is compared.")
-    max_drop: float = Field(0.01, ge=0, lt=1, description="Largest drop allowed; 0.01 is one point.")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the paired interval of the drop.")
+    metric: str = Field("", description="What is compared; empty is the task's own metric.")
+    max_drop: float = Field(0.01, ge=0, lt=1, description="Largest drop of a score allowed; 0.01 is one point.")
+    max_rise: float = Field(
+        0.02, ge=0, description="Largest relative rise of an error (perplexity, MAE) allowed; 0.02 is two percent."
+    )
+    min_agreement: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Least share of answers, of a language model tokens, that are the tuned model's.",
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the paired interval of the loss.")
     when_inconclusive: Literal["auto", "accept", "reject"] = Field(
         "auto",
-        description="What becomes of a candidate whose drop is within the limit, but not proven so; auto rejects where "
+        description="What becomes of a candidate whose loss is within the limit, but not proven so; auto rejects where "
         "parts of the model were taken away, and accepts the others.",
     )
     rows: int = Field(4000, ge=10, description="Rows of the validation part and of the test part that judge, at most.")
 
+    @staticmethod
+    def limit_name(metric: Metric) -> str:
+        """The key that limits the loss of a metric."""
+        return "max_drop" if metric.higher_is_better else "max_rise"
 
-class BudgetRecipe(BaseModel):
-    """What the bundle may cost; empty means any."""
+    def limit(self, metric: Metric) -> float:
+        """The largest loss of a metric that is allowed: `max_drop` of a score, `max_rise` of an error.
+
+        Raises:
+            RecipeError: the other one was set, which would not hold for anything.
+        """
+        name = self.limit_name(metric)
+        (other,) = {"max_drop", "max_rise"} - {name}
+        if getattr(self, other) != type(self).model_fields[other].default:
+            kind = "a score" if metric.higher_is_better else "an error"
+            raise RecipeError(
+                f"gate.{other} is {getattr(self, other):g}, but the gate's metric {metric.name} is {kind}.",
+                expected=f"gate.{name}",
+                action=f"leave gate.{other} away, or set gate.{name}",
+            )
+        return float(getattr(self, name))
+
+    def as_used(self, metric: Metric) -> dict[str, Any]:
+        """The terms that hold for a metric, as a report has them."""
+        without = {"max_drop", "max_rise"} - {self.limit_name(metric)}
+        return {**self.model_dump(mode="json", exclude=without), "metric": metric.name}
+
+
+class ClassifierGateRecipe(GateRecipe):
+    """The gate of a classifier."""
+
+    metric: Literal["accuracy", "macro_f1"] = Field("accuracy", description="What is compared.")
+
+
+class CommonBudgetRecipe(BaseModel):
+    """What a bundle of any task may cost; empty means any."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     size_mb: float | None = Field(None, gt=0, description="All files of the bundle in MB (10^6 bytes).")
-    p90_ms: float | None = Field(None, gt=0, description="90th percentile of latency, text in to label out.")
     rss_mb: float | None = Field(None, gt=0, description="Peak resident memory of the answering process.")
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """What is asked for, by name."""
+        return {name: limit for name, limit in self.model_dump().items() if limit is not None}
+
+
+class BudgetRecipe(CommonBudgetRecipe):
+    """What the bundle may cost; empty means any."""
+
+    p90_ms: float | None = Field(None, gt=0, description="90th percentile of latency, text in to label out.")
     cold_start_ms: float | None = Field(None, gt=0, description="Process start to first answer.")
 
 

@@ -74,6 +74,11 @@ class Work:
             return {}
         return planned
 
+    @property
+    def trials(self) -> Path:
+        """Where a search keeps what it made."""
+        return self.folder / "trials"
+
     def digest(self, stage: str) -> str:
         """The digest of all that went in up to a stage that this build has run or opened."""
         return self._digests[stage]

@@ -1,27 +1,26 @@
-"""Writes the documents that code already says: docs/commands.md, docs/recipe.schema.json, the README's tree and help.
+"""Writes the parts of the documentation that the code already says.
 
-`python docs/generate.py` brings them up to date; `--check` changes nothing, shows the drift and exits with 1.
+Whole documents: docs/commands.md, docs/recipe.md and docs/recipe.schema.json. Parts, which stand between two markers in
+the README or a page: the tables of docs/tables.py and the tree of files. `python docs/generate.py` brings all of them
+up to date; `--check` changes nothing, shows the drift and exits with 1.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
-import itertools
 import json
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
+import tables
 
 ROOT = Path(__file__).parent.parent
 WIDTH = 100
 FOLDERS = ("cli", "serve", "tune", "compress", "export", "benchmarks")
-
-# In the README, what is generated stands between two such lines.
-_PLACE = r"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)"
 
 _COMMANDS_HEAD = """\
 # Commands
@@ -32,41 +31,57 @@ JSON document, and all else goes to stderr. Exit codes: 0 done; 1 failed, with a
 """
 
 
+_RECIPE_HEAD = """\
+# Recipe keys
+
+Written by `docs/generate.py` from the recipes themselves. A recipe is a YAML file; `--set key.path=value` sets any of
+these keys for one run. Only `base` and where the data is are required. Editors complete and check a recipe with
+[recipe.schema.json](recipe.schema.json); `edgetune init DATA` writes one with a comment on every choice.
+
+"""
+
+
+def parts() -> dict[str, Callable[[], str]]:
+    """What is written between `<!-- NAME -->` and `<!-- /NAME -->`, by name."""
+    return {
+        "tasks": tables.tasks,
+        "methods": tables.methods,
+        "schemes": tables.schemes,
+        "decoder schemes": tables.decoder_schemes,
+        "layouts": tables.layouts,
+        "row formats": tables.row_formats,
+        "figures": tables.figures,
+        "tree": lambda: f"```text\n{file_tree()}\n```\n",
+    }
+
+
 def documents() -> dict[Path, str]:
-    """Each generated document with the text it should have; of the README only the marked places."""
-    made = {ROOT / "docs" / "commands.md": commands_page(), ROOT / "docs" / "recipe.schema.json": recipe_schema()}
-    readme = ROOT / "README.md"
-    made[readme] = readme.read_text(encoding="utf-8")
-    made_of_code = {"tree": f"```\n{file_tree()}\n```\n", "commands": folded_help(), "figures": figures_summary()}
-    for name, text in made_of_code.items():
-        made[readme] = re.sub(_PLACE.format(name=name), lambda _, text=text: text, made[readme], flags=re.DOTALL)
-    return made
+    """Each generated document with the text that it should have."""
+    docs = ROOT / "docs"
+    texts = {
+        docs / "commands.md": commands_page(),
+        docs / "recipe.md": _RECIPE_HEAD + tables.recipe_keys(),
+        docs / "recipe.schema.json": recipe_schema(),
+    }
+    for page in (ROOT / "README.md", *sorted(docs.rglob("*.md"))):
+        if page not in texts:
+            texts[page] = filled(page.read_text(encoding="utf-8"))
+    return texts
 
 
-def figures_summary() -> str:
-    """The first table of docs/performance.md, which benchmarks/lab/performance.py writes."""
-    page = ROOT / "docs" / "performance.md"
-    lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
-    return "".join(f"{line}\n" for line in itertools.takewhile(_in_table, itertools.dropwhile(_not_in_table, lines)))
-
-
-def _in_table(line: str) -> bool:
-    return line.startswith("|")
-
-
-def _not_in_table(line: str) -> bool:
-    return not _in_table(line)
-
-
-def folded_help() -> str:
-    """`--help` of every command for the README, each folded under its name."""
-    block = "<details><summary><code>{name}</code></summary>\n\n```\n{text}\n```\n\n</details>\n"
-    return "\n".join(block.format(name=name, text=text) for name, text in help_texts())
+def filled(text: str) -> str:
+    """A page with every marked part as it should be; parts of other names are left alone."""
+    for name, part in parts().items():
+        marked = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
+        if marked.search(text):
+            made = part()
+            text = marked.sub(lambda _, made=made: made, text)
+    return text
 
 
 def commands_page() -> str:
     """`--help` of the root and of every command, each in a block of its own."""
-    return "\n".join([_COMMANDS_HEAD, *(f"## {name}\n\n```\n{text}\n```\n" for name, text in help_texts())])
+    return "\n".join([_COMMANDS_HEAD, *(f"## {name}\n\n```text\n{text}\n```\n" for name, text in help_texts())])
 
 
 def help_texts() -> Iterator[tuple[str, str]]:
@@ -82,7 +97,7 @@ def help_texts() -> Iterator[tuple[str, str]]:
 
 
 def _context(command: click.Command, parent: click.Context | None, name: str) -> click.Context:
-    # Of the terminal's width nothing is asked: the page must be the same wherever it is made.
+    # A fixed width, so that the page does not depend on the terminal it was made in.
     return click.Context(command, parent=parent, info_name=name, terminal_width=WIDTH, **command.context_settings)
 
 
@@ -127,11 +142,11 @@ def file_tree() -> str:
 
 def _folder_lines(folder: str) -> Iterator[str]:
     yield f"{folder + '/':<14}{_first_sentence(ROOT / folder / '__init__.py')}"
-    for place in [ROOT / folder, *sorted(path.parent for path in (ROOT / folder).glob("*/__init__.py"))]:
-        names = [path.stem for path in sorted(place.glob("*.py")) if not path.stem.startswith("__")]
-        inside = "" if place == ROOT / folder else f"{place.name}/: "
+    for room in sorted({path.parent for path in (ROOT / folder).rglob("*.py")}):
+        names = [path.stem for path in sorted(room.glob("*.py")) if not path.stem.startswith("__")]
+        prefix = "" if room == ROOT / folder else f"{room.relative_to(ROOT / folder).as_posix()}/: "
         yield from textwrap.wrap(
-            inside + "  ".join(names),
+            prefix + "  ".join(names),
             WIDTH,
             initial_indent=" " * 14,
             subsequent_indent=" " * 14,
@@ -150,19 +165,19 @@ def _first_sentence(module: Path) -> str:
 def main(check: bool) -> None:
     """Bring the generated documents up to date."""
     drifted = False
-    for path, wanted in documents().items():
-        found = path.read_text(encoding="utf-8") if path.is_file() else ""
-        if found == wanted:
+    for path, expected in documents().items():
+        actual = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if actual == expected:
             continue
         drifted = True
         name = path.relative_to(ROOT).as_posix()
         if check:
             lines = difflib.unified_diff(
-                found.splitlines(), wanted.splitlines(), name, f"{name}, generated", lineterm=""
+                actual.splitlines(), expected.splitlines(), name, f"{name}, generated", lineterm=""
             )
             click.echo("\n".join(lines))
         else:
-            path.write_text(wanted, encoding="utf-8", newline="\n")
+            path.write_text(expected, encoding="utf-8", newline="\n")
             click.echo(f"Wrote {name}.")
     if check and drifted:
         raise click.ClickException("the documents above are not up to date; run: python docs/generate.py")

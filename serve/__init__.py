@@ -25,15 +25,30 @@ from edgetune.serve.errors import EdgetuneError
 
 if TYPE_CHECKING:
     from edgetune.serve.heads.label import Prediction
+    from edgetune.serve.heads.labels import LabelsPrediction
+    from edgetune.serve.heads.number import NumberPrediction
     from edgetune.serve.loading import load
     from edgetune.serve.predictor import Predictor
     from edgetune.serve.stepwise.generator import Generator
     from edgetune.serve.stepwise.sampling import Sampling
 
-__all__ = ["Bundle", "EdgetuneError", "Generator", "Manifest", "Prediction", "Predictor", "Sampling", "load"]
+__all__ = [
+    "Bundle",
+    "EdgetuneError",
+    "Generator",
+    "LabelsPrediction",
+    "Manifest",
+    "NumberPrediction",
+    "Prediction",
+    "Predictor",
+    "Sampling",
+    "load",
+]
 
 _LAZY = {
     "Generator": "stepwise.generator",
+    "LabelsPrediction": "heads.labels",
+    "NumberPrediction": "heads.number",
     "Prediction": "heads.label",
     "Predictor": "predictor",
     "Sampling": "stepwise.sampling",

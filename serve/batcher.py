@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.codecs.text import TokenizedText
+from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import EdgetuneError, InputError
 from edgetune.serve.waiting import Call, Part, WaitingLine, split_call
@@ -114,8 +114,8 @@ class Batcher:
         """Texts in the queue now, those in a run not counted."""
         return self._line.texts
 
-    def submit(self, texts: Sequence[TokenizedText]) -> Future[Logits]:
-        """Ask for the logits of texts: (texts, labels) float32, in order. A cancelled future leaves the queue.
+    def submit(self, texts: Sequence[EncodedText]) -> Future[Logits]:
+        """Ask for the logits of texts: (texts, width) float32, in order. A cancelled future leaves the queue.
 
         Raises:
             Overloaded: they do not fit into the queue.
@@ -128,8 +128,8 @@ class Batcher:
         self._enqueue(call, texts)
         return future
 
-    async def logits(self, texts: Sequence[TokenizedText]) -> Logits:
-        """As `submit`, awaited: (texts, labels) float32. A cancelled task leaves the queue."""
+    async def logits(self, texts: Sequence[EncodedText]) -> Logits:
+        """As `submit`, awaited: (texts, width) float32. A cancelled task leaves the queue."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Logits] = loop.create_future()
         call = Call(self, future, loop, perf_counter())
@@ -162,12 +162,12 @@ class Batcher:
         error = EdgetuneError("The batcher was closed before this call was answered.", action="open the bundle again")
         _deliver([(call, error) for call in self._line.drain()])
 
-    def _enqueue(self, call: Call, texts: Sequence[TokenizedText]) -> None:
+    def _enqueue(self, call: Call, texts: Sequence[EncodedText]) -> None:
         if not texts:
             raise InputError("There is no text to answer.", expected="at least one text")
         parts = split_call(call, texts, self._max_batch)
         if len(parts) > 1:
-            call.logits = np.empty((len(texts), len(self.predictor.labels)), dtype=np.float32)
+            call.logits = np.empty((len(texts), self.predictor.head.width), dtype=np.float32)
         self._line.add(call, parts, len(texts))
         if not self._threads:
             self._start()

@@ -153,17 +153,29 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-class GoldenCase(msgspec.Struct, frozen=True):
-    """A text with what the packed graph gave for it when it was packed."""
+class GoldenCase(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An input with what the packed graph gave for it when it was packed.
+
+    `label` is the answer of a head of kind `label`, `answer` that of any other, as its `plain` gives it. Of a pair,
+    `text_pair` is the second text and `type_ids` belong to `input_ids`.
+    """
 
     text: str
     input_ids: list[int]
     logits: list[float]
-    label: str
+    label: str = ""
+    answer: list[str] | float | None = None
+    text_pair: str | None = None
+    type_ids: list[int] = []
+
+    @property
+    def input(self) -> str | tuple[str, str]:
+        """What was answered, as a codec takes it."""
+        return self.text if self.text_pair is None else (self.text, self.text_pair)
 
 
 class Golden(msgspec.Struct, frozen=True):
-    """Texts to replay. `tolerance` is the largest allowed difference of a logit."""
+    """Inputs to replay. `tolerance` is the largest allowed difference of a logit."""
 
     tolerance: float
     cases: list[GoldenCase]

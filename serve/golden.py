@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgetune.serve.bundle import GoldenCase
+from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import BundleDamaged
 from edgetune.serve.predictor import Predictor
 
@@ -22,37 +22,23 @@ class Replay:
 
 
 def replay_golden(predictor: Predictor) -> Replay:
-    """Answer the golden texts of the predictor's graph and compare ids, logits and labels.
-
-    A label may differ only where the packed logits of both labels lie within the tolerance of each other.
+    """Answer the golden inputs of the predictor's graph and compare ids, logits and answers, as the head compares them.
 
     Raises:
-        BundleDamaged: a text tokenizes differently or a logit is off by more than the tolerance; all are listed.
+        BundleDamaged: an input is encoded differently or a logit is off by more than the tolerance; all are listed.
     """
     golden = predictor.golden()
     if not golden.cases:
         raise BundleDamaged(
             f"The golden answers of {predictor.bundle.folder} are empty.", expected="at least one case to replay"
         )
-    tokenized = predictor.tokenize([case.text for case in golden.cases])
+    rows = predictor.encode([case.input for case in golden.cases])
     faults, largest = [], 0.0
-    for case, text in zip(golden.cases, tokenized, strict=True):
-        if text.ids != case.input_ids:
-            faults.append(f"{case.text[:40]!r} tokenizes differently")
-            continue
-        if len(case.logits) != len(predictor.labels) or case.label not in predictor.labels:
-            faults.append(f"{case.text[:40]!r} was packed for other labels")
-            continue
-        # One text a call: int8 scales are taken over the whole batch, so neighbours would change the logits.
-        logits = predictor.logits([text])[0]
-        difference = float(np.abs(logits - np.asarray(case.logits, dtype=np.float32)).max())
+    for case, row in zip(golden.cases, rows, strict=True):
+        fault, difference = _replay_case(predictor, case, row, golden.tolerance)
         largest = max(largest, difference)
-        if not difference <= golden.tolerance:
-            faults.append(f"{case.text[:40]!r} is off by {difference:.4g} (allowed {golden.tolerance:.4g})")
-            continue
-        answer = int(logits.argmax())
-        if not _same_label(case, predictor.labels, answer, golden.tolerance):
-            faults.append(f"{case.text[:40]!r} is answered {predictor.labels[answer]!r} instead of {case.label!r}")
+        if fault:
+            faults.append(f"{case.text[:40]!r} {fault}")
     if faults:
         raise BundleDamaged(
             f"{len(faults)} of {len(golden.cases)} golden answers differ: " + "; ".join(faults) + ".",
@@ -62,7 +48,15 @@ def replay_golden(predictor: Predictor) -> Replay:
     return Replay(len(golden.cases), largest, golden.tolerance)
 
 
-def _same_label(case: GoldenCase, labels: Sequence[str], answer: int, tolerance: float) -> bool:
-    """Whether the answer is the packed one, or one whose packed logit lies within the tolerance of it."""
-    wanted = labels.index(case.label)
-    return answer == wanted or abs(case.logits[answer] - case.logits[wanted]) <= tolerance
+def _replay_case(predictor: Predictor, case: GoldenCase, row: EncodedText, tolerance: float) -> tuple[str, float]:
+    """What is wrong with one answer, empty where nothing is, and the largest difference of a logit."""
+    if row.ids != case.input_ids or (case.type_ids and row.type_ids != case.type_ids):
+        return "tokenizes differently", 0.0
+    if misfit := predictor.head.misfit(case):
+        return misfit, 0.0
+    # One input a call: int8 scales are taken over the whole batch, so neighbours would change the logits.
+    logits = predictor.logits([row])[0]
+    difference = float(np.abs(logits - np.asarray(case.logits, dtype=np.float32)).max())
+    if not difference <= tolerance:
+        return f"is off by {difference:.4g} (allowed {tolerance:.4g})", difference
+    return predictor.head.differs(case, logits, tolerance), difference

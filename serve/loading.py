@@ -1,6 +1,6 @@
 """Opening a bundle for answering, as fast as the machine allows: what does not need the other runs beside it.
 
-Digests and tokenizer are native code that lets Python go on, so they run in threads while numpy and ONNX Runtime are
+Digests and codec are native code that lets Python go on, so they run in threads while numpy and ONNX Runtime are
 imported and the session opens. Must not import numpy itself.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetune.serve.bundle import Bundle
-from edgetune.serve.codecs.text import open_tokenizer
+from edgetune.serve.codecs import open_codec
 from edgetune.serve.errors import EdgetuneError
 
 if TYPE_CHECKING:
@@ -48,12 +48,13 @@ def load(
     bundle = Bundle.open(path, verify=False)
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="edgetune-load") as pool:
         checked = pool.submit(bundle.check_files) if verify else None
-        tokenizer = pool.submit(open_tokenizer, bundle)
+        manifest = bundle.manifest
+        codec = pool.submit(open_codec, manifest.codec, bundle.folder, manifest.max_tokens)
         from edgetune.serve.predictor import Predictor
 
         opened = partial(Predictor, bundle, threads=threads, provider=provider, spinning=spinning, variant=variant)
         try:
-            predictor = opened(tokenizer=tokenizer.result)
+            predictor = opened(codec=codec.result)
         except EdgetuneError:
             if checked is not None:
                 checked.result()  # a file that has changed explains better why nothing opens

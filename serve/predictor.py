@@ -1,4 +1,4 @@
-"""A bundle that answers: texts in, predictions out. Thread-safe; needs numpy, onnxruntime and tokenizers only."""
+"""A bundle that answers: inputs in, predictions out. Thread-safe; needs numpy, onnxruntime and tokenizers only."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.batches import pad_batch
-from edgetune.serve.bundle import CONFIG_NAME, NOT_JSON, Bundle, Golden, Manifest
-from edgetune.serve.codecs.text import TextTokenizer, TokenizedText, open_tokenizer
+from edgetune.serve.bundle import Bundle, Golden, HeadSpec, Manifest
+from edgetune.serve.codecs import Codec, Input, open_codec
+from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import BundleDamaged, BundleFormatError, EdgetuneError, InputError
-from edgetune.serve.heads import ANSWERS
-from edgetune.serve.heads.label import Prediction, softmax
+from edgetune.serve.heads import Answer, open_head
 from edgetune.serve.variants import open_variant
 
 if TYPE_CHECKING:
     from edgetune.serve.batcher import Batcher
 
 # Of the async forms: texts that may wait, all calls together; texts of one call that wait at once, the others behind
-# them; and characters from which tokenizing is left to a thread, since it would hold the event loop for milliseconds.
+# them; and characters from which encoding is left to a thread, since it would hold the event loop for milliseconds.
 WAITING_TEXTS = 16_384
 CALL_TEXTS = 256
 LONG_CHARACTERS = 20_000
 
 
 class Predictor:
-    """Answers texts with one bundle. All its methods may be called from any thread at any time.
+    """Answers inputs (texts, or pairs of texts) with one bundle. Its methods may be called from any thread at any time.
 
     The async forms join concurrent calls into runs of up to 32 texts (batcher.py has how), which a loop of `predict`
     in threads does not. A predictor is a context manager; `close` ends its threads and frees the graph.
 
     Attributes:
         bundle: what is being answered with.
-        labels: the answers there are, in the order of the logits.
+        codec: how inputs become rows of the graph.
+        head: how the graph's outputs become answers.
+        labels: the answers there are, in the order of the logits; none where answers are no labels.
         variant: the scheme of the graph that answers.
         variant_reason: why this graph, in a sentence.
         threads: of one run.
@@ -52,69 +52,69 @@ class Predictor:
         provider: str = "auto",
         spinning: bool | None = None,
         variant: str = "auto",
-        tokenizer: Callable[[], TextTokenizer] | None = None,
+        codec: Callable[[], Codec] | None = None,
     ) -> None:
-        """Open the graph; arguments as for `load`, and `tokenizer` where it is already being opened elsewhere."""
+        """Open the graph; arguments as for `load`, and `codec` where it is already being opened elsewhere."""
         manifest = bundle.manifest
-        if manifest.task not in ANSWERS:
-            known = manifest.generation is not None
-            action = "open it with edgetune.serve.Generator.open" if known else "install a newer edgetune"
-            raise BundleFormatError(f"{bundle.folder} is for the task {manifest.task!r}.", action=action)
         self.bundle = bundle
-        self.labels = tuple(manifest.labels)
+        self.head = open_head(_only_head(bundle))
+        self.labels = self.head.labels
         opened = open_variant(bundle, variant=variant, provider=provider, threads=threads, spinning=spinning)
         self.session = opened.session
         self.variant, self.variant_reason, self.threads = opened.variant.scheme, opened.reason, opened.threads
         self._golden_name = opened.variant.golden
-        self._answer = ANSWERS[manifest.task]
-        _check_graph(self.session, manifest, bundle.folder)
+        self._outputs = [self.head.spec.output]
+        _check_graph(self.session, manifest, self.head.spec.output, self.head.width, bundle.folder)
         self._batcher: Batcher | None = None
         self._lock, self._closed = threading.Lock(), False
-        self._tokenizer = tokenizer() if tokenizer else open_tokenizer(bundle)
-        self._pad_id = _pad_id(bundle.folder / CONFIG_NAME)
+        self.codec = codec() if codec else open_codec(manifest.codec, bundle.folder, manifest.max_tokens)
         self._inputs = tuple(spec.name for spec in manifest.inputs)
 
-    def predict(self, texts: Iterable[str], *, batch_size: int = 32) -> list[Prediction]:
+    def predict(self, texts: Iterable[Input], *, batch_size: int = 32) -> list[Answer]:
         """Answer each text, in order.
 
         Raises:
             InputError: no text at all, a bare string instead of a list, or something that is no text.
         """
-        tokenized = self.tokenize(texts)
-        return self.answer(self.logits(tokenized, batch_size=batch_size), [text.truncated for text in tokenized])
+        encoded = self.encode(texts)
+        return self.answer(self.logits(encoded, batch_size=batch_size), [text.truncated for text in encoded])
 
-    def predict_one(self, text: str) -> Prediction:
+    def predict_one(self, text: Input) -> Answer:
         """Answer one text."""
         return self.predict([text])[0]
 
-    def scores(self, texts: Iterable[str], *, batch_size: int = 32) -> NDArray[np.float32]:
-        """Probabilities: (texts, labels) float32, columns in the order of `labels`."""
-        return softmax(self.logits(self.tokenize(texts), batch_size=batch_size))
+    def scores(self, texts: Iterable[Input], *, batch_size: int = 32) -> NDArray[np.float32]:
+        """Probabilities: (texts, labels) float32, columns in the order of `labels`.
 
-    async def predict_async(self, texts: Iterable[str]) -> list[Prediction]:
+        Raises:
+            InputError: as `predict` does; or the bundle's answers have no probabilities.
+        """
+        return self.head.scores(self.logits(self.encode(texts), batch_size=batch_size))
+
+    async def predict_async(self, texts: Iterable[Input]) -> list[Answer]:
         """As `predict`, joined with the calls of other tasks and threads.
 
         Raises:
             InputError: as `predict` does.
             Overloaded: more than WAITING_TEXTS texts wait already.
         """
-        tokenized = await self._tokenize_async(texts)
-        return self.answer(await self._logits_async(tokenized), [text.truncated for text in tokenized])
+        encoded = await self._encode_async(texts)
+        return self.answer(await self._logits_async(encoded), [text.truncated for text in encoded])
 
-    async def predict_one_async(self, text: str) -> Prediction:
+    async def predict_one_async(self, text: Input) -> Answer:
         """As `predict_one`, joined with the calls of other tasks and threads."""
         return (await self.predict_async([text]))[0]
 
-    async def scores_async(self, texts: Iterable[str]) -> NDArray[np.float32]:
-        """As `scores`, joined with the calls of other tasks: (texts, labels) float32."""
-        return softmax(await self._logits_async(await self._tokenize_async(texts)))
+    async def scores_async(self, texts: Iterable[Input]) -> NDArray[np.float32]:
+        """As `scores`, joined with the calls of other tasks: (texts, width) float32."""
+        return self.head.scores(await self._logits_async(await self._encode_async(texts)))
 
-    def answer(self, logits: NDArray[np.float32], truncated: Sequence[bool]) -> list[Prediction]:
-        """Predictions for logits (texts, labels) float32; `truncated` says of each text whether it was cut."""
-        return self._answer(logits, self.labels, truncated)
+    def answer(self, logits: NDArray[np.float32], truncated: Sequence[bool]) -> list[Answer]:
+        """Predictions for logits (texts, width) float32; `truncated` says of each text whether it was cut."""
+        return self.head.answer(logits, truncated)
 
-    def tokenize(self, texts: Iterable[str]) -> list[TokenizedText]:
-        """Token ids of each text as the graph takes them.
+    def encode(self, texts: Iterable[Input]) -> list[EncodedText]:
+        """Each input as a row of the graph.
 
         Raises:
             InputError: as `predict` does.
@@ -124,24 +124,24 @@ class Predictor:
         listed = list(texts)  # a generator can be read once only, and an array has no truth
         if not listed:
             raise InputError("There is no text to answer.", expected="at least one text")
-        return self._tokenizer.tokenize(listed)
+        return self.codec.encode(listed)
 
-    def logits(self, texts: Sequence[TokenizedText], *, batch_size: int = 32) -> NDArray[np.float32]:
-        """Raw scores (texts, labels) float32. Batches are sorted by length and padded to their own longest."""
+    def logits(self, texts: Sequence[EncodedText], *, batch_size: int = 32) -> NDArray[np.float32]:
+        """Raw scores (texts, width) float32. Batches are sorted by length and padded to their own longest."""
         if batch_size < 1:
             raise InputError(f"The batch size is {batch_size}.", expected="1 or more texts a batch")
-        logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
+        logits = np.empty((len(texts), self.head.width), dtype=np.float32)
         for rows in _batches(texts, batch_size):
             logits[rows] = self.run(self.feed([texts[row] for row in rows]))
         return logits
 
-    def feed(self, texts: Sequence[TokenizedText]) -> dict[str, NDArray[np.int64]]:
+    def feed(self, texts: Sequence[EncodedText]) -> dict[str, NDArray[np.int64]]:
         """What `run` takes, of texts padded to the longest of them: (texts, tokens) int64 by input's name."""
-        padded = pad_batch(texts, self._pad_id)
+        padded = self.codec.pad(texts)
         return {name: padded[name] for name in self._inputs}
 
     def run(self, feed: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-        """One call of the graph: inputs (batch, tokens) int64 by name, logits (batch, labels) float32 out.
+        """One call of the graph: inputs (batch, tokens) int64 by name, logits (batch, width) float32 out.
 
         Raises:
             EdgetuneError: the predictor is closed.
@@ -149,7 +149,7 @@ class Predictor:
         session = self.session  # a run that is going on keeps it, whoever closes
         if session is None:
             raise self._is_closed()
-        logits: NDArray[np.float32] = session.run(["logits"], feed)[0]
+        logits: NDArray[np.float32] = session.run(self._outputs, feed)[0]
         return logits
 
     def golden(self) -> Golden:
@@ -161,7 +161,7 @@ class Predictor:
         return self.bundle.golden(self._golden_name)
 
     def with_threads(self, threads: int | None) -> Predictor:
-        """The same graph on the CPU in a session of its own, with other threads; the tokenizer is shared.
+        """The same graph on the CPU in a session of its own, with other threads; the codec is shared.
 
         Args:
             threads: as for `load`.
@@ -169,9 +169,7 @@ class Predictor:
         Raises:
             BundleDamaged: the file is no graph any more.
         """
-        return Predictor(
-            self.bundle, threads=threads, provider="cpu", variant=self.variant, tokenizer=lambda: self._tokenizer
-        )
+        return Predictor(self.bundle, threads=threads, provider="cpu", variant=self.variant, codec=lambda: self.codec)
 
     @property
     def providers(self) -> list[str]:
@@ -197,19 +195,19 @@ class Predictor:
     def _is_closed(self) -> EdgetuneError:
         return EdgetuneError(f"The predictor of {self.bundle.folder} is closed.", action="open the bundle again")
 
-    async def _tokenize_async(self, texts: Iterable[str]) -> list[TokenizedText]:
+    async def _encode_async(self, texts: Iterable[Input]) -> list[EncodedText]:
         listed = [texts] if isinstance(texts, str) else list(texts)
-        if isinstance(texts, str) or sum(len(text) for text in listed if isinstance(text, str)) < LONG_CHARACTERS:
-            return self.tokenize(texts if isinstance(texts, str) else listed)
+        if isinstance(texts, str) or sum(map(len, self.codec.texts(listed))) < LONG_CHARACTERS:
+            return self.encode(texts if isinstance(texts, str) else listed)
         import asyncio
 
-        return await asyncio.to_thread(self.tokenize, listed)
+        return await asyncio.to_thread(self.encode, listed)
 
-    async def _logits_async(self, texts: Sequence[TokenizedText]) -> NDArray[np.float32]:
+    async def _logits_async(self, texts: Sequence[EncodedText]) -> NDArray[np.float32]:
         batcher = self._joined()
         if len(texts) <= CALL_TEXTS:
             return await batcher.logits(texts)
-        logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
+        logits = np.empty((len(texts), self.head.width), dtype=np.float32)
         for rows in _batches(texts, CALL_TEXTS):
             logits[rows] = await batcher.logits([texts[row] for row in rows])
         return logits
@@ -228,30 +226,43 @@ class Predictor:
             return self._batcher
 
 
-def _batches(texts: Sequence[TokenizedText], batch_size: int) -> Iterator[list[int]]:
-    by_length = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
+def _batches(texts: Sequence[EncodedText], batch_size: int) -> Iterator[list[int]]:
+    by_length = sorted(range(len(texts)), key=lambda row: texts[row].size)
     for start in range(0, len(by_length), batch_size):
         yield by_length[start : start + batch_size]
 
 
-def _check_graph(session: Any, manifest: Manifest, folder: Path) -> None:
+def _only_head(bundle: Bundle) -> HeadSpec:
+    """The head that answers.
+
+    Raises:
+        BundleFormatError: the bundle generates text, or has several heads.
+    """
+    heads = bundle.manifest.answer_heads
+    if bundle.manifest.generation is not None:
+        raise BundleFormatError(
+            f"{bundle.folder} is for the task {bundle.manifest.task!r}.",
+            action="open it with edgetune.serve.Generator.open",
+        )
+    if len(heads) != 1:
+        raise BundleFormatError(
+            f"{bundle.folder} has {len(heads)} heads: {', '.join(f'{head.kind} on {head.output}' for head in heads)}.",
+            expected="one head, which is all that this edgetune answers with",
+            action="install a newer edgetune",
+        )
+    return heads[0]
+
+
+def _check_graph(session: Any, manifest: Manifest, output: str, width: int, folder: Path) -> None:
     """Refuse a manifest that tells of another graph: neither digests nor ONNX Runtime would notice."""
-    taken = {value.name for value in session.get_inputs()}
-    told = {spec.name for spec in manifest.inputs}
-    labels = {value.name: value.shape[-1] for value in session.get_outputs()}.get("logits")
+    inputs = {value.name for value in session.get_inputs()}
+    listed = {spec.name for spec in manifest.inputs}
+    columns = {value.name: value.shape[-1] for value in session.get_outputs()}.get(output)
     # A name instead of a number is a size that the graph leaves open.
-    if taken != told or not (isinstance(labels, str) or labels == len(manifest.labels)):
+    if inputs != listed or not (isinstance(columns, str) or columns == width):
         raise BundleDamaged(
-            f"The graph of {folder} takes {', '.join(sorted(taken))} and gives {labels} logits, its manifest tells of "
-            f"{', '.join(sorted(told))} and {len(manifest.labels)} labels.",
+            f"The graph of {folder} takes {', '.join(sorted(inputs))} and gives {columns} {output}, its manifest "
+            f"lists {', '.join(sorted(listed))} and answers with {width}.",
             expected="a manifest and a graph that were packed together",
             action="copy the bundle again from where it was built, or build it again",
         )
-
-
-def _pad_id(config: Path) -> int:
-    try:
-        value = msgspec.json.decode(config.read_bytes(), type=dict[str, object]).get("pad_token_id")
-    except (OSError, *NOT_JSON) as error:
-        raise BundleDamaged(f"{config} cannot be read: {error}") from error
-    return value if isinstance(value, int) else 0

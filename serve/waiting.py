@@ -15,7 +15,7 @@ from itertools import count
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from edgetune.serve.codecs.text import TokenizedText
+from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import EdgetuneError, Overloaded
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Part:
 
     __slots__ = ("call", "number", "rows", "shape", "texts", "waiting")
 
-    def __init__(self, call: Call, texts: Sequence[TokenizedText], rows: list[int] | None, shape: Shape) -> None:
+    def __init__(self, call: Call, texts: Sequence[EncodedText], rows: list[int] | None, shape: Shape) -> None:
         self.call = call
         self.texts = texts
         self.rows = rows
@@ -121,9 +121,9 @@ class Part:
         self.waiting = False
 
 
-def split_call(call: Call, texts: Sequence[TokenizedText], max_batch: int) -> list[Part]:
+def split_call(call: Call, texts: Sequence[EncodedText], max_batch: int) -> list[Part]:
     """The parts of a call: all of it where that fits into one run, else as few runs of like length as may be."""
-    lengths = [len(text.ids) for text in texts]
+    lengths = [text.size for text in texts]
     shape = Shape.of(lengths)
     if shape.fits(max_batch):
         return [Part(call, texts, None, shape)]

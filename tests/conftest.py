@@ -111,6 +111,23 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
+def kind_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`kind_bundle("labels", "text-pair")` is a bundle of that head and codec: never to be changed in place."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def bundle(kind: str, codec: str = "text") -> Path:
+        if (kind, codec) not in made:
+            from tests.golden.kinds import write_kind
+
+            folder = tmp_path_factory.mktemp("kinds") / f"{kind}-{codec}"
+            write_kind(folder, kind, codec)
+            made[kind, codec] = folder
+        return made[kind, codec]
+
+    return bundle
+
+
+@pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`shared_folder(name, make)` is a folder that `make(folder)` fills once for all workers; not to be changed."""
     from filelock import FileLock

@@ -151,16 +151,11 @@ TASK_TABLES = {"cli/tasks.py", "serve/heads/__init__.py", "tune/tasks/__init__.p
 # What still names a task, or imports one; who mends one takes it off the list.
 KNOWN_TASK_NAMES = {
     "benchmarks/stepwise/reporting.py",
-    "cli/commands/predict.py",
-    "cli/commands/verify.py",
     "export/stepwise/pack.py",
     "serve/http/answerers.py",
 }
 KNOWN_TASK_IMPORTS = {
-    "benchmarks/prove/gate.py",
     "benchmarks/prove/ledger.py",
-    "benchmarks/prove/search.py",
-    "benchmarks/prove/statistics.py",
     "compress/calibration.py",
     "compress/fusion/parity.py",
     "compress/importance.py",
@@ -168,8 +163,6 @@ KNOWN_TASK_IMPORTS = {
     "export/once/graph.py",
     "export/once/parity.py",
     "tune/models/forward.py",
-    "tune/training/probe.py",
-    "tune/training/trainer.py",
 }
 
 

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 Statistics = NDArray[np.float64]
 
+# Beyond this an error counts as having risen so far: a rise from nothing has no share, and JSON has no infinity.
+MOST_RISE = 1e6
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -40,16 +43,25 @@ class Metric:
         """The value over all rows."""
         return float(self.value(self.rows(expected, answers).sum(axis=0)))
 
-    def loss(self, reference: NDArray[np.float64] | float, candidate: NDArray[np.float64] | float) -> Any:
-        """What is lost from `reference` to `candidate`, more being worse.
+    def pair(self, expected: Any, reference: Any, candidate: Any) -> tuple[Statistics, Statistics]:
+        """Row statistics of two models' answers to the same rows; all arguments arrays with one entry a row.
 
-        Scores lose the difference (0.01 is one point); errors rise by a share of the reference's (0.02 is two percent).
+        Taken in one go, so that both have as many columns: a class that only one of the two answers counts for both.
         """
-        reference, candidate = np.asarray(reference), np.asarray(candidate)
+        both = self.rows(np.concatenate([expected, expected]), np.concatenate([reference, candidate]))
+        return both[: len(expected)], both[len(expected) :]
+
+    def loss(self, reference: NDArray[np.float64], candidate: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What is lost from values of a reference to those of a candidate (...) float64, more being worse.
+
+        Scores lose the difference (0.01 is one point); errors rise by a share of the reference's (0.02 is two
+        percent), at most by `MOST_RISE`.
+        """
         if self.higher_is_better:
-            return reference - candidate
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(reference == candidate, 0.0, candidate / reference - 1)
+            return np.asarray(reference - candidate)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            rise = np.where(reference == candidate, 0.0, np.divide(candidate, reference) - 1)
+        return np.asarray(np.clip(np.where(np.isnan(rise), MOST_RISE, rise), -1.0, MOST_RISE))
 
 
 def _quotient(sums: Statistics) -> NDArray[np.float64]:

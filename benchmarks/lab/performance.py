@@ -1,7 +1,7 @@
 """The table of what edgetune must reach: builds from the command line, then one race of all artefacts in turn.
 
-Run as `python -m benchmarks.lab.performance --data DIR --markdown docs/performance.md`. For each data set three
-bundles are built from one tuned model: one keeps its layers as they are, one keeps them and may lose feed-forward
+Run as `python -m benchmarks.lab.performance --data DIR --markdown docs/measurements/performance.md`. For each data set
+three bundles are built from one tuned model: one keeps its layers as they are, one keeps them and may lose feed-forward
 columns, both with at most half a point lost, and one with everything allowed may lose a point. With --peers and --envs
 other tools' artefacts run in the same race (benchmarks/peers/README.md says how they are made). A row that is not
 reached keeps its figure.

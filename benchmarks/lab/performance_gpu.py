@@ -1,9 +1,9 @@
 """Fused 16-bit graphs against PyTorch on a GPU: latency by shape, memory, and whether the answers are still the same.
 
-Run as `python -m benchmarks.lab.performance_gpu --work BUNDLES/x.work --markdown docs/performance-gpu.md` with the
-work folder of a build. The graph is exported anew for the GPU, fused, and written in fp16 and bf16; then all sides
-run in turn. Without a GPU it says what it would measure and ends with 1; `--device cpu` runs what a CPU can, to try
-the script itself: its figures say nothing about a GPU.
+Run as `python -m benchmarks.lab.performance_gpu --work BUNDLES/x.work --markdown docs/measurements/performance-gpu.md`
+with the work folder of a build. The graph is exported anew for the GPU, fused, and written in fp16 and bf16; then all
+sides run in turn. Without a GPU it says what it would measure and ends with 1; `--device cpu` runs what a CPU can, to
+try the script itself: its figures say nothing about a GPU.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Builds real data sets from the command line, as a user would, and writes the figures as Markdown.
 
-Run as `python -m benchmarks.lab.real_data --data DIR`; docs/figures.md comes from here. DIR holds the
+Run as `python -m benchmarks.lab.real_data --data DIR`; docs/measurements/real-data.md comes from here. DIR holds the
 public data sets in the layout of `SETS`; none is shipped with the project.
 """
 

@@ -1,8 +1,8 @@
 """Servers under load: `edgetune serve` and what users pick today, in the same run, in turn, over loopback.
 
-Run as `python -m benchmarks.lab.serve_load --bundle DIR --texts FILE --markdown docs/serving.md`; with --envs and
---base (a standard Hugging Face folder of the same task) the other servers run too. Client and server share the
-machine, so the figures are of both together. benchmarks/peers/serving/ has the other servers' scripts.
+Run as `python -m benchmarks.lab.serve_load --bundle DIR --texts FILE --markdown docs/measurements/serving.md`; with
+--envs and --base (a standard Hugging Face folder of the same task) the other servers run too. Client and server share
+the machine, so the figures are of both together. benchmarks/peers/serving/ has the other servers' scripts.
 """
 
 from __future__ import annotations

@@ -3,31 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from edgetune.benchmarks.prove.statistics import ratio_interval
-from edgetune.benchmarks.recipe import BudgetRecipe
+from edgetune.benchmarks.recipe import CommonBudgetRecipe
 from edgetune.benchmarks.timing.quick import QuickFigures
+from edgetune.serve.errors import GateError
 from edgetune.serve.report import CandidateReport, Gain
 
 # Medians closer than this are a tie, and so are those whose ratio's interval does not leave 1: the smaller bundle wins.
 TIE = 0.05
 
 
-def over_budget(budget: BudgetRecipe, bundle_bytes: int, figures: QuickFigures | None) -> str:
-    """What of a candidate is over the budget, as a sentence part; empty where all is met or nothing is asked."""
-    found = {"size_mb": bundle_bytes / 1e6}
-    if figures is not None:
-        found["cold_start_ms"] = figures.cold_start_ms
-        if figures.latency_ms.p90 is not None:
-            found["p90_ms"] = figures.latency_ms.p90
-        if figures.rss_peak_bytes is not None:
-            found["rss_mb"] = figures.rss_peak_bytes / 1e6
-    limits = budget.model_dump()
-    return "; ".join(
-        f"{name} is {found[name]:.4g}, the budget {limit:.4g}"
-        for name, limit in limits.items()
-        if limit is not None and name in found and found[name] > limit
-    )
+# Limits that a figure has to reach; it has to stay within all others.
+_LEAST = frozenset({"tokens_per_second"})
+
+
+def over_budget(budget: CommonBudgetRecipe, measured: Mapping[str, float | None]) -> str:
+    """What of a candidate does not meet the budget, as a sentence part; empty where all is met or nothing is asked.
+
+    Args:
+        budget: the limits.
+        measured: figures by the limits' names; None for what could not be measured, which never meets a limit. What is
+            not among them is not due yet.
+    """
+    parts = []
+    for name, figure in measured.items():
+        limit = budget.limits.get(name)
+        if limit is None:
+            continue
+        if figure is None:
+            parts.append(f"{name} was not measured, the budget {limit:.4g}")
+        elif figure < limit if name in _LEAST else figure > limit:
+            parts.append(f"{name} is {figure:.4g}, the budget {limit:.4g}")
+    return "; ".join(parts)
+
+
+def check_budget(chosen: str, budget: CommonBudgetRecipe, measured: Mapping[str, float | None], report: Path) -> None:
+    """Check a whole bundle; arguments as for `over_budget`, where a limit that is not among `measured` is not met.
+
+    Raises:
+        GateError: the budget is not met; the report is at `report`.
+    """
+    over = over_budget(budget, {**measured, **{name: None for name in budget.limits if name not in measured}})
+    if over:
+        raise GateError(
+            f"The {chosen} candidate is over budget: {over}.",
+            action=f"see {report}; raise the budget, or tune a smaller base",
+        )
+
+
+def megabytes(size_bytes: float | None) -> float | None:
+    """A size as budgets have it, None where it was not measured."""
+    return None if size_bytes is None else size_bytes / 1e6
+
+
+def quick_figures(bundle_bytes: int, figures: QuickFigures | None) -> dict[str, float | None]:
+    """A candidate's figures by the names of a budget; of one that was not timed yet the size alone."""
+    size: dict[str, float | None] = {"size_mb": bundle_bytes / 1e6}
+    if figures is None:
+        return size
+    return size | {
+        "p90_ms": figures.latency_ms.p90,
+        "rss_mb": megabytes(figures.rss_peak_bytes),
+        "cold_start_ms": figures.cold_start_ms,
+    }
 
 
 def preference(figures: Mapping[str, QuickFigures], sizes: Mapping[str, int]) -> list[str]:
@@ -99,12 +139,12 @@ def gains(candidates: Sequence[CandidateReport], chosen: str, steps: Sequence[st
     ]
 
 
-def why_chosen(candidates: Sequence[CandidateReport], chosen: str, budget: BudgetRecipe) -> str:
+def why_chosen(candidates: Sequence[CandidateReport], chosen: str, budget: CommonBudgetRecipe) -> str:
     """Why the chosen candidate won, in a sentence."""
     mine = next(one for one in candidates if one.scheme == chosen)
     allowed = [one for one in candidates if one.accepted and one.stopped_at != "budget" and one.latency_ms]
     others = [one for one in allowed if one.scheme != chosen]
-    asked = ", ".join(name for name, limit in budget.model_dump().items() if limit is not None)
+    asked = ", ".join(budget.limits)
     within = f" and meets the budget ({asked})" if asked else ""
     if not others:
         return f"{chosen} won: it is the only candidate that the gate let through{within}."

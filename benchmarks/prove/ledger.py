@@ -10,15 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.benchmarks.prove.statistics import metric_interval
+from edgetune.benchmarks.recipe import GateRecipe
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import ClassQuality, Confusion, StageQuality
 from edgetune.tune.data.dataset import Part
+from edgetune.tune.data.slices import frozen_indices
+from edgetune.tune.metrics import ACCURACY, Metric
 from edgetune.tune.models.forward import model_logits
 from edgetune.tune.models.model import TunedModel, open_model
 from edgetune.tune.tasks.text_classification import METRICS
 from edgetune.tune.training.progress import Progress
 
 Logits = NDArray[np.float32]
+
+
+def gate_metric(gate: GateRecipe) -> Metric:
+    """The metric that a classifier's gate compares."""
+    return METRICS[gate.metric or ACCURACY.name]
 
 
 @dataclass(frozen=True)
@@ -31,11 +39,9 @@ class Slice:
 
 def frozen_slice(part: Part, rows: int, seed: int) -> Slice:
     """At most `rows` rows of a part, the same for the same seed and data, in the order of the data."""
-    picked = np.arange(len(part))
-    if len(part) > rows:
-        picked = np.sort(np.random.default_rng(seed).choice(len(part), rows, replace=False))
+    indices = frozen_indices(len(part), rows, seed)
     labels = np.asarray(part.labels, dtype=np.int64)
-    return Slice(tuple(part.texts[row] for row in picked), labels[picked])
+    return Slice(tuple(part.texts[row] for row in indices), labels[indices])
 
 
 def torch_stages(tuned: TunedModel, rows: Slice, progress: Progress) -> dict[str, Logits]:
@@ -70,19 +76,19 @@ def model_answers(tuned: TunedModel, rows: Slice) -> Logits:
 
 def bundle_logits(predictor: Predictor, rows: Slice) -> Logits:
     """Logits (rows, labels) of a bundle through its own runtime, in batches of 32 sorted by length."""
-    return predictor.logits(predictor.tokenize(rows.texts))
+    return predictor.logits(predictor.encode(rows.texts))
 
 
-def stage_qualities(logits: Mapping[str, Logits], expected: NDArray[np.int64], metric: str) -> list[StageQuality]:
+def stage_qualities(logits: Mapping[str, Logits], expected: NDArray[np.int64], metric: Metric) -> list[StageQuality]:
     """One entry a stage, compared with the stage named `tuned`; the base is not compared."""
-    judge = METRICS[metric]
     tuned = logits["tuned"]
-    tuned_value = judge(expected, tuned.argmax(axis=1))
+    tuned_value = metric.of(expected, tuned.argmax(axis=1))
     entries = []
     for stage, found in logits.items():
         answers = found.argmax(axis=1)
-        value = judge(expected, answers)
-        entry = StageQuality(stage=stage, value=value, ci95=list(metric_interval(judge, expected, answers)))
+        value = metric.of(expected, answers)
+        interval = metric_interval(metric, metric.rows(expected, answers))
+        entry = StageQuality(stage=stage, value=value, ci95=list(interval))
         if stage != "base":
             difference = np.abs(found - tuned)
             entry = StageQuality(

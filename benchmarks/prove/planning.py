@@ -12,6 +12,7 @@ from edgetune.benchmarks.recipe import GateRecipe
 from edgetune.compress.material import Material
 from edgetune.compress.recipe import CompressRecipe
 from edgetune.compress.schemes import SCHEMES, Scheme
+from edgetune.tune.metrics import Metric
 
 # Of the allowed drop, what a candidate is assumed to really lose when the rows that would prove it are counted.
 ASSUMED_DROP = 0.3
@@ -33,7 +34,9 @@ class SchemePlan:
         return any(scheme.name == name for scheme in self.tried)
 
 
-def plan_schemes(recipe: CompressRecipe, material: Material, gate: GateRecipe, test_rows: int) -> SchemePlan:
+def plan_schemes(
+    recipe: CompressRecipe, material: Material, gate: GateRecipe, metric: Metric, test_rows: int
+) -> SchemePlan:
     """The schemes that a recipe names, or for "auto" those that suit model, data and machine.
 
     A scheme that is named is tried whatever its file says of this model; fp32 is always there, to fall back on.
@@ -45,7 +48,7 @@ def plan_schemes(recipe: CompressRecipe, material: Material, gate: GateRecipe, t
     skipped: dict[str, str] = {}
     rows = min(len(material.validation), test_rows, gate.rows)
     for scheme in SCHEMES.values():
-        reason = scheme.unsuitable(material) or _not_wanted(scheme, recipe) or _unprovable(scheme, gate, rows)
+        reason = scheme.unsuitable(material) or _not_wanted(scheme, recipe) or _unprovable(scheme, gate, metric, rows)
         if reason:
             skipped[scheme.name] = reason
         else:
@@ -62,9 +65,12 @@ def _not_wanted(scheme: Scheme, recipe: CompressRecipe) -> str:
     return "" if recipe.structural or not scheme.structural else "the recipe says compress.structural: false"
 
 
-def _unprovable(scheme: Scheme, gate: GateRecipe, rows: int) -> str:
-    """Why no candidate of a structural scheme could be proven on so few rows, before minutes are spent on one."""
-    if not scheme.structural or gate.when_inconclusive == "accept" or gate.metric != "accuracy":
+def _unprovable(scheme: Scheme, gate: GateRecipe, metric: Metric, rows: int) -> str:
+    """Why no candidate of a structural scheme could be proven on so few rows, before minutes are spent on one.
+
+    Known of shares of rows alone: a row that turns moves them by one row.
+    """
+    if not scheme.structural or gate.when_inconclusive == "accept" or not metric.is_share:
         return ""
     needed = rows_to_prove(scheme.turned, gate.max_drop, gate.confidence)
     if rows >= needed:

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import msgspec
 
-from edgetune.benchmarks.prove.choice import dominated, on_front, over_budget, preference
-from edgetune.benchmarks.prove.gate import Verdict, judge, unless_changed
-from edgetune.benchmarks.prove.ledger import Logits
+from edgetune.benchmarks.prove.choice import dominated, on_front, over_budget, preference, quick_figures
+from edgetune.benchmarks.prove.gate import Verdict, judge_answers, unless_changed
+from edgetune.benchmarks.prove.ledger import Logits, gate_metric
 from edgetune.benchmarks.prove.planning import SchemePlan
 from edgetune.benchmarks.prove.trials import Trial, Workbench
 from edgetune.benchmarks.recipe import BudgetRecipe, GateRecipe
@@ -21,10 +21,9 @@ from edgetune.benchmarks.timing.quick import QuickFigures, quick_race
 from edgetune.benchmarks.timing.side import Side
 from edgetune.compress.route import Route, Step
 from edgetune.compress.schemes import Scheme
-from edgetune.serve.errors import CompressError, ExportError, ParityError
+from edgetune.serve.errors import CompressError, ExportError, GateError, ParityError
 from edgetune.serve.report import CandidateReport
 from edgetune.tune.models.stored import Stored
-from edgetune.tune.tasks.text_classification import METRICS
 from edgetune.tune.training.progress import Progress
 
 
@@ -154,12 +153,12 @@ class Search:
         self._progress.say(f"{route.name}: trying")
         try:
             trial = self.bench.take(route)
-        except (CompressError, ExportError, ParityError) as error:
+            verdict = self._judge(route, trial.logits)
+        except (CompressError, ExportError, GateError, ParityError) as error:
             self._fail(route.name, error.found)
             return False
-        verdict = self._judge(route, trial.logits)
         self.trials[route.name], self.verdicts[route.name] = trial, verdict
-        over = over_budget(self.terms.budget, trial.draft.size_bytes, None)
+        over = over_budget(self.terms.budget, quick_figures(trial.draft.size_bytes, None))
         if not verdict.accepted:
             self.stopped[route.name] = ("quality", verdict.reason)
         elif over:
@@ -174,8 +173,9 @@ class Search:
         self._progress.say(f"{name}: {reason}")
 
     def _judge(self, route: Route, logits: Logits) -> Verdict:
-        expected, reference = self.bench.rows.expected, self.terms.reference.argmax(axis=1)
-        verdict = judge(expected, reference, logits.argmax(axis=1), self.terms.gate, structural=route.structural)
+        gate, answers = self.terms.gate, (self.terms.reference.argmax(axis=1), logits.argmax(axis=1))
+        metric, expected = gate_metric(gate), self.bench.rows.expected
+        verdict = judge_answers(metric, expected, *answers, gate, structural=route.structural)
         is_float = route.graph in ("fused", "fp32") and not route.steps
         return unless_changed(verdict) if is_float else verdict
 
@@ -196,7 +196,7 @@ class Search:
         sizes = self._sizes()
         figures = {name: self.figures[name] for name in passed}
         for name in passed:
-            if over := over_budget(self.terms.budget, sizes[name], figures[name]):
+            if over := over_budget(self.terms.budget, quick_figures(sizes[name], figures[name])):
                 self.stopped[name] = ("budget", over)
             elif better := dominated(name, figures, sizes):
                 self.stopped[name] = ("dominated", f"{better} is smaller and faster")
@@ -220,10 +220,10 @@ class Search:
             scheme=name,
             size_bytes=trial.candidate.size_bytes,
             dtypes=trial.candidate.dtypes,
-            value=METRICS[self.terms.gate.metric](rows.expected, trial.logits.argmax(axis=1)),
-            drop=verdict.drop.drop,
-            drop_interval=list(verdict.drop.interval),
-            p_value=verdict.drop.p_value,
+            value=gate_metric(self.terms.gate).of(rows.expected, trial.logits.argmax(axis=1)),
+            drop=verdict.loss.loss,
+            drop_interval=list(verdict.loss.interval),
+            p_value=verdict.loss.p_value,
             gate=verdict.gate,
             accepted=verdict.accepted,
             reason=verdict.reason + (f"; {why}" if stopped_at not in ("", "quality") else ""),

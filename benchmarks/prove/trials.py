@@ -83,17 +83,23 @@ class Workbench:
         """
         model = self.reshaped(route.steps)
         folder = self.kept.place(route.name, lambda part: self._make(route, model, part))
-        candidate = Candidate.open(folder)
-        logits: Logits = np.load(folder / "validation.npy")
-        return Trial(route, candidate, Bundle.open(folder / "draft"), logits)
+        draft = Bundle.open(folder / "draft")
+        logits = self._answers(f"{route.name}.answers", lambda: bundle_logits(Predictor(draft), self.rows))
+        return Trial(route, Candidate.open(folder), draft, logits)
 
     def _make(self, route: Route, model: TunedModel, folder: Path) -> None:
         scheme = SCHEMES[route.graph]
         graph = self.exported(route.steps) if route.graph in ("fused", "fp32") else self._float_graph(route.steps)
         candidate = scheme.compress(graph, folder, self.of(model), route=route.name)
         packing = replace(self.packing, tuned=replace(self.packing.tuned, folder=model.folder))
-        draft = draft_bundle(candidate, packing, folder / "draft", route.tolerance)
-        np.save(folder / "validation.npy", bundle_logits(Predictor(draft), self.rows))
+        draft_bundle(candidate, packing, folder / "draft", route.tolerance)
+
+    def _answers(self, name: str, answer: Callable[[], Logits]) -> Logits:
+        """Logits on the validation rows, kept for these very rows: another `gate.rows` asks again."""
+        kept = replace(self.kept, digest=value_sha256([self.kept.digest, list(self.rows.texts)]))
+        folder = kept.place(name, lambda part: np.save(part / "validation.npy", answer()))
+        logits: Logits = np.load(folder / "validation.npy")
+        return logits
 
     def reshaped(self, steps: tuple[Step, ...]) -> TunedModel:
         """The model after weight-level steps."""
@@ -108,13 +114,8 @@ class Workbench:
     def reshaped_logits(self, steps: tuple[Step, ...]) -> Logits:
         """Logits of a reshaped model on the validation rows in PyTorch: judged before it is exported."""
         model = self.reshaped(steps)
-        name = "+".join(step.name for step in steps) + ".answers"
-
-        def answer(part: Path) -> None:
-            np.save(part / "validation.npy", model_answers(model, self.rows))
-
-        found: Logits = np.load(self.kept.place(name, answer) / "validation.npy")
-        return found
+        name = "+".join(step.name for step in steps) + ".model.answers"
+        return self._answers(name, lambda: model_answers(model, self.rows))
 
     def of(self, model: TunedModel) -> Material:
         """The material with another model."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgetune.benchmarks.prove.choice import check_budget, megabytes
+from edgetune.benchmarks.prove.gate import Verdict
+from edgetune.benchmarks.prove.proof import prove
+from edgetune.benchmarks.recipe import GateRecipe
 from edgetune.benchmarks.stepwise.bundle_answers import BundleAnswers, Interview, answer_held_out
 from edgetune.benchmarks.stepwise.choice import Schemes
 from edgetune.benchmarks.stepwise.divergence import Divergence
 from edgetune.benchmarks.stepwise.fidelity import graph_fidelity
 from edgetune.benchmarks.stepwise.figures import GenerationTiming, compared
-from edgetune.benchmarks.stepwise.ladder import Climbed, JudgedRows, Ladder, judge_divergence
+from edgetune.benchmarks.stepwise.ladder import Climbed, JudgedRows, diverges, judge_divergence
 from edgetune.benchmarks.stepwise.race import Course, GenerationSide, race, weight_bytes
 from edgetune.benchmarks.stepwise.recipe import (
     GenerationBenchmarkRecipe,
     GenerationBudgetRecipe,
-    GenerationGateRecipe,
 )
 from edgetune.benchmarks.stepwise.reporting import Judged, Measured, assemble_language_report
 from edgetune.export.stepwise.graph import DecoderGraph
@@ -23,9 +26,11 @@ from edgetune.export.stepwise.pack import LanguagePacking, draft_language_bundle
 from edgetune.serve.bundle import REPORT_NAME, Bundle
 from edgetune.serve.errors import GateError
 from edgetune.serve.stepwise.report import LanguageReport
+from edgetune.tune.data.slices import frozen_indices
 from edgetune.tune.models.base import Base
 from edgetune.tune.stepwise.encoded import EncodedConversations
 from edgetune.tune.stepwise.model import TunedLanguageModel, open_language_model, open_pretrained
+from edgetune.tune.stepwise.perplexity import Perplexity
 from edgetune.tune.training.progress import Progress
 
 DRAFT_NAME = "draft"
@@ -44,7 +49,7 @@ class LanguageContest:
     base: Base
     encoded: EncodedConversations
     packing: LanguagePacking
-    gate: GenerationGateRecipe
+    gate: GateRecipe
     budget: GenerationBudgetRecipe
     benchmark: GenerationBenchmarkRecipe
     seed: int
@@ -60,8 +65,15 @@ class LanguageContest:
     @property
     def rows(self) -> JudgedRows:
         """The rows of the test part that judge; of the validation part where there is no test part."""
-        rows = self.encoded.judging[: self.gate.rows]
-        return JudgedRows(tuple(tuple(row["input_ids"]) for row in rows), tuple(tuple(row["labels"]) for row in rows))
+        return JudgedRows.of(self.encoded.judging, self.gate.rows, self.seed)
+
+    def judged_sums(self, sums: Perplexity) -> Perplexity:
+        """Of the rows that were measured in tuning those that judge: without a test part they are fewer."""
+        rows = len(self.encoded.judging)
+        if len(sums.tokens) != rows:  # tuning measured the very rows that judge
+            return sums
+        judging = frozen_indices(rows, self.gate.rows, self.seed)
+        return Perplexity(sums.losses[judging], sums.tokens[judging], sums.hits[judging])
 
 
 @dataclass(frozen=True)
@@ -90,21 +102,19 @@ def bench_language_model(contest: LanguageContest, folder: Path, kept_report: Pa
     kept_report.write_bytes(report.to_json())
     if draft is None:
         raise GateError(report.verdict, action=f"see {kept_report}; loosen gate.max_rise, or name --scheme fp32")
-    _check_budget(report, contest.budget, kept_report)
+    check_budget(report.chosen, contest.budget, _measured(report), kept_report)
 
 
 def _prove(contest: LanguageContest, progress: Progress) -> Judged:
-    """Judge the search's choice on the test part; if it fails there, the next one, with a wider interval each time."""
-    ladder = Ladder(contest.graph, contest.rows, (), contest.gate, 32, contest.threads, progress)
-    fallen: dict[str, str] = {}
-    for looks, name in enumerate(contest.climbed.order, start=1):
-        found = ladder.diverges(contest.climbed.graph(name))
-        verdict = judge_divergence(found, contest.gate, looks=looks)
-        progress.say(f"{name} on {len(found.texts):,} test rows: {verdict.gate}; {verdict.reason}")
-        if verdict.accepted:
-            return Judged(name, found, verdict, looks, fallen)
-        fallen[name] = verdict.reason
-    return Judged("", None, None, 0, fallen)
+    """The candidate that is proven on the test part, and how far it lies from the tuned model there."""
+    rows, scores = contest.rows, dict[str, Divergence]()
+
+    def judge_candidate(name: str, looks: int) -> Verdict:
+        scores[name] = diverges(contest.graph, contest.climbed.graph(name), rows, contest.threads)
+        return judge_divergence(scores[name], contest.gate, looks=looks)
+
+    final = prove(contest.climbed.order, judge_candidate, len(rows), progress)
+    return Judged(final.chosen, scores.get(final.chosen), final.verdict, final.looks, final.fallen)
 
 
 def _draft(contest: LanguageContest, judged: Judged, folder: Path) -> Bundle:
@@ -128,6 +138,7 @@ def _hold_against_tuned(contest: LanguageContest, progress: Progress) -> Diverge
         contest.rows,
         spec=contest.graph.spec,
         threads=contest.threads,
+        seed=contest.seed,
         progress=progress,
     )
     progress.say(
@@ -141,9 +152,10 @@ def _answer(contest: LanguageContest, draft: Bundle, progress: Progress) -> Bund
     """What the bundle answers where base and tuned model were asked."""
     scored, base = contest.tuned.answers, contest.base
     interview = Interview(
-        rows=contest.encoded.language_rows(contest.gate.rows).measured,
+        rows=contest.encoded.language_rows(contest.gate.rows, contest.seed).measured,
         metrics=tuple(one.metric for one in scored),
         scored_rows=scored[0].rows if scored else 0,
+        seed=contest.seed,
         tokenizer=contest.encoded.tokenizer,
         models={
             "base": lambda: open_pretrained(base, trust_remote_code=contest.trust_remote_code),
@@ -174,26 +186,13 @@ def _time(contest: LanguageContest, draft: Bundle, progress: Progress) -> Genera
     return compared(race(sides, course, progress), "base", "bundle")
 
 
-def _check_budget(report: LanguageReport, budget: GenerationBudgetRecipe, kept_report: Path) -> None:
-    one = next((row for row in report.decoding if row.batch == 1), None)
+def _measured(report: LanguageReport) -> dict[str, float | None]:
+    """The bundle's figures by the names of a budget."""
+    single = next((row for row in report.decoding if row.batch == 1), None)
     first = min(report.first_token_ms, key=lambda row: row.prompt_tokens, default=None)
-    memory = report.memory.bundle.rss_peak_bytes if report.memory else None
-    over = [
-        *_above("size_mb", (report.size_bytes.bundle or 0) / 1e6, budget.size_mb),
-        *_above("rss_mb", None if memory is None else memory / 1e6, budget.rss_mb),
-        *_above("first_token_ms", first.bundle_ms if first else None, budget.first_token_ms),
-    ]
-    speed, least = one.bundle_per_second if one else None, budget.tokens_per_second
-    if least is not None and (speed is None or speed < least):
-        over.append(f"tokens_per_second is {'not measured' if speed is None else f'{speed:.4g}'}, wanted {least:.4g}")
-    if over:
-        raise GateError(
-            f"The {report.chosen} candidate is over budget: {'; '.join(over)}.",
-            action=f"see {kept_report}; raise the budget, or tune a smaller base",
-        )
-
-
-def _above(name: str, found: float | None, limit: float | None) -> list[str]:
-    if limit is None or (found is not None and found <= limit):
-        return []
-    return [f"{name} is {'not measured' if found is None else f'{found:.4g}'}, the budget {limit:.4g}"]
+    return {
+        "size_mb": megabytes(report.size_bytes.bundle),
+        "rss_mb": megabytes(report.memory.bundle.rss_peak_bytes) if report.memory else None,
+        "first_token_ms": first.bundle_ms if first else None,
+        "tokens_per_second": single.bundle_per_second if single else None,
+    }

@@ -15,6 +15,7 @@ from typing import Any
 from edgetune.serve.stepwise.generator import Generator
 from edgetune.serve.stepwise.report import SampleAnswers
 from edgetune.serve.stepwise.sampling import Sampling
+from edgetune.tune.data.slices import frozen_rows
 from edgetune.tune.stepwise.answers import (
     ANSWER_BATCH,
     Question,
@@ -40,6 +41,7 @@ class Interview:
         rows: encoded rows that base and tuned model were measured on, in that order.
         metrics: that their answers were scored by; none asks for no scores.
         scored_rows: how many questions they answered for the scores.
+        seed: that drew these.
         tokenizer: the one that encoded the rows.
         models: opens the base and the tuned model in PyTorch, by name.
     """
@@ -47,6 +49,7 @@ class Interview:
     rows: Sequence[dict[str, list[int]]]
     metrics: tuple[str, ...]
     scored_rows: int
+    seed: int
     tokenizer: Any
     models: Mapping[str, Callable[[], Any]]
 
@@ -84,7 +87,7 @@ def answer_held_out(interview: Interview, draft: Path, threads: int | None, prog
     with Generator.open(draft, threads=threads) as generator:
         if not interview.metrics:
             return _unscored(interview, generator, _spread(questions), progress)
-        return _scored(interview, generator, questions[: interview.scored_rows], progress)
+        return _scored(interview, generator, frozen_rows(questions, interview.scored_rows, interview.seed), progress)
 
 
 def _unscored(

@@ -5,7 +5,7 @@ Apart from the search, which takes the first that passes; ../choice.py weighs cl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from edgetune.benchmarks.stepwise.ladder import Climbed
@@ -26,16 +26,30 @@ def why_chosen(climbed: Climbed, chosen: str, fallen: Mapping[str, str], schemes
     """
     if not chosen:
         return ""
-    tried = [one.scheme for one in climbed.candidates]
-    before = climbed.candidates[: tried.index(chosen)]
+    refused = []
+    for candidate in climbed.candidates:
+        if candidate.scheme == chosen:
+            break
+        refused.append(_refused(candidate, fallen))
+    refused += [f"{name} (it failed)" for name in _before(chosen, climbed.failed, schemes)]
     if schemes != "auto" and len(schemes) == 1:
         return f"{chosen} won: no other scheme was asked for, and the gate let it through."
     order = "smallest first" if schemes == "auto" else "in the order of the recipe"
-    if not before:
+    if not refused:
         return f"{chosen} won: schemes are tried {order}, and the gate let the first one through."
-    *others, last = (_refused(one, fallen) for one in before)
-    named = f"{', '.join(others)} and {last}" if others else last
-    return f"{chosen} won: schemes are tried {order}, and before it {named} {'were' if others else 'was'} refused."
+    *others, last = refused
+    names = f"{', '.join(others)} and {last}" if others else last
+    return f"{chosen} won: schemes are tried {order}, and before it {names} {'were' if others else 'was'} refused."
+
+
+def _asked(schemes: Schemes) -> list[str]:
+    return [scheme.name for scheme in LADDER] if schemes == "auto" else list(schemes)
+
+
+def _before(chosen: str, names: Iterable[str], schemes: Schemes) -> list[str]:
+    """Those of `names` that are tried before the chosen scheme."""
+    earlier = _asked(schemes)[: _asked(schemes).index(chosen)]
+    return [name for name in names if name in earlier]
 
 
 def _refused(candidate: LanguageCandidate, fallen: Mapping[str, str]) -> str:
@@ -45,13 +59,13 @@ def _refused(candidate: LanguageCandidate, fallen: Mapping[str, str]) -> str:
 
 
 def skipped_schemes(climbed: Climbed, schemes: Schemes) -> dict[str, str]:
-    """The schemes that were not tried, by name, and why not."""
+    """The schemes that were not tried or failed, by name, and why."""
     tried = [one.scheme for one in climbed.candidates]
-    asked = [scheme.name for scheme in LADDER] if schemes == "auto" else list(schemes)
+    asked = _asked(schemes)
     passed = next((one.scheme for one in climbed.candidates if one.accepted), None)
-    skipped = {}
+    skipped = dict(climbed.failed)
     for name in (scheme.name for scheme in LADDER):
-        if name in tried:
+        if name in tried or name in climbed.failed:
             continue
         if name not in asked or passed is None or asked.index(name) < asked.index(passed):
             skipped[name] = "the recipe's compress.schemes does not name it"

@@ -6,23 +6,23 @@ intervals can be drawn over texts, in pairs. Must not import torch.
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.compress.gptq.head import write_all_positions
 from edgetune.compress.gptq.prefill import prefill_feed
-from edgetune.serve.errors import DataError, GateError
+from edgetune.serve.errors import DataError, EdgetuneError, GateError, ParityError
 from edgetune.serve.session import open_session
 from edgetune.serve.stepwise.spec import GenerationSpec
+from edgetune.tune.metrics import PERPLEXITY, Statistics
 
-BOOTSTRAPS = 2000
 UNSCORED = -100
 # Logits are turned into probabilities in doubles, so many at once.
 _ENTRIES_AT_ONCE = 4_000_000
@@ -84,28 +84,37 @@ class Divergence:
 
     @property
     def reference_perplexity(self) -> float:
-        """Of the texts under the reference."""
-        return math.exp(sum(one.reference_nats for one in self.texts) / self.tokens)
+        """Of the texts under the reference; inf where that is beyond a double."""
+        return float(PERPLEXITY.value(self.statistics[0].sum(axis=0)))
 
     @property
     def perplexity(self) -> float:
-        """Of the texts under the candidate."""
-        return math.exp(sum(one.candidate_nats for one in self.texts) / self.tokens)
+        """Of the texts under the candidate; inf where that is beyond a double."""
+        return float(PERPLEXITY.value(self.statistics[1].sum(axis=0)))
 
     @property
     def relative_rise(self) -> float:
         """Of perplexity: 0.02 where it is 2% higher under the candidate."""
         return self.perplexity / self.reference_perplexity - 1
 
-    def rise_interval(self, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
-        """Two-sided interval of `relative_rise`: a percentile bootstrap that draws texts whole and in pairs."""
-        tokens = np.asarray([one.tokens for one in self.texts])
-        rises = np.asarray([one.candidate_nats - one.reference_nats for one in self.texts])
-        draws = np.random.default_rng(seed).integers(0, len(tokens), (BOOTSTRAPS, len(tokens)))
-        found = np.expm1(rises[draws].sum(axis=1) / tokens[draws].sum(axis=1))
-        tail = 50 * (1 - confidence)
-        low, high = np.percentile(found, [tail, 100 - tail])
-        return float(low), float(high)
+    @property
+    def statistics(self) -> tuple[Statistics, Statistics]:
+        """Row statistics of perplexity under the reference and under the candidate: (texts, 2) float64 each."""
+        tokens = np.asarray([text.tokens for text in self.texts])
+        reference, candidate = (
+            PERPLEXITY.rows(tokens, np.asarray(nats))
+            for nats in zip(*((text.reference_nats, text.candidate_nats) for text in self.texts), strict=True)
+        )
+        return reference, candidate
+
+    def save(self, path: Path) -> None:
+        """Write the sums of each text as JSON."""
+        path.write_bytes(msgspec.json.encode(self.texts))
+
+    @classmethod
+    def open(cls, path: Path) -> Divergence:
+        """Read what `save` wrote."""
+        return cls(msgspec.json.decode(path.read_bytes(), type=tuple[TextScore, ...]))
 
 
 def divergences(
@@ -130,7 +139,8 @@ def divergences(
 
     Raises:
         DataError: no token is scored, or labels do not fit their text.
-        GateError: a graph gives logits that are not finite.
+        ParityError: the reference gives logits that are not finite, or not one for each token.
+        GateError: a candidate does.
         CompressError: a graph's head was not found.
     """
     texts = _scored_texts(sequences, labels, spec.context_tokens)
@@ -142,9 +152,9 @@ def divergences(
             for place, (name, path) in enumerate(candidates.items())
         }
         for ids, scored in texts:
-            expected = _logits(first, ids, spec, "the reference")
+            expected = _logits(first, ids, spec, "the reference", ParityError)
             for name, session in others.items():
-                found = _logits(session, ids, spec, f"the candidate {name}")
+                found = _logits(session, ids, spec, f"the candidate {name}", GateError)
                 scores[name].append(text_score(expected, found, np.asarray(ids), scored))
     return {name: Divergence(tuple(found)) for name, found in scores.items()}
 
@@ -212,10 +222,12 @@ def _session(graph: Path, opened: Path, threads: int | None) -> Any:
     return open_session(opened, provider="cpu", threads=threads, spinning=False)
 
 
-def _logits(session: Any, ids: Sequence[int], spec: GenerationSpec, whose: str) -> NDArray[np.float32]:
+def _logits(
+    session: Any, ids: Sequence[int], spec: GenerationSpec, whose: str, fault: type[EdgetuneError]
+) -> NDArray[np.float32]:
     found: NDArray[np.float32] = session.run(["logits"], prefill_feed(session, ids, spec))[0][0]
     if len(found) != len(ids):
-        raise GateError(f"{whose} gives logits for {len(found)} of {len(ids)} positions", expected="one for each")
+        raise fault(f"{whose} gives logits for {len(found)} of {len(ids)} positions", expected="one for each")
     if not np.isfinite(found).all():
-        raise GateError(f"{whose} gives logits that are not finite on a text of {len(ids)} tokens")
+        raise fault(f"{whose} gives logits that are not finite on a text of {len(ids)} tokens")
     return found

@@ -34,9 +34,10 @@ def graph_fidelity(
     *,
     spec: GenerationSpec,
     threads: int | None = None,
+    seed: int = 0,
     progress: Progress,
 ) -> Divergence:
-    """The graph beside the model that it was exported from, on the first `FIDELITY_ROWS` rows.
+    """The graph beside the model that it was exported from, on at most `FIDELITY_ROWS` rows.
 
     Args:
         open_model: opens the tuned model in PyTorch, fp32.
@@ -44,13 +45,15 @@ def graph_fidelity(
         rows: that judge; each cut to the context.
         spec: how the graph is fed.
         threads: of a run of the graph; None takes the cores that this process may use.
+        seed: draws the rows where there are more.
         progress: told how many rows were run.
 
     Raises:
         GateError: the graph gives logits that are not finite.
     """
     model = open_model().eval()
-    pairs = list(zip(rows.ids, rows.labels, strict=True))[:FIDELITY_ROWS]
+    drawn = rows.drawn(FIDELITY_ROWS, seed)
+    pairs = list(zip(drawn.ids, drawn.labels, strict=True))
     found: list[TextScore] = []
     with tempfile.TemporaryDirectory(prefix="edgetune-fidelity-") as scratch:
         opened = Path(scratch, "graph.onnx")

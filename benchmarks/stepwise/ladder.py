@@ -1,30 +1,38 @@
-"""The search over a language model's schemes: from the smallest up, until one passes the gate on validation rows.
+"""The search over a language model's schemes: from the smallest up, until two pass the gate on validation rows.
 
 Fewer bits decode faster, since decoding is bound by memory: the first that passes is the one to pack. What was made is
-kept in a folder a scheme.
+kept in a folder a scheme, and so are its scores: a search with another gate judges them again and makes nothing. A
+scheme that cannot be made or judged is a rung that failed, with its reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import msgspec
-import numpy as np
 
+from edgetune.benchmarks.prove.gate import Verdict, judge
+from edgetune.benchmarks.prove.trials import Kept
+from edgetune.benchmarks.recipe import GateRecipe
 from edgetune.benchmarks.stepwise.divergence import Divergence, divergences
-from edgetune.benchmarks.stepwise.gate import RiseVerdict, RowSums, judge_rise
-from edgetune.benchmarks.stepwise.recipe import GenerationGateRecipe
-from edgetune.compress.gptq.coverage import Coverage
+from edgetune.compress.gptq.coverage import Coverage, read_coverage
 from edgetune.compress.gptq.schemes import LanguageScheme, write_scheme
 from edgetune.export.stepwise.graph import DecoderGraph
 from edgetune.serve.bundle import GRAPH_NAME
+from edgetune.serve.digest import value_sha256
+from edgetune.serve.errors import CompressError, GateError, WorkError
 from edgetune.serve.stepwise.report import LanguageCandidate
+from edgetune.tune.data.slices import frozen_rows
+from edgetune.tune.metrics import PERPLEXITY
 from edgetune.tune.models.facts import read_facts, write_facts
+from edgetune.tune.stepwise.traces import EncodedRow
 from edgetune.tune.training.progress import Progress
 
 FACTS_NAME = "ladder.json"
+_SCORES_NAME = "scores.json"
 
 
 @dataclass(frozen=True)
@@ -37,110 +45,154 @@ class JudgedRows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @classmethod
+    def of(cls, rows: Sequence[EncodedRow], most: int, seed: int) -> Self:
+        """At most `most` of encoded rows, drawn by `seed`."""
+        drawn = frozen_rows(rows, most, seed)
+        return cls(tuple(tuple(row["input_ids"]) for row in drawn), tuple(tuple(row["labels"]) for row in drawn))
+
+    def drawn(self, most: int, seed: int) -> Self:
+        """At most `most` of these."""
+        pairs = frozen_rows(list(zip(self.ids, self.labels, strict=True)), most, seed)
+        return type(self)(tuple(ids for ids, _ in pairs), tuple(labels for _, labels in pairs))
+
 
 @dataclass(frozen=True)
 class Climbed:
-    """What was tried, in order; `order` are the schemes that may be packed, the preferred one first."""
+    """What was tried, in order.
+
+    Attributes:
+        folder: holds a folder for each scheme that was made.
+        candidates: the schemes that were judged.
+        order: those that may be packed, the preferred one first.
+        failed: those that could not be made or judged, with the reason.
+    """
 
     folder: Path
     candidates: tuple[LanguageCandidate, ...]
     order: tuple[str, ...]
+    failed: dict[str, str]
 
     def graph(self, scheme: str) -> Path:
-        """The graph of a scheme that was tried."""
+        """The graph of a scheme that was judged."""
         return self.folder / scheme / GRAPH_NAME
 
-    def save(self) -> None:
-        """Write the facts, last: a folder that has them is whole."""
-        facts = {"candidates": [msgspec.to_builtins(one) for one in self.candidates], "order": list(self.order)}
-        write_facts(self.folder / FACTS_NAME, facts)
+    def save(self, stage: Path) -> None:
+        """Write the facts into the stage's folder."""
+        candidates = [msgspec.to_builtins(candidate) for candidate in self.candidates]
+        facts = {"candidates": candidates, "order": list(self.order), "failed": self.failed}
+        write_facts(stage / FACTS_NAME, facts)
 
     @classmethod
-    def open(cls, folder: Path) -> Climbed:
-        """Open what `save` wrote.
+    def open(cls, stage: Path, folder: Path) -> Climbed:
+        """Open what `save` wrote into `stage`; what was made is in `folder`.
 
         Raises:
-            WorkError: the folder holds no search.
+            WorkError: there is no search, or what it made has been removed.
         """
-        facts = read_facts(folder / FACTS_NAME, what="search", command="compress")
-        candidates = tuple(msgspec.convert(one, LanguageCandidate) for one in facts["candidates"])
-        return cls(folder, candidates, tuple(facts["order"]))
+        facts = read_facts(stage / FACTS_NAME, what="search", command="compress")
+        candidates = tuple(msgspec.convert(candidate, LanguageCandidate) for candidate in facts["candidates"])
+        climbed = cls(folder, candidates, tuple(facts["order"]), facts["failed"])
+        missing = [scheme for scheme in climbed.order if not climbed.graph(scheme).is_file()]
+        if missing:
+            raise WorkError(
+                f"The search's candidates are gone from {folder}: {', '.join(missing)}.",
+                expected="the folders that the search has left there",
+                action=f"remove {stage}: the same command then searches again",
+            )
+        return climbed
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """One search: the fp32 graph, the rows that judge, and texts for GPTQ."""
+    """One search: the fp32 graph, the rows that judge, texts for GPTQ, and where what is made is kept.
+
+    The digest of `kept` stands for the graph.
+    """
 
     graph: DecoderGraph
     rows: JudgedRows
     calibration: Sequence[Sequence[int]]
-    gate: GenerationGateRecipe
+    gate: GateRecipe
     block: int
     threads: int | None
+    kept: Kept
     progress: Progress
 
-    def climb(self, schemes: Sequence[LanguageScheme], folder: Path) -> Climbed:
+    def climb(self, schemes: Sequence[LanguageScheme]) -> Climbed:
         """Make and judge each scheme in turn, until two are accepted: the second is there if the first fails the proof.
 
         Raises:
-            CompressError: a scheme cannot be made.
+            ParityError: the fp32 graph itself gives logits that are not finite.
         """
         tried: list[LanguageCandidate] = []
-        for place, scheme in enumerate(schemes):
-            self.progress.advance(place, len(schemes), f"making {scheme.name}")
-            candidate = self._candidate(scheme, folder)
+        failed: dict[str, str] = {}
+        for number, scheme in enumerate(schemes):
+            self.progress.advance(number, len(schemes), f"making {scheme.name}")
+            try:
+                candidate = self._candidate(scheme)
+            except (CompressError, GateError) as error:
+                failed[scheme.name] = error.found
+                self.progress.say(f"{scheme.name}: failed; {error.found}")
+                continue
             tried.append(candidate)
             self.progress.say(f"{scheme.name}: {candidate.gate}; {candidate.reason}")
-            if sum(one.accepted for one in tried) == 2:
+            if sum(candidate.accepted for candidate in tried) == 2:
                 break
-        return Climbed(folder, tuple(tried), tuple(one.scheme for one in tried if one.accepted))
+        order = tuple(candidate.scheme for candidate in tried if candidate.accepted)
+        return Climbed(self.kept.folder, tuple(tried), order, failed)
 
-    def _candidate(self, scheme: LanguageScheme, folder: Path) -> LanguageCandidate:
-        target = folder / scheme.name / GRAPH_NAME
-        spec = self.graph.spec
-        coverage = write_scheme(
-            scheme, self.graph.path, target, calibration=self.calibration, spec=spec, block=self.block
-        )
-        found = self.diverges(target)
-        verdict = judge_divergence(found, self.gate)
-        return _told(scheme, coverage, found, verdict)
+    def _candidate(self, scheme: LanguageScheme) -> LanguageCandidate:
+        """Make and score a scheme, or open what an earlier search left of it; judge its scores.
 
-    def diverges(self, graph: Path) -> Divergence:
-        """How far a graph lies from the fp32 one on the rows that judge."""
-        return divergences(
-            self.graph.path,
-            {"candidate": graph},
-            self.rows.ids,
-            spec=self.graph.spec,
-            labels=self.rows.labels,
-            threads=self.threads,
-        )["candidate"]
+        Raises:
+            CompressError: it cannot be made.
+            GateError: it cannot be judged.
+        """
+        block = scheme.block or self.block
+        texts = [list(ids) for ids in self.calibration] if scheme.is_calibrated else []
+        made = replace(self.kept, digest=value_sha256([self.kept.digest, block, texts]))
+
+        def write(folder: Path) -> None:
+            spec, graph = self.graph.spec, self.graph.path
+            write_scheme(scheme, graph, folder / GRAPH_NAME, calibration=texts, spec=spec, block=block)
+
+        graph = made.place(scheme.name, write) / GRAPH_NAME
+        scored = replace(made, digest=value_sha256([made.digest, self.rows.ids, self.rows.labels]))
+
+        def score(folder: Path) -> None:
+            diverges(self.graph, graph, self.rows, self.threads).save(folder / _SCORES_NAME)
+
+        scores = Divergence.open(scored.place(f"{scheme.name}.scores", score) / _SCORES_NAME)
+        return _report(scheme, read_coverage(graph), scores, judge_divergence(scores, self.gate))
 
 
-def judge_divergence(found: Divergence, gate: GenerationGateRecipe, *, looks: int = 1) -> RiseVerdict:
+def diverges(reference: DecoderGraph, candidate: Path, rows: JudgedRows, threads: int | None) -> Divergence:
+    """How far the graph of a scheme's folder lies from the fp32 one on the rows that judge; raises as `divergences`."""
+    name, spec = candidate.parent.name, reference.spec
+    graphs = {name: candidate}
+    return divergences(reference.path, graphs, rows.ids, spec=spec, labels=rows.labels, threads=threads)[name]
+
+
+def judge_divergence(scores: Divergence, gate: GateRecipe, *, looks: int = 1) -> Verdict:
     """The gate's verdict on a candidate, row by row beside the tuned model."""
-    tokens = np.asarray([one.tokens for one in found.texts], dtype=np.int64)
-    reference, candidate = (
-        RowSums(np.asarray(sums, dtype=np.float64), tokens)
-        for sums in zip(*((one.reference_nats, one.candidate_nats) for one in found.texts), strict=True)
-    )
-    return judge_rise(reference, candidate, gate, agreement=found.top1_agreement, looks=looks)
+    return judge(PERPLEXITY, *scores.statistics, gate, agreement=scores.top1_agreement, looks=looks)
 
 
-def _told(scheme: LanguageScheme, coverage: Coverage, found: Divergence, verdict: RiseVerdict) -> LanguageCandidate:
+def _report(scheme: LanguageScheme, coverage: Coverage, scores: Divergence, verdict: Verdict) -> LanguageCandidate:
     return LanguageCandidate(
         scheme=scheme.name,
         size_bytes=coverage.size_bytes,
         dtypes=coverage.dtypes,
         quantized=coverage.share_of_bytes,
-        value=found.perplexity,
-        rise=verdict.rise,
-        rise_interval=list(verdict.interval),
-        kl=found.kl_nats,
-        agreement=found.top1_agreement,
+        value=scores.perplexity,
+        rise=verdict.loss.loss,
+        rise_interval=list(verdict.loss.interval),
+        kl=scores.kl_nats,
+        agreement=scores.top1_agreement,
         gate=verdict.gate,
         accepted=verdict.accepted,
         reason=verdict.reason,
         made_by=coverage.sentence(),
-        left=[f"{one.name}: {one.why}" for one in coverage.left],
+        left=[f"{matrix.name}: {matrix.why}" for matrix in coverage.left],
     )

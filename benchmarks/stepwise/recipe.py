@@ -4,34 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from edgetune.benchmarks.recipe import CommonBudgetRecipe, GateRecipe
 
 
-class GenerationGateRecipe(BaseModel):
+class GenerationGateRecipe(GateRecipe):
     """How much worse than the tuned model a candidate may predict the held-out answers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_rise: float = Field(
-        0.02, ge=0, description="Largest relative rise of perplexity over the tuned model; 0.02 is two percent."
-    )
-    min_agreement: float = Field(
-        0.0, ge=0, le=1, description="Least share of tokens whose likeliest successor is the tuned model's."
-    )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the paired interval of the rise.")
-    when_inconclusive: Literal["accept", "reject"] = Field(
-        "accept", description="What becomes of a candidate whose rise is within the limit, but not proven so."
-    )
+    metric: Literal["", "perplexity"] = Field("", description="What is compared; empty is perplexity.")
     rows: int = Field(500, ge=2, description="Rows of the validation part and of the test part that judge, at most.")
 
+    @field_validator("max_drop")
+    @classmethod
+    def _is_of_scores(cls, max_drop: float) -> float:
+        if max_drop != GateRecipe.model_fields["max_drop"].default:
+            raise ValueError("is a limit of scores, and perplexity is an error; set gate.max_rise")
+        return max_drop
 
-class GenerationBudgetRecipe(BaseModel):
+
+class GenerationBudgetRecipe(CommonBudgetRecipe):
     """What the bundle may cost; empty means any."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    size_mb: float | None = Field(None, gt=0, description="All files of the bundle in MB (10^6 bytes).")
-    rss_mb: float | None = Field(None, gt=0, description="Peak resident memory of the answering process.")
     tokens_per_second: float | None = Field(None, gt=0, description="Least tokens a second while decoding, batch 1.")
     first_token_ms: float | None = Field(
         None, gt=0, description="Median time to the first token of the shortest prompt."

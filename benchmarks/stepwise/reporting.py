@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from numpy.typing import ArrayLike
 
 from edgetune import __version__
+from edgetune.benchmarks.prove.gate import Verdict
+from edgetune.benchmarks.prove.statistics import metric_interval
 from edgetune.benchmarks.stepwise.bundle_answers import BundleAnswers
 from edgetune.benchmarks.stepwise.choice import skipped_schemes, why_chosen
 from edgetune.benchmarks.stepwise.divergence import Divergence
 from edgetune.benchmarks.stepwise.figures import GenerationTiming
-from edgetune.benchmarks.stepwise.gate import RiseVerdict
 from edgetune.benchmarks.timing.machine import describe_machine
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.cores import usable_cores
@@ -28,12 +28,10 @@ from edgetune.serve.stepwise.report import (
     LanguageProof,
     LanguageReport,
 )
-from edgetune.tune.stepwise.perplexity import Perplexity
+from edgetune.tune.metrics import PERPLEXITY, Statistics
 
 if TYPE_CHECKING:
     from edgetune.benchmarks.stepwise.bench import LanguageContest
-
-BOOTSTRAPS = 2_000
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Judged:
 
     chosen: str
     divergence: Divergence | None
-    verdict: RiseVerdict | None
+    verdict: Verdict | None
     looks: int
     fallen: Mapping[str, str]
 
@@ -89,36 +87,21 @@ def assemble_language_report(contest: LanguageContest, judged: Judged, measured:
             base=sum(path.stat().st_size for path in base.iterdir() if path.is_file()),
             bundle=measured.draft.size_bytes if measured else None,
         ),
-        gate=msgspec.to_builtins(contest.gate.model_dump()),
+        gate=contest.gate.as_used(PERPLEXITY),
         samples=list(measured.answered.samples) if measured else [],
         notes=_notes(contest, judged, measured),
     )
 
 
-def perplexity_interval(losses: ArrayLike, tokens: ArrayLike, seed: int = 0) -> list[float]:
-    """95% interval of a perplexity: a percentile bootstrap over rows drawn whole.
-
-    Args:
-        losses: nats of each row's answer, (rows,) float64.
-        tokens: how many they are, (rows,) integers.
-        seed: of the draws.
-    """
-    nats, counts = np.asarray(losses, dtype=np.float64), np.asarray(tokens, dtype=np.int64)
-    draws = np.random.default_rng(seed).integers(0, len(nats), (BOOTSTRAPS, len(nats)))
-    drawn = np.exp(nats[draws].sum(axis=1) / counts[draws].sum(axis=1))
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return [float(low), float(high)]
-
-
 def _quality(contest: LanguageContest, judged: Judged, measured: Measured | None) -> AnswersQuality:
     """The ledger; all stages on the rows that judged the candidate."""
-    tuned, rows = contest.tuned, len(contest.rows)
-    first, second = (_first_rows(sums, rows) for sums in (tuned.base_perplexity, tuned.tuned_perplexity))
+    tuned = contest.tuned
+    first, second = (contest.judged_sums(sums) for sums in (tuned.base_perplexity, tuned.tuned_perplexity))
     stages = [
         AnswerQuality(
             stage=name,
             value=sums.value,
-            ci95=perplexity_interval(sums.losses, sums.tokens),
+            ci95=_interval(PERPLEXITY.rows(sums.tokens, sums.losses)),
             token_accuracy=sums.token_accuracy,
             rise=0.0 if name == "tuned" else None,
             metrics={one.metric: getattr(one, name) for one in tuned.answers},
@@ -137,21 +120,21 @@ def _quality(contest: LanguageContest, judged: Judged, measured: Measured | None
     )
 
 
-def _first_rows(sums: Perplexity, rows: int) -> Perplexity:
-    """Of the rows that were measured in tuning those that judged; without a test part they are fewer."""
-    return Perplexity(sums.losses[:rows], sums.tokens[:rows], sums.hits[:rows])
+def _interval(statistics: Statistics) -> list[float]:
+    """95% interval of a perplexity over rows drawn whole."""
+    return list(metric_interval(PERPLEXITY, statistics))
 
 
 def _graph_stages(
-    chosen: str, found: Divergence, verdict: RiseVerdict, tuned: float, measured: Measured | None
+    chosen: str, found: Divergence, verdict: Verdict, tuned: float, measured: Measured | None
 ) -> list[AnswerQuality]:
     """The graph in fp32 beside the tuned model, and the packed one beside the graph."""
-    tokens = [one.tokens for one in found.texts]
+    reference, candidate = found.statistics
     fidelity = measured.fidelity if measured else None
     graph = AnswerQuality(
         stage="onnx",
         value=found.reference_perplexity,
-        ci95=perplexity_interval([one.reference_nats for one in found.texts], tokens),
+        ci95=_interval(reference),
         token_accuracy=found.reference_accuracy,
         kl=fidelity.kl_nats if fidelity else None,
         agreement=fidelity.top1_agreement if fidelity else None,
@@ -160,11 +143,11 @@ def _graph_stages(
     packed = AnswerQuality(
         stage=chosen,
         value=found.perplexity,
-        ci95=perplexity_interval([one.candidate_nats for one in found.texts], tokens),
+        ci95=_interval(candidate),
         token_accuracy=found.token_accuracy,
         kl=found.kl_nats,
         agreement=found.top1_agreement,
-        rise=verdict.rise,
+        rise=verdict.loss.loss,
         metrics=measured.answered.metrics if measured else {},
     )
     return [graph, packed]
@@ -177,8 +160,8 @@ def _proof(judged: Judged) -> LanguageProof | None:
     return LanguageProof(
         gate=verdict.gate,
         value=found.perplexity,
-        rise=verdict.rise,
-        rise_interval=list(verdict.interval),
+        rise=verdict.loss.loss,
+        rise_interval=list(verdict.loss.interval),
         kl=found.kl_nats,
         agreement=found.top1_agreement,
         reason=verdict.reason,
@@ -207,7 +190,7 @@ def _verdict(quality: AnswersQuality, judged: Judged, timing: GenerationTiming |
     gained = f"Tuning took the perplexity from {base.value:.4g} to {tuned.value:.4g}"
     if judged.verdict is None or judged.divergence is None:
         return f"{gained}; no scheme passed the gate, so nothing was packed."
-    rise, agreement = judged.verdict.rise, judged.divergence.top1_agreement
+    rise, agreement = judged.verdict.loss.loss, judged.divergence.top1_agreement
     moved = "raised" if rise > 0 else "lowered"
     said = (
         f"{gained}; {judged.chosen} {moved} it by {abs(100 * rise):.2f}% and agrees in {100 * agreement:.1f}% of tokens"
@@ -228,7 +211,7 @@ def _notes(contest: LanguageContest, judged: Judged, measured: Measured | None) 
         notes.append("The graph could not be made or proven with fusions; without them it answers slower.")
     if measured and len(measured.fidelity.texts) < len(contest.rows):
         notes.append(
-            f"KL divergence and agreement of the graph in fp32 are of the first {len(measured.fidelity.texts):,} rows."
+            f"KL divergence and agreement of the graph in fp32 are of {len(measured.fidelity.texts):,} of the rows."
         )
     if measured and measured.answered.remark:
         notes.append(measured.answered.remark)

@@ -16,10 +16,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Contestant:
-    """How one side answers: text in to label out, many texts in batches of 32, and ids in to logits out."""
+    """How one side answers: an input to its answer, many inputs in batches of 32, and ids to logits.
 
-    answer: Callable[[str], str]
-    answer_many: Callable[[list[str]], list[str]]
+    Inputs and answers are JSON: a string or a list of two, and what the head's `plain` gives.
+    """
+
+    answer: Callable[[Any], Any]
+    answer_many: Callable[[list[Any]], list[Any]]
     forward: Callable[[int, int], None]
     placement: Callable[[], dict[str, int]]
 
@@ -44,8 +47,8 @@ def bundle_contestant(folder: str, threads: int | None, spinning: bool | None) -
         return placement(open_session(graph, provider=provider, threads=threads, record_placement=True))
 
     return Contestant(
-        answer=lambda text: predictor.predict_one(text).label,
-        answer_many=lambda texts: [answer.label for answer in predictor.predict(texts)],
+        answer=lambda one: predictor.predict_one(one).plain,
+        answer_many=lambda inputs: [answer.plain for answer in predictor.predict(inputs)],
         forward=forward,
         placement=placed,
     )

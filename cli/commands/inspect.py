@@ -9,6 +9,8 @@ import msgspec
 
 from edgetune.commands.options import json_option, print_json
 from edgetune.serve.bundle import REPORT_NAME, Bundle, Manifest
+from edgetune.serve.codecs import describe_codec
+from edgetune.serve.heads import describe_head
 from edgetune.serve.report import Report
 from edgetune.serve.stepwise.report import LanguageReport
 from edgetune.serve.stepwise.spec import GenerationSpec
@@ -68,8 +70,12 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
 
 
 def _answers(manifest: Manifest) -> list[tuple[str, str]]:
-    labels = ", ".join(manifest.labels[:8]) + (", ..." if len(manifest.labels) > 8 else "")
-    return [("labels", f"{len(manifest.labels)}: {labels}")]
+    heads = manifest.answer_heads
+    named = [f"{head.output}: " if len(heads) > 1 else "" for head in heads]
+    return [
+        ("input", describe_codec(manifest.codec)),
+        *(("answer", name + describe_head(head, 8)) for name, head in zip(named, heads, strict=True)),
+    ]
 
 
 def _tensors(manifest: Manifest) -> list[tuple[str, str]]:

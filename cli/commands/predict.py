@@ -1,4 +1,4 @@
-"""`edgetune predict`: answers texts with a bundle. Needs the floor and an ONNX Runtime only."""
+"""`edgetune predict`: answers texts, or pairs of texts, with a bundle. Needs the floor and an ONNX Runtime only."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import click
 from click.core import ParameterSource
 
 from edgetune.commands.options import json_option, print_json
-from edgetune.commands.texts import read_texts
+from edgetune.commands.texts import Texts, read_inputs
 from edgetune.serve.bundle import Bundle
+from edgetune.serve.codecs import codec_parts, json_input
 from edgetune.serve.errors import InputError
 
 if TYPE_CHECKING:
-    from edgetune.serve.heads.label import Prediction
+    from edgetune.serve.heads import Answer, Head
     from edgetune.serve.predictor import Predictor
 
 CHUNK = 256
-_OF_CLASSIFIERS = ("top",)
+_RANKED = ("top",)
 _OF_LANGUAGE_MODELS = ("max_tokens", "temperature", "top_p", "seed", "raw")
 
 
@@ -28,8 +29,13 @@ _OF_LANGUAGE_MODELS = ("max_tokens", "temperature", "top_p", "seed", "raw")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1, metavar="[TEXT...]")
 @click.option("--input", "source", help="File of texts: csv, tsv, jsonl or plain lines; - reads standard input.")
-@click.option("--column", help="Column of the texts in a csv, tsv or jsonl file; guessed when not named.")
-@click.option("--top", type=click.IntRange(min=1), default=1, help="Best labels shown for each text.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    help="Column of the texts in a csv, tsv or jsonl file, given twice for pairs; guessed when not named.",
+)
+@click.option("--top", type=click.IntRange(min=1), help="Best labels shown for each text.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads; all usable cores when not said.")
 @click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the graph runs.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Of a generated answer.")
@@ -44,8 +50,8 @@ def command(
     bundle: Path,
     texts: tuple[str, ...],
     source: str | None,
-    column: str | None,
-    top: int,
+    columns: tuple[str, ...],
+    top: int | None,
     threads: int | None,
     provider: str,
     max_tokens: int,
@@ -57,37 +63,45 @@ def command(
 ) -> None:
     """Answer each TEXT, each row of a file, or each line of standard input.
 
-    A classifier prints one line a text: label, score, text, separated by tabs. A language model streams its answer;
-    its options are those from --max-tokens to --raw. Blank texts get no answer and are counted.
+    A classifier prints one line a text: label, score, text, separated by tabs; a bundle that answers with a number
+    prints it before the text. A bundle of pairs takes two texts separated by a tab, or two columns of a file. A
+    language model streams its answer; its options are those from --max-tokens to --raw. Blank texts get no answer and
+    are counted.
 
     \b
     Example:
       edgetune predict bundles/x "my card has not arrived" "where is my refund"
       edgetune predict bundles/x --input messages.csv --column body --json > answers.json
+      edgetune predict bundles/pairs --input pairs.csv --column premise --column hypothesis
       cat messages.txt | edgetune predict bundles/x
       edgetune predict bundles/stories "Once upon a time" --raw --temperature 0.8
     """
-    stream = read_texts(texts, source, column)
+    manifest = Bundle.open(bundle, verify=False).manifest
+    parts = codec_parts(manifest.codec)
+    stream = read_inputs(texts, source, columns, parts)
     first = next(stream, None)
     if first is None:
         raise InputError("There is no text to answer.", expected="a TEXT, --input FILE, or lines on standard input")
-    texts_in_order = itertools.chain([first], stream)
-    if Bundle.open(bundle, verify=False).manifest.task == "text-generation":
-        _refuse(_OF_CLASSIFIERS, f"{bundle} generates text")
+    inputs = itertools.chain([first], stream)
+    if manifest.generation is not None:
+        _refuse(_RANKED, f"{bundle} generates text")
         from edgetune.commands.generation import Wish, print_generations
 
         wish = Wish(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, raw=raw)
-        print_generations(bundle, texts_in_order, wish, threads=threads, provider=provider, as_json=as_json)
+        prompts = (prompt for (prompt,) in inputs)
+        print_generations(bundle, prompts, wish, threads=threads, provider=provider, as_json=as_json)
         return
-    _refuse(_OF_LANGUAGE_MODELS, f"{bundle} classifies text")
+    _refuse(_OF_LANGUAGE_MODELS, f"{bundle} generates no text")
     from edgetune.serve.loading import load
 
     predictor = load(bundle, threads=threads, provider=provider)
-    answers = _answers(predictor, texts_in_order)
+    if not predictor.head.ranked:
+        _refuse(_RANKED, f"{bundle} has no labels")
+    answers = _answers(predictor, inputs)
     if as_json:
-        print_json([_plain(text, answer) for text, answer in answers])
+        print_json([_plain(predictor, texts, answer) for texts, answer in answers])
     else:
-        _print_lines(answers, top)
+        _print_lines(predictor.head, answers, top)
 
 
 def _refuse(options: Iterable[str], why: str) -> None:
@@ -103,14 +117,14 @@ def _refuse(options: Iterable[str], why: str) -> None:
         raise click.UsageError(f"{named} would have no effect: {why}.")
 
 
-def _answers(predictor: Predictor, texts: Iterable[str]) -> Iterator[tuple[str, Prediction | None]]:
-    """Each text with its answer, in order, in chunks that bound the memory; None for a blank text."""
+def _answers(predictor: Predictor, inputs: Iterable[Texts]) -> Iterator[tuple[Texts, Answer | None]]:
+    """Each input with its answer, in order, in chunks that bound the memory; None where one of its texts is blank."""
     blank, total = 0, 0
-    source = iter(texts)
+    source = iter(inputs)
     while chunk := list(itertools.islice(source, CHUNK)):
-        asked = [text for text in chunk if text.strip()]
-        found = iter(predictor.predict(asked) if asked else [])
-        yield from ((text, next(found) if text.strip() else None) for text in chunk)
+        asked = [json_input(texts) for texts in chunk if _is_asked(texts)]
+        answers = iter(predictor.predict(asked) if asked else [])
+        yield from ((texts, next(answers) if _is_asked(texts) else None) for texts in chunk)
         blank, total = blank + len(chunk) - len(asked), total + len(chunk)
     if blank == total:
         raise InputError(f"All {total} texts are blank.", expected="texts with something in them")
@@ -118,24 +132,20 @@ def _answers(predictor: Predictor, texts: Iterable[str]) -> Iterator[tuple[str, 
         click.echo(f"{blank} of {total} texts are blank and got no answer.", err=True)
 
 
-def _print_lines(answers: Iterable[tuple[str, Prediction | None]], top: int) -> None:
-    for text, answer in answers:
-        shown = text.replace("\t", " ").replace("\n", " ")
-        if answer is None:
-            click.echo(f"\t\t{shown}")
-            continue
-        best = sorted(answer.scores.items(), key=lambda item: -item[1])[:top]
-        for label, score in best:
-            click.echo(f"{label}\t{score:.4f}\t{shown}" + ("\t(truncated)" if answer.truncated else ""))
+def _is_asked(texts: Texts) -> bool:
+    return all(text.strip() for text in texts)
 
 
-def _plain(text: str, answer: Prediction | None) -> dict[str, object]:
-    if answer is None:
-        return {"text": text, "label": None, "score": None, "scores": None, "truncated": False}
-    return {
-        "text": text,
-        "label": answer.label,
-        "score": answer.score,
-        "scores": answer.scores,
-        "truncated": answer.truncated,
-    }
+def _print_lines(head: Head, answers: Iterable[tuple[Texts, Answer | None]], top: int | None) -> None:
+    for texts, answer in answers:
+        shown = [text.replace("\t", " ").replace("\n", " ") for text in texts]
+        lines = [[""] * len(head.columns)] if answer is None else head.as_lines(answer, top)
+        cut = ["(truncated)"] if answer is not None and answer.truncated else []
+        for cells in lines:
+            click.echo("\t".join([*cells, *shown, *cut]))
+
+
+def _plain(predictor: Predictor, texts: Texts, answer: Answer | None) -> dict[str, object]:
+    head = predictor.head
+    value = dict(head.blank) if answer is None else head.as_json(answer, head.width)
+    return {**dict(zip(predictor.codec.parts, texts, strict=True)), **value}

@@ -30,7 +30,7 @@ def command(bundle: Path, as_json: bool) -> None:
     from edgetune.serve.loading import load
 
     opened = Bundle.open(bundle)
-    if opened.manifest.task == "text-generation":
+    if opened.manifest.generation is not None:
         from edgetune.serve.stepwise.generator import Generator
         from edgetune.serve.stepwise.golden import read_golden, replay
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from edgetune.benchmarks.prove.ledger import gate_metric
 from edgetune.benchmarks.prove.planning import SchemePlan, plan_schemes
 from edgetune.compress.material import Material
 from edgetune.export.once.pack import check_place
@@ -86,7 +87,7 @@ def planned_schemes(recipe: OnceRecipe) -> SchemePlan:
 def _planned(recipe: OnceRecipe, base: Base, dataset: Dataset) -> SchemePlan:
     with tempfile.TemporaryDirectory() as folder:
         material = _untuned(recipe, base, dataset, Path(folder))
-        return plan_schemes(recipe.compress, material, recipe.gate, len(dataset.test))
+        return plan_schemes(recipe.compress, material, recipe.gate, gate_metric(recipe.gate), len(dataset.test))
 
 
 def _untuned(recipe: OnceRecipe, base: Base, dataset: Dataset, folder: Path) -> Material:

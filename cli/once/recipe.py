@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
+from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, ClassifierGateRecipe
 from edgetune.compress.recipe import CompressRecipe
 from edgetune.export.recipe import ExportRecipe
 from edgetune.recipe import Recipe
@@ -18,7 +18,7 @@ class OnceRecipe(Recipe):
     tune: TuneRecipe = TuneRecipe()
     export: ExportRecipe = ExportRecipe()
     compress: CompressRecipe = CompressRecipe()
-    gate: GateRecipe = GateRecipe()
+    gate: ClassifierGateRecipe = ClassifierGateRecipe()
     budget: BudgetRecipe = BudgetRecipe()
     benchmark: BenchmarkRecipe = BenchmarkRecipe()
 

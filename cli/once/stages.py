@@ -9,7 +9,7 @@ import msgspec
 
 from edgetune import __version__
 from edgetune.benchmarks.bench import Benched, Contest, bench
-from edgetune.benchmarks.prove.ledger import frozen_slice, model_answers
+from edgetune.benchmarks.prove.ledger import frozen_slice, gate_metric, model_answers
 from edgetune.benchmarks.prove.planning import plan_schemes
 from edgetune.benchmarks.prove.search import Search, Searched, Terms
 from edgetune.benchmarks.prove.trials import Kept, Workbench
@@ -139,8 +139,8 @@ class CompressStage(Stage[OnceRecipe, Searched]):
         recipe, dataset, tuned = build.recipe, build.result(Dataset), build.result(TunedModel)
         rows = frozen_slice(dataset.validation, recipe.gate.rows, recipe.seed)
         material = _material(build)
-        plan = plan_schemes(recipe.compress, material, recipe.gate, len(dataset.test))
-        kept = Kept(trials_folder(build), build.work.digest("export"))
+        plan = plan_schemes(recipe.compress, material, recipe.gate, gate_metric(recipe.gate), len(dataset.test))
+        kept = Kept(build.work.trials, build.work.digest("export"))
         bench = Workbench(material, dataset, build.result(Graph), _packing(build), rows, kept)
         threads = None if recipe.benchmark.threads == "auto" else recipe.benchmark.threads
         terms = Terms(recipe.gate, recipe.budget, model_answers(tuned, rows), threads)
@@ -152,7 +152,7 @@ class CompressStage(Stage[OnceRecipe, Searched]):
         Raises:
             WorkError: its candidates have been removed.
         """
-        searched, trials = Searched.open(folder), trials_folder(build)
+        searched, trials = Searched.open(folder), build.work.trials
         missing = [name for name in searched.order if not (trials / name / "draft").is_dir()]
         if missing:
             raise WorkError(
@@ -186,7 +186,7 @@ class BenchStage(Stage[OnceRecipe, Benched]):
         recipe = build.recipe
         contest = Contest(
             searched=build.result(Searched),
-            trials=trials_folder(build),
+            trials=build.work.trials,
             graph=build.result(Graph),
             packing=_packing(build),
             dataset=build.result(Dataset),
@@ -204,11 +204,6 @@ class BenchStage(Stage[OnceRecipe, Benched]):
 
     def line(self, result: Benched) -> str:
         return f"{result.report.chosen} chosen"
-
-
-def trials_folder(build: OnceBuild) -> Path:
-    """Where the search keeps what it made."""
-    return build.work.folder / "trials"
 
 
 def _material(build: OnceBuild) -> Material:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from edgetune import __version__
+from edgetune.benchmarks.prove.trials import Kept
 from edgetune.benchmarks.stepwise.bench import LanguageBenched, LanguageContest, bench_language_model
 from edgetune.benchmarks.stepwise.html import render_language_html
 from edgetune.benchmarks.stepwise.ladder import Climbed, JudgedRows, Ladder
@@ -23,6 +24,7 @@ from edgetune.serve.stepwise.report import LanguageReport
 from edgetune.stepwise.plan import estimate
 from edgetune.stepwise.recipe import StepwiseRecipe
 from edgetune.stepwise.table import print_language_report
+from edgetune.tune.data.slices import frozen_rows
 from edgetune.tune.stepwise.conversations import Conversations
 from edgetune.tune.stepwise.encoded import EncodedConversations
 from edgetune.tune.stepwise.model import TunedLanguageModel
@@ -75,7 +77,7 @@ class TuneStage(Stage[StepwiseRecipe, TunedLanguageModel]):
     def make(self, build: StepwiseBuild, folder: Path) -> None:
         recipe, encoded = build.recipe, build.result(EncodedConversations)
         tune_language_model(
-            encoded.language_rows(recipe.gate.rows),
+            encoded.language_rows(recipe.gate.rows, recipe.seed),
             build.base,
             recipe.tune,
             tokenizer=encoded.tokenizer,
@@ -111,10 +113,10 @@ class ExportStage(Stage[StepwiseRecipe, DecoderGraph]):
 
     def make(self, build: StepwiseBuild, folder: Path) -> None:
         recipe, encoded = build.recipe, build.result(EncodedConversations)
-        rows = encoded.conversations.test or encoded.conversations.validation
+        chats = encoded.conversations.test or encoded.conversations.validation
         export_generation(
             build.result(TunedLanguageModel).model_folder,
-            encoded.prompt_texts(rows)[: recipe.gate.rows],
+            encoded.prompt_texts(frozen_rows(chats, recipe.gate.rows, recipe.seed)),
             folder,
             build.progress,
             batch_one=recipe.export.batch == "one",
@@ -131,7 +133,7 @@ class ExportStage(Stage[StepwiseRecipe, DecoderGraph]):
 
 
 class CompressStage(Stage[StepwiseRecipe, Climbed]):
-    """Quantizes from the fewest bits up, until a candidate passes the gate."""
+    """Quantizes from the fewest bits up, until two pass the gate; what it makes outlives another gate."""
 
     name = "compress"
 
@@ -139,25 +141,19 @@ class CompressStage(Stage[StepwiseRecipe, Climbed]):
         return [plain(build.recipe.compress), plain(build.recipe.gate)]
 
     def make(self, build: StepwiseBuild, folder: Path) -> None:
-        recipe, parts = build.recipe, build.result(EncodedConversations).parts
-        schemes = recipe.compress.schemes
-        tried = list(LADDER) if schemes == "auto" else [SCHEMES[name] for name in schemes]
-        calibration = [row["input_ids"] for row in parts.train[: recipe.compress.calibration_rows]]
-        rows = parts.validation[: recipe.gate.rows]
-        judged = JudgedRows(tuple(tuple(row["input_ids"]) for row in rows), tuple(tuple(row["labels"]) for row in rows))
-        threads = None if recipe.benchmark.threads == "auto" else recipe.benchmark.threads
-        graph, block = build.result(DecoderGraph), recipe.compress.block
-        Ladder(graph, judged, calibration, recipe.gate, block, threads, build.progress).climb(tried, folder).save()
+        names = build.recipe.compress.schemes
+        schemes = list(LADDER) if names == "auto" else [SCHEMES[name] for name in names]
+        _ladder(build).climb(schemes).save(folder)
 
     def open(self, build: StepwiseBuild, folder: Path) -> Climbed:
-        return Climbed.open(folder)
+        return Climbed.open(folder, build.work.trials)
 
     def line(self, result: Climbed) -> str:
         return f"{len(result.candidates)} tried, {result.order[0] if result.order else 'none'} preferred"
 
     def summary(self, result: Climbed) -> dict[str, Any]:
         candidates = [msgspec.to_builtins(candidate) for candidate in result.candidates]
-        return {"candidates": candidates, "order": list(result.order)}
+        return {"candidates": candidates, "order": list(result.order), "skipped": result.failed}
 
 
 class BenchStage(Stage[StepwiseRecipe, LanguageBenched]):
@@ -195,16 +191,33 @@ class BenchStage(Stage[StepwiseRecipe, LanguageBenched]):
         return f"{result.report.chosen} chosen"
 
 
+def _ladder(build: StepwiseBuild) -> Ladder:
+    """The search over schemes, with the rows that judge and those that calibrate drawn by the seed."""
+    recipe, parts = build.recipe, build.result(EncodedConversations).parts
+    calibration = frozen_rows(parts.train, recipe.compress.calibration_rows, recipe.seed)
+    return Ladder(
+        graph=build.result(DecoderGraph),
+        rows=JudgedRows.of(parts.validation, recipe.gate.rows, recipe.seed),
+        calibration=[row["input_ids"] for row in calibration],
+        gate=recipe.gate,
+        block=recipe.compress.block,
+        threads=None if recipe.benchmark.threads == "auto" else recipe.benchmark.threads,
+        kept=Kept(build.work.trials, build.work.digest("export")),
+        progress=build.progress,
+    )
+
+
 def _packing(build: StepwiseBuild) -> LanguagePacking:
     encoded, spec = build.result(EncodedConversations), build.result(DecoderGraph).spec
     stops = [*spec.eos_ids, *(token for token in encoded.parts.stop_ids[:1] if token not in spec.eos_ids)]
+    chats = frozen_rows(encoded.conversations.validation, GOLDEN_PROMPTS, build.recipe.seed)
     return LanguagePacking(
         name=Path(build.recipe.out).name,
         model_folder=build.result(TunedLanguageModel).model_folder,
         base=BaseIdentity(build.base.id, build.base.digest),
         data_digest=encoded.conversations.digest,
         spec=msgspec.structs.replace(spec, eos_ids=stops),
-        golden_prompts=tuple(encoded.prompt_texts(encoded.conversations.validation[:GOLDEN_PROMPTS])),
+        golden_prompts=tuple(encoded.prompt_texts(chats)),
         template=encoded.parts.template,
     )
 

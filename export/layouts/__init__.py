@@ -55,7 +55,19 @@ LAYOUTS = {
     "hf": "edgetune.export.layouts.hf",
     "gguf": "edgetune.export.layouts.gguf",
 }
-# Of language models; the others are of classifiers.
+# Why a server cannot answer as a bundle with a head of this kind, or with this codec, does; all others are carried.
+CANNOT = {
+    "tei": {
+        "labels": "its /predict gives a softmax over the labels, where the bundle's are independent of each other",
+        "number": "it takes a graph with one output for a reranker and squeezes the number through a sigmoid",
+    },
+    "fastembed": {"text-pair": "its TextEmbedding takes single texts"},
+    "transformersjs": {
+        "number": "its text-classification pipeline gives a softmax or sigmoids, never the output itself",
+        "text-pair": "its text-classification pipeline takes single texts",
+    },
+}
+# Of language models; the others are of bundles that answer in one run.
 LANGUAGE_LAYOUTS = ("genai", "hf", "gguf")
 # Made of the merged model in the build's work folder.
 MODEL_LAYOUTS = ("hf", "gguf")
@@ -104,7 +116,7 @@ def write_layout(bundle: Bundle, name: str, out: Path, *, replace: bool = False,
     Raises:
         WorkError: `out` exists, lies in the bundle or around it, or cannot be written; or the bundle cannot be carried
             by this layout: what was written breaks its rules; or the work folder is missing or of another build.
-        BundleError: the layout is for models of another task.
+        BundleError: the layout is for models of another task, or its server cannot do what the head or codec asks.
     """
     _check_task(bundle, name)
     _check_place(bundle, out, replace)
@@ -137,14 +149,27 @@ def write_layout(bundle: Bundle, name: str, out: Path, *, replace: bool = False,
     return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
 
 
+def fitting_layouts(generates: bool) -> list[str]:
+    """The layouts of language models, or those of all other bundles."""
+    return [name for name in LAYOUTS if (name in LANGUAGE_LAYOUTS) is generates]
+
+
 def _check_task(bundle: Bundle, name: str) -> None:
     generates = bundle.manifest.generation is not None
     if generates is not (name in LANGUAGE_LAYOUTS):
-        fitting = [one for one in LAYOUTS if (one in LANGUAGE_LAYOUTS) is generates]
+        fitting = fitting_layouts(generates)
         raise BundleError(
             f"The bundle {bundle.folder} is for the task {bundle.manifest.task!r}, which {name} does not carry.",
             expected=f"a layout of its task: {', '.join(fitting)}",
         )
+    kinds = {bundle.manifest.codec, *(head.kind for head in bundle.manifest.answer_heads)}
+    for kind, reason in CANNOT.get(name, {}).items():
+        if kind in kinds:
+            fitting = [one for one in fitting_layouts(generates) if kind not in CANNOT.get(one, {})]
+            raise BundleError(
+                f"The bundle {bundle.folder} is of the kind {kind!r}, which {name} does not carry: {reason}.",
+                expected=f"a layout that does: {', '.join(fitting)}",
+            )
 
 
 def _check_place(bundle: Bundle, out: Path, replace: bool) -> None:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 from edgetune.export.layouts.embedded import (
     BUNDLE_FOLDER,
+    answer_fields,
     bundle_faults,
     copy_bundle,
+    example_object,
     floor_requirement,
+    input_parts,
     missing_requirements,
     read_json,
     read_source,
@@ -28,8 +31,11 @@ RUN = "pip install -r FOLDER/requirements.txt && cd FOLDER && BENTOML_DO_NOT_TRA
 
 REQUIREMENT = "bentoml==1.4.39"
 
+# Python's names of what an answer holds, by JSON's.
+_TYPES = {"string": "str", "number": "float", "boolean": "bool", "array": "list[str]", "object": "dict[str, float]"}
+
 _SERVICE = '''\
-"""Answers POST /classify {"texts": ["...", ...]} with [{"label": ..., "score": ..., "truncated": ...}, ...]."""
+"""Answers POST /classify {"texts": [..., ...]} with [{ANSWER}, ...]; each text is of type {INPUT}."""
 
 from pathlib import Path
 
@@ -41,9 +47,7 @@ BUNDLE = Path(__file__).resolve().parent / "bundle"
 
 
 class Answer(BaseModel):
-    label: str
-    score: float
-    truncated: bool
+{FIELDS}
 
 
 @bentoml.service(workers=1, traffic={"timeout": 30})
@@ -52,16 +56,16 @@ class TextClassifier:
         self.predictor = load(BUNDLE)
 
     @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=10000)
-    def classify(self, texts: list[str]) -> list[Answer]:
-        predictions = self.predictor.predict(texts) if texts else []
-        return [Answer(label=p.label, score=p.score, truncated=p.truncated) for p in predictions]
+    def classify(self, texts: list[{INPUT}]) -> list[Answer]:
+        answers = self.predictor.predict(texts) if texts else []
+        return [Answer(**self.predictor.head.as_json(answer, None)) for answer in answers]
 '''
 
 
 def write(bundle: Bundle, folder: Path) -> None:
     """Fill `folder` with service.py, bentofile.yaml, requirements.txt and the bundle."""
     copy_bundle(bundle, folder)
-    (folder / "service.py").write_text(_SERVICE, encoding="utf-8")
+    (folder / "service.py").write_text(_service(bundle), encoding="utf-8")
     write_json(
         folder / "bentofile.yaml",
         {
@@ -73,6 +77,19 @@ def write(bundle: Bundle, folder: Path) -> None:
     )
     requirements = f"{floor_requirement(bundle)}\n{REQUIREMENT}\n"
     (folder / "requirements.txt").write_text(requirements, encoding="utf-8")
+
+
+def _service(bundle: Bundle) -> str:
+    fields = answer_fields(bundle)
+    words = {
+        "{ANSWER}": example_object(fields),
+        "{INPUT}": "str" if len(input_parts(bundle)) == 1 else "list[str]",
+        "{FIELDS}": "\n".join(f"    {name}: {_TYPES[kind]}" for name, kind in fields.items()),
+    }
+    service = _SERVICE
+    for word, text in words.items():
+        service = service.replace(word, text)
+    return service
 
 
 def check(folder: Path) -> list[str]:
@@ -109,6 +126,8 @@ def _service_faults(service: ast.Module, named: object) -> list[str]:
     for api in apis:
         # A batchable API takes one list, and gives one.
         given = [ast.unparse(argument.annotation) for argument in api.args.args[1:] if argument.annotation]
-        if given != ["list[str]"] or not ast.unparse(api.returns or ast.Constant(None)).startswith("list["):
+        if given not in (["list[str]"], ["list[list[str]]"]) or not ast.unparse(
+            api.returns or ast.Constant(None)
+        ).startswith("list["):
             faults.append(f"{name}.{api.name} does not take a list of texts and give a list")
     return faults

@@ -9,12 +9,15 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from edgetune import __version__
 from edgetune.export.layouts import copy_files
 from edgetune.serve.bundle import MANIFEST_NAME, Bundle
+from edgetune.serve.codecs import codec_parts
 from edgetune.serve.errors import BundleError
+from edgetune.serve.heads import open_head
 
 BUNDLE_FOLDER = "bundle"
 
@@ -37,6 +40,22 @@ def floor_requirement(bundle: Bundle) -> str:
     """The line of a requirements file that brings what opens the bundle, in the version that wrote the layout."""
     runtime = "gpu" if bundle.manifest.provider == "cuda" else "cpu"
     return f"edgetune[{runtime}]=={__version__}"
+
+
+def input_parts(bundle: Bundle) -> tuple[str, ...]:
+    """Names of the texts of one input."""
+    return codec_parts(bundle.manifest.codec)
+
+
+def answer_fields(bundle: Bundle) -> dict[str, str]:
+    """What an answer in JSON always holds: the JSON type (string, number, boolean, array, object) of each member."""
+    schema = open_head(bundle.manifest.answer_heads[0]).schema
+    return {name: str(schema["properties"][name]["type"]) for name in schema["required"]}
+
+
+def example_object(names: Iterable[str]) -> str:
+    """An object with these members, as documentation shows it."""
+    return "{" + ", ".join(f'"{name}": ...' for name in names) + "}"
 
 
 def write_json(path: Path, value: object) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from edgetune.export.layouts import copy_files, graph_files, model_name
 from edgetune.export.layouts.embedded import read_json, read_source, write_json
 from edgetune.serve.bundle import CONFIG_NAME, GRAPH_NAME, TOKENIZER_NAME, Bundle, Manifest
+from edgetune.serve.heads import open_head
 
 HELP = "fastembed: a folder for its TextEmbedding, opened as a custom model that gives the logits."
 RUN = "pip install fastembed && python FOLDER/classify.py 'some text'"
@@ -19,7 +20,7 @@ RUN = "pip install fastembed && python FOLDER/classify.py 'some text'"
 _TOKENIZER_CONFIG, _SPECIALS, _SCRIPT = "tokenizer_config.json", "special_tokens_map.json", "classify.py"
 
 _CLASSIFY = '''\
-"""Opens this folder with fastembed and prints label and score of each text given."""
+"""Opens this folder with fastembed and prints SHOWN of each text given."""
 
 import json
 import sys
@@ -47,18 +48,45 @@ def open_model():
 
 
 def classify(model, texts, batch_size=32):
+ANSWERS
+
+if __name__ == "__main__":
+    for answer in classify(open_model(), sys.argv[1:]):
+        print(*(f"{cell:.4f}" if isinstance(cell, float) else cell for cell in answer), sep="\\t")
+'''
+# By the head's kind: what is shown, and how it is made of the logits.
+_ANSWERS = {
+    "label": (
+        "label and score",
+        '''\
     """Label and probability of each text."""
     names = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))["id2label"]
     for logits in model.embed(texts, batch_size=batch_size):
         shares = np.exp(logits - logits.max())
         best = int(logits.argmax())
         yield names[str(best)], float(shares[best] / shares.sum())
-
-
-if __name__ == "__main__":
-    for label, score in classify(open_model(), sys.argv[1:]):
-        print(f"{label}\\t{score:.4f}")
-'''
+''',
+    ),
+    "labels": (
+        "the labels",
+        '''\
+    """The labels of each text, those whose probability reaches their threshold; may be none."""
+    names = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))["id2label"]
+    thresholds = THRESHOLDS
+    for logits in model.embed(texts, batch_size=batch_size):
+        given = 1 / (1 + np.exp(-logits.astype(float))) >= thresholds
+        yield [names[str(place)] for place in np.flatnonzero(given)]
+''',
+    ),
+    "number": (
+        "the number",
+        '''\
+    """The number of each text."""
+    for logits in model.embed(texts, batch_size=batch_size):
+        yield (float(logits[0]),)
+''',
+    ),
+}
 
 
 def write(bundle: Bundle, folder: Path) -> None:
@@ -69,7 +97,10 @@ def write(bundle: Bundle, folder: Path) -> None:
     if _TOKENIZER_CONFIG in companions:
         _say_limits(folder / _TOKENIZER_CONFIG, bundle.manifest)
     script = _CLASSIFY.replace("MODEL_NAME", f"edgetune/{model_name(bundle)}")
-    script = script.replace("LABEL_COUNT", str(len(bundle.manifest.labels)))
+    head = open_head(bundle.manifest.answer_heads[0])
+    shown, answers = _ANSWERS[head.spec.kind]
+    answers = answers.replace("THRESHOLDS", str(head.spec.thresholds or 0.5))
+    script = script.replace("SHOWN", shown).replace("ANSWERS", answers).replace("LABEL_COUNT", str(head.width))
     (folder / _SCRIPT).write_text(script, encoding="utf-8")
 
 

@@ -12,9 +12,12 @@ from pathlib import Path
 
 from edgetune.export.layouts.embedded import (
     BUNDLE_FOLDER,
+    answer_fields,
     bundle_faults,
     copy_bundle,
+    example_object,
     floor_requirement,
+    input_parts,
     missing_requirements,
     read_source,
     requirement_lines,
@@ -27,7 +30,7 @@ RUN = "pip install -r FOLDER/requirements.txt && python FOLDER/server.py --port 
 REQUIREMENT = "litserve==0.2.19"
 
 _SERVER = '''\
-"""Answers POST /predict {"text": "..."} with {"label": ..., "score": ..., "truncated": ...}; GET /health when ready."""
+"""Answers POST /predict {EXAMPLE} with {ANSWER}; GET /health when ready."""
 
 import argparse
 import signal
@@ -45,17 +48,19 @@ class TextClassifier(litserve.LitAPI):
         self.predictor = load(BUNDLE)
 
     def decode_request(self, request):
-        return request.get("text") if isinstance(request, dict) else None
+        parts = self.predictor.codec.parts
+        texts = [request.get(part) for part in parts] if isinstance(request, dict) else [None]
+        return texts[0] if len(texts) == 1 else texts
 
     def batch(self, inputs):
         return list(inputs)
 
     def predict(self, texts):
         answers = [None] * len(texts)
-        rows, tokenized = [], []
+        rows = []
         for row, text in enumerate(texts):
             try:
-                tokenized += self.predictor.tokenize([text])
+                self.predictor.encode([text])
                 rows.append(row)
             except EdgetuneError as error:
                 answers[row] = str(error)
@@ -71,7 +76,7 @@ class TextClassifier(litserve.LitAPI):
     def encode_response(self, answer):
         if isinstance(answer, str):
             return JSONResponse({"error": answer}, status_code=422)
-        return {"label": answer.label, "score": answer.score, "truncated": answer.truncated}
+        return self.predictor.head.as_json(answer, None)
 
 
 if __name__ == "__main__":
@@ -92,7 +97,9 @@ if __name__ == "__main__":
 def write(bundle: Bundle, folder: Path) -> None:
     """Fill `folder` with server.py, requirements.txt and the bundle."""
     copy_bundle(bundle, folder)
-    (folder / "server.py").write_text(_SERVER, encoding="utf-8")
+    server = _SERVER.replace("{EXAMPLE}", example_object(input_parts(bundle)))
+    server = server.replace("{ANSWER}", example_object(answer_fields(bundle)))
+    (folder / "server.py").write_text(server, encoding="utf-8")
     requirements = f"{floor_requirement(bundle)}\n{REQUIREMENT}\n"
     (folder / "requirements.txt").write_text(requirements, encoding="utf-8")
 

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from edgetune.export.layouts.embedded import (
     BUNDLE_FOLDER,
+    answer_fields,
     bundle_faults,
     copy_bundle,
     floor_requirement,
+    input_parts,
     missing_requirements,
     read_json,
     read_source,
@@ -25,7 +27,7 @@ from edgetune.export.layouts.embedded import (
 )
 from edgetune.serve.bundle import Bundle
 
-HELP = "MLflow model with the python_function flavour: a column of texts in, label and score out."
+HELP = "MLflow model with the python_function flavour: a column of texts in, answers out."
 # MLflow reports its use to its makers unless it is told not to.
 RUN = (
     "pip install -r FOLDER/requirements.txt && "
@@ -38,15 +40,17 @@ REQUIREMENTS = ("mlflow-skinny==3.17.2", "pandas==2.3.3")
 _LOADER = "edgetune_pyfunc"
 _ENVIRONMENTS = {"conda": "conda.yaml", "virtualenv": "python_env.yaml"}
 _EXAMPLE, _SERVED_EXAMPLE = "input_example.json", "serving_input_example.json"
-_INPUTS = [{"type": "string", "name": "text", "required": True}]
-_OUTPUTS = [
-    {"type": "string", "name": "label", "required": True},
-    {"type": "double", "name": "score", "required": True},
-    {"type": "boolean", "name": "truncated", "required": True},
-]
+# MLflow's types of what an answer holds, by JSON's.
+_TYPES: dict[str, dict[str, object]] = {
+    "string": {"type": "string"},
+    "number": {"type": "double"},
+    "boolean": {"type": "boolean"},
+    "array": {"type": "array", "items": {"type": "string"}},
+    "object": {"type": "map", "values": {"type": "double"}},
+}
 
 _CODE = '''\
-"""Opens the bundle for mlflow.pyfunc: texts in, a frame with the columns label, score and truncated out."""
+"""Opens the bundle for mlflow.pyfunc: texts in, a frame with the columns COLUMNS out."""
 
 import pandas
 from edgetune.serve import load
@@ -57,9 +61,10 @@ class TextClassifier:
         self.predictor = load(folder)
 
     def predict(self, model_input, params=None):
-        """Answer the column text of a frame, which MLflow makes of whatever the signature lets in."""
-        answers = self.predictor.predict(model_input["text"].tolist())
-        rows = {name: [getattr(answer, name) for answer in answers] for name in ("label", "score", "truncated")}
+        """Answer the texts of a frame, which MLflow makes of whatever the signature lets in."""
+        columns = [model_input[part].tolist() for part in self.predictor.codec.parts]
+        inputs = columns[0] if len(columns) == 1 else list(zip(*columns))
+        rows = [self.predictor.head.as_json(answer, None) for answer in self.predictor.predict(inputs)]
         return pandas.DataFrame(rows, index=model_input.index)
 
 
@@ -72,7 +77,9 @@ def write(bundle: Bundle, folder: Path) -> None:
     """Fill `folder` with MLmodel, environment files, code/, input examples and the bundle as the model's data."""
     copy_bundle(bundle, folder)
     (folder / "code").mkdir()
-    (folder / "code" / f"{_LOADER}.py").write_text(_CODE, encoding="utf-8")
+    (folder / "code" / f"{_LOADER}.py").write_text(
+        _CODE.replace("COLUMNS", " and ".join(answer_fields(bundle))), encoding="utf-8"
+    )
     requirements = [floor_requirement(bundle), *REQUIREMENTS]
     (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
     python = platform.python_version()
@@ -85,8 +92,8 @@ def write(bundle: Bundle, folder: Path) -> None:
         folder / _ENVIRONMENTS["virtualenv"],
         {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]},
     )
-    text = bundle.golden().cases[0].text
-    split = {"columns": ["text"], "data": [[text]]}
+    given = bundle.golden().cases[0].input
+    split = {"columns": list(input_parts(bundle)), "data": [[given] if isinstance(given, str) else list(given)]}
     write_json(folder / _EXAMPLE, split)
     write_json(folder / _SERVED_EXAMPLE, {"dataframe_split": split})
     write_json(folder / "MLmodel", _mlmodel(bundle, python))
@@ -105,7 +112,11 @@ def _mlmodel(bundle: Bundle, python: str) -> dict[str, object]:
         },
         "model_size_bytes": bundle.size_bytes,
         "utc_time_created": bundle.manifest.created[:19].replace("T", " "),
-        "signature": {"inputs": json.dumps(_INPUTS), "outputs": json.dumps(_OUTPUTS), "params": None},
+        "signature": {
+            "inputs": json.dumps(_columns(dict.fromkeys(input_parts(bundle), "string"))),
+            "outputs": json.dumps(_columns(answer_fields(bundle))),
+            "params": None,
+        },
         "saved_input_example_info": {
             "artifact_path": _EXAMPLE,
             "serving_input_path": _SERVED_EXAMPLE,
@@ -114,6 +125,10 @@ def _mlmodel(bundle: Bundle, python: str) -> dict[str, object]:
         },
         "metadata": {"edgetune_bundle": bundle.manifest.name, "labels": bundle.manifest.labels},
     }
+
+
+def _columns(types: dict[str, str]) -> list[dict[str, object]]:
+    return [{**_TYPES[kind], "name": name, "required": True} for name, kind in types.items()]
 
 
 def check(folder: Path) -> list[str]:
@@ -163,7 +178,7 @@ def _signature_faults(signature: object) -> list[str]:
             columns = json.loads(said) if isinstance(said, str) else None
         except ValueError:
             columns = None
-        types = {"string", "double", "boolean"}
+        types = [kind["type"] for kind in _TYPES.values()]
         if not isinstance(columns, list) or not all(
             isinstance(column, dict) and column.get("type") in types and column.get("name") for column in columns
         ):
@@ -178,7 +193,8 @@ def _example_faults(folder: Path, model: dict[str, object]) -> list[str]:
         return ["MLmodel has no saved_input_example_info"]
     example = read_json(folder / str(said.get("artifact_path")), faults)
     served = read_json(folder / str(said.get("serving_input_path")), faults)
-    if not faults and (example.get("columns") != ["text"] or not example.get("data")):
+    columns = example.get("columns")
+    if not faults and (not isinstance(columns, list) or columns[:1] != ["text"] or not example.get("data")):
         faults.append(f"{_EXAMPLE} is no frame with the column text")
     if not faults and served.get("dataframe_split") != example:
         faults.append(f"{_SERVED_EXAMPLE} is not the request for that example")

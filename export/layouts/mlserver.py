@@ -17,14 +17,16 @@ from edgetune.export.layouts.embedded import (
     bundle_faults,
     copy_bundle,
     floor_requirement,
+    input_parts,
     read_json,
     read_source,
     requirement_lines,
     write_json,
 )
 from edgetune.serve.bundle import Bundle
+from edgetune.serve.heads import Head, open_head
 
-HELP = "MLServer, and KServe through it: texts in, labels and scores out, by the version 2 protocol."
+HELP = "MLServer, and KServe through it: texts in, answers out, by the version 2 protocol."
 # MLServer listens on every address unless it is told otherwise.
 RUN = "pip install -r FOLDER/requirements.txt && MLSERVER_HOST=127.0.0.1 mlserver start FOLDER"
 
@@ -35,8 +37,9 @@ REQUIREMENT = "mlserver==1.7.1"
 _DATATYPES = set("BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BYTES".split())
 
 _RUNTIME = '''\
-"""A text-classification bundle in MLServer: BYTES texts in; label (BYTES) and score (FP32) of each text out."""
+"""A bundle in MLServer: BYTES texts in; the outputs OUTPUTS of each text out."""
 
+import json
 from pathlib import Path
 
 from edgetune.serve import EdgetuneError, load
@@ -56,10 +59,8 @@ class TextClassifier(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        if len(payload.inputs) != 1:
-            raise InferenceError(f"{len(payload.inputs)} inputs were given; expected one, of BYTES texts.")
         try:
-            answers = await self._predictor.predict_async(self._texts(payload.inputs[0]))
+            answers = await self._predictor.predict_async(self._inputs(payload.inputs))
         except Overloaded as error:
             raise MLServerError(str(error), 503) from error
         except EdgetuneError as error:
@@ -69,12 +70,21 @@ class TextClassifier(MLModel):
             model_name=self.name,
             model_version=self.version,
             outputs=[
-                StringCodec.encode_output("label", [answer.label for answer in answers]),
-                ResponseOutput(
-                    name="score", datatype="FP32", shape=[len(answers), 1], data=[answer.score for answer in answers]
-                ),
+                _output(name, [getattr(answer, name) for answer in answers])
+                for name in self._predictor.head.default_tensors
             ],
         )
+
+    def _inputs(self, given: list[RequestInput]) -> list:
+        parts = self._predictor.codec.parts
+        if len(given) != len(parts):
+            raise InferenceError(f"{len(given)} inputs were given; expected {len(parts)}, of BYTES texts.")
+        if len(parts) == 1:
+            return self._texts(given[0])
+        columns = {one.name: self._texts(one) for one in given}
+        if columns.keys() != set(parts) or len({len(column) for column in columns.values()}) != 1:
+            raise InferenceError(f"The inputs are not as many texts of each of {', '.join(parts)}.")
+        return list(zip(*(columns[part] for part in parts)))
 
     def _texts(self, given: RequestInput) -> list[str]:
         datatype = getattr(given.datatype, "value", given.datatype)
@@ -89,6 +99,16 @@ class TextClassifier(MLModel):
     async def unload(self) -> bool:
         self._predictor.close()
         return True
+
+
+def _output(name: str, values: list) -> ResponseOutput:
+    """One output: texts, lists as JSON, or numbers and scores by label as rows of FP32."""
+    if isinstance(values[0], (str, list)):
+        texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
+        return StringCodec.encode_output(name, texts)
+    rows = [list(value.values()) if isinstance(value, dict) else [value] for value in values]
+    data = [number for row in rows for number in row]
+    return ResponseOutput(name=name, datatype="FP32", shape=[len(rows), len(rows[0])], data=data)
 '''
 
 _KSERVE = """\
@@ -146,8 +166,10 @@ def write(bundle: Bundle, folder: Path) -> None:
     name = model_name(bundle)
     model = folder / name
     copy_bundle(bundle, model)
-    (model / f"{MODULE}.py").write_text(_RUNTIME, encoding="utf-8")
-    write_json(model / "model-settings.json", _model_settings(name))
+    head = open_head(bundle.manifest.answer_heads[0])
+    runtime = _RUNTIME.replace("OUTPUTS", " and ".join(head.default_tensors))
+    (model / f"{MODULE}.py").write_text(runtime, encoding="utf-8")
+    write_json(model / "model-settings.json", _model_settings(name, input_parts(bundle), head))
     # No worker process: the graph runs in threads of its own, and one process holds the weights once.
     write_json(folder / "settings.json", {"debug": False, "parallel_workers": 0})
     requirements = f"{floor_requirement(bundle)}\n{REQUIREMENT}\n"
@@ -157,15 +179,21 @@ def write(bundle: Bundle, folder: Path) -> None:
     (folder / "kserve.yaml").write_text(kserve, encoding="utf-8")
 
 
-def _model_settings(name: str) -> dict[str, object]:
+def _model_settings(name: str, parts: tuple[str, ...], head: Head) -> dict[str, object]:
     text = {"datatype": "BYTES", "shape": [-1], "parameters": {"content_type": "str"}}
+    outputs: list[dict[str, object]] = []
+    for output in head.default_tensors:
+        tensor = head.tensors[output]
+        shape = [-1] if tensor.columns is None else [-1, tensor.columns]
+        numbers = {"datatype": tensor.datatype, "shape": shape}
+        outputs.append({"name": output, **(text if tensor.datatype == "BYTES" else numbers)})
     return {
         "name": name,
         "implementation": f"{MODULE}.{CLASS}",
         "platform": "edgetune",
         "versions": [f"edgetune/{__version__}"],
-        "inputs": [{"name": "text", **text}],
-        "outputs": [{"name": "label", **text}, {"name": "score", "datatype": "FP32", "shape": [-1]}],
+        "inputs": [{"name": part, **text} for part in parts],
+        "outputs": outputs,
         "parameters": {"uri": f"./{BUNDLE_FOLDER}"},
     }
 

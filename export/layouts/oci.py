@@ -13,7 +13,6 @@ import json
 import tarfile
 from pathlib import Path
 
-from edgetune.export.layouts.oci_check import artifact_faults, manifest_of
 from edgetune.export.layouts.oci_terms import (
     ARTIFACT_TYPE,
     CONFIG_TYPE,
@@ -28,7 +27,8 @@ from edgetune.export.layouts.oci_terms import (
     layer_type,
 )
 from edgetune.serve.bundle import MANIFEST_NAME, Bundle
-from edgetune.serve.errors import BundleDamaged
+from edgetune.serve.digest import file_sha256
+from edgetune.serve.heads import describe_head
 
 HELP = "ModelPack artifact as an OCI image layout, for registries and Kubernetes image volumes."
 RUN = f"oras cp --from-oci-layout FOLDER:{TAG} REGISTRY/REPOSITORY:{TAG}"
@@ -67,29 +67,10 @@ def write(bundle: Bundle, folder: Path) -> None:
 
 
 def check(folder: Path) -> list[str]:
-    """The faults of an artifact: files, digests, sizes and media types of all descriptors, tars, config, and bundle."""
-    return artifact_faults(folder)
-
-
-def unpack(folder: Path, target: Path) -> Bundle:
-    """Write the files of an artifact's layers into the new folder `target`, and open the bundle that they are.
-
-    Raises:
-        BundleDamaged: the artifact does not follow its specifications, or holds no whole bundle.
-    """
-    faults = artifact_faults(folder)
-    if faults:
-        raise BundleDamaged(
-            f"The artifact {folder} cannot be unpacked: " + "; ".join(faults) + ".",
-            expected="an OCI layout as `edgetune pack --layout oci` writes it",
-            action="pack or pull it again",
-        )
-    target.mkdir(parents=True)
-    for layer in manifest_of(folder)["layers"]:
-        blob = folder / "blobs" / layer["digest"].replace(":", "/")
-        with tarfile.open(blob, "r:") as archive:
-            archive.extractall(target, filter="data")
-    return Bundle.open(target)
+    """The faults of an artifact's blobs, by their digests; what they say follows from the bundle alone."""
+    blobs = sorted((folder / "blobs" / "sha256").glob("*"))
+    faults = [f"{name} is missing" for name in ("oci-layout", "index.json") if not (folder / name).is_file()]
+    return faults + [f"the bytes of the blob {path.name} differ" for path in blobs if file_sha256(path) != path.name]
 
 
 def _blob(folder: Path, media_type: str, content: bytes) -> dict[str, object]:
@@ -121,7 +102,7 @@ def _model_config(bundle: Bundle, diff_ids: list[object]) -> dict[str, object]:
         "descriptor": {
             "createdAt": manifest.created,
             "name": manifest.name,
-            "title": f"{manifest.name}: {manifest.task} into {len(manifest.labels)} labels",
+            "title": f"{manifest.name}: {manifest.task}, {describe_head(manifest.answer_heads[0], 0)}",
             "description": f"Tuned from {manifest.base.id}, packed as an edgetune bundle of format {manifest.format}.",
             "revision": manifest.files["model.onnx"].sha256,
         },

@@ -10,7 +10,6 @@ CONFIG_TYPE = "application/vnd.cncf.model.config.v1+json"
 WEIGHT_TYPE = "application/vnd.cncf.model.weight.v1.tar"
 WEIGHT_CONFIG_TYPE = "application/vnd.cncf.model.weight.config.v1.tar"
 DOC_TYPE = "application/vnd.cncf.model.doc.v1.tar"
-LAYER_TYPES = (WEIGHT_TYPE, WEIGHT_CONFIG_TYPE, DOC_TYPE)
 
 REF_NAME = "org.opencontainers.image.ref.name"
 FILE_PATH = "org.cncf.model.filepath"
@@ -32,16 +31,6 @@ PRECISIONS = {
     "INT32": "int32",
     "INT64": "int64",
 }
-
-CONFIG_KEYS = {
-    "descriptor": {
-        *("createdAt", "authors", "vendor", "family", "name", "version", "title", "description", "docURL"),
-        *("sourceURL", "datasetsURL", "revision", "licenses"),
-    },
-    "config": {"architecture", "format", "paramSize", "precision", "quantization", "capabilities"},
-    "modelfs": {"type", "diffIds"},
-}
-MODALITIES = {"text", "image", "audio", "video", "embedding", "other"}
 
 
 def layer_type(name: str) -> str:

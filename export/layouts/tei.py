@@ -12,6 +12,7 @@ from pathlib import Path
 from edgetune.export.layouts import copy_files, graph_files
 from edgetune.export.layouts.embedded import read_json, write_json
 from edgetune.serve.bundle import CONFIG_NAME, GRAPH_NAME, TOKENIZER_NAME, Bundle
+from edgetune.serve.codecs import codec_parts
 
 HELP = "text-embeddings-inference: a folder for its CPU images, which answer POST /predict."
 RUN = (
@@ -35,7 +36,7 @@ _README = """\
 
     docker run --rm -p 127.0.0.1:8080:80 -v "$PWD":/model:ro \\
       ghcr.io/huggingface/text-embeddings-inference:cpu-1.9 --model-id /model
-    curl 127.0.0.1:8080/predict -H 'Content-Type: application/json' -d '{"inputs": "a text"}'
+    curl 127.0.0.1:8080/predict -H 'Content-Type: application/json' -d '{"inputs": GIVEN}'
 
 The CPU images run the graph by their own ONNX Runtime; the GPU images read no ONNX. The server was not run on this
 folder when it was written: its files were checked against what the server's code reads of them.
@@ -54,7 +55,8 @@ def write(bundle: Bundle, folder: Path) -> None:
             config[name] = found
     write_json(folder / CONFIG_NAME, config)
     write_json(folder / _LENGTH, {"max_seq_length": bundle.manifest.max_tokens})
-    (folder / "README.md").write_text(_README, encoding="utf-8")
+    given = '[["a text", "another"]]' if len(codec_parts(bundle.manifest.codec)) > 1 else '"a text"'
+    (folder / "README.md").write_text(_README.replace("GIVEN", given), encoding="utf-8")
 
 
 def check(folder: Path) -> list[str]:

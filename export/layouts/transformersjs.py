@@ -38,6 +38,7 @@ _TOKENIZER_CONFIG = "tokenizer_config.json"
 _COPIED = (TOKENIZER_NAME, _TOKENIZER_CONFIG, "special_tokens_map.json")
 # From this share of the weights' bytes on a graph is named after the smaller type: an int8 graph keeps fp32 norms.
 _SHARE = 0.25
+_SIGMOIDS = "multi_label_classification"
 
 
 def write(bundle: Bundle, folder: Path) -> None:
@@ -52,6 +53,8 @@ def write(bundle: Bundle, folder: Path) -> None:
             expected="a graph in one file, since this layout renames it",
             action="build with a scheme that makes it smaller than 1.5 GB",
         )
+    config = json.loads((bundle.folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    _refuse_other_scores(bundle, config)
     graphs: dict[str, str] = {}
     for variant in bundle.manifest.graphs:  # the main one first, which keeps its dtype's name
         if variant.provider == bundle.manifest.provider:
@@ -60,8 +63,17 @@ def write(bundle: Bundle, folder: Path) -> None:
     for dtype, graph in graphs.items():
         shutil.copyfile(bundle.folder / graph, folder / "onnx" / f"model{SUFFIXES[dtype]}.onnx")
     copy_files(bundle, [name for name in _COPIED if name in bundle.manifest.files], folder)
-    config = json.loads((bundle.folder / CONFIG_NAME).read_text(encoding="utf-8"))
     write_json(folder / CONFIG_NAME, {**config, OWN_KEY: {"dtype": next(iter(graphs))}})
+
+
+def _refuse_other_scores(bundle: Bundle, config: dict[str, object]) -> None:
+    """The library chooses between softmax and sigmoids by the configuration's problem_type."""
+    independent = config.get("problem_type") == _SIGMOIDS
+    if independent is not (bundle.manifest.answer_heads[0].kind == "labels"):
+        raise BundleError(
+            f"The problem_type of {bundle.folder / CONFIG_NAME} is {config.get('problem_type')!r}.",
+            expected=f"{_SIGMOIDS!r} for a bundle that gives several labels at once, and for no other",
+        )
 
 
 def check(folder: Path) -> list[str]:
@@ -103,8 +115,6 @@ def _config_faults(config: dict[str, object]) -> list[str]:
     labels = config.get("id2label")
     if not isinstance(labels, dict) or sorted(labels) != sorted(map(str, range(len(labels)))):
         faults.append(f"{CONFIG_NAME}: id2label does not number the labels from 0 on")
-    if config.get("problem_type") == "multi_label_classification":
-        faults.append(f"{CONFIG_NAME}: problem_type makes the scores sigmoids, the bundle's are a softmax")
     return faults
 
 

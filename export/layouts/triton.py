@@ -15,26 +15,39 @@ from pathlib import Path
 
 from edgetune.export.layouts import copy_files, graph_files, model_name
 from edgetune.export.layouts.pbtxt import Message, Value, Word, to_text
-from edgetune.export.layouts.triton_check import MODEL_CONFIG_NAME, WARMUP_FOLDER, repository_faults
 from edgetune.serve.bundle import CONFIG_NAME, GRAPH_NAME, TOKENIZER_NAME, Bundle, GoldenCase, Manifest, TensorSpec
+from edgetune.serve.codecs import codec_parts
+from edgetune.serve.errors import BundleError
 
 HELP = "NVIDIA Triton: a model repository with batching, warm-up and labels; clients send token ids."
 # Triton wants the absolute path.
 RUN = "tritonserver --model-repository=$PWD/FOLDER"
 
+MODEL_CONFIG_NAME, WARMUP_FOLDER = "config.pbtxt", "warmup"
 MAX_BATCH = 32
 _LABELS = "labels.txt"
 _TYPES = {"int64": "TYPE_INT64", "float32": "TYPE_FP32"}
 
 
 def write(bundle: Bundle, folder: Path) -> None:
-    """Fill an empty folder: NAME/config.pbtxt, NAME/1/model.onnx, labels, warm-up tensors, tokenizer, README.md."""
+    """Fill an empty folder: NAME/config.pbtxt, NAME/1/model.onnx, labels, warm-up tensors, tokenizer, README.md.
+
+    Raises:
+        BundleError: a label has several lines.
+    """
     manifest, name = bundle.manifest, model_name(bundle)
+    torn = [label for label in manifest.labels if "\n" in label]
+    if torn:
+        raise BundleError(
+            f"The label {torn[0]!r} of {bundle.folder} has several lines.",
+            expected="labels of one line: Triton reads one a line of its label file",
+        )
     model, graph = folder / name, graph_files(bundle)
     # A graph of several files is a directory that is called like the file.
     copy_files(bundle, graph, model / "1" / GRAPH_NAME if len(graph) > 1 else model / "1")
     copy_files(bundle, [TOKENIZER_NAME], model)
-    (model / _LABELS).write_text("".join(f"{label}\n" for label in manifest.labels), encoding="utf-8")
+    if manifest.labels:
+        (model / _LABELS).write_text("".join(f"{label}\n" for label in manifest.labels), encoding="utf-8")
     config = {**_config(name, manifest), "model_warmup": _write_warmup(bundle, model / WARMUP_FOLDER)}
     (model / MODEL_CONFIG_NAME).write_text(to_text(config), encoding="utf-8")
     (folder / "README.md").write_text(_readme(bundle), encoding="utf-8")
@@ -43,7 +56,8 @@ def write(bundle: Bundle, folder: Path) -> None:
 def _config(name: str, manifest: Manifest) -> Message:
     threads = manifest.runtime.threads if manifest.runtime else 0
     inputs: list[Value] = [_tensor(spec) for spec in manifest.inputs]
-    outputs: list[Value] = [{**_tensor(spec), "label_filename": _LABELS} for spec in manifest.outputs]
+    names: Message = {"label_filename": _LABELS} if manifest.labels else {}
+    outputs: list[Value] = [{**_tensor(spec), **names} for spec in manifest.outputs]
     return {
         "name": name,
         "platform": "onnxruntime_onnx",
@@ -78,7 +92,11 @@ def _write_warmup(bundle: Bundle, folder: Path) -> list[Value]:
 
 def _warmup_sample(bundle: Bundle, case: GoldenCase, batch: int, folder: Path) -> Message:
     tokens = len(case.input_ids)
-    content = {"input_ids": case.input_ids, "attention_mask": [1] * tokens, "token_type_ids": [0] * tokens}
+    content = {
+        "input_ids": case.input_ids,
+        "attention_mask": [1] * tokens,
+        "token_type_ids": case.type_ids or [0] * tokens,
+    }
     inputs: list[Value] = []
     for spec in bundle.manifest.inputs:
         name = f"{spec.name}-{tokens}"
@@ -96,20 +114,36 @@ def _little_endian(numbers: list[int]) -> bytes:
 
 
 def check(folder: Path) -> list[str]:
-    """The faults of a model repository."""
-    return repository_faults(folder)
+    """Whether the folder holds a model at all: what is in it follows from the bundle alone."""
+    models = sorted(path.parent for path in folder.glob(f"*/{MODEL_CONFIG_NAME}"))
+    return [] if models else ["there is no model in the repository"]
 
 
 def _readme(bundle: Bundle) -> str:
     names = [spec.name for spec in bundle.manifest.inputs]
+    head = bundle.manifest.answer_heads[0]
+    answer, output = _ANSWERS[head.kind]
     said = {
         "MODEL": model_name(bundle),
         "INPUTS": json.dumps(names),
         "TOKENS": str(bundle.manifest.max_tokens),
+        "GIVEN": ", ".join(['"a text"', '"another"'][: len(codec_parts(bundle.manifest.codec))]),
+        "ANSWER": answer.format(labels=", ".join(head.labels), thresholds=head.thresholds or 0.5),
+        "OUTPUT": output,
         "PAD": str(json.loads((bundle.folder / CONFIG_NAME).read_text(encoding="utf-8")).get("pad_token_id") or 0),
     }
     return re.sub("|".join(said), lambda found: said[found[0]], _README)
 
+
+# What the client's lines say of the answer, and what they ask for.
+_ANSWERS = {
+    "label": (
+        'class_count: the label file then makes each answer "logit:index:label", best first',
+        '"logits", class_count=1',
+    ),
+    "labels": ("{labels}: each is given where the sigmoid of its logit reaches {thresholds}", '"logits"'),
+    "number": ("the logit is the number itself", '"logits"'),
+}
 
 _README = """\
 # MODEL, for NVIDIA Triton
@@ -128,7 +162,7 @@ tokenizes, with the `tokenizers` library and the `tokenizer.json` that lies besi
     import numpy as np, tritonclient.http as triton
 
     tokenizer = Tokenizer.from_file("MODEL/tokenizer.json")   # truncates by itself
-    encoding = tokenizer.encode("a text")
+    encoding = tokenizer.encode(GIVEN)
     columns = {"input_ids": encoding.ids, "attention_mask": encoding.attention_mask}
     columns["token_type_ids"] = encoding.type_ids
     inputs = []
@@ -136,8 +170,8 @@ tokenizes, with the `tokenizers` library and the `tokenizer.json` that lies besi
         value = np.array([columns[input_name]], dtype=np.int64)
         inputs.append(triton.InferInput(input_name, value.shape, "INT64"))
         inputs[-1].set_data_from_numpy(value)
-    # class_count: the label file then makes each answer "logit:index:label", best first
-    outputs = [triton.InferRequestedOutput("logits", class_count=1)]
+    # ANSWER
+    outputs = [triton.InferRequestedOutput(OUTPUT)]
     print(triton.InferenceServerClient("localhost:8000").infer("MODEL", inputs, outputs=outputs).as_numpy("logits"))
 
 The dynamic batcher joins requests of the same number of tokens only. Clients that pad to a few lengths (ids with PAD,

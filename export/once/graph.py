@@ -64,7 +64,7 @@ def export_graph(tuned: TunedModel, texts: Sequence[str], provider: str, folder:
         raise ExportError(
             f"transformers' exporter cannot make a graph of {tuned.base_id}: "
             f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
-            action="see the README's table of architectures",
+            action="see the table of architectures in docs/tuning.md",
         ) from error
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / "model.onnx"

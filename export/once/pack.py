@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgetune import __version__
@@ -33,31 +34,36 @@ from edgetune.serve.bundle import (
     FileEntry,
     Golden,
     GoldenCase,
+    HeadSpec,
     Manifest,
     RuntimeSettings,
     TensorSpec,
 )
+from edgetune.serve.codecs import Input
+from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.digest import file_sha256
 from edgetune.serve.errors import WorkError
 from edgetune.serve.golden import replay_golden
+from edgetune.serve.heads import Head, open_head
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.session import open_session
 from edgetune.tune.models.model import TunedModel
 
 GOLDEN_CASES = 8
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnx", "torch", "transformers", "tokenizers", "numpy")
+_UNSAID = {"codec": "text", "heads": []}
 _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 
 
 @dataclass(frozen=True)
 class Packing:
-    """What a draft needs beside its candidate: names, digests, and texts for the golden answers."""
+    """What a draft needs beside its candidate: names, digests, and inputs for the golden answers."""
 
     name: str
     tuned: TunedModel
     data_digest: str
     provider: str
-    golden_texts: tuple[str, ...]
+    golden_texts: tuple[Input, ...]
 
 
 def draft_bundle(candidate: Candidate, packing: Packing, folder: Path, tolerance: float) -> Bundle:
@@ -160,20 +166,28 @@ def check_place(out: Path) -> None:
         )
 
 
-def golden_texts(texts: Sequence[str]) -> tuple[str, ...]:
-    """A few texts spread over the lengths, shortest to longest."""
-    by_length = sorted(set(texts), key=lambda text: (len(text), text))
+def golden_texts(inputs: Sequence[Input]) -> tuple[Input, ...]:
+    """A few inputs spread over the lengths in characters, shortest to longest."""
+    distinct = {tuple(_texts_of(one)): one for one in inputs}
+    by_length = sorted(distinct, key=lambda texts: (sum(map(len, texts)), texts))
     places = np.linspace(0, len(by_length) - 1, min(GOLDEN_CASES, len(by_length))).round().astype(int)
-    return tuple(by_length[place] for place in dict.fromkeys(places.tolist()))
+    return tuple(distinct[by_length[place]] for place in dict.fromkeys(places.tolist()))
+
+
+def _texts_of(one: Input) -> Sequence[str]:
+    """The texts of an input, whichever codec takes it."""
+    if isinstance(one, str):
+        return (one,)
+    return tuple(one.values()) if isinstance(one, Mapping) else one
 
 
 def _write_tokenizer(source: Path, folder: Path, max_tokens: int) -> None:
     # A base's tokenizer.json may carry a truncation and a padding of its own, which other servers would obey.
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
-    tokenizer.enable_truncation(max_tokens)
+    said = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+    tokenizer.enable_truncation(max_tokens, direction=said.get("truncation_side", "right"))
     tokenizer.no_padding()
     tokenizer.save(str(folder / "tokenizer.json"))
-    said = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
     special = {name: said[name] for name in said if name.endswith("_token") and isinstance(said[name], str)}
     # Servers that truncate by themselves (fastembed, text-embeddings-inference) read the limit here.
     limits = {"model_max_length": max_tokens, "max_length": max_tokens}
@@ -197,14 +211,15 @@ def _write_json(path: Path, value: object) -> None:
 
 def _manifest(candidate: Candidate, packing: Packing, folder: Path) -> Manifest:
     session = open_session(folder / GRAPH_NAME, provider=packing.provider, threads=1)
-    labels = len(packing.tuned.labels)
+    head = packing.tuned.head
+    width = open_head(head).width
     return Manifest(
         format=BUNDLE_FORMAT,
         name=packing.name,
         task=packing.tuned.task,
         labels=list(packing.tuned.labels),
         inputs=[TensorSpec(v.name, _DTYPES[v.type], ["batch", "tokens"]) for v in session.get_inputs()],
-        outputs=[TensorSpec(v.name, _DTYPES[v.type], ["batch", labels]) for v in session.get_outputs()],
+        outputs=[TensorSpec(v.name, _DTYPES[v.type], ["batch", width]) for v in session.get_outputs()],
         max_tokens=packing.tuned.max_tokens,
         scheme=candidate.scheme,
         provider=packing.provider,
@@ -214,6 +229,9 @@ def _manifest(candidate: Candidate, packing: Packing, folder: Path) -> Manifest:
         versions={"edgetune": __version__, **package_versions()},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files={},
+        codec=packing.tuned.codec,
+        # A manifest without heads is read as this one.
+        heads=[] if head == HeadSpec(kind="label", labels=list(packing.tuned.labels)) else [head],
     )
 
 
@@ -228,18 +246,33 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def _write_golden(folder: Path, texts: Sequence[str], tolerance: float) -> None:
+def _write_golden(folder: Path, inputs: Sequence[Input], tolerance: float) -> None:
     predictor = Predictor(Bundle.open(folder))
-    tokenized = predictor.tokenize(texts)
-    # One text a call, as `replay_golden` does it: int8 scales are taken over the whole batch.
-    logits = np.concatenate([predictor.logits([text]) for text in tokenized])
+    rows = predictor.encode(inputs)
+    # One input a call, as `replay_golden` does it: int8 scales are taken over the whole batch.
+    logits = np.concatenate([predictor.logits([row]) for row in rows])
     spread = float(logits.max() - logits.min())
+    texts, parts = predictor.codec.texts(inputs), len(predictor.codec.parts)
     cases = [
-        GoldenCase(text, one.ids, [round(float(value), 6) for value in row], predictor.labels[int(row.argmax())])
-        for text, one, row in zip(texts, tokenized, logits, strict=True)
+        _golden_case(predictor.head, texts[parts * place : parts * (place + 1)], row, logits[place])
+        for place, row in enumerate(rows)
     ]
     golden = Golden(tolerance=max(1e-4, tolerance * spread), cases=cases)
     (folder / GOLDEN_NAME).write_bytes(pretty_json(golden))
+
+
+def _golden_case(head: Head, texts: Sequence[str], row: EncodedText, logits: NDArray[np.float32]) -> GoldenCase:
+    """What the graph gives for one input: `logits` (width,) float32."""
+    answer, pair = head.plain(head.decide(logits[None])[0]), len(texts) > 1
+    return GoldenCase(
+        text=texts[0],
+        input_ids=row.ids,
+        logits=[round(float(value), 6) for value in logits],
+        label=answer if isinstance(answer, str) else "",
+        answer=None if isinstance(answer, str) else answer,
+        text_pair=texts[1] if pair else None,
+        type_ids=row.type_ids if pair else [],
+    )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -247,7 +280,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST_NAME)
     files = {name: FileEntry((folder / name).stat().st_size, file_sha256(folder / name)) for name in names}
     path = folder / MANIFEST_NAME
-    path.write_bytes(pretty_json(msgspec.structs.replace(manifest, files=files)))
+    value = msgspec.to_builtins(msgspec.structs.replace(manifest, files=files))
+    # What readers that know of no codecs and heads take for granted is not said.
+    value = {name: value[name] for name in value if name not in _UNSAID or value[name] != _UNSAID[name]}
+    path.write_bytes(pretty_json(value))
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.codecs.text import TextTokenizer
+from edgetune.serve.codecs import open_codec
 from edgetune.serve.errors import ParityError
 from edgetune.serve.session import open_session
 from edgetune.tune.models.forward import length_batches
@@ -76,12 +76,12 @@ def check_tokenizer(saved: Path, tokenizer: Any, texts: Sequence[str], max_token
     Raises:
         ParityError: naming the first texts that differ.
     """
-    runtime = TextTokenizer(saved, max_tokens)
+    runtime = open_codec("text", saved.parent, max_tokens)
     faults = []
     for indices in length_batches([len(text) for text in texts], 512):
         part = [texts[index] for index in indices]
         wanted = encode(tokenizer, part, max_tokens)
-        got = runtime.tokenize(part)
+        got = runtime.encode(part)
         faults += [text for text, row, one in zip(part, wanted, got, strict=True) if row["input_ids"] != one.ids]
     if faults:
         raise ParityError(

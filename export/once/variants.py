@@ -21,7 +21,8 @@ from edgetune.serve.bundle import (
 )
 from edgetune.serve.errors import WorkError
 
-_ALWAYS_ZERO = "token_type_ids"  # for single texts, where a fusion dropped it
+# For single texts, where a fusion dropped it; in a pair it tells the texts apart.
+_ALWAYS_ZERO, _SINGLE = "token_type_ids", "text"
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,11 @@ def copy_variant(main: Bundle, one: VariantDraft, folder: Path) -> Variant:
 
 
 def _check_alike(main: Bundle, other: Bundle) -> None:
-    """Refuse a variant that takes or gives something else: one tokenizer and one list of labels serve all."""
-    names = ("task", "labels", "max_tokens", "base", "data_digest")
+    """Refuse a variant that takes or gives something else: one tokenizer, codec and head serve all."""
+    names = ("task", "labels", "max_tokens", "base", "data_digest", "codec", "heads")
     faults = [name for name in names if getattr(main.manifest, name) != getattr(other.manifest, name)]
-    faults += ["inputs"] if (_inputs(main) ^ _inputs(other)) - {_ALWAYS_ZERO} else []
+    zero = {_ALWAYS_ZERO} if main.manifest.codec == _SINGLE else set()
+    faults += ["inputs"] if (_inputs(main) ^ _inputs(other)) - zero else []
     faults += [
         name
         for name in (TOKENIZER_NAME, CONFIG_NAME)

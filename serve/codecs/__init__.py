@@ -1,1 +1,119 @@
-"""Codecs: how an input becomes arrays."""
+"""Codecs: how an input becomes arrays. One file a kind, one row here.
+
+Must not import numpy: `load` opens the codec in a thread while numpy is still being imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+from edgetune.serve.errors import BundleFormatError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgetune.serve.codecs.text import EncodedText
+
+# What a caller may give as one input: a text, or a pair of texts as a list, a tuple or an object by part.
+Input = str | Sequence[str] | Mapping[str, str]
+
+
+class CodecKind(NamedTuple):
+    """One row of the table: where the class is, the parts of an input, and what one is in a few words."""
+
+    place: str
+    parts: tuple[str, ...]
+    summary: str
+
+
+# By name in the manifest.
+CODECS = {
+    "text": CodecKind("edgetune.serve.codecs.text:TextCodec", ("text",), "a text"),
+    "text-pair": CodecKind("edgetune.serve.codecs.text_pair:TextPairCodec", ("text", "text_pair"), "a pair of texts"),
+}
+
+
+class Codec(Protocol):
+    """How inputs become what the graph takes.
+
+    Attributes:
+        parts: names of the texts that one input is made of, in order, as columns, tensors and JSON members have them.
+    """
+
+    parts: tuple[str, ...]
+
+    def texts(self, inputs: Sequence[Input]) -> Sequence[str]:
+        """All texts of the inputs, `len(parts)` of each, one input's behind the other's.
+
+        Raises:
+            InputError: an input is not what this codec takes; says which, and what was expected.
+        """
+
+    def encode(self, inputs: Sequence[Input]) -> list[EncodedText]:
+        """Each input as one row of the graph, in order.
+
+        Raises:
+            InputError: as `texts`; or a text is no valid Unicode.
+        """
+
+    def encode_beginnings(self, inputs: Sequence[Input]) -> list[EncodedText]:
+        """The same rows as `encode`, in time bounded by what the model reads of each input wherever that is possible.
+
+        Raises:
+            InputError: as `encode`.
+        """
+
+    def pad(self, rows: Sequence[EncodedText]) -> dict[str, NDArray[np.int64]]:
+        """Rows joined to one batch: each input of the graph by name, (rows, largest size) int64."""
+
+    def samples(self, sizes: Sequence[int]) -> list[EncodedText]:
+        """A row of each of these sizes in tokens, for warming up: what it says means nothing."""
+
+
+def open_codec(name: str, folder: Path, max_tokens: int) -> Codec:
+    """The codec of that name on a folder's tokenizer and configuration.
+
+    Args:
+        name: of CODECS, as the manifest has it.
+        folder: holds tokenizer.json and config.json: a bundle, or a tuned model.
+        max_tokens: longest row; what is longer is truncated.
+
+    Raises:
+        BundleFormatError: this release has no such codec.
+        BundleDamaged: a file of the folder cannot be read.
+    """
+    module, _, kind = _kind(name).place.partition(":")
+    return cast(Codec, getattr(importlib.import_module(module), kind)(folder, max_tokens))
+
+
+def codec_parts(name: str) -> tuple[str, ...]:
+    """Names of the texts of one input, without opening anything.
+
+    Raises:
+        BundleFormatError: this release has no such codec.
+    """
+    return _kind(name).parts
+
+
+def _kind(name: str) -> CodecKind:
+    if name not in CODECS:
+        raise BundleFormatError(
+            f"The bundle takes inputs of the kind {name!r}.",
+            expected=f"one of {', '.join(CODECS)}, which this edgetune reads",
+            action="install a newer edgetune",
+        )
+    return CODECS[name]
+
+
+def describe_codec(name: str) -> str:
+    """What one input is, in a few words; the name itself where this release does not know it."""
+    return CODECS[name].summary if name in CODECS else f"{name} (of a newer edgetune)"
+
+
+def json_input(parts: Sequence[str]) -> Any:
+    """An input of these texts as JSON: a string, or a list of strings."""
+    return parts[0] if len(parts) == 1 else list(parts)

@@ -1,5 +1,148 @@
-"""How each task turns logits into answers at run time: one file a task, one row here."""
+"""Heads: how outputs of the graph become answers. One file a kind, one row here.
 
-from edgetune.serve.heads import label as text_classification
+Must not import numpy at the top: `inspect` says what a head answers without it.
+"""
 
-ANSWERS = {"text-classification": text_classification.answer}
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
+
+from edgetune.serve.errors import BundleFormatError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgetune.serve.bundle import GoldenCase, HeadSpec
+
+# Prediction, LabelsPrediction or NumberPrediction, by the bundle's head.
+Answer = Any
+# A decision as a JSON value.
+Plain = str | list[str] | float
+
+# Kind in the manifest: where its class is, and what it answers in a few words.
+HEADS = {
+    "label": ("edgetune.serve.heads.label:LabelHead", "one of {labels}"),
+    "labels": ("edgetune.serve.heads.labels:LabelsHead", "any of {labels}"),
+    "number": ("edgetune.serve.heads.number:NumberHead", "a number"),
+}
+
+
+@dataclass(frozen=True)
+class OutputTensor:
+    """An output of the Open Inference Protocol that a head can give.
+
+    Attributes:
+        datatype: the protocol's name of it, such as FP32; BYTES for texts.
+        columns: values of each row in a dimension of their own; None where a row has one value and no such dimension.
+        values: from logits (rows, width) float32: texts, or an array (rows,) or (rows, columns).
+    """
+
+    datatype: str
+    columns: int | None
+    values: Callable[[NDArray[np.float32]], list[str] | NDArray[Any]]
+
+
+class AnswerSchema(TypedDict):
+    """JSON Schema of an answer: `required` names the members that are always there."""
+
+    type: str
+    properties: Mapping[str, Mapping[str, object]]
+    required: list[str]
+
+
+class Head(Protocol):
+    """How logits, (rows, width) float32, become answers.
+
+    Attributes:
+        spec: what the manifest says of it.
+        labels: the answers there are, in the order of the columns; none where answers are no labels.
+        columns: names of what `as_lines` shows of an answer.
+        tensors: outputs by name, those that a client gets who names none in `default_tensors`.
+        ranked: whether the best few answers of a row can be asked for.
+        blank: `as_json` of an input that was not answered.
+        schema: JSON Schema of `as_json`.
+    """
+
+    spec: HeadSpec
+    labels: tuple[str, ...]
+    columns: tuple[str, ...]
+    tensors: Mapping[str, OutputTensor]
+    default_tensors: tuple[str, ...]
+    ranked: bool
+    blank: Mapping[str, object]
+    schema: AnswerSchema
+
+    @property
+    def width(self) -> int:
+        """Columns of the logits."""
+
+    def answer(self, logits: NDArray[np.float32], truncated: Sequence[bool]) -> list[Answer]:
+        """An answer for each row; `truncated` says of each whether its input was cut."""
+
+    def scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities: (rows, width) float32.
+
+        Raises:
+            InputError: the answers have none.
+        """
+
+    def decide(self, logits: NDArray[np.float32]) -> NDArray[Any]:
+        """What each row is answered, as an array whose first dimension is the rows."""
+
+    def plain(self, decision: Any) -> Plain:
+        """One row of `decide` as a JSON value, the same as the answer's own `plain`."""
+
+    def as_json(self, answer: Answer, top: int | None) -> dict[str, object]:
+        """An answer as a JSON object, with the scores of the `top` best."""
+
+    def as_lines(self, answer: Answer, top: int | None) -> list[list[str]]:
+        """An answer as lines of text, each a cell for each of `columns`; the `top` best one a line."""
+
+    def misfit(self, case: GoldenCase) -> str:
+        """Why a golden answer is none of this head, as the end of a sentence; empty where it is one."""
+
+    def differs(self, case: GoldenCase, logits: NDArray[np.float32], tolerance: float) -> str:
+        """How the answer of one row, (width,) float32, is not the packed one, as the end of a sentence; empty if it is.
+
+        The logits lie within `tolerance` of the packed ones; an answer may differ only where that can turn it.
+        """
+
+
+# JSON Schemas that heads share.
+SCORE: Mapping[str, object] = {"type": "number", "minimum": 0, "maximum": 1}
+SCORES: Mapping[str, object] = {"type": "object", "additionalProperties": SCORE}
+
+
+def answer_schema(required: str, properties: Mapping[str, Mapping[str, object]]) -> AnswerSchema:
+    """The JSON Schema of an answer: an object with these properties, `truncated`, and the ones named always there."""
+    named = {**properties, "truncated": {"type": "boolean"}}
+    return {"type": "object", "properties": named, "required": [*required.split(), "truncated"]}
+
+
+def open_head(spec: HeadSpec) -> Head:
+    """The head that a manifest describes.
+
+    Raises:
+        BundleFormatError: this release has no head of this kind.
+        BundleDamaged: its labels or thresholds do not fit its kind.
+    """
+    if spec.kind not in HEADS:
+        raise BundleFormatError(
+            f"The bundle answers with a head of the kind {spec.kind!r}.",
+            expected=f"one of {', '.join(HEADS)}, which this edgetune reads",
+            action="install a newer edgetune",
+        )
+    module, _, kind = HEADS[spec.kind][0].partition(":")
+    return cast(Head, getattr(importlib.import_module(module), kind)(spec))
+
+
+def describe_head(spec: HeadSpec, most: int) -> str:
+    """What a head answers in a few words, at most so many labels named; opens nothing."""
+    if spec.kind not in HEADS:
+        return f"{spec.kind} (of a newer edgetune)"
+    shown = ", ".join(spec.labels[:most]) + (", ..." if len(spec.labels) > most else "")
+    return HEADS[spec.kind][1].format(labels=f"{len(spec.labels)} labels: {shown}")

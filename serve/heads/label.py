@@ -1,25 +1,102 @@
-"""Text classification at run time: logits to labels with scores."""
+"""One label: the likeliest class, with the probabilities of all by a softmax."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetune.serve.bundle import GoldenCase, HeadSpec
+from edgetune.serve.errors import BundleDamaged
+from edgetune.serve.heads import SCORE, SCORES, OutputTensor, answer_schema
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer to one text: the best label, its probability, all probabilities by label.
+    """The answer to one input: the best label, its probability, all probabilities by label.
 
-    `truncated` tells that the text was longer than the model takes and only its beginning was read.
+    `truncated` tells that the input was longer than the model takes and only its beginning was read.
     """
 
     label: str
     score: float
     scores: dict[str, float]
     truncated: bool = False
+
+    @property
+    def plain(self) -> str:
+        """The label."""
+        return self.label
+
+
+class LabelHead:
+    """One of the labels for each row."""
+
+    columns = ("label", "score")
+    default_tensors = ("label", "score")
+    ranked = True
+    blank = {"label": None, "score": None, "scores": None, "truncated": False}  # noqa: RUF012 (never changed)
+    schema = answer_schema("label score", {"label": {"type": "string"}, "score": SCORE, "scores": SCORES})
+
+    def __init__(self, spec: HeadSpec) -> None:
+        self.spec, self.labels = spec, checked_labels(spec)
+        self.tensors = {
+            "label": OutputTensor("BYTES", None, lambda logits: [self.labels[place] for place in self.decide(logits)]),
+            "score": OutputTensor("FP32", None, lambda logits: softmax(logits).max(axis=1)),
+            "scores": OutputTensor("FP32", self.width, softmax),
+        }
+
+    @property
+    def width(self) -> int:
+        """One column a label."""
+        return len(self.labels)
+
+    def answer(self, logits: NDArray[np.float32], truncated: Sequence[bool]) -> list[Prediction]:
+        """Predictions for logits (rows, labels) float32."""
+        labels = self.labels
+        return [
+            Prediction(labels[place], row[place], dict(zip(labels, row, strict=True)), cut)
+            for place, row, cut in zip(self.decide(logits).tolist(), softmax(logits).tolist(), truncated, strict=True)
+        ]
+
+    def scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities (rows, labels) float32, each row summing to one."""
+        return softmax(logits)
+
+    def decide(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Class indices (rows,) int64, the first of several that are equally likely."""
+        places: NDArray[np.int64] = logits.argmax(axis=1)
+        return places
+
+    def plain(self, decision: Any) -> str:
+        """The label of a class index."""
+        return self.labels[int(decision)]
+
+    def as_json(self, answer: Prediction, top: int | None) -> dict[str, object]:
+        """label, score, truncated, and scores of the `top` best where asked for, best first."""
+        value: dict[str, object] = {"label": answer.label, "score": answer.score, "truncated": answer.truncated}
+        if top is not None:
+            value["scores"] = best_scores(answer.scores, top)
+        return value
+
+    def as_lines(self, answer: Prediction, top: int | None) -> list[list[str]]:
+        """The `top` best labels with their scores, the best one where `top` is None."""
+        return [[label, f"{score:.4f}"] for label, score in best_scores(answer.scores, top or 1).items()]
+
+    def misfit(self, case: GoldenCase) -> str:
+        """Golden answers have a logit for each label and one of the labels."""
+        fits = len(case.logits) == self.width and case.label in self.labels
+        return "" if fits else "was packed for other labels"
+
+    def differs(self, case: GoldenCase, logits: NDArray[np.float32], tolerance: float) -> str:
+        """A label may differ only where the packed logits of both lie within the tolerance of each other."""
+        place, packed = int(logits.argmax()), self.labels.index(case.label)
+        if place == packed or abs(case.logits[place] - case.logits[packed]) <= tolerance:
+            return ""
+        return f"is answered {self.labels[place]!r} instead of {case.label!r}"
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -29,11 +106,18 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return normalized
 
 
-def answer(logits: NDArray[np.float32], labels: Sequence[str], truncated: Sequence[bool]) -> list[Prediction]:
-    """Predictions for logits of shape (rows, labels)."""
-    probabilities = softmax(logits)
-    best = probabilities.argmax(axis=1).tolist()
-    return [
-        Prediction(labels[place], row[place], dict(zip(labels, row, strict=True)), cut)
-        for place, row, cut in zip(best, probabilities.tolist(), truncated, strict=True)
-    ]
+def best_scores(scores: dict[str, float], top: int) -> dict[str, float]:
+    """The `top` highest scores by label, highest first."""
+    return dict(sorted(scores.items(), key=lambda item: -item[1])[:top])
+
+
+def checked_labels(spec: HeadSpec) -> tuple[str, ...]:
+    """The labels of a head.
+
+    Raises:
+        BundleDamaged: there are none, or one stands there twice.
+    """
+    if not spec.labels or len(set(spec.labels)) < len(spec.labels):
+        what = "no labels" if not spec.labels else "a label twice"
+        raise BundleDamaged(f"The head {spec.kind!r} of the manifest has {what}.", expected="its labels, each once")
+    return tuple(spec.labels)

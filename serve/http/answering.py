@@ -1,6 +1,6 @@
-"""From texts or ids to logits, for every route: the checks that all share, tokenization, and the batcher.
+"""From inputs or ids to logits, for every route: the checks that all share, encoding, and the batcher.
 
-Small requests are tokenized on the event loop, since handing one to a thread costs more than its tokens do; large
+Small requests are encoded on the event loop, since handing one to a thread costs more than its tokens do; large
 ones in a thread, so that they delay nobody.
 """
 
@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.bundle import CONFIG_NAME, NOT_JSON
-from edgetune.serve.codecs.text import TokenizedText
+from edgetune.serve.codecs import Codec, Input
+from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import Overloaded
 from edgetune.serve.http.errors import invalid, unanswerable
 from edgetune.serve.http.metrics import Metrics
@@ -34,13 +35,10 @@ if TYPE_CHECKING:
 INLINE_CHARACTERS = 4096
 TOKENIZER_THREADS = 2
 
-# Of a text longer than this many characters for each token that the model reads, the rest is looked at only if needed.
-CHARACTERS_A_TOKEN = 32
-
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Logits (texts, labels) float32, and of each text whether only its beginning was read."""
+    """Logits (inputs, width) float32, and of each input whether only its beginning was read."""
 
     logits: NDArray[np.float32]
     truncated: list[bool]
@@ -79,22 +77,24 @@ class Answering:
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
         self._running.shutdown(wait=False, cancel_futures=True)
 
-    async def texts(self, served: Served, texts: Sequence[str]) -> Answers:
-        """Answer texts, in order.
+    async def inputs(self, served: Served, inputs: Sequence[Input]) -> Answers:
+        """Answer inputs, in order.
 
         Raises:
-            Refused: 422; too many, or one that is empty, too long (where truncation is off), or no text.
+            Refused: 422; too many, or one with a text that is empty, or too long (where truncation is off).
+            InputError: one that is not what the model takes.
             Overloaded: they do not fit into the queue.
         """
-        check_texts(texts, self.settings.max_texts)
+        codec = served.predictor.codec
+        characters = check_inputs(inputs, codec, self.settings.max_texts)
         begun = time.perf_counter()
-        if sum(map(len, texts)) <= INLINE_CHARACTERS:
-            tokenized = served.predictor.tokenize(texts)
+        if characters <= INLINE_CHARACTERS:
+            encoded = codec.encode(inputs)
         else:
             loop = asyncio.get_running_loop()
-            tokenized = await loop.run_in_executor(self._tokenizing, tokenize_beginnings, served.predictor, texts)
+            encoded = await loop.run_in_executor(self._tokenizing, codec.encode_beginnings, inputs)
         self.metrics.observe_stage(served.name, "tokenize", time.perf_counter() - begun)
-        truncated = [text.truncated for text in tokenized]
+        truncated = [row.truncated for row in encoded]
         if not self.settings.truncate and any(truncated):
             most = served.predictor.bundle.manifest.max_tokens
             raise unanswerable(
@@ -102,7 +102,7 @@ class Answering:
                 expected=f"at most {most} tokens a text",
                 action="shorten it, or start the server so that it truncates",
             )
-        return Answers(await served.batcher.logits(tokenized), truncated)
+        return Answers(await served.batcher.logits(encoded), truncated)
 
     async def ids(self, served: Served, rows: IdRows) -> Answers:
         """Answer rows of ids.
@@ -118,11 +118,11 @@ class Answering:
         if ((np.arange(width) < lengths[:, None]) != rows.attention_mask).any():
             return Answers(await self._alone(served, rows), truncated)
         types = rows.token_type_ids if rows.token_type_ids is not None else np.zeros_like(rows.input_ids)
-        tokenized = [
-            TokenizedText(ids[:length].tolist(), kinds[:length].tolist(), False)
+        encoded = [
+            EncodedText(ids[:length].tolist(), kinds[:length].tolist(), False)
             for ids, kinds, length in zip(rows.input_ids, types, lengths.tolist(), strict=True)
         ]
-        return Answers(await served.batcher.logits(tokenized), truncated)
+        return Answers(await served.batcher.logits(encoded), truncated)
 
     async def _alone(self, served: Served, rows: IdRows) -> NDArray[np.float32]:
         """Rows masked elsewhere than at their end, which the batcher's padding cannot express: a run of their own."""
@@ -149,8 +149,11 @@ class Answering:
             raise invalid("This bundle does not tell the size of its vocabulary.", action="send text instead of ids")
         _check_range(rows.input_ids, ranges.vocab_size, "input_ids")
         _check_range(rows.attention_mask, 2, "attention_mask")
+        takes_types = any(spec.name == "token_type_ids" for spec in manifest.inputs)
+        if rows.token_type_ids is None and takes_types and len(served.predictor.codec.parts) > 1:
+            raise invalid("token_type_ids is missing.", expected="the type ids, which tell the texts of a row apart")
         if rows.token_type_ids is not None:
-            if all(spec.name != "token_type_ids" for spec in manifest.inputs):
+            if not takes_types:
                 raise invalid("This model takes no token_type_ids.", action="leave them out")
             _check_range(rows.token_type_ids, ranges.type_vocab_size or 1, "token_type_ids")
         empty = np.flatnonzero(rows.attention_mask.sum(axis=1) == 0)
@@ -168,40 +171,31 @@ class Answering:
         return found
 
 
-def tokenize_beginnings(predictor: Predictor, texts: Sequence[str]) -> list[TokenizedText]:
-    """As `predictor.tokenize`, without reading megabytes of which the model takes the first few hundred tokens.
-
-    A text is cut at a space. What then still fills the model is what the whole text would give, since a token ends
-    with its word; what does not, such as a page of spaces, is tokenized whole.
-    """
-    most = CHARACTERS_A_TOKEN * predictor.bundle.manifest.max_tokens
-    parts = [text if len(text) <= most else _beginning(text, most) for text in texts]
-    tokenized = predictor.tokenize(parts)
-    for index, (text, part) in enumerate(zip(texts, parts, strict=True)):
-        if part is not text and not tokenized[index].truncated:
-            tokenized[index] = predictor.tokenize([text])[0]
-    return tokenized
-
-
-def _beginning(text: str, most: int) -> str:
-    place = text.rfind(" ", most // 2, most)
-    return text if place < 0 else text[:place]
-
-
-def check_texts(texts: Sequence[str], most: int) -> None:
-    """Refuse texts that no model can answer, naming the first.
+def check_inputs(inputs: Sequence[Input], codec: Codec, most: int) -> int:
+    """Refuse inputs that no model can answer, naming the first; the characters of all their texts.
 
     Raises:
         Refused: 422.
+        InputError: one is not what the codec takes.
     """
-    _check_count(len(texts), most, "texts")
-    for index, text in enumerate(texts):
+    _check_count(len(inputs), most, "texts")
+    texts, parts, characters = codec.texts(inputs), codec.parts, 0
+    for place, text in enumerate(texts):
         if not text or text.isspace():
-            raise unanswerable(f"Text {index} is empty.", expected="at least one character that is no space")
+            raise unanswerable(f"{_named(place, parts)} is empty.", expected="at least one character that is no space")
         if "\0" in text:
             raise unanswerable(
-                f"Text {index} holds a NUL character.", action="decode it as what it is (UTF-16?), or take the NULs out"
+                f"{_named(place, parts)} holds a NUL character.",
+                action="decode it as what it is (UTF-16?), or take the NULs out",
             )
+        characters += len(text)
+    return characters
+
+
+def _named(place: int, parts: Sequence[str]) -> str:
+    """A text by its input's number, and by its part where an input has several."""
+    index, part = divmod(place, len(parts))
+    return f"Text {index}" if len(parts) == 1 else f"The {parts[part]} of input {index}"
 
 
 def _check_count(count: int, most: int, noun: str) -> None:

@@ -6,7 +6,7 @@ The two routes that answer stand first and are bare ASGI; the others are asked s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -17,11 +17,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.heads import OutputTensor
 from edgetune.serve.http.access import Access, visit_of
 from edgetune.serve.http.answering import Answering
 from edgetune.serve.http.classify import ClassifyRoute
 from edgetune.serve.http.errors import Refused
-from edgetune.serve.http.inference import InferRoute
+from edgetune.serve.http.inference import ID_OUTPUTS, InferRoute, output_tensors
 from edgetune.serve.http.limits import Limits
 from edgetune.serve.http.metrics import CONTENT_TYPE, Gauge, Metrics
 from edgetune.serve.http.models import ModelRoutes, json_response
@@ -32,6 +33,7 @@ from edgetune.serve.http.openai.routes import GenerationRoute, chat_question, co
 from edgetune.serve.http.openapi import docs_page, openapi
 from edgetune.serve.http.page import PageRoutes, html_response
 from edgetune.serve.http.repository import Repository
+from edgetune.serve.http.schemas import Interfaces, JsonObject
 from edgetune.serve.http.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -82,15 +84,17 @@ def _routes(answering: Answering, limits: Limits, settings: ServerSettings, *, g
     models = ModelRoutes(answering, limits, guarded=guarded)
     pages = PageRoutes(answering.repository)
     infer = InferRoute(answering, limits)
-    description = openapi(settings, guarded=guarded)
+
+    def description() -> JsonObject:
+        return openapi(settings, interfaces_of(answering.repository), guarded=guarded)
 
     async def describe(request: Request) -> Response:
         visit_of(request.scope).route = "openapi"
-        return json_response(description)
+        return json_response(description())
 
     async def docs(request: Request) -> Response:
         visit_of(request.scope).route = "docs"
-        return html_response(docs_page(description))
+        return html_response(docs_page(description()))
 
     async def scrape(request: Request) -> Response:
         visit_of(request.scope).route = "metrics"
@@ -129,6 +133,21 @@ def _generation_routes(generating: Generating, limits: Limits) -> list[Route]:
         Route(MODELS_PATH, listing.models),
         Route(MODELS_PATH + "/{name}", listing.model),
     ]
+
+
+def interfaces_of(repository: Repository) -> Interfaces:
+    """What the models that answer now take and give; of single texts where there are none."""
+    parts: set[tuple[str, ...]] = set()
+    answers: dict[str, Mapping[str, object]] = {}
+    outputs: dict[str, OutputTensor] = {}
+    for name in repository.states():
+        with contextlib.suppress(EdgetuneError), repository.lease(name) as served:
+            if not served.generates:
+                head = served.predictor.head
+                parts.add(served.predictor.codec.parts)
+                answers[head.spec.kind] = head.schema
+                outputs |= output_tensors(head)
+    return Interfaces(frozenset(parts or {("text",)}), tuple(answers.values()), tuple(outputs or ID_OUTPUTS))
 
 
 def _gauges(repository: Repository, limits: Limits) -> Iterable[Gauge]:

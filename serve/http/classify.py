@@ -1,33 +1,37 @@
-"""POST /v1/classify, the route for people: {"text": "..."} in, {"predictions": [...]} out."""
+"""POST /v1/classify, the route for people: {"text": "..."} in, {"predictions": [...]} out.
+
+What a prediction is made of, the model's head says; for a model of pairs there is {"text": "...", "text_pair": "..."}.
+"""
 
 from __future__ import annotations
 
 import difflib
 import time
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from edgetune.serve.bundle import NOT_JSON
-from edgetune.serve.heads.label import softmax
+from edgetune.serve.codecs import Input
 from edgetune.serve.http.access import Visit, visit_of
-from edgetune.serve.http.answering import Answering, Answers
+from edgetune.serve.http.answering import Answering
 from edgetune.serve.http.errors import Refused, invalid
 from edgetune.serve.http.limits import Limits
 from edgetune.serve.http.reply import Reply, json_reply
 from edgetune.serve.http.served import State
 
 EXAMPLE = '{"text": "my card has not arrived"}'
-MEMBERS = ("text", "texts", "top", "model")
+MEMBERS = ("text", "text_pair", "texts", "top", "model")
 
 
 class Wish(msgspec.Struct, forbid_unknown_fields=True):
-    """The body: one text or several, how many labels of each, and of which model where several are served."""
+    """The body: one input or several, how many answers of each, and of which model where several are served."""
 
     text: str | None = None
-    texts: list[str] | None = None
+    text_pair: str | None = None
+    texts: list[str | list[str]] | None = None
     top: int | float | None = None
     model: str | None = None
 
@@ -35,8 +39,8 @@ class Wish(msgspec.Struct, forbid_unknown_fields=True):
 _DECODER = msgspec.json.Decoder(Wish)
 
 
-def read_wish(body: bytes) -> tuple[Wish, list[str]]:
-    """Understand a request's body: the wish and its texts.
+def read_wish(body: bytes) -> tuple[Wish, Sequence[Input]]:
+    """Understand a request's body: the wish and its inputs.
 
     Raises:
         Refused: 400, telling what would have been understood.
@@ -48,9 +52,14 @@ def read_wish(body: bytes) -> tuple[Wish, list[str]]:
     if (wish.text is None) == (wish.texts is None):
         both = "both text and texts" if wish.text is not None else "neither text nor texts"
         raise invalid(f"The body has {both}.", expected=f'{EXAMPLE} or {{"texts": ["...", "..."]}}')
+    if wish.text_pair is not None and wish.text is None:
+        raise invalid("The body has text_pair without text.", expected='{"text": "...", "text_pair": "..."}')
     if wish.top is not None and not (1 <= wish.top < 2**31 and wish.top == int(wish.top)):
         raise invalid(f"top is {wish.top}.", expected="a whole number, 1 or more")
-    return wish, wish.texts if wish.texts is not None else [wish.text or ""]
+    if wish.texts is not None:
+        return wish, wish.texts
+    text = wish.text or ""
+    return wish, [text if wish.text_pair is None else (text, wish.text_pair)]
 
 
 def _not_understood(body: bytes, error: Exception) -> Refused:
@@ -68,24 +77,10 @@ def _not_understood(body: bytes, error: Exception) -> Refused:
         near = difflib.get_close_matches(strangers[0][:80], MEMBERS, 1)
         return invalid(
             f"There is no member {strangers[0][:80]!r}.",
-            expected="text, texts, top or model",
+            expected="text, text_pair, texts, top or model",
             action=f"did you mean {near[0]!r}?" if near else "",
         )
     return invalid(f"{error}.", expected=EXAMPLE)
-
-
-def predictions(answers: Answers, labels: tuple[str, ...], top: int | None) -> list[dict[str, Any]]:
-    """One object a text: label, score, truncated; `scores` of the `top` best labels, best first, where asked for."""
-    scores = softmax(answers.logits)
-    best = scores.argmax(axis=1).tolist()
-    found = []
-    for row, place, truncated in zip(scores.tolist(), best, answers.truncated, strict=True):
-        prediction: dict[str, Any] = {"label": labels[place], "score": row[place], "truncated": truncated}
-        if top is not None:
-            order = sorted(range(len(labels)), key=row.__getitem__, reverse=True)[:top]
-            prediction["scores"] = {labels[one]: row[one] for one in order}
-        found.append(prediction)
-    return found
 
 
 class ClassifyRoute:
@@ -103,15 +98,15 @@ class ClassifyRoute:
 
     async def _answer(self, visit: Visit, body: bytes) -> Reply:
         begun = time.perf_counter()
-        wish, texts = read_wish(body)
+        wish, inputs = read_wish(body)
         seconds = time.perf_counter() - begun
         with self._answering.repository.lease(self._model(wish.model)) as served:
-            visit.model, visit.texts = served.name, len(texts)
+            visit.model, visit.texts = served.name, len(inputs)
             self._answering.metrics.observe_stage(served.name, "parse", seconds)
-            answers = await self._answering.texts(served, texts)
-            top = None if wish.top is None else int(wish.top)  # JSON may say 3.0
-            found = predictions(answers, served.predictor.labels, top)
-            return json_reply({"model": served.name, "predictions": found})
+            answers = await self._answering.inputs(served, inputs)
+            head, top = served.predictor.head, None if wish.top is None else int(wish.top)  # JSON may say 3.0
+            predictions = [head.as_json(each, top) for each in head.answer(answers.logits, answers.truncated)]
+            return json_reply({"model": served.name, "predictions": predictions})
 
     def _model(self, wished: str | None) -> str:
         if wished is not None:

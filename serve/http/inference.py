@@ -1,4 +1,4 @@
-"""POST /v2/models/{name}/infer, the Open Inference Protocol's question: text or ids in, tensors out.
+"""POST /v2/models/{name}/infer, the Open Inference Protocol's question: texts or ids in, tensors out.
 
 Source: the Open Inference Protocol, version 2, over REST. Reading is apart from answering, so that any bytes can be
 tried on it without a model.
@@ -7,7 +7,7 @@ tried on it without a model.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from starlette.types import Receive, Scope, Send
 
 from edgetune.serve.bundle import NOT_JSON
-from edgetune.serve.heads.label import softmax
+from edgetune.serve.codecs import Input
+from edgetune.serve.heads import Head, OutputTensor
 from edgetune.serve.http import binary
 from edgetune.serve.http.access import Visit, header, visit_of
 from edgetune.serve.http.answering import Answering, Answers, IdRows
@@ -28,8 +29,6 @@ from edgetune.serve.http.reply import Reply, json_reply
 from edgetune.serve.http.tensors import InputTensor, read_matrix, read_texts
 
 ID_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-OUTPUTS = {"label": "BYTES", "score": "FP32", "scores": "FP32", "truncated": "BOOL", "logits": "FP32"}
-TEXT_OUTPUTS = ("label", "score")
 ID_OUTPUTS = ("logits",)
 MOST_INPUTS = 8
 
@@ -52,12 +51,12 @@ class InferenceRequest(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Question:
-    """What a client wants answered: texts or rows of ids, and which outputs, True for those in binary.
+    """What a client wants answered: inputs or rows of ids, and which outputs, True for those in binary.
 
     `content_type` is given back with outputs of type BYTES where the client named one.
     """
 
-    texts: list[str] | None
+    inputs: Sequence[Input] | None
     rows: IdRows | None
     outputs: dict[str, bool]
     id: str | None = None
@@ -65,20 +64,33 @@ class Question:
 
     @property
     def count(self) -> int:
-        return len(self.texts) if self.texts is not None else len(self.rows.input_ids) if self.rows else 0
+        return len(self.inputs) if self.inputs is not None else len(self.rows.input_ids) if self.rows else 0
 
 
 _DECODER = msgspec.json.Decoder(InferenceRequest)
 
 
-def read_question(body: bytes, header_length: int | None) -> Question:
-    """Understand a request's body; `header_length` is its JSON part's bytes where tensors stand behind it.
+def output_tensors(head: Head) -> dict[str, OutputTensor]:
+    """All outputs that a model has by name: its head's, and the logits. `truncated` is known of texts alone."""
+    logits = OutputTensor("FP32", head.width, lambda logits: logits)
+    truncated = OutputTensor("BOOL", None, lambda logits: np.zeros(len(logits), dtype=bool))
+    return {**head.tensors, "truncated": truncated, "logits": logits}
+
+
+def read_question(body: bytes, header_length: int | None, parts: Sequence[str], head: Head) -> Question:
+    """Understand a request's body.
+
+    Args:
+        body: of the request.
+        header_length: its JSON part's bytes where tensors stand behind it.
+        parts: names of the texts that the model's inputs are made of.
+        head: what the model answers with.
 
     Raises:
-        Refused: 400; it is not what the protocol allows, or not what a text classifier takes.
+        Refused: 400; it is not what the protocol allows, or not what the model takes.
     """
     if header_length == 0:
-        return Question([_raw_text(body)], None, dict.fromkeys(TEXT_OUTPUTS, False))
+        return Question(_raw_text(body, parts), None, dict.fromkeys(head.default_tensors, False))
     end = len(body) if header_length is None else header_length
     try:
         request = _DECODER.decode(memoryview(body)[:end])
@@ -88,40 +100,45 @@ def read_question(body: bytes, header_length: int | None) -> Question:
         ) from error
     parameters = request.parameters or {}
     blob = binary.Blob(memoryview(body)[end:])
-    texts, rows = _inputs(request.inputs, blob, parameters.get("content_type"))
+    inputs, rows = _inputs(request.inputs, blob, parameters.get("content_type"), parts)
     blob.finish()
     return Question(
-        texts=texts,
+        inputs=inputs,
         rows=rows,
-        outputs=_outputs(request, TEXT_OUTPUTS if rows is None else ID_OUTPUTS),
+        outputs=_outputs(request, head.default_tensors if rows is None else ID_OUTPUTS, output_tensors(head)),
         id=request.id,
         content_type="str" if "str" in (parameters.get("content_type"), request.inputs[0].content_type) else None,
     )
 
 
-def _raw_text(body: bytes) -> str:
+def _raw_text(body: bytes, parts: Sequence[str]) -> list[str]:
     """Triton's raw request: no JSON at all, the whole body is the one element of the one input."""
+    if len(parts) > 1:
+        raise invalid("One raw text was sent.", expected=f"the tensors {' and '.join(parts)}")
     try:
-        return body.decode("utf-8")
+        return [body.decode("utf-8")]
     except UnicodeDecodeError as error:
         raise invalid(f"The body is not UTF-8 at byte {error.start}.", expected="one text") from error
 
 
-def _inputs(tensors: list[InputTensor], blob: binary.Blob, told: object) -> tuple[list[str] | None, IdRows | None]:
-    """The texts of a single BYTES tensor, whatever it is called, or the rows of ids."""
+def _inputs(
+    tensors: list[InputTensor], blob: binary.Blob, told: object, parts: Sequence[str]
+) -> tuple[Sequence[Input] | None, IdRows | None]:
+    """The inputs of a BYTES tensor for each part (a single one may have any name), or the rows of ids."""
     names = [tensor.name for tensor in tensors]
     if len(set(names)) < len(names):
         raise invalid("Two inputs have the same name.", expected="each input once")
-    if tensors[0].is_text and len(tensors) == 1:
-        content_type = tensors[0].content_type
-        return read_texts(tensors[0], blob, told if content_type is None else content_type), None
+    texts = "one BYTES tensor of texts" if len(parts) == 1 else f"BYTES tensors {' and '.join(parts)}"
+    if tensors[0].is_text and (len(tensors) == 1 or len(parts) > 1):
+        columns = {tensor.name: _texts(tensor, blob, told) for tensor in tensors}
+        if len(parts) == 1:
+            return columns[names[0]], None
+        return _pairs(columns, parts, texts), None
     strangers = [name[:80] for name in names if name not in ID_INPUTS]
     missing = [name for name in ID_INPUTS[:2] if name not in names]
     if strangers or missing:
         found = f"There is no input {', '.join(strangers)}" if strangers else f"{' and '.join(missing)} is missing"
-        raise invalid(
-            found + ".", expected="one BYTES tensor of texts, or input_ids and attention_mask [and token_type_ids]"
-        )
+        raise invalid(found + ".", expected=f"{texts}, or input_ids and attention_mask [and token_type_ids]")
     matrices = {tensor.name: read_matrix(tensor, blob) for tensor in tensors}
     if len({matrix.shape for matrix in matrices.values()}) > 1:
         shapes = ", ".join(f"{name} {list(matrix.shape)}" for name, matrix in matrices.items())
@@ -129,13 +146,34 @@ def _inputs(tensors: list[InputTensor], blob: binary.Blob, told: object) -> tupl
     return None, IdRows(matrices["input_ids"], matrices["attention_mask"], matrices.get("token_type_ids"))
 
 
-def _outputs(request: InferenceRequest, default: tuple[str, ...]) -> dict[str, bool]:
+def _texts(tensor: InputTensor, blob: binary.Blob, told: object) -> list[str]:
+    if not tensor.is_text:
+        raise invalid(f"{tensor.name[:80]} is of datatype {tensor.datatype[:40]}.", expected="BYTES, as its fellow is")
+    return read_texts(tensor, blob, told if tensor.content_type is None else tensor.content_type)
+
+
+def _pairs(columns: dict[str, list[str]], parts: Sequence[str], texts: str) -> Sequence[Input]:
+    """One input of each row of the parts' tensors."""
+    strangers = [name[:80] for name in columns if name not in parts]
+    if strangers:
+        raise invalid(f"There is no input {', '.join(strangers)}.", expected=texts)
+    missing = [part for part in parts if part not in columns]
+    if missing:
+        raise invalid(f"{' and '.join(missing)} is missing.", expected=texts)
+    counts = {name: len(column) for name, column in columns.items()}
+    if len(set(counts.values())) > 1:
+        told = " and ".join(f"{count} in {name}" for name, count in counts.items())
+        raise invalid(f"The texts differ in number: {told}.", expected="as many of each part")
+    return list(zip(*(columns[name] for name in parts), strict=True))
+
+
+def _outputs(request: InferenceRequest, default: tuple[str, ...], known: Mapping[str, OutputTensor]) -> dict[str, bool]:
     """The outputs by name, and whether each is wanted in binary: the server's choice where the client names none."""
     everywhere = _flag(request.parameters, "binary_data_output", default=False)
     wanted: dict[str, bool] = {}
     for output in request.outputs or ():
-        if output.name not in OUTPUTS:
-            raise invalid(f"There is no output {output.name[:80]}.", expected=" or ".join(OUTPUTS))
+        if output.name not in known:
+            raise invalid(f"There is no output {output.name[:80]}.", expected=" or ".join(known))
         if output.name in wanted:
             raise invalid(f"The output {output.name} is asked for twice.", expected="each output once")
         wanted[output.name] = _flag(output.parameters, "binary_data", default=everywhere)
@@ -152,16 +190,18 @@ def _flag(parameters: dict[str, Any] | None, name: str, *, default: bool) -> boo
 _Tensor = list[str] | NDArray[Any]
 
 
-def write_answer(question: Question, answers: Answers, labels: tuple[str, ...], model: str, version: str) -> Reply:
+def write_answer(question: Question, answers: Answers, head: Head, model: str, version: str) -> Reply:
     """The tensors that were asked for, as the protocol's JSON, with raw bytes behind it where they were wanted."""
-    tensors = _tensors(question.outputs, answers, labels)
+    logits = np.ascontiguousarray(answers.logits, dtype=np.float32)
+    known = output_tensors(head)
     outputs, blobs = [], []
     for name, in_binary in question.outputs.items():
-        tensor = tensors[name]()
+        datatype = known[name].datatype
+        tensor: _Tensor = np.array(answers.truncated) if name == "truncated" else known[name].values(logits)
         parameters: dict[str, str | int] = {}
         shape = list(tensor.shape) if isinstance(tensor, np.ndarray) else [len(tensor)]
-        output: dict[str, Any] = {"name": name, "datatype": OUTPUTS[name], "shape": shape}
-        if question.content_type and OUTPUTS[name] == "BYTES":
+        output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
+        if question.content_type and datatype == "BYTES":
             parameters["content_type"] = question.content_type
         if in_binary:
             blobs.append(_raw(tensor))
@@ -176,20 +216,8 @@ def write_answer(question: Question, answers: Answers, labels: tuple[str, ...], 
         answer["id"] = question.id
     if not blobs:
         return json_reply(answer)
-    body, head = binary.join(answer, blobs)
-    return Reply(body, content_type=binary.CONTENT_TYPE, headers=((binary.HEADER_NAME, str(head).encode()),))
-
-
-def _tensors(wanted: dict[str, bool], answers: Answers, labels: tuple[str, ...]) -> dict[str, Callable[[], _Tensor]]:
-    logits = np.ascontiguousarray(answers.logits, dtype=np.float32)
-    scores = softmax(logits) if wanted.keys() - {"logits", "truncated"} else logits
-    return {
-        "label": lambda: [labels[place] for place in scores.argmax(axis=1).tolist()],
-        "score": lambda: scores.max(axis=1),
-        "scores": lambda: scores,
-        "truncated": lambda: np.array(answers.truncated, dtype=bool),
-        "logits": lambda: logits,
-    }
+    body, json_bytes = binary.join(answer, blobs)
+    return Reply(body, content_type=binary.CONTENT_TYPE, headers=((binary.HEADER_NAME, str(json_bytes).encode()),))
 
 
 def _raw(tensor: _Tensor) -> bytes:
@@ -226,11 +254,12 @@ class InferRoute:
         with self._answering.repository.lease(path["name"], path.get("version")) as served:
             visit.model = served.name
             begun = time.perf_counter()
-            question = read_question(body, _header_length(scope, body))
+            predictor = served.predictor
+            question = read_question(body, _header_length(scope, body), predictor.codec.parts, predictor.head)
             self._answering.metrics.observe_stage(served.name, "parse", time.perf_counter() - begun)
             visit.texts = question.count
             if question.rows is not None:
                 answers = await self._answering.ids(served, question.rows)
             else:
-                answers = await self._answering.texts(served, question.texts or [])
-            return write_answer(question, answers, served.predictor.labels, served.name, served.version)
+                answers = await self._answering.inputs(served, question.inputs or [])
+            return write_answer(question, answers, predictor.head, served.name, served.version)

@@ -13,15 +13,16 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edgetune.serve.bundle import NOT_JSON, Manifest
+from edgetune.serve.bundle import NOT_JSON
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.http.access import visit_of
 from edgetune.serve.http.answering import Answering
 from edgetune.serve.http.errors import NotReady, Refused, UnknownModel, error_body, invalid
-from edgetune.serve.http.inference import OUTPUTS
+from edgetune.serve.http.inference import output_tensors
 from edgetune.serve.http.limits import Limits
 from edgetune.serve.http.repository import Repository
 from edgetune.serve.http.served import Served, State
+from edgetune.serve.predictor import Predictor
 
 EXTENSIONS = ("binary_tensor_data", "model_repository", "classify")
 PLATFORM = "onnxruntime_onnx"  # as Triton calls it
@@ -140,7 +141,7 @@ class _RepositoryWish(msgspec.Struct):
 def _metadata(served: Served) -> dict[str, Any]:
     """What a model is; a model that writes is not asked by this protocol, so it tells of no tensors."""
     manifest = served.bundle.manifest
-    inputs, outputs = ([], []) if served.generates else _tensors(manifest)
+    inputs, outputs = ([], []) if served.generates else _tensors(served.predictor)
     return {
         "name": served.name,
         "versions": [served.version],
@@ -165,16 +166,20 @@ def _chosen(served: Served) -> dict[str, str]:
     return {"scheme": served.predictor.variant, "scheme_reason": served.predictor.variant_reason}
 
 
-def _tensors(manifest: Manifest) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The tensors of a classifier: text by itself, or the graph's own inputs together; and all outputs there are."""
+def _tensors(predictor: Predictor) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The tensors of a model: its texts, or the graph's own inputs together; and all outputs there are."""
+    texts, ids = {"instead_of": "the ids"}, {"instead_of": " and ".join(predictor.codec.parts)}
     inputs: list[dict[str, Any]] = [
-        {"name": "text", "datatype": "BYTES", "shape": [-1], "parameters": {"instead_of": "the ids"}}
+        {"name": part, "datatype": "BYTES", "shape": [-1], "parameters": texts} for part in predictor.codec.parts
     ]
-    for spec in manifest.inputs:
-        inputs.append({"name": spec.name, "datatype": "INT64", "shape": [-1, -1], "parameters": {"instead_of": "text"}})
-    wide = {"scores", "logits"}
+    for spec in predictor.bundle.manifest.inputs:
+        inputs.append({"name": spec.name, "datatype": "INT64", "shape": [-1, -1], "parameters": ids})
     outputs = [
-        {"name": name, "datatype": datatype, "shape": [-1, len(manifest.labels)] if name in wide else [-1]}
-        for name, datatype in OUTPUTS.items()
+        {
+            "name": name,
+            "datatype": output.datatype,
+            "shape": [-1] if output.columns is None else [-1, output.columns],
+        }
+        for name, output in output_tensors(predictor.head).items()
     ]
     return inputs, outputs

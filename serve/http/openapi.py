@@ -14,7 +14,7 @@ import msgspec
 from edgetune.serve.http.openai.description import openai_schemas
 from edgetune.serve.http.openai.faults import CHAT_PATH, COMPLETIONS_PATH, MODELS_PATH, is_openai
 from edgetune.serve.http.page import html_page
-from edgetune.serve.http.schemas import JsonObject, ref, schemas
+from edgetune.serve.http.schemas import Interfaces, JsonObject, ref, schemas
 from edgetune.serve.http.settings import ServerSettings
 
 WORDS = {
@@ -34,21 +34,21 @@ READING = ("400", "408", "413", "415", "503")
 ANSWERING = ("404", "422", "429")
 
 
-def openapi(settings: ServerSettings, *, guarded: bool) -> JsonObject:
-    """The description of a server with these limits; `guarded` where it asks for a key."""
+def openapi(settings: ServerSettings, interfaces: Interfaces, *, guarded: bool) -> JsonObject:
+    """The description of a server with these limits and models; `guarded` where it asks for a key."""
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "edgetune",
             "version": version("edgetune"),
             "description": (
-                "Edgetune bundles: text classification by the Open Inference Protocol (version 2), "
+                "Edgetune bundles: answers to texts by the Open Inference Protocol (version 2), "
                 "and text generation as OpenAI's API has it."
             ),
         },
         "paths": _paths(settings, guarded=guarded),
         "components": {
-            "schemas": {**schemas(settings), **openai_schemas()},
+            "schemas": {**schemas(settings, interfaces), **openai_schemas()},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+from collections.abc import Sequence
 from html import escape
 from importlib.metadata import version
 from urllib.parse import quote
@@ -15,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.heads import describe_head
 from edgetune.serve.http.access import visit_of
 from edgetune.serve.http.errors import Refused, sayable
 from edgetune.serve.http.openai.faults import CHAT_PATH
@@ -63,6 +66,16 @@ def html_page(title: str, body: str) -> str:
     )
 
 
+_CHAT = CHAT_PATH + """ -d '{"messages": [{"role": "user", "content": "Hello"}]}'"""
+_EXAMPLES = {"text": "my card has not arrived", "text_pair": "the card is late"}
+
+
+def _classify(parts: Sequence[str]) -> str:
+    """What to ask a model whose inputs have these parts."""
+    body = json.dumps({part: _EXAMPLES[part] for part in parts})
+    return f"/v1/classify -d '{body}'"
+
+
 class PageRoutes:
     """The pages for people."""
 
@@ -85,13 +98,11 @@ class PageRoutes:
 
     def _questions(self) -> list[str]:
         """What to ask the models that are loaded: a route and a body of each kind; classify's where there is none."""
-        kinds = set()
+        questions = set()
         for name in self._repository.states():
             with contextlib.suppress(EdgetuneError), self._repository.lease(name) as served:
-                kinds.add(served.generates)
-        chat = CHAT_PATH + """ -d '{"messages": [{"role": "user", "content": "Hello"}]}'"""
-        classify = """/v1/classify -d '{"text": "my card has not arrived"}'"""
-        return [question for kind, question in ((False, classify), (True, chat)) if kind in (kinds or {False})]
+                questions.add(_CHAT if served.generates else _classify(served.predictor.codec.parts))
+        return sorted(questions or {_classify(("text",))}, reverse=True)
 
     async def report(self, request: Request) -> Response:
         """GET /models/{name}/report: the page that the build packed, and no other file of the folder."""
@@ -136,12 +147,11 @@ def _read(served: Served) -> bytes | None:
 def _facts(served: Served) -> dict[str, str]:
     """What the bundle is, and what its build measured."""
     manifest = served.bundle.manifest
-    shown = ", ".join(manifest.labels[:6]) + (", ..." if len(manifest.labels) > 6 else "")
     facts = {
         "bundle": f"{manifest.name}, built {manifest.created}",
         "base": manifest.base.id,
         "task": manifest.task,
-        **({} if served.generates else {"labels": f"{len(manifest.labels)}: {shown}"}),
+        **({} if served.generates else {"answer": describe_head(served.predictor.head.spec, 6)}),
         "context" if served.generates else "longest text": f"{manifest.max_tokens} tokens",
         "scheme": served.predictor.variant_reason if len(manifest.graphs) > 1 else manifest.scheme,
         "runs on": ", ".join(served.answerer.providers),

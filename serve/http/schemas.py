@@ -6,15 +6,32 @@ difference between them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from edgetune.serve.http.inference import MOST_INPUTS, OUTPUTS
+from edgetune.serve.http.inference import MOST_INPUTS
 from edgetune.serve.http.settings import ServerSettings
 
 JsonObject = dict[str, Any]
 
 # Something besides white space (Python's, which counts four separators more than the regular expression), and no NUL.
 TEXT_PATTERN = "^[^\\u0000]*[^\\s\\u0000\\u001c-\\u001f\\u0085][^\\u0000]*$"
+
+
+@dataclass(frozen=True)
+class Interfaces:
+    """What the loaded models take and give together.
+
+    Attributes:
+        parts: names of the texts of an input, one tuple a kind of input.
+        answers: JSON Schemas of the predictions, one a kind of head.
+        outputs: names of the protocol's outputs.
+    """
+
+    parts: frozenset[tuple[str, ...]]
+    answers: tuple[Mapping[str, object], ...]
+    outputs: tuple[str, ...]
 
 
 def ref(name: str) -> JsonObject:
@@ -28,26 +45,17 @@ def _object(required: str, properties: JsonObject) -> JsonObject:
 
 _TEXT = {"type": "string"}
 _FLAG = {"type": "boolean"}
-_SCORE = {"type": "number", "minimum": 0, "maximum": 1}
 _PARAMETERS = {"type": ["object", "null"]}
 _NAMES = {"type": "array", "items": _TEXT}
 
 
-def schemas(settings: ServerSettings) -> JsonObject:
+def schemas(settings: ServerSettings, interfaces: Interfaces) -> JsonObject:
     """All schemas by name, with the limits of these settings."""
     tensor = {"name": _TEXT, "datatype": _TEXT, "shape": {"type": "array", "items": {"type": "integer", "minimum": -1}}}
     return {
-        **_questions(settings),
+        **_questions(settings, interfaces),
         "Answer": _object("model predictions", {"model": _TEXT, "predictions": _array(ref("Prediction"))}),
-        "Prediction": _object(
-            "label score truncated",
-            {
-                "label": _TEXT,
-                "score": _SCORE,
-                "truncated": _FLAG,
-                "scores": {"type": "object", "additionalProperties": _SCORE},
-            },
-        ),
+        "Prediction": {"anyOf": list(interfaces.answers)} if interfaces.answers else {"type": "object"},
         "InferenceAnswer": _object(
             "model_name model_version outputs",
             {
@@ -94,17 +102,9 @@ def _array(items: JsonObject) -> JsonObject:
     return {"type": "array", "items": items}
 
 
-def _questions(settings: ServerSettings) -> JsonObject:
+def _questions(settings: ServerSettings, interfaces: Interfaces) -> JsonObject:
     """What a client may send. Of a tensor, JSON Schema can say all but that its data is as large as its shape says."""
     text = {"type": "string", "minLength": 1, "pattern": TEXT_PATTERN}
-    texts = {"type": "array", "items": text, "minItems": 1, "maxItems": settings.max_texts}
-    either = {
-        "text": {"type": "null"},
-        "texts": {"type": "null"},
-        "top": {"type": ["integer", "null"], "minimum": 1, "maximum": 2**31 - 1},
-        "model": {"type": ["string", "null"]},
-    }
-    one = {"type": "object", "additionalProperties": False}
     tensor = _object(
         "name shape datatype",
         {
@@ -115,15 +115,9 @@ def _questions(settings: ServerSettings) -> JsonObject:
             "parameters": _PARAMETERS,
         },
     )
-    wanted = _object("name", {"name": {"type": "string", "enum": list(OUTPUTS)}, "parameters": _PARAMETERS})
+    wanted = _object("name", {"name": {"type": "string", "enum": list(interfaces.outputs)}, "parameters": _PARAMETERS})
     return {
-        "Wish": {
-            "oneOf": [
-                {**one, "properties": {**either, "text": text}, "required": ["text"]},
-                {**one, "properties": {**either, "texts": texts}, "required": ["texts"]},
-            ],
-            "examples": [{"text": "my card has not arrived"}, {"texts": ["where is my refund"], "top": 3}],
-        },
+        "Wish": _wish(text, settings.max_texts, interfaces.parts),
         "InferenceRequest": _object(
             "inputs",
             {
@@ -139,4 +133,27 @@ def _questions(settings: ServerSettings) -> JsonObject:
             ]
         },
         "RepositoryRequest": {"type": "object", "properties": {"ready": _FLAG, "parameters": _PARAMETERS}},
+    }
+
+
+def _wish(text: JsonObject, most: int, kinds: frozenset[tuple[str, ...]]) -> JsonObject:
+    """A body of /v1/classify: one input by its parts, or several, of a kind that a loaded model takes."""
+    other = {
+        **{name: {"type": "null"} for name in ("text", "text_pair", "texts")},
+        "top": {"type": ["integer", "null"], "minimum": 1, "maximum": 2**31 - 1},
+        "model": {"type": ["string", "null"]},
+    }
+    exact = {"type": "object", "additionalProperties": False}
+    forms, inputs = [], []
+    for parts in sorted(kinds):
+        forms.append({**exact, "properties": {**other, **dict.fromkeys(parts, text)}, "required": list(parts)})
+        pair = {"type": "array", "items": text, "minItems": len(parts), "maxItems": len(parts)}
+        inputs.append(text if len(parts) == 1 else pair)
+    texts = {"type": "array", "items": {"anyOf": inputs}, "minItems": 1, "maxItems": most}
+    examples: list[JsonObject] = [{"text": "my card has not arrived"}, {"texts": ["where is my refund"], "top": 3}]
+    if ("text",) not in kinds:
+        examples = [{"text": "my card has not arrived", "text_pair": "the card is late"}]
+    return {
+        "oneOf": [*forms, {**exact, "properties": {**other, "texts": texts}, "required": ["texts"]}],
+        "examples": examples,
     }

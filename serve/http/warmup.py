@@ -5,9 +5,6 @@ Must not import the web server.
 
 from __future__ import annotations
 
-import itertools
-
-from edgetune.serve.codecs.text import TokenizedText
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.stepwise.generator import Generator
 from edgetune.serve.stepwise.sampling import Sampling
@@ -19,19 +16,16 @@ MOST_TOKENS_A_RUN = 2048
 
 
 def warm_up(predictor: Predictor, *, max_batch: int) -> list[tuple[int, int]]:
-    """Run the graph at each doubling of the length up to the longest, with one text and with as many as may be.
+    """Run the graph at each doubling of the length up to the longest, with one input and with as many as may be.
 
     Returns:
-        The shapes (texts, tokens) that were run, in order.
+        The shapes (inputs, tokens) that were run, in order.
     """
-    sample = predictor.tokenize([" ".join(predictor.labels)])[0].ids
     shapes = []
-    for tokens in warm_lengths(predictor.bundle.manifest.max_tokens):
-        ids = list(itertools.islice(itertools.cycle(sample), tokens))
-        text = TokenizedText(ids, [0] * tokens, False)
-        for rows in sorted({1, max(1, min(max_batch, MOST_TOKENS_A_RUN // tokens))}):
-            predictor.logits([text] * rows, batch_size=rows)
-            shapes.append((rows, tokens))
+    for row in predictor.codec.samples(warm_lengths(predictor.bundle.manifest.max_tokens)):
+        for rows in sorted({1, max(1, min(max_batch, MOST_TOKENS_A_RUN // row.size))}):
+            predictor.logits([row] * rows, batch_size=rows)
+            shapes.append((rows, row.size))
     return shapes
 
 

@@ -148,7 +148,8 @@ class SampleAnswers(msgspec.Struct, frozen=True, kw_only=True):
 class LanguageReport(msgspec.Struct, frozen=True, kw_only=True):
     """One build of a language model, whole. Sizes are bytes, times ms unless the name says otherwise.
 
-    `why` says why the chosen candidate won; `skipped` which schemes were not tried, and why.
+    `why` says why the chosen candidate won; `skipped` which schemes were not tried or made no
+    candidate, and why.
     """
 
     format: int = REPORT_FORMAT

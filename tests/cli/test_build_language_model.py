@@ -83,6 +83,24 @@ def test_a_finished_build_is_opened_and_not_run_again(built):
 
 
 @pytest.mark.slow
+def test_another_gate_makes_no_scheme_again(built):
+    folder, _ = built
+    trials = folder / "bundles" / "talk.work" / "trials"
+
+    def made() -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in trials.rglob("*") if path.is_file()}
+
+    before, digest = made(), Bundle.open(folder / "bundles" / "talk").manifest.files["model.onnx"].sha256
+    assert any(name.endswith("model.onnx") for name in before)
+    recipe = str(folder / "bundles" / "talk" / "recipe.yaml")
+    again = process(folder, "build", recipe, "--set", "gate.max_rise=0.45", "--json")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert json.loads(again.stdout)["report"]["gate"]["max_rise"] == 0.45
+    assert made() == before
+    assert Bundle.open(folder / "bundles" / "talk").manifest.files["model.onnx"].sha256 == digest
+
+
+@pytest.mark.slow
 def test_the_commands_know_a_language_model(built):
     folder, _ = built
     said = process(folder, "predict", "bundles/talk", "the cat sees", "--max-tokens", "6", "--json")
@@ -103,7 +121,10 @@ def test_the_commands_know_a_language_model(built):
     [
         (["--task", "poetry"], "text-classification or text-generation"),
         (["--task", "text-generation", "--method", "magic"], "expected one of lora"),
-        (["--task", "text-generation", "--set", "gate.max_drop=1"], "there is no such key"),
+        (
+            ["--task", "text-generation", "--set", "gate.max_drop=0.1"],
+            "gate.max_drop: is a limit of scores, and perplexity",
+        ),
     ],
 )
 def test_faults_of_a_recipe_name_the_task_s_own_keys(edgetune, tmp_path, monkeypatch, arguments, expected):

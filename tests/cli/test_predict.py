@@ -189,7 +189,7 @@ def test_verify_replays_the_golden_answers(edgetune, bundle):
 def test_inspect_tells_what_the_bundle_is(edgetune, bundle):
     ended = edgetune("inspect", bundle)
     assert ended.code == 0
-    assert "labels      4: card, cash, login, transfer\n" in ended.out
+    assert "input       a text\nanswer      one of 4 labels: card, cash, login, transfer\n" in ended.out
     assert f"The whole report: {bundle / 'report.html'}" in ended.out
     found = json.loads(edgetune("inspect", bundle, "--json").out)
     assert found["manifest"]["format"] == found["report"]["format"] == 1

@@ -37,6 +37,8 @@ def test_only_base_and_data_are_needed_and_the_defaults_are_written_out(recipe):
     assert written["gate"] == {
         "metric": "accuracy",
         "max_drop": 0.01,
+        "max_rise": 0.02,
+        "min_agreement": 0.0,
         "confidence": 0.95,
         "when_inconclusive": "auto",
         "rows": 4000,

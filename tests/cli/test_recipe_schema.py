@@ -15,8 +15,8 @@ SCHEMA = json.loads((Path(__file__).parent.parent.parent / "docs" / "recipe.sche
 LEAST: dict[str, Any] = {"base": "model", "data": {"path": "rows.jsonl"}}
 # What one task alone says.
 OWN = {
-    "text-classification": {"tune": {"pooling": "mean"}, "gate": {"max_drop": 0.02}},
-    "text-generation": {"tune": {"adapter": {"rank": 4}}, "gate": {"max_rise": 0.02}},
+    "text-classification": {"tune": {"pooling": "mean"}, "budget": {"p90_ms": 20}},
+    "text-generation": {"tune": {"adapter": {"rank": 4}}, "budget": {"tokens_per_second": 20}},
 }
 
 
@@ -37,7 +37,7 @@ def test_a_recipe_that_names_no_task_is_of_any():
     assert faults(LEAST) == []
     for own in OWN.values():
         assert faults({**LEAST, **own}) == []
-    mixed = {"gate": OWN["text-classification"]["gate"], "tune": OWN["text-generation"]["tune"]}
+    mixed = {"budget": OWN["text-classification"]["budget"], "tune": OWN["text-generation"]["tune"]}
     assert faults({**LEAST, **mixed})
 
 

@@ -190,12 +190,13 @@ def test_lessons_hold_every_text_once_with_its_label_if_known(
 
 
 @pytest.fixture(scope="module")
-def taught(tiny_material: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def taught(agreeing_material: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Two students of one teacher in sibling folders, the lines they gave, and how often the teacher was asked.
 
-    They are judged on what they learn from: of fifteen validation texts, a processor's rounding picks another pass.
+    The labels are the teacher's own answers, which lets a student learn all of them, whatever a processor's rounding
+    made of the teacher; and they are judged on what they learn from.
     """
-    material, _ = tiny_material("bert")
+    material = agreeing_material("bert")
     material = replace(material, validation=material.train)
     folder, asked = tmp_path_factory.mktemp("students"), []
     features = lessons.head_features
@@ -249,8 +250,8 @@ def test_a_student_is_smaller_answers_as_its_teacher_and_exports(
         model_logits(model, tokenizer, texts, material.model.max_tokens).argmax(axis=1)
         for model in (teacher, with_layers(teacher, (0,)), learnt)
     )
-    # The teacher is wrong on a third of the training texts, and the labels say so.
-    assert np.mean(answers == wanted) > 0.6 > 0.4 > np.mean(untaught == wanted)
+    # 4 classes: one layer without the other answers otherwise on more than half of the texts, the student on few.
+    assert np.mean(answers != wanted) < 0.5 * np.mean(untaught != wanted)
     assert f"1 of 2 layers, taught in 40 passes over {2 * len(texts)} texts" in taught["lines"][0]
 
     graph = export(replace(material.model, folder=folder), toy_dataset(), "cpu", tmp_path, material.progress)

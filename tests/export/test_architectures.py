@@ -105,7 +105,7 @@ class Line:
     def bundle_logits(self, scheme: str) -> NDArray[np.float32]:
         """A bundle's answers to the ragged texts, in its own batches."""
         predictor = self.predictors[scheme]
-        return predictor.logits(predictor.tokenize(self.ragged_texts))
+        return predictor.logits(predictor.encode(self.ragged_texts))
 
 
 @pytest.fixture

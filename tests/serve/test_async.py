@@ -46,7 +46,7 @@ def test_the_answers_are_those_of_the_plain_forms(predictor):
     assert one == predictor.predict_one(TEXTS[0])
     assert (scores.shape, scores.dtype) == ((len(TEXTS), 3), np.float32)
     np.testing.assert_allclose(scores, predictor.scores(TEXTS), atol=1e-5)
-    assert predictor.answer(predictor.logits(predictor.tokenize(["card"])), [True])[0].truncated
+    assert predictor.answer(predictor.logits(predictor.encode(["card"])), [True])[0].truncated
 
 
 def test_concurrent_calls_are_joined(predictor, monkeypatch):
@@ -100,7 +100,7 @@ def held(predictor, monkeypatch):
 
 def test_a_cancelled_task_leaves_the_queue(predictor, monkeypatch):
     begun, go = held(predictor, monkeypatch)
-    texts = predictor.tokenize(TEXTS)
+    texts = predictor.encode(TEXTS)
     batcher = Batcher(predictor, runners=1, max_waiting=2)
 
     async def ask():
@@ -130,7 +130,7 @@ def test_a_cancelled_task_leaves_the_queue(predictor, monkeypatch):
 def test_a_loop_that_was_left_harms_nobody(predictor, monkeypatch):
     begun, go = held(predictor, monkeypatch)
     batcher = Batcher(predictor, runners=1)
-    texts = predictor.tokenize(TEXTS)
+    texts = predictor.encode(TEXTS)
     loop = asyncio.new_event_loop()
     task = loop.create_task(batcher.logits(texts[:1]))
     loop.run_until_complete(asyncio.sleep(0))

@@ -16,7 +16,7 @@ import pytest
 from edgetune.serve import EdgetuneError, Predictor, load
 from edgetune.serve import batcher as batcher_module
 from edgetune.serve.batcher import Batcher, BatchRun, default_runners
-from edgetune.serve.codecs.text import TokenizedText
+from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import InputError, Overloaded
 from edgetune.serve.waiting import LENGTH_SHARE, PADDING_TOKENS, RUN_TOKENS, RUNS_ALONE, Part, Shape, split_call
 
@@ -27,9 +27,9 @@ SECONDS = 20  # the bound of every wait here
 WORDS = "where is my parcel card login again please password refund was not today yesterday".split()
 
 
-def text_of(predictor: Predictor, words: int, first: int = 0) -> TokenizedText:
+def text_of(predictor: Predictor, words: int, first: int = 0) -> EncodedText:
     """A text of so many words, each of them one token, and two special tokens."""
-    text = predictor.tokenize([" ".join(WORDS[(first + place) % len(WORDS)] for place in range(words))])[0]
+    text = predictor.encode([" ".join(WORDS[(first + place) % len(WORDS)] for place in range(words))])[0]
     assert len(text.ids) == words + 2
     return text
 
@@ -212,7 +212,7 @@ def test_padding_is_bounded():
 
 
 def parts_of(lengths: list[int], max_batch: int) -> list[Part]:
-    texts = [TokenizedText(list(range(length)), [0] * length, False) for length in lengths]
+    texts = [EncodedText(list(range(length)), [0] * length, False) for length in lengths]
     return split_call(None, texts, max_batch)  # type: ignore[arg-type]
 
 
@@ -288,7 +288,7 @@ def test_a_full_queue_refuses_at_once_and_recovers(predictor, batcher_of, gate):
 def test_a_fault_reaches_the_caller_at_fault_alone(predictor, batcher_of, gate):
     batcher = batcher_of()
     good = [text_of(predictor, 5, first) for first in range(3)]
-    bad = TokenizedText([10**6] * 7, [0] * 7, False)
+    bad = EncodedText([10**6] * 7, [0] * 7, False)
     first = batcher.submit(good[:1])
     gate.wait()
     calls = [batcher.submit([good[1]]), batcher.submit([bad]), batcher.submit([good[2]])]
@@ -303,7 +303,7 @@ def test_a_fault_reaches_the_caller_at_fault_alone(predictor, batcher_of, gate):
 def test_a_fault_in_one_part_of_a_call_ends_it_once(predictor, batcher_of, gate):
     batcher = batcher_of(max_batch=2, runners=2)
     lengths = [4 + 9 * (row % 2) for row in range(20)]
-    bad = [TokenizedText([10**6] * length, [0] * length, False) for length in lengths]
+    bad = [EncodedText([10**6] * length, [0] * length, False) for length in lengths]
     call = batcher.submit(bad)
     gate.open()
     assert call.exception(timeout=SECONDS) is not None
@@ -446,7 +446,7 @@ def slow(feed):
     return logits
 predictor.run = slow
 batcher = Batcher(predictor, max_batch=1, runners=1)
-calls = [batcher.submit(predictor.tokenize(["where is my parcel"])) for _ in range(100)]
+calls = [batcher.submit(predictor.encode(["where is my parcel"])) for _ in range(100)]
 held.wait()
 print("leaving", flush=True)
 """

@@ -81,7 +81,7 @@ def test_another_graph_answers_and_replays_its_own_golden_answers(bundle_copy, m
             "1 ms (int8_dynamic) against 2 ms (fp32) (Build Machine)."
         )
         assert (main.variant, main.variant_reason) == ("fp32", "fp32: it was asked for.")
-        texts = taken.tokenize(["where is my parcel"])
+        texts = taken.encode(["where is my parcel"])
         np.testing.assert_allclose(taken.logits(texts), -main.logits(texts), atol=1e-6)
         assert replay_golden(taken).cases == replay_golden(main).cases == 8
         assert taken.golden() != main.golden()

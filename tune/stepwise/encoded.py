@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgetune.tune.data.slices import frozen_rows
 from edgetune.tune.models.base import Base, open_tokenizer, read_config
 from edgetune.tune.stepwise.chats import Chat
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
@@ -58,9 +59,9 @@ class EncodedConversations:
         """The rows of the test part; of the validation part where there is no test part."""
         return self.parts.test or self.parts.validation
 
-    def language_rows(self, most_judged: int) -> LanguageRows:
-        """The rows as tuning takes them; at most `most_judged` of the test part."""
-        return LanguageRows(self.parts.train, self.parts.validation, self.parts.test[:most_judged])
+    def language_rows(self, most_judged: int, seed: int) -> LanguageRows:
+        """The rows as tuning takes them; at most `most_judged` of the test part, drawn by `seed`."""
+        return LanguageRows(self.parts.train, self.parts.validation, frozen_rows(self.parts.test, most_judged, seed))
 
     def prompt_texts(self, chats: Sequence[Chat]) -> list[str]:
         """What each chat asks, as text; of a plain text its own words."""

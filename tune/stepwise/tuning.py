@@ -17,6 +17,7 @@ from edgetune.serve.dependencies import require
 from edgetune.serve.errors import DataError
 from edgetune.serve.report import CurvePoint
 from edgetune.serve.stepwise.report import LanguageTraining
+from edgetune.tune.data.slices import frozen_rows
 from edgetune.tune.models.base import Base, open_tokenizer
 from edgetune.tune.stepwise.answers import questions_of, score_model
 from edgetune.tune.stepwise.merge import merge_language_model
@@ -123,7 +124,7 @@ def tune_language_model(
     config = language_config(base, trust_remote_code=recipe.trust_remote_code)
     rows.check(int(config.get_text_config().vocab_size))
     if recipe.metrics:
-        questions_of(rows.measured[: recipe.metric_rows])  # rows without a question are told before hours of training
+        questions_of(rows.measured)  # rows without a question are told before hours of training
     set_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     where = choose_device(device)  # type: ignore[arg-type]
@@ -239,7 +240,8 @@ class _Job:
 
     def _answers(self, merged: Path, progress: Progress) -> tuple[AnswerScore, ...]:
         """Scores of the answers that base and tuned model generate to the same rows."""
-        metrics, questions = self.recipe.metrics, questions_of(self.rows.measured[: self.recipe.metric_rows])
+        metrics = self.recipe.metrics
+        questions = frozen_rows(questions_of(self.rows.measured), self.recipe.metric_rows, self.seed)
         models = (self._opened(), open_language_model(merged))
         base, tuned = (
             score_model(model.to(self.device), self.tokenizer, questions, metrics, progress=progress)

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from edgetune.tune.metrics import ACCURACY, MACRO_F1
 
-Metric = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
-
-
-def accuracy(expected: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
-    """Share of rows answered right, 0 to 1; both arguments (rows,) class indices."""
-    return float(np.mean(expected == predicted))
-
-
-def macro_f1(expected: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
-    """Unweighted mean of the classes' F1, 0 to 1, over the classes that `expected` holds."""
-    from sklearn.metrics import f1_score
-
-    labels = np.unique(expected)
-    return float(f1_score(expected, predicted, labels=labels, average="macro", zero_division=0))
-
-
-METRICS: dict[str, Metric] = {"accuracy": accuracy, "macro_f1": macro_f1}
-DEFAULT_METRIC = "accuracy"
+# By the names that recipes have; answers are class indices.
+METRICS = {metric.name: metric for metric in (ACCURACY, MACRO_F1)}
 
 
 def encode(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[dict[str, list[int]]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.tune.tasks.text_classification import Metric
+from edgetune.tune.metrics import Metric
 from edgetune.tune.training.progress import Progress, Silent
 
 # Inverse regularization strengths tried, on features scaled to unit variance overall; weakest last, so that
@@ -102,7 +102,7 @@ def fit_probe(
     found: list[tuple[float, float, Head]] = []
     for step, strength in enumerate(STRENGTHS, start=1):
         head = solver.solve(strength, train)
-        found.append((metric(validation[1], head.answer(validation[0])), strength, head))
+        found.append((metric.of(validation[1], head.answer(validation[0])), strength, head))
         progress.advance(step, len(STRENGTHS) + 1, f"probe {found[-1][0]:.4f}")
     value, strength, start = max(found, key=lambda entry: entry[0])
     both = (np.concatenate([train[0], validation[0]]), np.concatenate([train[1], validation[1]]))

@@ -24,8 +24,8 @@ from transformers import (
 
 from edgetune.serve.report import CurvePoint
 from edgetune.tune.methods import METHODS
+from edgetune.tune.metrics import Metric
 from edgetune.tune.recipe import TuneRecipe
-from edgetune.tune.tasks.text_classification import Metric
 from edgetune.tune.training.activations import ROW, StoredStates, stored_activations
 from edgetune.tune.training.batches import FORWARD_FACTOR, EpochSampler, shortest_first, split_by_tokens
 from edgetune.tune.training.checkpoints import train_from_checkpoint
@@ -112,7 +112,7 @@ def train(
             eval_dataset=shortest_first(rows[len(train_rows) :]),
             data_collator=DataCollatorWithPadding(tokenizer),
             processing_class=tokenizer,
-            compute_metrics=lambda output: {"value": metric(output.label_ids, output.predictions.argmax(axis=-1))},
+            compute_metrics=lambda output: {"value": metric.of(output.label_ids, output.predictions.argmax(axis=-1))},
             compute_loss_func=_loss(plan.class_weights),
             callbacks=[patience, StepReporter(progress, _told), stopper],
         )

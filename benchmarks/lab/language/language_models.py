@@ -1,7 +1,7 @@
 """Random models of known families, made small and raced against PyTorch and onnxruntime-genai: what they must reach.
 
-Run as `python -m benchmarks.lab.language.language_models --markdown docs/language-models.md`. Each family is
-made, raced and thrown away before the next; its figures stay in the work folder, from which an ended run goes on.
+Run as `python -m benchmarks.lab.language.language_models --markdown docs/measurements/language-models.md`. Each family
+is made, raced and thrown away before the next; its figures stay in the work folder, from which an ended run goes on.
 """
 
 from __future__ import annotations

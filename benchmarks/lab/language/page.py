@@ -68,7 +68,7 @@ def page(results: Sequence[Result], remarks: Sequence[str]) -> str:
 
 def place(path: Path, text: str, markers: Markers = MARKERS) -> None:
     """Put a part between its markers in a file, or at the end of one that has none."""
-    known = path.read_text(encoding="utf-8") if path.is_file() else "# Language models\n\n"
+    known = path.read_text(encoding="utf-8") if path.is_file() else "# Language models: figures\n\n"
     found = re.search(f"{re.escape(markers.start)}.*?{re.escape(markers.end)}\n?", known, flags=re.DOTALL)
     start, end = found.span() if found else (len(known), len(known))
     path.write_text(known[:start] + text + known[end:], encoding="utf-8")

@@ -1,8 +1,8 @@
 """A small real Llama tuned on real rows from the command line: what was learnt, and what few bits lose.
 
-Run as `python -m benchmarks.lab.language.real_model --data DIR --markdown docs/language-models.md`. DIR holds
-public models and data sets in the layout of `MODEL` and `SETS`; none is shipped with the project. Apart from the race
-of random models, whose speed says nothing of their answers.
+Run as `python -m benchmarks.lab.language.real_model --data DIR --markdown docs/measurements/language-models.md`. DIR
+holds public models and data sets in the layout of `MODEL` and `SETS`; none is shipped with the project. Apart from the
+race of random models, whose speed says nothing of their answers.
 """
 
 from __future__ import annotations

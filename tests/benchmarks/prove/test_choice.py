@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from edgetune.benchmarks.prove.choice import dominated, gains, is_tie, on_front, over_budget, preference, why_chosen
+from edgetune.benchmarks.prove.choice import (
+    check_budget,
+    dominated,
+    gains,
+    is_tie,
+    on_front,
+    over_budget,
+    preference,
+    quick_figures,
+    why_chosen,
+)
 from edgetune.benchmarks.recipe import BudgetRecipe
+from edgetune.benchmarks.stepwise.recipe import GenerationBudgetRecipe
 from edgetune.benchmarks.timing.quick import QuickFigures
+from edgetune.serve.errors import GateError
 from edgetune.serve.report import CandidateReport, LatencySummary
 
 
@@ -56,10 +68,27 @@ def test_dominated_is_slower_beyond_a_tie_and_larger():
 
 def test_what_is_over_the_budget_is_named_with_both_figures():
     budget = BudgetRecipe(size_mb=10, p90_ms=1.0, rss_mb=60, cold_start_ms=90)
-    assert over_budget(budget, 20_000_000, None) == "size_mb is 20, the budget 10"
-    said = over_budget(budget, 5_000_000, timed(0.7))
+    assert over_budget(budget, quick_figures(20_000_000, None)) == "size_mb is 20, the budget 10"
+    said = over_budget(budget, quick_figures(5_000_000, timed(0.7)))
     assert said == "p90_ms is 1.4, the budget 1; cold_start_ms is 100, the budget 90"
-    assert over_budget(BudgetRecipe(), 10**12, timed(9.0)) == ""
+    assert over_budget(BudgetRecipe(), quick_figures(10**12, timed(9.0))) == ""
+
+
+def test_what_was_not_measured_meets_no_budget(tmp_path):
+    unmeasured = over_budget(BudgetRecipe(rss_mb=60), quick_figures(5_000_000, timed(0.7, rss=None)))
+    assert unmeasured == "rss_mb was not measured, the budget 60"
+    check_budget("int8", BudgetRecipe(size_mb=10), {"size_mb": 9.0}, tmp_path)
+    with pytest.raises(GateError, match="The int8 candidate is over budget: p90_ms was not measured, the budget 1"):
+        check_budget("int8", BudgetRecipe(p90_ms=1), {"size_mb": 9.0}, tmp_path)
+
+
+def test_what_has_to_be_reached_is_missed_from_below():
+    budget = GenerationBudgetRecipe(tokens_per_second=100, size_mb=100)
+    assert over_budget(budget, {"tokens_per_second": 120.0, "size_mb": 80.0}) == ""
+    assert over_budget(budget, {"size_mb": 120.0, "tokens_per_second": 80.0}) == (
+        "size_mb is 120, the budget 100; tokens_per_second is 80, the budget 100"
+    )
+    assert over_budget(budget, {"tokens_per_second": None}) == "tokens_per_second was not measured, the budget 100"
 
 
 def test_the_front_holds_what_nobody_beats():

@@ -12,6 +12,7 @@ from edgetune.benchmarks.prove.ledger import (
     stage_qualities,
 )
 from edgetune.tune.data.dataset import Part
+from edgetune.tune.metrics import ACCURACY
 
 LABELS = ("card", "cash", "login")
 EXPECTED = np.array([0, 0, 0, 1, 1, 2])
@@ -36,7 +37,7 @@ def stages():
         "int8_dynamic": logits_of(wrong),
         "fp32": logits_of(right),
     }
-    return stage_qualities(logits, EXPECTED, "accuracy")
+    return stage_qualities(logits, EXPECTED, ACCURACY)
 
 
 def test_each_stage_is_compared_with_the_tuned_model(stages):

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from edgetune.benchmarks.prove import planning
 from edgetune.benchmarks.prove.ledger import frozen_slice, model_answers
 from edgetune.benchmarks.prove.planning import plan_schemes, rows_to_prove
 from edgetune.benchmarks.prove.search import Search, Searched, Terms
@@ -21,6 +22,7 @@ from edgetune.export.once.pack import Packing
 from edgetune.serve.errors import CompressError, WorkError
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import CandidateReport
+from edgetune.tune.metrics import ACCURACY, MACRO_F1
 
 WIDE = GateRecipe(max_drop=0.3, when_inconclusive="accept")  # 15 rows prove nothing narrower
 
@@ -33,7 +35,7 @@ def search(tiny_material, toy_dataset, tmp_path):
         material, path = tiny_material("bert")
         dataset = toy_dataset()
         rows = frozen_slice(dataset.validation, gate.rows, 0)
-        plan = plan_schemes(CompressRecipe(schemes=list(names)), material, gate, len(dataset.test))
+        plan = plan_schemes(CompressRecipe(schemes=list(names)), material, gate, ACCURACY, len(dataset.test))
         packing = Packing("tiny", material.model, dataset.digest, "cpu", tuple(dataset.validation.texts[:3]))
         bench = Workbench(
             material,
@@ -72,7 +74,7 @@ def test_the_smaller_of_what_passed_is_packed_and_drafts_answer(search, tmp_path
     rows = running.bench.rows
     for name, trial in running.trials.items():
         predictor = Predictor(trial.draft, threads=1)
-        assert predictor.logits(predictor.tokenize(rows.texts)) == pytest.approx(trial.logits, abs=1e-4), name
+        assert predictor.logits(predictor.encode(rows.texts)) == pytest.approx(trial.logits, abs=1e-4), name
     found.save(tmp_path)
     assert Searched.open(tmp_path) == found
     with pytest.raises(WorkError, match="holds no search"):
@@ -93,6 +95,11 @@ def test_what_was_made_is_used_again_and_gives_the_same_choice(search, monkeypat
     assert [one.scheme for one in again.candidates] == [one.scheme for one in first.candidates]
     assert [one.dtypes for one in again.candidates] == [one.dtypes for one in first.candidates]
     assert search("fused", gate=GateRecipe(max_drop=0.5)).run().order == ["fused"]
+    # Fewer rows judge: the graphs are asked again, and not made again.
+    fewer = search("fused", "int8_dynamic", gate=GateRecipe(max_drop=0.5, rows=10))
+    fewer.run()
+    assert calls == []
+    assert {name: len(trial.logits) for name, trial in fewer.trials.items()} == {"fused": 10, "int8_dynamic": 10}
     # Another model or data: made anew.
     search("fused", digest="other").run()
     assert calls == ["fused"]
@@ -183,13 +190,21 @@ def test_a_budget_stops_what_is_too_large(search):
 
 def test_rows_that_can_prove_nothing_leave_structural_schemes_out(tiny_material):
     material, _ = tiny_material("bert")
-    plan = plan_schemes(CompressRecipe(), material, GateRecipe(), 15)
+    plan = plan_schemes(CompressRecipe(), material, GateRecipe(), ACCURACY, 15)
     assert not any(scheme.structural for scheme in plan.tried)
     # 3% of answers turned, one point allowed of which 0.3 is lost: (1.96 / 0.7 points)^2 * 0.03.
     assert rows_to_prove(0.03, 0.01, 0.95) == 2352
     assert plan.tried[-1] is SCHEMES["fp32"] or SCHEMES["fp32"] in plan.tried
-    said = plan_schemes(CompressRecipe(structural=False), material, GateRecipe(when_inconclusive="accept"), 15)
+    said = plan_schemes(
+        CompressRecipe(structural=False), material, GateRecipe(when_inconclusive="accept"), ACCURACY, 15
+    )
     assert {name for name in SCHEMES if SCHEMES[name].structural} <= set(said.skipped)
+
+
+def test_how_many_rows_prove_a_drop_is_known_of_shares_alone():
+    scheme = next(scheme for scheme in SCHEMES.values() if scheme.structural)
+    assert "to prove a drop within 1 points" in planning._unprovable(scheme, GateRecipe(), ACCURACY, 15)
+    assert planning._unprovable(scheme, GateRecipe(), MACRO_F1, 15) == ""
 
 
 def test_the_records_are_plain_json(search, tmp_path):

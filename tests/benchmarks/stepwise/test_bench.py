@@ -5,7 +5,6 @@ The race is not run: its figures are given, since other tests run it.
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,24 +15,25 @@ import numpy as np
 import pytest
 
 from benchmarks.lab.language.artefacts import FILE, FP32, Artefacts, place_of
+from edgetune.benchmarks.prove.trials import Kept
 from edgetune.benchmarks.stepwise import bench
 from edgetune.benchmarks.stepwise.bench import LanguageBenched, LanguageContest, bench_language_model
 from edgetune.benchmarks.stepwise.bundle_answers import SAMPLES
 from edgetune.benchmarks.stepwise.figures import RaceFigures, SideFigures
 from edgetune.benchmarks.stepwise.html import render_language_html
-from edgetune.benchmarks.stepwise.ladder import Climbed, JudgedRows, Ladder
+from edgetune.benchmarks.stepwise.ladder import JudgedRows, Ladder
 from edgetune.benchmarks.stepwise.recipe import (
     GenerationBenchmarkRecipe,
     GenerationBudgetRecipe,
     GenerationGateRecipe,
 )
-from edgetune.benchmarks.stepwise.reporting import perplexity_interval
 from edgetune.compress.gptq.schemes import SCHEMES
 from edgetune.export.stepwise.graph import DecoderGraph
 from edgetune.export.stepwise.pack import LanguagePacking
 from edgetune.serve.bundle import BaseIdentity
 from edgetune.serve.errors import GateError, RecipeError
 from edgetune.serve.stepwise.report import LanguageReport, LanguageTraining
+from edgetune.tune.data.slices import frozen_indices
 from edgetune.tune.models.base import Base
 from edgetune.tune.stepwise.answers import questions_of, score_model
 from edgetune.tune.stepwise.conversations import Conversations
@@ -96,9 +96,10 @@ def contest(tiny_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Lang
         tuple(tuple(row["input_ids"]) for row in judging), tuple(tuple(row["labels"]) for row in judging)
     )
     gate = GenerationGateRecipe(max_rise=0.5)
-    ladder = Ladder(graph, judged, judged.ids, gate, 32, 1, Silent())
+    kept = Kept(folder / "trials", "graph")
+    ladder = Ladder(graph, judged, judged.ids, gate, 32, 1, kept, Silent())
     return LanguageContest(
-        climbed=ladder.climb([SCHEMES["int8"], SCHEMES["fp32"]], folder / "compress"),
+        climbed=ladder.climb([SCHEMES["int8"], SCHEMES["fp32"]]),
         graph=graph,
         tuned=tuned_model(tiny_family, folder / "tune", judging),
         base=Base("tiny", tiny_family / "model", "sha256:0"),
@@ -187,7 +188,7 @@ def test_plain_texts_have_no_samples_and_say_why(contest, tmp_path, monkeypatch)
 
 
 def test_where_nothing_may_be_packed_the_report_is_kept(contest, tmp_path, monkeypatch):
-    nothing = replace(contest, climbed=Climbed(contest.climbed.folder, contest.climbed.candidates, ()))
+    nothing = replace(contest, climbed=replace(contest.climbed, order=()))
     with pytest.raises(GateError, match="no scheme passed the gate, so nothing was packed"):
         benched(nothing, tmp_path, monkeypatch)
     report = LanguageReport.load(tmp_path / "report.json")
@@ -201,9 +202,40 @@ def test_all_stages_are_of_the_rows_that_judged(contest, tmp_path, monkeypatch):
     few = replace(contest, gate=GenerationGateRecipe(max_rise=0.5, rows=3))
     report = benched(few, tmp_path, monkeypatch)
     assert (report.quality.n, report.quality.tokens) == (3, 12)
-    sums = contest.tuned.tuned_perplexity
-    assert report.quality.stages[1].value == pytest.approx(np.exp(sums.losses[:3].sum() / 12))
+    sums, judging = contest.tuned.tuned_perplexity, frozen_indices(8, 3, contest.seed)
+    assert report.quality.stages[1].value == pytest.approx(np.exp(sums.losses[judging].sum() / 12))
     assert report.quality.stages[2].value == pytest.approx(report.quality.stages[1].value, rel=1e-4)
+
+
+def test_a_candidate_that_fails_on_the_test_part_gives_way_to_the_next(contest, tmp_path, monkeypatch):
+    diverges = bench.diverges
+
+    def scores(reference: Any, candidate: Path, *given: Any) -> Any:
+        if candidate.parent.name == "int8":
+            raise GateError("the candidate candidate gives logits that are not finite on a text of 9 tokens")
+        return diverges(reference, candidate, *given)
+
+    monkeypatch.setattr(bench, "diverges", scores)
+    report = benched(contest, tmp_path, monkeypatch)
+    assert report.chosen == "fp32"
+    assert report.proof is not None
+    assert report.proof.looks == 2
+    assert any(
+        note.startswith("int8 was preferred and then failed on the test part: the candidate") for note in report.notes
+    )
+
+
+def test_memory_that_was_not_measured_meets_no_budget(contest, tmp_path, monkeypatch):
+    strict = replace(contest, budget=GenerationBudgetRecipe(rss_mb=10_000))
+    with pytest.raises(GateError, match="int8 candidate is over budget: rss_mb was not measured, the budget 1e"):
+        benched(strict, tmp_path, monkeypatch)
+
+
+def test_the_report_names_the_terms_that_held(contest, tmp_path, monkeypatch):
+    assert benched(contest, tmp_path, monkeypatch).gate == {
+        "metric": "perplexity", "max_rise": 0.5, "min_agreement": 0.0, "confidence": 0.95, "when_inconclusive": "auto",
+        "rows": 500,
+    }  # fmt: skip
 
 
 def test_a_metric_that_fails_ends_the_stage_before_the_race(contest, tmp_path, monkeypatch):
@@ -216,10 +248,3 @@ def test_a_metric_that_fails_ends_the_stage_before_the_race(contest, tmp_path, m
             replace(contest, tuned=replace(contest.tuned, answers=(score,))), tmp_path, tmp_path / "report.json",
             Silent(),
         )  # fmt: skip
-
-
-def test_the_interval_is_of_rows_drawn_whole():
-    assert perplexity_interval([2.0, 4.0], [2, 4]) == pytest.approx([np.e, np.e])
-    low, high = perplexity_interval([1.0, 3.0, 2.0, 6.0], [1, 1, 1, 1])
-    assert np.exp(1) <= low < np.exp(3) < high <= np.exp(6)
-    assert json.dumps([low, high]) == json.dumps(perplexity_interval([1.0, 3.0, 2.0, 6.0], [1, 1, 1, 1]))

@@ -15,6 +15,7 @@ from edgetune.benchmarks.stepwise import bundle_answers
 from edgetune.benchmarks.stepwise.bundle_answers import SAMPLES, Interview, answer_held_out
 from edgetune.export.stepwise.pack import LanguagePacking, draft_language_bundle
 from edgetune.serve.bundle import BaseIdentity
+from edgetune.tune.data.slices import frozen_indices
 from edgetune.tune.stepwise.answers import find_questions, generate_answers, score_model
 from edgetune.tune.stepwise.model import open_language_model
 from edgetune.tune.training.progress import Silent
@@ -51,7 +52,7 @@ def interview(tiny_family: Path) -> Interview:
 
     folder = tiny_family / "model"
     return Interview(
-        rows=ROWS, metrics=METRICS, scored_rows=12, tokenizer=AutoTokenizer.from_pretrained(folder),
+        rows=ROWS, metrics=METRICS, scored_rows=12, seed=1, tokenizer=AutoTokenizer.from_pretrained(folder),
         models={name: lambda: open_language_model(folder) for name in ("base", "tuned")},
     )  # fmt: skip
 
@@ -69,7 +70,8 @@ class Said(Silent):
 def test_a_bundle_in_fp32_answers_and_scores_as_its_model_does(interview, drafts):
     told = Said()
     found = answer_held_out(interview, drafts(FP32), 1, told)
-    questions = find_questions(ROWS)[:12]
+    asked = frozen_indices(len(ROWS), 12, 1)
+    questions = find_questions([ROWS[row] for row in asked])
     model, tokenizer = open_language_model_of(interview), interview.tokenizer
     scores = score_model(model, tokenizer, questions, METRICS)
     assert found.metrics == {one.metric: one.value for one in scores}
@@ -80,8 +82,10 @@ def test_a_bundle_in_fp32_answers_and_scores_as_its_model_does(interview, drafts
     assert len({one.prompt for one in found.samples}) == SAMPLES
     answers = generate_answers(model, tokenizer, questions)
     for one in found.samples:
-        place = next(place for place, asked in enumerate(questions) if tokenizer.decode(asked.prompt[1:]) == one.prompt)
-        assert one.reference == f"w50 w51 w{52 + place}"
+        place = next(
+            place for place, question in enumerate(questions) if tokenizer.decode(question.prompt[1:]) == one.prompt
+        )
+        assert one.reference == f"w50 w51 w{52 + asked[place]}"
         assert one.base == one.tuned == one.bundle == answers[place]
     assert found.remark == "The sample answers are greedy and end after 12 tokens at the latest."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def climbed(**rises: float) -> Climbed:
         )
         for name, rise in rises.items()
     )  # fmt: skip
-    return Climbed(Path("nowhere"), candidates, tuple(one.scheme for one in candidates if one.accepted))
+    return Climbed(Path("nowhere"), candidates, tuple(one.scheme for one in candidates if one.accepted), {})
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,19 @@ def test_what_fell_on_the_test_part_is_told_as_such() -> None:
         "int8 won: schemes are tried smallest first, and before it int4 (on the test part) was refused."
     )
     assert why_chosen(found, "", {"int4": "", "int8": ""}, "auto") == ""
+
+
+def test_a_scheme_that_failed_is_told_with_its_reason() -> None:
+    found = replace(climbed(int4_head8=0.01), failed={"int4_g128": "no block fits", "int4": "not finite"})
+    assert why_chosen(found, "int4_head8", {}, "auto") == (
+        "int4_head8 won: schemes are tried smallest first, and before it int4_g128 (it failed) and int4 (it failed) "
+        "were refused."
+    )
+    assert skipped_schemes(found, "auto") == {
+        "int4_g128": "no block fits",
+        "int4": "not finite",
+        **dict.fromkeys(("int8", "fp32"), "int4_head8, which is smaller, passed the gate"),
+    }
 
 
 @pytest.mark.parametrize(

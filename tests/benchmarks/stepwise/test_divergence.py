@@ -11,9 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgetune.benchmarks.prove.statistics import paired_loss
 from edgetune.benchmarks.stepwise.divergence import Divergence, TextScore, divergences, text_score
-from edgetune.serve.errors import DataError, GateError
+from edgetune.serve.errors import DataError, GateError, ParityError
 from edgetune.serve.stepwise.spec import GenerationSpec
+from edgetune.tune.metrics import PERPLEXITY
 
 SPEC = GenerationSpec(layers=1, kv_heads=1, head_dim=2, vocabulary=16, context_tokens=12, eos_ids=[2])
 
@@ -99,7 +101,9 @@ def test_means_are_over_tokens_and_the_rise_is_of_perplexity():
     assert found.reference_perplexity == pytest.approx(math.exp(2))
     assert found.perplexity == pytest.approx(math.exp(2.1))
     assert found.relative_rise == pytest.approx(math.expm1(0.1))
-    assert found.rise_interval() == pytest.approx((math.expm1(0.1), math.expm1(0.1)))  # the same rise in both
+    reference, candidate = found.statistics
+    assert reference.tolist() == [[20, 10], [60, 30]]
+    assert candidate.tolist() == [[21, 10], [63, 30]]
 
 
 def test_the_interval_is_that_of_pairs_and_holds_the_rise():
@@ -110,12 +114,16 @@ def test_the_interval_is_that_of_pairs_and_holds_the_rise():
     found = Divergence(
         tuple(TextScore(100, 0.0, 0, level, level + rise) for level, rise in zip(levels, rises, strict=True))
     )
-    low, high = found.rise_interval(0.95)
+    low, high = paired_loss(PERPLEXITY, *found.statistics).interval
     assert low < found.relative_rise < high
     assert low > 0.015
     assert high - low == pytest.approx(2 * 1.96 * 0.01 / math.sqrt(200) * math.exp(0.02), rel=0.2)
-    assert found.rise_interval(0.5)[0] > low
-    assert found.rise_interval(0.95) == (low, high)
+
+
+def test_what_was_saved_is_the_same_again(tmp_path):
+    scores = Divergence((TextScore(3, 0.1, 2, 1 / 3, 2 / 7, 1, 0), TextScore(5, 1e-17, 5, 6.5, 6.5)))
+    scores.save(tmp_path / "scores.json")
+    assert Divergence.open(tmp_path / "scores.json") == scores
 
 
 def test_a_graph_beside_itself_does_not_differ_and_a_worse_one_does(tmp_path):
@@ -169,3 +177,6 @@ def test_logits_that_are_not_finite_are_a_fault_of_their_graph(tmp_path):
     graph, bad = bigram(tmp_path / "g.onnx"), bigram(tmp_path / "bad.onnx", bad=True)
     with pytest.raises(GateError, match="the candidate bad gives logits that are not finite"):
         divergences(graph, {"bad": bad}, [[3, 4, 5]], spec=SPEC, threads=1)
+    # The reference is no candidate that a search could do without.
+    with pytest.raises(ParityError, match="the reference gives logits that are not finite"):
+        divergences(bad, {"good": graph}, [[3, 4, 5]], spec=SPEC, threads=1)

@@ -10,11 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
+from edgetune.benchmarks.prove.statistics import paired_loss
 from edgetune.benchmarks.stepwise.divergence import divergences
 from edgetune.compress.gptq.coverage import read_coverage
 from edgetune.compress.gptq.quantization import quantize_decoder
 from edgetune.compress.gptq.schemes import LADDER, write_scheme
 from edgetune.export.stepwise.graph import export_decoder
+from edgetune.tune.metrics import PERPLEXITY
 
 LONG = pytest.mark.long
 WIDTH = {"vocab_size": 160, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.15}
@@ -116,7 +118,7 @@ def test_real_stories_agree_as_they_must(stories, tmp_path, record_property):
     assert found["int4_head8"].top1_agreement >= 0.86
     assert found["int4_head8"].kl_nats < 0.75 * found["rounded"].kl_nats
     assert found["int4"].top1_agreement >= 0.84
-    low, high = found["int4_head8"].rise_interval()
+    low, high = paired_loss(PERPLEXITY, *found["int4_head8"].statistics).interval
     assert low < found["int4_head8"].relative_rise < high < 0.1
     assert sizes["int4_g128"] < sizes["int4"] < sizes["int4_head8"] < sizes["int8"] < 0.4 * sizes["fp32"]
     assert read_coverage(candidates["int4_head8"]).share_of_parameters == 1.0

@@ -14,9 +14,9 @@ import msgspec
 import pytest
 
 from edgetune.export.layouts import docker
-from edgetune.export.layouts.dockerfile import instructions, stages
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.errors import BundleError
+from tests.export.layouts.docker_rules import dockerfile_faults, instructions, stages
 
 ROOT = Path(__file__).parents[3]
 
@@ -42,7 +42,7 @@ def last_stage(folder):
 
 
 def test_the_build_folder(bundle, folder):
-    assert docker.check(folder) == []
+    assert docker.check(folder) == dockerfile_faults(folder) == []
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     packed = [f"bundle/{name}" for name in (*bundle.manifest.files, "manifest.json")]
     assert files == sorted([".dockerignore", "Dockerfile", "requirements.txt", "wheels/README.txt", *packed])
@@ -102,7 +102,7 @@ def test_a_bundle_for_a_gpu_is_refused(bundle, tmp_path):
 )
 def test_faults_of_the_dockerfile(folder, old, new, fault):
     edit(folder, old, new)
-    found = docker.check(folder)
+    found = dockerfile_faults(folder)
     assert len(found) == (1 if fault else 0), found
     assert not fault or fault in found[0]
 
@@ -113,7 +113,7 @@ def test_an_image_without_a_version_is_a_fault_of_each_stage(folder):
     assert python in text
     for image in ("python", "python:latest", "registry.example:5000/python"):
         (folder / "Dockerfile").write_text(text.replace(python, image), "utf-8")
-        assert [fault.endswith(f"{image} has no version") for fault in docker.check(folder)] == [True, True]
+        assert [fault.endswith(f"{image} has no version") for fault in dockerfile_faults(folder)] == [True, True]
 
 
 def test_faults_of_the_packages(folder):
@@ -135,14 +135,14 @@ def test_missing_parts_are_told(folder):
     assert found[0] == "Dockerfile is missing"
     assert "There is no folder" in found[1]
     (folder / "Dockerfile").write_text("# nothing\nLABEL a=b\n")
-    assert docker.check(folder)[0] == "Dockerfile has no FROM"
+    assert dockerfile_faults(folder)[0] == "Dockerfile has no FROM"
 
 
 def test_what_dockerignore_keeps_out_cannot_be_copied(folder):
     edit(folder, "!wheels\n", "", ".dockerignore")
-    assert docker.check(folder) == ["Dockerfile:5: wheels/ is kept out by .dockerignore"]
+    assert dockerfile_faults(folder) == ["Dockerfile:5: wheels/ is kept out by .dockerignore"]
     (folder / ".dockerignore").unlink()
-    assert ".dockerignore is missing" in docker.check(folder)
+    assert ".dockerignore is missing" in dockerfile_faults(folder)
 
 
 def test_instructions_are_read_as_docker_reads_them():

@@ -101,5 +101,5 @@ def test_fastembed_gives_our_labels(folder, server_environment, python_output, b
     wanted = [predictor.predict_one(text).score for text in texts]
     assert [score for _, score in found["alone"]] == pytest.approx(wanted, abs=1e-4)
     # Raw logits, not normalized: the same five texts in one batch.
-    logits = predictor.logits(predictor.tokenize(texts[:5]))
+    logits = predictor.logits(predictor.encode(texts[:5]))
     assert [number for row in found["together"] for number in row] == pytest.approx(logits.ravel().tolist(), abs=1e-3)

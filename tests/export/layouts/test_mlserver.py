@@ -64,11 +64,11 @@ def test_the_runtime_keeps_to_what_edgetune_offers(model):
     assert {node.module for node in imported} == {"edgetune.serve", "edgetune.serve.errors"}
     for node in imported:
         assert all(hasattr(importlib.import_module(str(node.module)), alias.name) for alias in node.names)
-    from edgetune.serve import Predictor
+    from edgetune.serve import load
 
     called = set(re.findall(r"self\._predictor\.(\w+)", (model / "edgetune_runtime.py").read_text("utf-8")))
-    assert called == {"predict_async", "close"}
-    assert called <= set(dir(Predictor))
+    assert called == {"predict_async", "codec", "head", "close"}
+    assert called <= set(dir(load(model / "bundle", threads=1)))
 
 
 def settings_changed(**values: object) -> Callable[[Path], None]:

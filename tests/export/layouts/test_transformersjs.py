@@ -82,7 +82,6 @@ def test_the_graph_is_named_after_what_most_of_its_bytes_are(dtypes, dtype, name
         ("config.json", lambda c: c.pop("architectures"), "architectures is None, no sequence classifier"),
         ("config.json", lambda c: c.update(architectures=["BertModel"]), "no sequence classifier"),
         ("config.json", lambda c: c["id2label"].pop("0"), "id2label does not number the labels from 0 on"),
-        ("config.json", lambda c: c.update(problem_type="multi_label_classification"), "makes the scores sigmoids"),
         ("config.json", lambda c: c.pop("transformers.js_config"), "dtype is None"),
         ("config.json", lambda c: c["transformers.js_config"].update(dtype="q3"), "dtype is q3"),
         ("config.json", lambda c: c["transformers.js_config"].update(dtype="q4f16"), "and not model_q4f16.onnx"),

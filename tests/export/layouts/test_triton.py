@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 
 from edgetune.export.layouts import write_layout
-from edgetune.export.layouts.pbtxt import TextFormatError, from_text, to_text
-from edgetune.export.layouts.triton import check, write
-from edgetune.export.layouts.triton_check import SCHEMA
+from edgetune.export.layouts.pbtxt import to_text
+from edgetune.export.layouts.triton import write
 from edgetune.serve.bundle import Bundle, FileEntry, RuntimeSettings
-from edgetune.serve.errors import WorkError
+from edgetune.serve.errors import BundleError
+from tests.export.layouts.pbtxt_reader import TextFormatError, from_text
+from tests.export.layouts.triton_rules import SCHEMA
+from tests.export.layouts.triton_rules import repository_faults as check
 
 
 @pytest.fixture
@@ -40,6 +42,10 @@ def model(repository) -> Path:
 
 def config_of(model: Path) -> dict:
     return from_text((model / "config.pbtxt").read_text("utf-8"), SCHEMA, "ModelConfig")
+
+
+def test_the_repository_follows_the_rules(repository):
+    assert check(repository) == []
 
 
 def test_the_files_of_the_repository(bundle, model):
@@ -123,7 +129,7 @@ def test_a_graph_of_several_files_lies_in_a_directory_of_its_name(bundle, tmp_pa
 def test_a_label_of_two_lines_is_refused(bundle, tmp_path):
     labels = ["a\nb", *bundle.manifest.labels[1:]]
     torn = dataclasses.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, labels=labels))
-    with pytest.raises(WorkError, match=r"labels.txt has \d+ lines"):
+    with pytest.raises(BundleError, match=r"The label 'a\\nb' of .* has several lines"):
         write_layout(torn, "triton", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

@@ -69,7 +69,7 @@ def test_a_long_text_is_cut_and_said_to_be(service):
         ({}, "neither text nor texts"),
         ({"text": None}, "neither text nor texts"),
         ({"text": "a", "texts": ["b"]}, "both text and texts"),
-        ({"txt": "a"}, "no member 'txt'. Expected: text, texts, top or model To do: did you mean 'text'?"),
+        ({"txt": "a"}, "no member 'txt'. Expected: text, text_pair, texts, top or model To do: did you mean 'text'?"),
         ({"inputs": "a"}, "no member 'inputs'"),
         ({"text": 7}, "Expected `str | null`, got `int` - at `$.text`"),
         ({"texts": "a"}, "Expected `array | null`, got `str` - at `$.texts`"),

@@ -10,10 +10,16 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from edgetune.serve.bundle import HeadSpec
+from edgetune.serve.heads import open_head
 from edgetune.serve.http import binary
 from edgetune.serve.http.classify import read_wish
 from edgetune.serve.http.errors import Refused
-from edgetune.serve.http.inference import ID_INPUTS, OUTPUTS, Question, read_question
+from edgetune.serve.http.inference import ID_INPUTS, Question, output_tensors, read_question
+
+HEAD = open_head(HeadSpec(kind="label", labels=["account", "delivery", "payment"]))
+OUTPUTS = output_tensors(HEAD)
+KINDS = st.sampled_from([("text",), ("text", "text_pair")])
 
 parsing = settings(max_examples=200, deadline=None)
 asking = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -42,7 +48,7 @@ matrix = st.lists(st.lists(st.integers(-1, 90), max_size=4), max_size=4)
 flat = st.lists(st.integers(-1, 90), max_size=12)
 tensors = st.fixed_dictionaries(
     {
-        "name": mostly(st.sampled_from(["text", *ID_INPUTS])),
+        "name": mostly(st.sampled_from(["text", "text_pair", *ID_INPUTS])),
         "shape": mostly(st.lists(small, min_size=1, max_size=2), st.lists(numbers, max_size=5) | values),
         "datatype": mostly(st.sampled_from(["BYTES", "INT64", "INT32", "FP32"])),
     },
@@ -101,27 +107,27 @@ def unless_refused(read: Callable[[], Any]) -> Any:
     return None
 
 
-def understood(body: bytes, told: object) -> Question | None:
+def understood(body: bytes, told: object, parts: tuple[str, ...]) -> Question | None:
     header = None if told is None else str(told)
-    return unless_refused(lambda: read_question(body, binary.header_length(header, len(body))))
+    return unless_refused(lambda: read_question(body, binary.header_length(header, len(body)), parts, HEAD))
 
 
-@given(bodies, headers)
-@example(b"[" * 5000, None)
-@example(b'{"inputs":' * 5000, None)
-@example(b"\xed\xa0\x80", 0)
+@given(bodies, headers, KINDS)
+@example(b"[" * 5000, None, ("text",))
+@example(b'{"inputs":' * 5000, None, ("text",))
+@example(b"\xed\xa0\x80", 0, ("text",))
 @parsing
-def test_the_parser_of_version_2_refuses_or_understands(body, told):
-    question = understood(body, told)
-    assert question is None or (question.texts is None) != (question.rows is None)
+def test_the_parser_of_version_2_refuses_or_understands(body, told, parts):
+    question = understood(body, told, parts)
+    assert question is None or (question.inputs is None) != (question.rows is None)
     assert question is None or question.outputs.keys() <= OUTPUTS.keys()
 
 
-@given(questions, st.binary(max_size=80))
+@given(questions, st.binary(max_size=80), KINDS)
 @parsing
-def test_binary_tensors_are_refused_or_understood(question, blob):
+def test_binary_tensors_are_refused_or_understood(question, blob, parts):
     head = as_body(question)
-    understood(head + blob, len(head))
+    understood(head + blob, len(head), parts)
 
 
 @given(st.binary(max_size=120), st.integers(0, 10))
@@ -145,16 +151,16 @@ def test_what_is_written_is_read_again(texts):
 @given(
     st.binary(max_size=200)
     | values.map(as_body)
-    | st.dictionaries(st.sampled_from(["text", "texts", "top", "model"]), values).map(as_body)
+    | st.dictionaries(st.sampled_from(["text", "text_pair", "texts", "top", "model"]), values).map(as_body)
 )
 @parsing
 def test_the_parser_for_people_refuses_or_understands(body):
     understood_wish = unless_refused(lambda: read_wish(body))
     if understood_wish is None:
         return
-    wish, texts = understood_wish
+    wish, inputs = understood_wish
     assert (wish.text is None) != (wish.texts is None)
-    assert all(isinstance(text, str) for text in texts)
+    assert all(isinstance(text, str) for given in inputs for text in ([given] if isinstance(given, str) else given))
 
 
 def answered(answer) -> None:

@@ -14,7 +14,6 @@ import pytest
 import uvicorn
 
 from edgetune.serve import load
-from edgetune.serve.http.answering import tokenize_beginnings
 from edgetune.serve.http.settings import ServerSettings
 
 GOLDEN = Path(__file__).parent.parent.parent / "golden" / "bundle-v1"
@@ -123,7 +122,7 @@ def test_long_texts_are_cut_or_refused(make_service):
 )
 def test_the_beginning_of_a_long_text_gives_the_tokens_of_the_whole(text):
     predictor = load(GOLDEN)
-    assert tokenize_beginnings(predictor, ["card", text]) == predictor.tokenize(["card", text])
+    assert predictor.codec.encode_beginnings(["card", text]) == predictor.encode(["card", text])
 
 
 def test_huge_texts_are_tokenized_beside_the_event_loop(service):

@@ -50,7 +50,7 @@ async def until(condition):
 async def labels(repository, name="toy"):
     """What the model answers through its batcher."""
     with repository.lease(name) as served:
-        logits = await served.batcher.logits(served.predictor.tokenize(TEXTS))
+        logits = await served.batcher.logits(served.predictor.encode(TEXTS))
         return [answer.label for answer in served.predictor.answer(logits, [False] * len(TEXTS))]
 
 
@@ -145,7 +145,7 @@ def test_a_new_bundle_is_switched_in_without_a_failed_request(toy, expected):
                 assert new.predictor is not old.predictor
             # The one that a request still has goes on answering until it is given back.
             await asyncio.sleep(0.1)
-            assert (await old.batcher.logits(old.predictor.tokenize(TEXTS))).shape == (2, 3)
+            assert (await old.batcher.logits(old.predictor.encode(TEXTS))).shape == (2, 3)
         await until(lambda: is_closed(old.batcher))
         assert await labels(repository) == expected
         assert repository.states() == {"toy": (State.READY, "2", "")}
@@ -154,10 +154,10 @@ def test_a_new_bundle_is_switched_in_without_a_failed_request(toy, expected):
 
 
 def is_closed(batcher):
-    from edgetune.serve.codecs.text import TokenizedText
+    from edgetune.serve.codecs.text import EncodedText
 
     try:
-        batcher.submit([TokenizedText([2, 3], [0, 0], False)])
+        batcher.submit([EncodedText([2, 3], [0, 0], False)])
     except EdgetuneError:
         return True
     return False
@@ -227,7 +227,7 @@ def test_unload_and_load(toy, expected):
             assert repository.ready  # nobody wants it now
             with pytest.raises(NotReady, match="unloaded"), repository.lease("toy"):
                 pass
-            assert (await served.batcher.logits(served.predictor.tokenize(TEXTS))).shape == (2, 3)
+            assert (await served.batcher.logits(served.predictor.encode(TEXTS))).shape == (2, 3)
         another(toy)
         await asyncio.sleep(0.1)
         assert repository.states()["toy"][0] is State.UNAVAILABLE  # the watch loads nothing that was unloaded

@@ -1,11 +1,14 @@
 """What is handed on: the better on the validation part, and in words which and why."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from edgetune.tune import tuning
 from edgetune.tune.methods import METHODS
+from edgetune.tune.metrics import ACCURACY
 from edgetune.tune.models.base import find_base
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.training.outcome import choose, settled_by_probe
@@ -95,7 +98,8 @@ def test_auto_keeps_the_probe_where_lora_does_not_gain_and_stops_early(tuned):
 
 def test_auto_trains_nothing_where_the_probe_is_perfect(tuned, monkeypatch):
     monkeypatch.setattr(tuning, "train", None)  # would fail if it were called
-    monkeypatch.setattr(tuning.TASKS["text-classification"], "METRICS", {"accuracy": lambda *_: 1.0})
+    perfect = replace(ACCURACY, value=lambda _: np.float64(1))
+    monkeypatch.setattr(tuning.TASKS["text-classification"], "METRICS", {"accuracy": perfect})
     training = tuned().training
     assert (training.handed_on, training.curve, training.epochs) == ("probe", [], 0)
     assert training.remark == "The probe makes no mistake on the validation part; nothing was trained."

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgetune.tune.tasks.text_classification import accuracy, macro_f1
+from edgetune.tune.metrics import ACCURACY, MACRO_F1
 from edgetune.tune.training.probe import STRENGTHS, Head, Probe, fit_probe
 
 
@@ -19,11 +19,11 @@ THREE = [(3.0, 0.0, 0.0), (0.0, 3.0, 0.0), (0.0, 0.0, 3.0)]
 
 
 def test_what_can_be_told_apart_is_told_apart():
-    probe = fit_probe(blobs(90, THREE, 1), blobs(30, THREE, 2), 3, accuracy)
+    probe = fit_probe(blobs(90, THREE, 1), blobs(30, THREE, 2), 3, ACCURACY)
     features, classes = blobs(60, THREE, 3)
     assert probe.value == 1
-    assert accuracy(classes, probe.start.answer(features)) == 1
-    assert accuracy(classes, probe.final.answer(features)) == 1
+    assert ACCURACY.of(classes, probe.start.answer(features)) == 1
+    assert ACCURACY.of(classes, probe.final.answer(features)) == 1
     # All strengths do equally well: the strongest regularization is taken.
     assert probe.strength == STRENGTHS[0]
     assert (probe.start.weight.shape, probe.start.bias.shape) == ((3, 3), (3,))
@@ -38,7 +38,7 @@ def test_the_head_for_raw_features_gives_scikit_learns_probabilities(centres):
     train, validation = blobs(120, centres, 1, spread=1.0), blobs(60, centres, 2, spread=1.0)
     train = (100 + 5 * train[0], train[1])
     validation = (100 + 5 * validation[0], validation[1])
-    probe = fit_probe(train, validation, len(centres), accuracy)
+    probe = fit_probe(train, validation, len(centres), ACCURACY)
     mean, scale = train[0].mean(axis=0), float(train[0].std())
     reference = LogisticRegression(C=probe.strength, max_iter=5000, tol=1e-8).fit((train[0] - mean) / scale, train[1])
     expected = reference.predict_proba((validation[0] - mean) / scale)
@@ -46,15 +46,15 @@ def test_the_head_for_raw_features_gives_scikit_learns_probabilities(centres):
     found = np.exp(logits - logits.max(axis=1, keepdims=True))
     found /= found.sum(axis=1, keepdims=True)
     assert found == pytest.approx(expected, abs=2e-3)
-    assert probe.value == pytest.approx(accuracy(validation[1], probe.start.answer(validation[0])))
+    assert probe.value == pytest.approx(ACCURACY.of(validation[1], probe.start.answer(validation[0])))
 
 
 def test_the_value_is_the_metric_on_the_validation_part_of_the_best_strength():
     train, validation = blobs(90, THREE, 1, spread=3.0), blobs(60, THREE, 2, spread=3.0)
-    for metric in (accuracy, macro_f1):
+    for metric in (ACCURACY, MACRO_F1):
         probe = fit_probe(train, validation, 3, metric)
         assert 0.4 < probe.value < 1
-        assert probe.value == metric(validation[1], probe.start.answer(validation[0]))
+        assert probe.value == metric.of(validation[1], probe.start.answer(validation[0]))
         assert probe.strength in STRENGTHS
 
 
@@ -62,15 +62,15 @@ def test_the_head_that_is_handed_on_has_seen_the_validation_part_and_the_one_to_
     train = blobs(60, [(2.0, 0.0), (-2.0, 0.0)], 1)
     # The validation part has its two classes elsewhere: only a head solved with it knows.
     validation = blobs(60, [(0.0, 5.0), (0.0, -5.0)], 2)
-    probe = fit_probe(train, validation, 2, accuracy)
-    assert accuracy(validation[1], probe.final.answer(validation[0])) > 0.95
-    assert accuracy(train[1], probe.start.answer(train[0])) == 1
+    probe = fit_probe(train, validation, 2, ACCURACY)
+    assert ACCURACY.of(validation[1], probe.final.answer(validation[0])) > 0.95
+    assert ACCURACY.of(train[1], probe.start.answer(train[0])) == 1
     assert abs(probe.start.weight[0, 0]) > abs(probe.start.weight[0, 1])
 
 
 def test_a_class_without_training_rows_is_never_answered():
     train, validation = blobs(60, THREE[:2], 1), blobs(20, THREE[:2], 2)
-    probe = fit_probe(train, validation, 4, accuracy)
+    probe = fit_probe(train, validation, 4, ACCURACY)
     assert probe.start.weight.shape == (4, 3)
     assert set(probe.start.answer(np.random.default_rng(0).normal(0, 9, (500, 3)).astype(np.float32))) <= {0, 1}
 
@@ -80,8 +80,8 @@ def test_balanced_weights_favour_the_rare_class():
     features = random.normal(0, 1, (200, 2)).astype(np.float32)
     classes = (np.arange(200) >= 185).astype(np.int64)
     features[classes == 1] += 1
-    plain = fit_probe((features, classes), (features, classes), 2, accuracy)
-    balanced = fit_probe((features, classes), (features, classes), 2, accuracy, balanced=True)
+    plain = fit_probe((features, classes), (features, classes), 2, ACCURACY)
+    balanced = fit_probe((features, classes), (features, classes), 2, ACCURACY, balanced=True)
     assert balanced.start.answer(features).sum() > 2 * plain.start.answer(features).sum()
 
 

@@ -9,11 +9,12 @@ import torch
 
 from edgetune.serve.errors import Interrupted, OutOfMemory
 from edgetune.tune.methods import METHODS
+from edgetune.tune.metrics import ACCURACY
 from edgetune.tune.models.base import find_base, open_tokenizer
 from edgetune.tune.models.classifier import head_names
 from edgetune.tune.models.model import start_model
 from edgetune.tune.recipe import TuneRecipe
-from edgetune.tune.tasks.text_classification import accuracy, encode
+from edgetune.tune.tasks.text_classification import encode
 from edgetune.tune.training.batches import labelled
 from edgetune.tune.training.checkpoints import last_whole_checkpoint
 from edgetune.tune.training.progress import Silent
@@ -81,7 +82,7 @@ def trained(tiny_base, toy_dataset, tmp_path):
         )  # fmt: skip
         parts = (rows(dataset.train), rows(dataset.validation))
         where = {"folder": tmp_path / name, "progress": progress}
-        return model, train(model, tokenizer, *parts, accuracy, recipe=recipe, plan=plan, **where)
+        return model, train(model, tokenizer, *parts, ACCURACY, recipe=recipe, plan=plan, **where)
 
     return run
 

@@ -15,20 +15,30 @@ from typing import Any
 
 from edgetune.export.layouts.oci_terms import (
     ARTIFACT_TYPE,
-    CONFIG_KEYS,
     CONFIG_TYPE,
+    DOC_TYPE,
     FILE_PATH,
     INDEX_TYPE,
-    LAYER_TYPES,
     LAYOUT_VERSION,
     MANIFEST_TYPE,
-    MODALITIES,
     REF_NAME,
+    WEIGHT_CONFIG_TYPE,
+    WEIGHT_TYPE,
 )
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.digest import file_sha256
-from edgetune.serve.errors import BundleError
+from edgetune.serve.errors import BundleDamaged, BundleError
 
+LAYER_TYPES = (WEIGHT_TYPE, WEIGHT_CONFIG_TYPE, DOC_TYPE)
+CONFIG_KEYS = {
+    "descriptor": {
+        *("createdAt", "authors", "vendor", "family", "name", "version", "title", "description", "docURL"),
+        *("sourceURL", "datasetsURL", "revision", "licenses"),
+    },
+    "config": {"architecture", "format", "paramSize", "precision", "quantization", "capabilities"},
+    "modelfs": {"type", "diffIds"},
+}
+MODALITIES = {"text", "image", "audio", "video", "embedding", "other"}
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
@@ -53,6 +63,27 @@ def artifact_faults(folder: Path) -> list[str]:
     if faults:
         return faults
     return _manifest_faults(folder, manifest_of(folder))
+
+
+def unpack(folder: Path, target: Path) -> Bundle:
+    """Write the files of an artifact's layers into the new folder `target`, and open the bundle that they are.
+
+    Raises:
+        BundleDamaged: the artifact does not follow its specifications, or holds no whole bundle.
+    """
+    faults = artifact_faults(folder)
+    if faults:
+        raise BundleDamaged(
+            f"The artifact {folder} cannot be unpacked: " + "; ".join(faults) + ".",
+            expected="an OCI layout as `edgetune pack --layout oci` writes it",
+            action="pack or pull it again",
+        )
+    target.mkdir(parents=True)
+    for layer in manifest_of(folder)["layers"]:
+        blob = folder / "blobs" / layer["digest"].replace(":", "/")
+        with tarfile.open(blob, "r:") as archive:
+            archive.extractall(target, filter="data")
+    return Bundle.open(target)
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:

@@ -1,16 +1,16 @@
 """Whether a folder is a model repository that Triton loads: its layout, and each config.pbtxt by Triton's rules.
 
-Apart from the writer, so that neither leans on the other's mistakes. Sources: as in `triton`.
+Apart from the writer, so that neither leans on the other's mistakes. Sources: as in `export/layouts/triton.py`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from edgetune.export.layouts.pbtxt import Field, Message, Schema, TextFormatError, from_text
+from edgetune.export.layouts.pbtxt import Message
+from edgetune.export.layouts.triton import MODEL_CONFIG_NAME, WARMUP_FOLDER
 from edgetune.serve.bundle import GRAPH_NAME
-
-MODEL_CONFIG_NAME, WARMUP_FOLDER = "config.pbtxt", "warmup"
+from tests.export.layouts.pbtxt_reader import Field, Schema, TextFormatError, from_text
 
 _TYPE_NAMES = tuple(
     f"TYPE_{name}"

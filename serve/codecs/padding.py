@@ -1,16 +1,18 @@
-"""Token ids of several texts as one batch of the graph's inputs."""
+"""Token ids of several inputs as one batch of the graph's inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.codecs.text import TokenizedText
+if TYPE_CHECKING:
+    from edgetune.serve.codecs.text import EncodedText
 
 
-def pad_batch(texts: Sequence[TokenizedText], pad_id: int) -> dict[str, NDArray[np.int64]]:
+def pad_batch(texts: Sequence[EncodedText], pad_id: int) -> dict[str, NDArray[np.int64]]:
     """Join texts into the graph's inputs, padded on the right to the longest of them.
 
     Returns:
