@@ -12,7 +12,7 @@ from edgetune.benchmarks.bench import Benched, Contest, bench
 from edgetune.benchmarks.prove.ledger import frozen_slice, gate_metric, model_answers
 from edgetune.benchmarks.prove.planning import plan_schemes
 from edgetune.benchmarks.prove.search import Search, Searched, Terms
-from edgetune.benchmarks.prove.trials import Kept, Workbench
+from edgetune.benchmarks.prove.trials import Kept, Workbench, require_made
 from edgetune.benchmarks.report.html import render_html
 from edgetune.compress.material import Material
 from edgetune.export.once.export import export
@@ -24,7 +24,6 @@ from edgetune.once.recipe import OnceRecipe
 from edgetune.once.table import print_report
 from edgetune.pipeline import Build, Pipeline, Stage
 from edgetune.serve.bundle import REPORT_NAME
-from edgetune.serve.errors import WorkError
 from edgetune.serve.report import Report
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.models.base import known_labels
@@ -152,14 +151,8 @@ class CompressStage(Stage[OnceRecipe, Searched]):
         Raises:
             WorkError: its candidates have been removed.
         """
-        searched, trials = Searched.open(folder), build.work.trials
-        missing = [name for name in searched.order if not (trials / name / "draft").is_dir()]
-        if missing:
-            raise WorkError(
-                f"The search's candidates are gone from {trials}: {', '.join(missing)}.",
-                expected="the folders that the search has left there",
-                action=f"remove {folder}: the same command then searches again",
-            )
+        searched = Searched.open(folder)
+        require_made((build.work.trials / name / "draft" for name in searched.order), search=folder)
         return searched
 
     def line(self, result: Searched) -> str:

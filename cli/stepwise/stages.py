@@ -146,7 +146,7 @@ class CompressStage(Stage[StepwiseRecipe, Climbed]):
         _ladder(build).climb(schemes).save(folder)
 
     def open(self, build: StepwiseBuild, folder: Path) -> Climbed:
-        return Climbed.open(folder, build.work.trials)
+        return Climbed.open(folder)
 
     def line(self, result: Climbed) -> str:
         return f"{len(result.candidates)} tried, {result.order[0] if result.order else 'none'} preferred"
