@@ -285,6 +285,7 @@ class Report(_Value, frozen=True, kw_only=True):
     timing_remark: str = ""
     placement: dict[str, int] = msgspec.field(default_factory=dict)
     build_seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    planned_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     build_peak_bytes: dict[str, int] = msgspec.field(default_factory=dict)
     gate: dict[str, str | float] = msgspec.field(default_factory=dict)
     notes: list[str] = msgspec.field(default_factory=list)

@@ -226,7 +226,7 @@ class _Job:
             max_tokens=self.max_tokens,
             merge_max_abs_diff=self._keep(model if outcome.is_trained else None),
             training=self._told(probe, result, outcome),
-        ).save()
+        ).save(self.folder)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
     def _keep(self, model: Any | None) -> float:

@@ -200,6 +200,7 @@ def render_html(report: Report) -> str:
         classes=sorted(report.quality.classes, key=lambda c: (c.f1, -c.rows, c.label)),
         confusions=sorted(report.quality.confusions, key=lambda c: -c.rows),
         stages_built=list(dict.fromkeys([*report.build_seconds, *report.build_peak_bytes])),
+        planned=charts.plan_and_truth(report),
         unknown_limit=UNKNOWN_LIMIT,
         shown_first=SHOWN_FIRST,
     )

@@ -225,5 +225,6 @@ def render_language_html(report: LanguageReport) -> str:
         sample_answers=sample_answers,
         sample_limit=SAMPLE_LIMIT,
         stages_built=list(dict.fromkeys([*report.build_seconds, *report.build_peak_bytes])),
+        planned=charts.plan_and_truth(report),
     )
     return page.strip() + "\n"

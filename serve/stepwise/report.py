@@ -178,6 +178,7 @@ class LanguageReport(msgspec.Struct, frozen=True, kw_only=True):
     timing_remark: str = ""
     size_bytes: Pair
     build_seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    planned_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     build_peak_bytes: dict[str, int] = msgspec.field(default_factory=dict)
     gate: dict[str, str | float] = msgspec.field(default_factory=dict)
     samples: list[SampleAnswers] = msgspec.field(default_factory=list)

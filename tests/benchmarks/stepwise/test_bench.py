@@ -78,7 +78,9 @@ def tuned_model(family: Path, folder: Path, judging: tuple[dict[str, list[int]],
         tuned=LanguageQuality.of(found), merge_max_abs_diff=0.0,
         training=LanguageTraining(method="full", best_epoch=1, epochs=1, remark="", curve=[], settings={}),
     )  # fmt: skip
-    told.save(found, found)
+    found.save(folder / "base_perplexity.npz")
+    found.save(folder / "tuned_perplexity.npz")
+    told.save(folder)
     return told
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from edgetune.serve.report import Pair
 from edgetune.serve.stepwise.report import LanguageReport, SampleAnswers
-from edgetune.tasks.language_table import print_language_report
+from edgetune.stepwise.table import print_language_report
 
 SAMPLE = ("prompt  ", "expected  ", "base    ", "bundle    ")
 BUNDLE = "/home/somebody/projects/stories/bundles/" + "a-long-name-" * 5

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from edgetune.once.table import figures_table, print_report
 from edgetune.serve.report import Report
-from edgetune.terminal import figures_table, print_report
 
 SAMPLES = Path(__file__).parent.parent / "benchmarks"
 BUNDLE = "/home/somebody/projects/banking/bundles/" + "a-long-name-" * 5
