@@ -133,7 +133,8 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
     if choice is None:
         limit = contest.gate.limit_name(contest.metric)
         raise GateError(report.verdict, action=f"see {kept_report}; loosen gate.{limit}, or tune a better model")
-    check_budget(report.chosen, contest.budget, _measured(report), kept_report)
+    measured = _measured(report)
+    check_budget(report.chosen, contest.budget, measured, kept_report, timing_valid=report.timing_valid)
 
 
 def _graph_logits(contest: Contest, rows: Slice, folder: Path) -> Logits:

@@ -18,12 +18,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("edgetune.commands.init", "Write a commented recipe from a look at the data."),
     "build": (
         "edgetune.commands.build",
-        "Fine-tune, compress, prove and pack: labelled data in, bundle out.",
+        "Fine-tune, compress, measure and pack: data in, bundle out.",
     ),
-    "tune": ("edgetune.commands.tune", "Run the build up to the tuned and merged model."),
-    "export": ("edgetune.commands.export", "Run the build up to the graph and its parity proof."),
-    "compress": ("edgetune.commands.compress", "Run the build up to the compressed candidates."),
-    "bench": ("edgetune.commands.bench", "Run the build up to quality, gate and timing."),
+    "tune": ("edgetune.commands.tune", "Run a build up to the tuned model."),
+    "export": ("edgetune.commands.export", "Run a build up to the graph, proven to answer as the model does."),
+    "compress": ("edgetune.commands.compress", "Run a build up to the compressed candidates."),
+    "bench": ("edgetune.commands.bench", "Run a build up to the report on quality and speed."),
     "predict": ("edgetune.commands.predict", "Answer texts with a bundle."),
     "serve": ("edgetune.commands.serve", "Serve bundles over HTTP, by the Open Inference Protocol."),
     "inspect": ("edgetune.commands.inspect", "Show what a bundle is and what it was measured to do."),
@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pack": ("edgetune.commands.pack", "Write a bundle as the folder that another server opens."),
     "doctor": (
         "edgetune.commands.doctor",
-        "Tell what this machine and installation can do, and what is wrong.",
+        "Check what this machine and installation can do, and what is wrong.",
     ),
 }
 

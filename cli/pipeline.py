@@ -1,61 +1,243 @@
-"""How a recipe becomes a bundle: the place, the base and the work folder, then the stages of its task."""
+"""How a recipe becomes a bundle: six stages, each opened if it is finished, else run. The same for every task.
+
+What a stage does is its family's affair (cli/once/stages.py, cli/stepwise/stages.py); the order, what is run again,
+the report and the packing are the same for all, and stand here.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from edgetune.export.once.pack import check_place, restore_bundle
-from edgetune.progress import StageLines
-from edgetune.recipe import CommonRecipe
-from edgetune.serve.errors import Interrupted
+import click
+import msgspec
+
+from edgetune.export.once.pack import check_place, finish_bundle, restore_bundle
+from edgetune.inputs import command_line
+from edgetune.progress import StageLine, StageLines
+from edgetune.recipe import Recipe
+from edgetune.serve.bundle import REPORT_NAME, Bundle
+from edgetune.serve.errors import GateError, Interrupted, OutOfMemory
 from edgetune.tasks import TASKS
-from edgetune.tasks.sources import command_line
-from edgetune.tune.models.base import find_base
+from edgetune.tune.models.base import Base, find_base
 from edgetune.tune.training.processes import is_main, main_first
-from edgetune.work import Work
+from edgetune.work import Others, Work, locked
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+PAGE_NAME = "report.html"
 
-class Built(Protocol):
-    """How far a build went; each task has its own."""
+R = TypeVar("R", bound=Recipe)
+F = TypeVar("F")
+
+
+@dataclass(frozen=True)
+class Build(Generic[R]):
+    """One build in progress: what goes into its stages, and the results of those that are finished, by stage."""
+
+    recipe: R
+    base: Base
+    work: Work
+    lines: StageLines
+    results: dict[str, Any] = field(default_factory=dict)
+
+    def result(self, kind: type[F]) -> F:
+        """The result of the stage that gives a `kind`, which must be finished."""
+        return next(result for result in self.results.values() if isinstance(result, kind))
 
     @property
-    def last(self) -> str:
-        """The last stage that was run."""
+    def progress(self) -> StageLine:
+        """The line of the stage that runs now."""
+        return self.lines.progress
 
-    @property
-    def work(self) -> Path:
-        """The work folder."""
+
+class Stage(ABC, Generic[R, F]):
+    """One step of a build, which leaves a folder that can be opened again.
+
+    Attributes:
+        name: of the stage and its folder.
+        others: what the other processes of `accelerate launch` do; see `Work.stage`.
+    """
+
+    name: str
+    others: Others = "absent"
+
+    @abstractmethod
+    def inputs(self, build: Build[R]) -> Any:
+        """What shapes the result beside the stages before, as JSON types: where it has not changed, nothing is run."""
+
+    @abstractmethod
+    def make(self, build: Build[R], folder: Path) -> None:
+        """Write the stage's files into `folder`, from where it was stopped the last time."""
+
+    @abstractmethod
+    def open(self, build: Build[R], folder: Path) -> F:
+        """The result that lies in `folder`."""
+
+    @abstractmethod
+    def line(self, result: F) -> str:
+        """A few words on the result, for the terminal."""
+
+    def summary(self, result: F) -> dict[str, Any]:
+        """What a script wants to know of the result, as JSON types."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The stages of a family up to the benchmark, whose result has a `report` and a `draft` of the bundle.
+
+    Attributes:
+        stages: data, tune, export, compress, bench.
+        estimate: seconds that each stage will take, of a build whose data is there; takes a second or two.
+        load_report: reads a report's file.
+        page: a report as an HTML page.
+        show: prints a report in the terminal, with the paths of bundle and page.
+    """
+
+    stages: tuple[Stage[Any, Any], ...]
+    estimate: Callable[[Build[Any]], Mapping[str, float]]
+    load_report: Callable[[Path], Any]
+    page: Callable[[Any], str]
+    show: Callable[[Any, str, str, Console], None]
+
+
+@dataclass(frozen=True)
+class Built:
+    """How far a build went: the last stage that was run, the work folder, and the results by stage until then."""
+
+    last: str
+    work: Path
+    pipeline: Pipeline
+    results: Mapping[str, Any]
+    report: Any = None
+    bundle: Bundle | None = None
 
     def summary(self) -> dict[str, Any]:
         """What a script wants to know, as JSON types."""
+        values: dict[str, Any] = {"stage": self.last, "work": str(self.work)}
+        for stage in self.pipeline.stages:
+            if stage.name in self.results:
+                values |= stage.summary(self.results[stage.name])
+        if self.report:
+            values["report"] = msgspec.to_builtins(self.report)
+        if self.bundle:
+            values["bundle"] = str(self.bundle.folder)
+        return values
 
     def show(self, console: Console) -> None:
-        """Print what a person wants to know."""
+        """Print the table of figures of a build that was measured, the work folder of any other."""
+        if self.report is None:
+            click.echo(f"Done up to {self.last}. The work folder is {self.work}.")
+            return
+        folder = self.bundle.folder if self.bundle else self.work
+        self.pipeline.show(self.report, str(folder), str(folder / PAGE_NAME), console)
 
 
-def build(recipe: CommonRecipe, lines: StageLines, *, until: str = "pack", fresh: bool = False) -> Built:
+def build(recipe: Recipe, lines: StageLines, *, until: str = "pack", fresh: bool = False) -> Built:
     """Run the stages of a recipe up to `until`; finished ones are opened, not run again.
 
     Raises:
         EdgetuneError: any stage's; nothing is written to the output unless the whole build succeeds.
+        WorkError: another build works in the same folder.
         Interrupted: Ctrl-C, with the command that continues.
     """
-    out, stages = Path(recipe.out), TASKS[recipe.task].open_stages()
-    with main_first():
-        if is_main():
-            restore_bundle(out)
-        check_place(out)
-        base = find_base(recipe.base, allow_pickle=recipe.allows_pickle)
-        work = Work(out.with_name(f"{out.name}.work"), lines, fresh=fresh and is_main())
+    out = Path(recipe.out)
+    folder = out.with_name(f"{out.name}.work")
+    pipeline: Pipeline = TASKS[recipe.task].load("stages")
+    check_place(out)
+    with locked(folder):
+        with main_first():
+            if is_main():
+                restore_bundle(out)
+            check_place(out)
+            base = find_base(recipe.base, allow_pickle=recipe.allows_pickle)
+            work = Work(folder, lines, fresh=fresh and is_main())
+        try:
+            return _run(Build(recipe, base, work, lines), pipeline, until)
+        except (KeyboardInterrupt, Interrupted) as error:
+            reason = f"{error} " if isinstance(error, Interrupted) else "The build was stopped. "
+            raise Interrupted(
+                f"{reason}What is finished is kept in {work.folder}.", action=f"{command_line()} continues"
+            ) from None
+
+
+def _run(build: Build[Any], pipeline: Pipeline, until: str) -> Built:
+    work, last = build.work, ""
+    for stage in pipeline.stages:
+        last = stage.name
+        build.results[last] = _result(build, stage, pipeline)
+        # Beside the main process the others only help to train.
+        if last == until or (last == "tune" and not is_main()):
+            break
+    if last != "bench":
+        return Built(last, work.folder, pipeline, build.results)
+    report = _report(build, pipeline)
+    if until == "bench":
+        return Built("bench", work.folder, pipeline, build.results, report)
+    return Built("pack", work.folder, pipeline, build.results, report, _pack(build, pipeline, report))
+
+
+def _result(build: Build[Any], stage: Stage[Any, F], pipeline: Pipeline) -> F:
+    """Run or open one stage; before training, say how long the build is expected to take.
+
+    Raises:
+        GateError: nothing may be packed; the report's page is written beside the report that says so.
+    """
+    work, inputs = build.work, stage.inputs(build)
+    if stage.name == "tune" and is_main() and not work.is_finished(stage.name, inputs):
+        work.plan(_estimate(build, pipeline))
     try:
-        built: Built = stages(recipe, base, work, lines).run(until)
-        return built
-    except (KeyboardInterrupt, Interrupted) as error:
-        what = f"{error} " if isinstance(error, Interrupted) else "The build was stopped. "
-        raise Interrupted(
-            f"{what}What is finished is kept in {work.folder}.", action=f"{command_line()} continues"
-        ) from None
+        return work.stage(
+            stage.name,
+            inputs,
+            lambda folder: stage.make(build, folder),
+            lambda folder: stage.open(build, folder),
+            stage.line,
+            others=stage.others,
+        )
+    except GateError:  # the page of an earlier build must not stand beside the report of this one
+        report = work.folder / REPORT_NAME
+        if report.is_file():
+            work.write(PAGE_NAME, pipeline.page(pipeline.load_report(report)).encode())
+        raise
+
+
+def _estimate(build: Build[Any], pipeline: Pipeline) -> Mapping[str, float]:
+    """Seconds by stage; none where a trial step takes more memory than there is, which training will say better."""
+    try:
+        return pipeline.estimate(build)
+    except OutOfMemory:
+        return {}
+
+
+def _report(build: Build[Any], pipeline: Pipeline) -> Any:
+    """The benchmark's report with the seconds and peaks of all stages, written into the work folder too."""
+    work = build.work
+    report = msgspec.structs.replace(
+        build.results["bench"].report,
+        build_seconds=work.seconds,
+        planned_seconds=work.planned,
+        build_peak_bytes=work.peak_bytes,
+    )
+    work.write(REPORT_NAME, report.to_json())
+    work.write(PAGE_NAME, pipeline.page(report).encode())
+    return report
+
+
+def _pack(build: Build[Any], pipeline: Pipeline, report: Any) -> Bundle:
+    """Put the draft in its place with report and recipe, whole or not at all."""
+    recipe = build.recipe
+    files = {
+        REPORT_NAME: report.to_json(),
+        PAGE_NAME: pipeline.page(report).encode(),
+        "recipe.yaml": recipe.to_yaml().encode(),
+    }
+    with build.lines.running("pack") as line:
+        bundle = finish_bundle(build.results["bench"].draft, Path(recipe.out), files)
+        line.finish(f"{bundle.size_bytes / 1e6:.1f} MB in {recipe.out}")
+    return bundle

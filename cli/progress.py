@@ -11,15 +11,15 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 
 class StageLines:
-    """Prints stages to a console: each has a line with its time and what it found."""
+    """Prints stages to a console: each has a line with its time and result."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self.current: StageLine | None = None
 
-    def kept(self, name: str, found: str) -> None:
+    def kept(self, name: str, result: str) -> None:
         """A stage that was finished before and is not run again."""
-        self._console.print(f"[green]✓[/] {name:<9} [dim]kept[/]     {found}", highlight=False)
+        self._console.print(f"[green]✓[/] {name:<9} [dim]kept[/]     {result}", highlight=False)
 
     @contextmanager
     def running(self, name: str) -> Iterator[StageLine]:
@@ -48,12 +48,12 @@ class StageLines:
     @property
     def progress(self) -> StageLine:
         """The line of the stage that runs now."""
-        assert self.current is not None, "progress is told inside a stage"
+        assert self.current is not None, "progress is reported inside a stage"
         return self.current
 
 
 class StageLine:
-    """One running stage: what the stage functions tell their progress to."""
+    """One running stage: what the stage functions report their progress to."""
 
     def __init__(self, name: str, console: Console, bar: Progress) -> None:
         self.words = ""
@@ -62,12 +62,12 @@ class StageLine:
         self._task: TaskID = bar.add_task("", total=None, stage=name)
         self._total: int | None = None
 
-    def found(self, words: str) -> None:
+    def finish(self, words: str) -> None:
         """What the finished stage's line says."""
         self.words = words
 
     def say(self, text: str) -> None:
-        """A finding worth a line of its own."""
+        """Print a line of its own."""
         self._console.print(f"  {text}", highlight=False, markup=False)
 
     def advance(self, done: int, total: int, note: str = "") -> None:

@@ -1,36 +1,48 @@
-"""The recipe: all that the user says, one section per stage, each defined in its stage."""
+"""The recipe: all that the user says. What every task shares stands here; each family adds its sections, one per stage,
+in cli/once/recipe.py and cli/stepwise/recipe.py.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, ClassifierGateRecipe
-from edgetune.compress.recipe import CompressRecipe
-from edgetune.export.recipe import ExportRecipe
 from edgetune.serve.errors import RecipeError
-from edgetune.task_choice import DEFAULT_TASK, TaskChoice, choose_task
+from edgetune.task_choice import TaskChoice, choose_task
 from edgetune.tasks import TASKS
-from edgetune.tune.data.dataset import DataRecipe
-from edgetune.tune.recipe import TuneRecipe
-from edgetune.tune.tasks import TASKS as ONCE_TASKS
 
 
-class CommonRecipe(BaseModel):
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default")
+
+
+class Recipe(BaseModel):
     """What every task's recipe says. Only `base` and `data` are required."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    family: ClassVar[str]
 
     base: str = Field(description="Pretrained model: a folder, a packaged model or a hub id, looked for in this order.")
-    task: str = Field(DEFAULT_TASK, description="What the model learns to do.")
+    task: str = Field(
+        "", validate_default=True, description="What the model learns to do.", json_schema_extra=_without_default
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where training runs; auto takes a GPU.")
     seed: int = Field(0, ge=0, description="Of the split, the training and the frozen test slice.")
     out: str = Field("bundles/model", description="The bundle's folder; work goes on beside it in <out>.work.")
+
+    @field_validator("task")
+    @classmethod
+    def _of_the_family(cls, task: str) -> str:
+        """A task of this family; the first of them where none is named."""
+        names = [name for name, known in TASKS.items() if known.family == cls.family]
+        if task and task not in names:
+            raise ValueError(f"the task should be one of {', '.join(names)}")
+        return task or names[0]
 
     @property
     def allows_pickle(self) -> bool:
@@ -68,37 +80,19 @@ class CommonRecipe(BaseModel):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-class Recipe(CommonRecipe):
-    """One build of a text classifier, whole."""
-
-    task: Literal[tuple(ONCE_TASKS)] = Field(DEFAULT_TASK, description="What the model learns to do.")  # type: ignore[valid-type]
-    data: DataRecipe
-    tune: TuneRecipe = TuneRecipe()
-    export: ExportRecipe = ExportRecipe()
-    compress: CompressRecipe = CompressRecipe()
-    gate: ClassifierGateRecipe = ClassifierGateRecipe()
-    budget: BudgetRecipe = BudgetRecipe()
-    benchmark: BenchmarkRecipe = BenchmarkRecipe()
-
-    @property
-    def allows_pickle(self) -> bool:
-        """Whether weights that are a pickle may be opened."""
-        return self.tune.allow_pickle
-
-
-def read_recipe(path: Path | None, overrides: Mapping[str, Any]) -> tuple[CommonRecipe, TaskChoice]:
-    """The recipe of the task that it names, or that its data and base tell; arguments as for `CommonRecipe.load`.
+def read_recipe(path: Path | None, overrides: Mapping[str, Any]) -> tuple[Recipe, TaskChoice]:
+    """The recipe of the task that it names, or that fits its data and base; arguments as for `Recipe.load`.
 
     Returns:
-        The recipe, and how its task was found.
+        The recipe, and how its task was chosen.
 
     Raises:
-        RecipeError: as `CommonRecipe.load` does, there is no such task, or no task fits both base and data.
+        RecipeError: as `Recipe.load` does, there is no such task, or the task cannot be guessed.
     """
     values = recipe_values(path, overrides)
     choice = choose_task(values)
-    kind: type[CommonRecipe] = TASKS[choice.task].open_recipe()
-    return kind.of_values({**values, "task": choice.task}, path), choice
+    recipe: type[Recipe] = TASKS[choice.task].load("recipe")
+    return recipe.of_values({**values, "task": choice.task}, path), choice
 
 
 def recipe_values(path: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,7 +173,7 @@ def _place(recipe: type[BaseModel], location: Sequence[int | str]) -> tuple[int 
     return tuple(place)
 
 
-def _fault(recipe: type[BaseModel], place: tuple[int | str, ...], message: str, kind: str, found: Any) -> str:
+def _fault(recipe: type[BaseModel], place: tuple[int | str, ...], message: str, kind: str, value: Any) -> str:
     dotted = ".".join(str(part) for part in place) or "recipe"
     if kind == "extra_forbidden":
         known = _keys(recipe, place[:-1])
@@ -189,7 +183,7 @@ def _fault(recipe: type[BaseModel], place: tuple[int | str, ...], message: str, 
     if kind == "missing":
         return f"  {dotted}: is required"
     message = message.replace("Value error, ", "").replace("Input should", "should")
-    return f"  {dotted}: {message} (found {found!r})"
+    return f"  {dotted}: {message} (found {value!r})"
 
 
 def _keys(recipe: type[BaseModel], place: Sequence[int | str]) -> list[str]:

@@ -1,7 +1,7 @@
 """The work folder: one folder a stage, and `stages.json` with the digest of what went into each.
 
-A stage whose digest stands is opened, not run again. A stage works in `<stage>.part` and is renamed when it is
-whole, so that a build killed at any moment continues with the same command.
+A stage whose digest has not changed is opened, not run again. A stage works in `<stage>.part` and is renamed when it is
+whole, so that a build killed at any moment continues with the same command. One build at a time works in a folder.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from edgetune.benchmarks.timing.memory import process_memory, reset_peak
@@ -26,7 +27,10 @@ from edgetune.tune.training.processes import is_main, main_first
 
 T = TypeVar("T")
 _KEY_NAME = "stage-key.txt"
-LOG_NAME = "build.log"
+LOG_NAME, LOCK_NAME, PLAN_NAME = "build.log", "build.lock", "plan.json"
+# What the other processes of `accelerate launch` do in a stage: they never come there, they wait until the main process
+# has finished it, or they help to run it.
+Others = Literal["absent", "wait", "help"]
 # What a disk or its owner refuses; any other OSError inside a stage is a bug and keeps its traceback.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
 _PROBE_BYTES = 1 << 20
@@ -44,19 +48,40 @@ class Work:
     def __init__(self, folder: Path, lines: StageLines, *, fresh: bool) -> None:
         self.folder = folder
         self._lines = lines
-        try:
+        with _making(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if fresh:
                 _forget(folder)
-        except OSError as error:
-            raise WorkError(f"The work folder {folder} cannot be made: {error.strerror}.") from error
         self._record = self._read_record()
         self._chain = ""
+        self._digests: dict[str, str] = {}
+
+    def is_finished(self, name: str, inputs: object) -> bool:
+        """Whether the next stage was run on the same inputs, so that it would be opened."""
+        digest = value_sha256([self._chain, name, inputs])
+        return self._record.get(name, {}).get("digest") == digest and self._key(self.folder / name) == digest
+
+    def plan(self, seconds: Mapping[str, float]) -> None:
+        """Store how long the stages are expected to take, to be compared with what they took."""
+        self.write(PLAN_NAME, json.dumps(dict(seconds), indent=2).encode())
 
     @property
-    def chain(self) -> str:
-        """The digest of all that went in up to the stage that was last run or opened."""
-        return self._chain
+    def planned(self) -> dict[str, float]:
+        """Expected seconds by stage, as they were stored before training; none of a work folder without."""
+        try:
+            planned: dict[str, float] = json.loads((self.folder / PLAN_NAME).read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            return {}
+        return planned
+
+    @property
+    def trials(self) -> Path:
+        """Where a search keeps what it made."""
+        return self.folder / "trials"
+
+    def digest(self, stage: str) -> str:
+        """The digest of all that went in up to a stage that this build has run or opened."""
+        return self._digests[stage]
 
     def stage(
         self,
@@ -64,9 +89,9 @@ class Work:
         inputs: object,
         make: Callable[[Path], object],
         reopen: Callable[[Path], T],
-        found: Callable[[T], str],
+        line: Callable[[T], str],
         *,
-        others: Literal["absent", "wait", "help"] = "absent",
+        others: Others = "absent",
     ) -> T:
         """Run a stage, or open what it left when it last ran on the same inputs.
 
@@ -75,27 +100,27 @@ class Work:
             inputs: what shapes the result beside the stages before, as JSON types.
             make: writes the stage's files into the folder it is given, from where it left when it was stopped.
             reopen: opens those files.
-            found: what the stage found, a few words for its line.
-            others: what the other processes of `accelerate launch` do: they never come here, they wait until the main
-                process has finished the stage, or they help to run it.
+            line: a few words on the result.
+            others: what the other processes of `accelerate launch` do.
         """
-        self._chain = value_sha256([self._chain, name, inputs])
         folder = self.folder / name
         with main_first() if others == "wait" else nullcontext():
             if not is_main():
                 self._record = self._read_record()  # the main process may have finished the stage just now
-            if self._record.get(name, {}).get("digest") == self._chain and self._key(folder) == self._chain:
+            finished = self.is_finished(name, inputs)
+            self._chain = self._digests[name] = value_sha256([self._chain, name, inputs])
+            if finished:
                 result = reopen(folder)
-                self._lines.kept(name, found(result))
+                self._lines.kept(name, line(result))
                 return result
             if others == "wait" and not is_main():
                 raise WorkError(f"The main process did not finish the stage {name}.")
-            with self._lines.running(name) as line:
+            with self._lines.running(name) as running:
                 reset_peak()
                 start = time.perf_counter()
                 self._run(name, make, helped=others == "help")
                 result = reopen(folder)
-                line.found(found(result))
+                running.finish(line(result))
                 seconds = time.perf_counter() - start
             if is_main():
                 self._note(name, seconds, process_memory().rss_peak_bytes)
@@ -201,10 +226,52 @@ def _is_full(folder: Path) -> bool:
     return False
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other build out of a work folder, which is made if need be; the main process does it for all.
+
+    The system drops the lock when the process ends, however it ends: the file that stays behind locks nothing.
+
+    Raises:
+        WorkError: another build works there, or the folder cannot be made.
+    """
+    if not is_main():
+        yield
+        return
+    lock = FileLock(folder / LOCK_NAME)
+    with _making(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise WorkError(
+                f"Another build is working in {folder}.",
+                expected="one build at a time in a work folder",
+                action="wait until it has ended, or choose another --out",
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _making(folder: Path) -> Iterator[None]:
+    """Name the folder where the system refuses to make it.
+
+    Raises:
+        WorkError: it does.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WorkError(f"The work folder {folder} cannot be made: {error.strerror}.") from error
+
+
 def _forget(folder: Path) -> None:
-    """Remove what earlier builds left, but for the log that this one is writing."""
+    """Remove what earlier builds left, but for the log that this one is writing and the lock that it holds."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != LOG_NAME:
+        elif path.name not in (LOG_NAME, LOCK_NAME):
             path.unlink()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from edgetune.tune.models.facts import read_facts, write_facts
-
-FACTS_NAME = "candidate.json"
+from edgetune.tune.models.stored import Stored
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(Stored):
     """A graph made by a scheme.
 
     Attributes:
@@ -22,6 +20,10 @@ class Candidate:
         dtypes: share of the weights' bytes by dtype, read from the file (onnx names: FLOAT, INT8, ...).
         made_by: the call that made it, with its settings.
     """
+
+    file_name: ClassVar[str] = "candidate.json"
+    noun: ClassVar[str] = "candidate"
+    command: ClassVar[str] = "compress"
 
     scheme: str
     graph: Path
@@ -33,19 +35,8 @@ class Candidate:
     def of(cls, scheme: str, graph: Path, made_by: str) -> Candidate:
         """Describe a graph that has just been made, and write the facts beside it."""
         candidate = cls(scheme, graph, graph.stat().st_size, weight_dtypes(graph), made_by)
-        facts = {**asdict(candidate), "graph": graph.name}
-        write_facts(graph.parent / FACTS_NAME, facts)
+        candidate.save(graph.parent)
         return candidate
-
-    @classmethod
-    def open(cls, folder: Path) -> Candidate:
-        """Open a candidate's folder again.
-
-        Raises:
-            WorkError: the folder holds none.
-        """
-        facts = read_facts(folder / FACTS_NAME, what="candidate", command="compress")
-        return cls(**{**facts, "graph": folder / facts["graph"]})
 
 
 def weight_dtypes(graph: Path) -> dict[str, float]:

@@ -104,15 +104,16 @@ def _context(command: click.Command, parent: click.Context | None, name: str) ->
 def recipe_schema() -> str:
     """The JSON Schema of a recipe of any task, for editors that complete and check YAML; `task` says which holds.
 
-    A recipe that names no task may be of any. An `if` a task, not one `oneOf`, which would tell every task's faults.
+    A recipe that names no task may be of any. An `if` a family, not one `oneOf`: that names every family's faults.
     """
     from pydantic.json_schema import models_json_schema
 
-    from edgetune.tasks import TASKS
+    from edgetune.tasks import FAMILIES, TASKS
 
-    recipes = {name: task.open_recipe() for name, task in TASKS.items()}
+    families = {family: [name for name, task in TASKS.items() if task.family == family] for family in FAMILIES}
+    recipes = {family: TASKS[names[0]].load("recipe") for family, names in families.items()}
     places, shared = models_json_schema([(recipe, "validation") for recipe in recipes.values()])
-    schemas = {name: places[recipe, "validation"] for name, recipe in recipes.items()}
+    schemas = {family: places[recipe, "validation"] for family, recipe in recipes.items()}
     names_none = {"not": {"required": ["task"]}}
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -121,7 +122,7 @@ def recipe_schema() -> str:
         "required": ["base", "data"],
         "properties": {"task": {"enum": list(TASKS), "description": "What the model learns to do; else guessed."}},
         "allOf": [
-            *({"if": _names(name), "then": schema} for name, schema in schemas.items()),
+            *({"if": _names(families[family]), "then": schema} for family, schema in schemas.items()),
             {"if": names_none, "then": {"anyOf": list(schemas.values())}},
         ],
         "$defs": shared["$defs"],
@@ -129,9 +130,9 @@ def recipe_schema() -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def _names(task: str) -> dict[str, object]:
-    """The schema of what names a task."""
-    return {"required": ["task"], "properties": {"task": {"const": task}}}
+def _names(tasks: list[str]) -> dict[str, object]:
+    """The schema of what names one of some tasks."""
+    return {"required": ["task"], "properties": {"task": {"enum": tasks}}}
 
 
 def file_tree() -> str:

@@ -141,7 +141,7 @@ def recipe_keys() -> str:
 
     known: dict[Key, list[str]] = {}
     for name, task in TASKS.items():
-        schema = task.open_recipe().model_json_schema()
+        schema = task.load("recipe").model_json_schema()
         for key in _keys(schema, schema.get("$defs", {}), ""):
             known.setdefault(key, []).append(name)
     return "\n".join(_section(section, known, list(TASKS)) for section in SECTIONS)

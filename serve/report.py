@@ -177,8 +177,9 @@ class CandidateReport(_Value, frozen=True, kw_only=True):
     `scheme` is its route: weight-level steps, then the graph's scheme; `size_bytes` is the graph, `bundle_bytes` all
     files; `latency_ms`, `rss_peak_bytes` and `cold_start_ms` were taken in the search, the candidates in turn, in
     processes of their own. `front` marks the candidates that no other one beats in quality and latency at once;
-    `stopped_at` is the first gate that it failed: quality, budget or dominated. `rows_needed` is the rows that would
-    settle an inconclusive verdict.
+    `stopped_at` is the first gate that it failed: quality, budget or dominated; `timing_valid` is False where the
+    machine was too busy for the candidates' times to be compared. `rows_needed` is the rows that would settle an
+    inconclusive verdict.
 
     `gate` is pass, fail or inconclusive; `accepted` says whether the recipe's policy lets it be packed.
     `drop_interval` is the paired interval of the drop at the gate's confidence; `p_value` McNemar's exact
@@ -206,6 +207,7 @@ class CandidateReport(_Value, frozen=True, kw_only=True):
     cold_start_ms: float | None = None
     front: bool = False
     stopped_at: str = ""
+    timing_valid: bool = True
 
 
 class CurvePoint(_Value, frozen=True, kw_only=True):
@@ -250,7 +252,9 @@ class Report(_Value, frozen=True, kw_only=True):
     """One build, whole. Sizes are bytes, times ms unless the name says otherwise.
 
     `proof` is None where nothing was packed, and in reports of releases before 0.2; `why` says why the chosen candidate
-    won; `skipped` which schemes were not tried, and why; `runtime` the settings stored with the bundle.
+    won; `skipped` which schemes were not tried, and why; `runtime` the settings stored with the bundle. Where the
+    machine was too busy to judge speed, `timing_valid` is False, `timing_remark` says why, and there are no ratios of
+    times.
     """
 
     format: int = REPORT_FORMAT
@@ -278,8 +282,11 @@ class Report(_Value, frozen=True, kw_only=True):
     memory: MemoryComparison | None = None
     cold_start_ms: Pair | None = None
     size_bytes: Pair
+    timing_valid: bool = True
+    timing_remark: str = ""
     placement: dict[str, int] = msgspec.field(default_factory=dict)
     build_seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    planned_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     build_peak_bytes: dict[str, int] = msgspec.field(default_factory=dict)
     gate: dict[str, str | float] = msgspec.field(default_factory=dict)
     notes: list[str] = msgspec.field(default_factory=list)

@@ -89,7 +89,7 @@ def test_the_root_help_loads_no_command_and_lists_all():
 @pytest.mark.parametrize("task", TASKS)
 def test_the_schema_holds_the_recipe_of_every_task(task):
     schema = json.loads((DOCS / "recipe.schema.json").read_text("utf-8"))
-    recipe = TASKS[task].open_recipe()
+    recipe = TASKS[task].load("recipe")
     whole = recipe.model_json_schema()
     shared = whole.pop("$defs")
     assert schema["$defs"][recipe.__name__] == whole

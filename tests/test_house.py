@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import re
@@ -61,6 +62,7 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -143,6 +145,124 @@ def test_the_floor_imports_nothing_heavy():
         if one.module.split(".")[0] in NEVER_ON_THE_FLOOR
     ]
     assert heavy == []
+
+
+# Where tasks are known by name; everywhere else the code asks what a task, a head or a family can do.
+TASK_TABLES = {"cli/tasks.py", "serve/heads/__init__.py", "tune/tasks/__init__.py"}
+
+# What still names a task, or imports one; who mends one takes it off the list.
+KNOWN_TASK_NAMES = {
+    "benchmarks/stepwise/reporting.py",
+    "export/stepwise/pack.py",
+    "serve/http/answerers.py",
+}
+KNOWN_TASK_IMPORTS = {
+    "benchmarks/prove/ledger.py",
+    "compress/calibration.py",
+    "compress/fusion/parity.py",
+    "compress/importance.py",
+    "compress/lessons.py",
+    "export/once/graph.py",
+    "export/once/parity.py",
+    "tune/models/forward.py",
+}
+
+
+def shipped_modules() -> Iterator[Path]:
+    """The modules of the package: without the laboratory and the peers."""
+    return (path for path in SOURCES if not {"lab", "peers"} & set(path.relative_to(ROOT).parts))
+
+
+def test_no_code_asks_for_a_task_by_its_name():
+    from edgetune.tasks import TASKS
+
+    naming = {
+        relative(path)
+        for path in shipped_modules()
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Constant) and node.value in TASKS
+    }
+    assert naming - TASK_TABLES == KNOWN_TASK_NAMES
+
+
+def test_no_code_imports_one_task():
+    importing = {
+        relative(path)
+        for path in shipped_modules()
+        for module in imports_of(path.read_text("utf-8"), relative(path))
+        if re.match(r"edgetune\.tune\.tasks\.text_", module.module)
+    }
+    assert importing - TASK_TABLES == KNOWN_TASK_IMPORTS
+
+
+# Circles that are known to be; who mends one takes it off the list.
+KNOWN_CIRCLES = [["edgetune.serve.http.launch", "edgetune.serve.http.server", "edgetune.serve.http.workers"]]
+
+
+def module_name(path: Path) -> str:
+    """What a file of the house imports as."""
+    folder, *inside = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(["edgetune", *([] if folder == "cli" else [folder]), *inside]).removesuffix(".__init__")
+
+
+def needed_imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """All imports, those in functions too, but for what a type checker alone sees."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        yield from needed_imports(node)
+
+
+def import_graph(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Which modules each module imports, of those that are given, by name; values are their source text."""
+    graph: dict[str, set[str]] = {}
+    for name, source in sources.items():
+        graph[name] = set()
+        for node in needed_imports(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names}
+            else:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                graph[name] |= inner & sources.keys() or {node.module or ""}
+        graph[name] &= sources.keys() - {name}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that reach each other, sorted: what two sets of reachable modules have in common."""
+    reachable = {name: set(targets) for name, targets in graph.items()}
+    changed = True
+    while changed:
+        changed = False
+        for name, reached in reachable.items():
+            wider = reached.union(*(reachable[target] for target in reached))
+            changed = changed or wider != reached
+            reachable[name] = wider
+    groups = {
+        tuple(sorted(other for other in reached if name in reachable[other]))
+        for name, reached in reachable.items()
+        if name in reached
+    }
+    return sorted(map(list, groups))
+
+
+def test_no_imports_run_in_a_circle():
+    sources = {module_name(path): path.read_text("utf-8") for path in shipped_modules()}
+    assert circles(import_graph(sources)) == KNOWN_CIRCLES
+
+
+def test_a_circle_is_seen_even_inside_a_function_and_not_for_types_alone():
+    sources = {
+        "a": "from b import c",
+        "b": "def f():\n    import c",
+        "b.c": "import a",
+        "c": "if TYPE_CHECKING:\n    import b\nimport d",
+        "d": "x = 1",
+    }
+    assert import_graph(sources) == {"a": {"b.c"}, "b": {"c"}, "b.c": {"a"}, "c": {"d"}, "d": set()}
+    assert circles(import_graph(sources)) == [["a", "b.c"]]
 
 
 def functions_of(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -229,7 +229,7 @@ class _Job:
             max_tokens=self.encoder.max_tokens,
             merge_max_abs_diff=difference,
             training=self._told(probe, result, outcome),
-        ).save()
+        ).save(self.folder)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
     def _keep(self, model: Any | None) -> float:

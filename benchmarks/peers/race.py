@@ -113,12 +113,13 @@ def run(
     texts = [text for text, _ in rows]
     with ExitStack() as stack:
         running = {name: stack.enter_context(ContestantProcess(side, texts[0])) for name, side in sides.items()}
-        blocks, answers = timed_blocks(running, texts, samples, progress)
+        timed = timed_blocks(running, texts, samples, progress)
         speeds = throughputs(running, texts)
         # Memory before all rows are answered: that is no part of serving.
         peaks = {name: process.ask("memory")["memory"]["rss_peak_bytes"] for name, process in running.items()}
         labels = {name: process.ask("throughput", texts=texts)["answers"] for name, process in running.items()}
     colds = cold_starts(sides, texts[0])
+    blocks, answers = timed.ms, timed.answers
     base, expected = flat(blocks[BASE]), answers[BASE]
     found = {}
     for name, side in sides.items():

@@ -13,39 +13,50 @@ from edgetune.serve.report import CandidateReport, Gain
 
 # Medians closer than this are a tie, and so are those whose ratio's interval does not leave 1: the smaller bundle wins.
 TIE = 0.05
-
-
 # Limits that a figure has to reach; it has to stay within all others.
 _LEAST = frozenset({"tokens_per_second"})
+# Limits of speed: a busy machine measures none of them.
+_SPEED = frozenset({"p90_ms", "cold_start_ms", "first_token_ms", "tokens_per_second"})
 
 
-def over_budget(budget: CommonBudgetRecipe, measured: Mapping[str, float | None]) -> str:
+def over_budget(budget: CommonBudgetRecipe, measured: Mapping[str, float | None], *, timing_valid: bool = True) -> str:
     """What of a candidate does not meet the budget, as a sentence part; empty where all is met or nothing is asked.
 
     Args:
         budget: the limits.
         measured: figures by the limits' names; None for what could not be measured, which never meets a limit. What is
             not among them is not due yet.
+        timing_valid: False where the machine was too busy to judge speed, so that no limit of speed is met.
     """
     parts = []
     for name, figure in measured.items():
         limit = budget.limits.get(name)
         if limit is None:
             continue
-        if figure is None:
+        if name in _SPEED and not timing_valid:
+            parts.append(f"{name} was not measured on a quiet machine, the budget {limit:.4g}")
+        elif figure is None:
             parts.append(f"{name} was not measured, the budget {limit:.4g}")
         elif figure < limit if name in _LEAST else figure > limit:
             parts.append(f"{name} is {figure:.4g}, the budget {limit:.4g}")
     return "; ".join(parts)
 
 
-def check_budget(chosen: str, budget: CommonBudgetRecipe, measured: Mapping[str, float | None], report: Path) -> None:
+def check_budget(
+    chosen: str,
+    budget: CommonBudgetRecipe,
+    measured: Mapping[str, float | None],
+    report: Path,
+    *,
+    timing_valid: bool = True,
+) -> None:
     """Check a whole bundle; arguments as for `over_budget`, where a limit that is not among `measured` is not met.
 
     Raises:
         GateError: the budget is not met; the report is at `report`.
     """
-    over = over_budget(budget, {**measured, **{name: None for name in budget.limits if name not in measured}})
+    due = {**measured, **{name: None for name in budget.limits if name not in measured}}
+    over = over_budget(budget, due, timing_valid=timing_valid)
     if over:
         raise GateError(
             f"The {chosen} candidate is over budget: {over}.",
@@ -59,19 +70,25 @@ def megabytes(size_bytes: float | None) -> float | None:
 
 
 def quick_figures(bundle_bytes: int, figures: QuickFigures | None) -> dict[str, float | None]:
-    """A candidate's figures by the names of a budget; of one that was not timed yet the size alone."""
-    size: dict[str, float | None] = {"size_mb": bundle_bytes / 1e6}
-    if figures is None:
-        return size
-    return size | {
-        "p90_ms": figures.latency_ms.p90,
-        "rss_mb": megabytes(figures.rss_peak_bytes),
-        "cold_start_ms": figures.cold_start_ms,
-    }
+    """A candidate's figures by the names of a budget; of one that was not timed yet the size alone.
+
+    Times of a busy machine are left out and so shut nobody out: the bench stage, which can be run again, judges them.
+    """
+    measured: dict[str, float | None] = {"size_mb": bundle_bytes / 1e6}
+    if figures is not None:
+        measured["rss_mb"] = megabytes(figures.rss_peak_bytes)
+        if figures.timing_valid:
+            measured |= {"p90_ms": figures.latency_ms.p90, "cold_start_ms": figures.cold_start_ms}
+    return measured
 
 
 def preference(figures: Mapping[str, QuickFigures], sizes: Mapping[str, int]) -> list[str]:
-    """The candidates, best first: the smallest of those within a tie of the fastest, then the same of the rest."""
+    """The candidates, best first: the smallest of those within a tie of the fastest, then the same of the rest.
+
+    Where the machine was too busy for one of the times to mean anything, the smaller is better.
+    """
+    if not all(timed.timing_valid for timed in figures.values()):
+        return sorted(figures, key=lambda name: (sizes[name], name))
     left, ordered = dict(figures), []
     while left:
         fastest = min(left.values(), key=lambda one: one.p50_ms)
@@ -92,6 +109,8 @@ def is_tie(one: QuickFigures, fastest: QuickFigures) -> bool:
 
 def dominated(name: str, figures: Mapping[str, QuickFigures], sizes: Mapping[str, int]) -> str:
     """The name of a candidate that is both smaller and faster, beyond a tie; empty where there is none."""
+    if not all(timed.timing_valid for timed in figures.values()):
+        return ""
     mine = figures[name]
     better = (
         other
@@ -148,8 +167,10 @@ def why_chosen(candidates: Sequence[CandidateReport], chosen: str, budget: Commo
     within = f" and meets the budget ({asked})" if asked else ""
     if not others:
         return f"{chosen} won: it is the only candidate that the gate let through{within}."
-    fastest = min(allowed, key=_p50)
     place = f"of the {len(allowed)} candidates that the gate let through{within}"
+    if not all(candidate.timing_valid for candidate in allowed):
+        return f"{chosen} won: it is the smallest {place}; the machine was too busy to judge their speed."
+    fastest = min(allowed, key=_p50)
     speed = f"p50 {_p50(mine):.2f} ms among candidates in turn"
     if fastest.scheme == chosen:
         runner = min(others, key=_p50)

@@ -7,7 +7,7 @@ timed, budget. The test part is not looked at here.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 
@@ -21,39 +21,27 @@ from edgetune.benchmarks.timing.quick import QuickFigures, quick_race
 from edgetune.benchmarks.timing.side import Side
 from edgetune.compress.route import Route, Step
 from edgetune.compress.schemes import Scheme
-from edgetune.serve.errors import CompressError, ExportError, GateError, ParityError, WorkError
+from edgetune.serve.errors import CompressError, ExportError, GateError, ParityError
 from edgetune.serve.report import CandidateReport
+from edgetune.tune.models.stored import Stored
 from edgetune.tune.training.progress import Progress
 
-SEARCH_NAME = "search.json"
 
-
-class Searched(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Searched(Stored):
     """What the search found.
 
     `candidates` in the order they were tried; `order` the names of those that may be packed, best first; `skipped` the
     schemes that were left out or failed, with the reason.
     """
 
+    file_name: ClassVar[str] = "search.json"
+    noun: ClassVar[str] = "search"
+    command: ClassVar[str] = "compress"
+
     candidates: list[CandidateReport]
     order: list[str]
     skipped: dict[str, str]
-
-    def save(self, folder: Path) -> None:
-        """Write what was found."""
-        (folder / SEARCH_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
-
-    @classmethod
-    def open(cls, folder: Path) -> Searched:
-        """Open what a search has written.
-
-        Raises:
-            WorkError: the folder holds none.
-        """
-        try:
-            return msgspec.json.decode((folder / SEARCH_NAME).read_bytes(), type=cls)
-        except (OSError, msgspec.DecodeError) as error:
-            raise WorkError(f"{folder} holds no search: {error}", action="run `edgetune compress` again") from error
 
 
 @dataclass(frozen=True)
@@ -247,5 +235,6 @@ class Search:
             bundle_bytes=trial.draft.size_bytes,
             rss_peak_bytes=figures.rss_peak_bytes if figures else None,
             cold_start_ms=figures.cold_start_ms if figures else None,
+            timing_valid=figures.timing_valid if figures else True,
             stopped_at=stopped_at,
         )

@@ -7,7 +7,7 @@ whatever the gate, the budget or the list of schemes say: a second search with o
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from edgetune.export.once.graph import Graph
 from edgetune.export.once.pack import Packing, draft_bundle
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.digest import value_sha256
-from edgetune.serve.errors import CompressError
+from edgetune.serve.errors import CompressError, WorkError
 from edgetune.serve.predictor import Predictor
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.models.model import TunedModel
@@ -52,6 +52,21 @@ class Kept:
         (part / _KEY_NAME).write_text(key, encoding="utf-8")
         part.rename(place)
         return place
+
+
+def require_made(paths: Iterable[Path], *, search: Path) -> None:
+    """Check that what a search has made is still there; `search` is its stage's folder.
+
+    Raises:
+        WorkError: it has been removed.
+    """
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise WorkError(
+            f"The search's candidates are gone: {', '.join(missing)}.",
+            expected="what the search has left there",
+            action=f"remove {search}: the same command then searches again",
+        )
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ def measured_variants(
 ) -> list[VariantDraft]:
     """What is packed of each draft: the settings it is best run with, and its p50 with them, all of them in turn.
 
+    The p50 is None where the machine was too busy for it to mean anything.
+
     Args:
         drafts: by route, the chosen one first.
         settings: of the chosen one.
@@ -68,4 +70,5 @@ def measured_variants(
         for name, one in best.items()
     }
     figures = quick_race(sides, texts, progress)
-    return [VariantDraft(drafts[name], needs[name], best[name], round(figures[name].p50_ms, 4)) for name in names]
+    p50 = {name: round(timed.p50_ms, 4) if timed.timing_valid else None for name, timed in figures.items()}
+    return [VariantDraft(drafts[name], needs[name], best[name], p50[name]) for name in names]

@@ -16,9 +16,11 @@ import numpy as np
 from markupsafe import Markup
 
 from edgetune.serve.report import CurvePoint, LatencySummary, Pair, Report
+from edgetune.serve.stepwise.report import LanguageReport
 
 NOT_MEASURED = "not measured"
 TOO_SMALL = "n too small"
+NOT_JUDGED = "not judged"  # a ratio of times that were taken on a busy machine
 _MAX_RUG = 400  # ticks under a latency strip; more would only add bytes
 _MAX_DOTS = 40  # points of a curve that are still drawn as dots
 
@@ -43,6 +45,17 @@ def seconds(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return NOT_MEASURED
     return f"{plain(value)} s" if value < 600 else f"{plain(value / 60)} min"
+
+
+def plan_and_truth(report: Report | LanguageReport) -> str:
+    """How long the planned stages took and were expected to take; "" where nothing was planned."""
+    both = [stage for stage in report.planned_seconds if stage in report.build_seconds]
+    if not both:
+        return ""
+    took, planned = (
+        sum(by_stage[stage] for stage in both) for by_stage in (report.build_seconds, report.planned_seconds)
+    )
+    return f"The build took {seconds(took)}; {seconds(planned)} were planned."
 
 
 def size(value: float | None) -> str:

@@ -28,9 +28,9 @@ class Picture:
 
 
 def pictures(report: Report) -> list[Picture]:
-    """Quality against latency, and against size; only candidates that were timed have a place in the first."""
+    """Quality against latency, and against size; in the first are those that were timed on a quiet machine."""
     letters = {one.scheme: _LETTERS[place % 26] for place, one in enumerate(report.candidates)}
-    timed = [one for one in report.candidates if _p50(one) is not None]
+    timed = [one for one in report.candidates if _p50(one) is not None and one.timing_valid]
     sized = [one for one in report.candidates if one.bundle_bytes]
     metric = report.quality.metric
     drawn = [

@@ -69,6 +69,8 @@ def _speed(report: Report) -> Headline:
         return Headline("speed-up, p50", charts.NOT_MEASURED, [])
     base, bundle = (charts.milliseconds(s.p50, charts.TOO_SMALL) for s in (latency.base, latency.bundle))
     details = [f"{base} → {bundle}"]
+    if not report.timing_valid:
+        return Headline("speed-up, p50", charts.NOT_JUDGED, [*details, "the machine was too busy"])
     if latency.speedup.ci95:
         low, high = (charts.ratio(bound) for bound in latency.speedup.ci95)
         details.append(f"95% CI {low} to {high}")
@@ -117,8 +119,12 @@ def stage_axis(report: Report) -> charts.Axis:
 def gain_rows(report: Report) -> list[tuple[str, str, str, str, str]]:
     """(part, candidate, quality, p50, size) of each part of the packed route, with what it changed."""
     rows, before = [], None
+    # Gains are of the search, whose times may be worth nothing while those of the last race are sound.
+    quiet = all(candidate.timing_valid for candidate in report.candidates)
     for gain in report.gains:
-        faster = charts.times(charts.speedup(before.p50_ms, gain.p50_ms), "faster", "slower") if before else ""
+        faster = (
+            charts.times(charts.speedup(before.p50_ms, gain.p50_ms), "faster", "slower") if before and quiet else ""
+        )
         smaller = (
             charts.times(charts.speedup(before.size_bytes, gain.size_bytes), "smaller", "larger") if before else ""
         )
@@ -149,12 +155,15 @@ def bar_pairs(report: Report) -> list[BarPair]:
     none = Pair(base=None, bundle=None)
     throughput, cold = report.throughput_per_second or none, report.cold_start_ms or none
     speed = charts.change(throughput, "more", "fewer", more_is_better=True)
+    faster = charts.change(cold, "faster", "slower")
+    if not report.timing_valid:
+        speed = faster = charts.NOT_JUDGED
     rates = charts.per_second(throughput.base), charts.per_second(throughput.bundle)
     starts = charts.milliseconds(cold.base), charts.milliseconds(cold.bundle)
     return [
         bars("Throughput", "texts a second; more is better", speed, throughput, rates),
         memory_bars(charts.peak_memory(report)),
-        bars("Cold start", "fresh process to first label", charts.change(cold, "faster", "slower"), cold, starts),
+        bars("Cold start", "fresh process to first label", faster, cold, starts),
         size_bars(report.size_bytes),
     ]
 
@@ -191,6 +200,7 @@ def render_html(report: Report) -> str:
         classes=sorted(report.quality.classes, key=lambda c: (c.f1, -c.rows, c.label)),
         confusions=sorted(report.quality.confusions, key=lambda c: -c.rows),
         stages_built=list(dict.fromkeys([*report.build_seconds, *report.build_peak_bytes])),
+        planned=charts.plan_and_truth(report),
         unknown_limit=UNKNOWN_LIMIT,
         shown_first=SHOWN_FIRST,
     )

@@ -107,6 +107,8 @@ def assemble_report(
         throughput_per_second=timing.throughput_per_second if timing else None,
         memory=timing.memory if timing else None,
         cold_start_ms=timing.cold_start_ms if timing else None,
+        timing_valid=timing.verdict.valid if timing else True,
+        timing_remark=timing.verdict.remark if timing else "",
         size_bytes=findings.size_bytes,
         placement=timing.placement if timing else {},
         gate=gate,
@@ -120,20 +122,25 @@ def _verdict(chosen: CandidateReport | None, findings: Findings, metric: Metric)
         reasons = "; ".join(f"{candidate.scheme}: {candidate.reason}" for candidate in findings.candidates)
         return f"No candidate may be packed, so nothing was written. {reasons}."
     values = {entry.stage: entry.value for entry in findings.stages}
-    latency = findings.timing.latency_ms
     size = findings.size_bytes
-    quick = (
-        f"answers {latency.speedup.p50:.1f} times faster than the base in PyTorch "
-        f"(p50 {latency.bundle.p50:.2f} against {latency.base.p50:.2f} ms)"
-        if latency.speedup.p50 is not None
-        else "was timed on too few samples for a median"
-    )
     word = {"pass": "proven within", "inconclusive": "within, though not proven to be within,"}
     return (
-        f"The {chosen.scheme} bundle {quick}, takes {(size.bundle or 0) / 1e6:.1f} MB instead of "
+        f"The {chosen.scheme} bundle {_speed(findings.timing)}, takes {(size.bundle or 0) / 1e6:.1f} MB instead of "
         f"{(size.base or 0) / 1e6:.1f}, and reaches {metric.shown(proof.value)} where the tuned model "
         f"reaches {metric.shown(values['tuned'])} and the base {metric.shown(values['base'])}: "
         f"{word[proof.gate]} the loss that was allowed."
+    )
+
+
+def _speed(timing: Timing) -> str:
+    latency = timing.latency_ms
+    if not timing.verdict.valid:
+        return "was timed on a machine too busy to judge its speed"
+    if latency.speedup.p50 is None:
+        return "was timed on too few samples for a median"
+    return (
+        f"answers {latency.speedup.p50:.1f} times faster than the base in PyTorch "
+        f"(p50 {latency.bundle.p50:.2f} against {latency.base.p50:.2f} ms)"
     )
 
 

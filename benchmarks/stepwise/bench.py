@@ -102,7 +102,8 @@ def bench_language_model(contest: LanguageContest, folder: Path, kept_report: Pa
     kept_report.write_bytes(report.to_json())
     if draft is None:
         raise GateError(report.verdict, action=f"see {kept_report}; loosen gate.max_rise, or name --scheme fp32")
-    check_budget(report.chosen, contest.budget, _measured(report), kept_report)
+    measured = _measured(report)
+    check_budget(report.chosen, contest.budget, measured, kept_report, timing_valid=report.timing_valid)
 
 
 def _prove(contest: LanguageContest, progress: Progress) -> Judged:

@@ -130,16 +130,22 @@ RUNTIMES: dict[str, Callable[[dict[str, Any]], Steps]] = {
 
 
 def timed(steps: Steps, prompts: list[list[int]], new_tokens: int) -> dict[str, Any]:
-    """One answer: ms to the first token, ms of each step after it, and the tokens, row by row."""
+    """One answer: ms to the first token, ms of each step after it, and the tokens, row by row.
+
+    `cpu_share` is the processor time of all threads over the wall time.
+    """
     found, times = [], []
-    start = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
+    start = began
     answer = steps(prompts, new_tokens)
     for _ in range(1 + new_tokens):
         found.append(next(answer))
         end = time.perf_counter()
         times.append(1000 * (end - start))
         start = end
-    return {"first_ms": times[0], "steps_ms": times[1:], "tokens": [list(row) for row in zip(*found, strict=True)]}
+    share = (time.process_time() - worked) / (end - began)
+    tokens = [list(row) for row in zip(*found, strict=True)]
+    return {"first_ms": times[0], "steps_ms": times[1:], "tokens": tokens, "cpu_share": share}
 
 
 def respond(steps: Steps, command: dict[str, Any], warm: list[int]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from edgetune.benchmarks.prove.statistics import ratio_interval
+from edgetune.benchmarks.timing.quiet import TimingVerdict
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.report import Memory, Pair
 from edgetune.serve.stepwise.report import Decoding, FirstToken, LanguageMemory
@@ -54,7 +55,10 @@ class SideFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RaceFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """All sides of one race by name, in the order they were given, and what they were asked."""
+    """All sides of one race by name, in the order they were given, and what they were asked.
+
+    `timing_remark` says why the machine was too busy for a verdict on speed; empty where it was quiet.
+    """
 
     sides: dict[str, SideFigures]
     prompt_tokens: list[int]
@@ -63,17 +67,22 @@ class RaceFigures(msgspec.Struct, frozen=True, kw_only=True):
     new_tokens: int
     rounds: int
     threads: int
+    timing_remark: str = ""
 
 
 @dataclass(frozen=True)
 class GenerationTiming:
-    """Base against bundle, with the fields that a LanguageReport holds under the same names."""
+    """Base against bundle, with the fields that a LanguageReport holds under the same names.
+
+    Where `verdict` says that speed could not be judged, there are no ratios.
+    """
 
     first_token_ms: list[FirstToken]
     decoding: list[Decoding]
     memory: LanguageMemory
     cold_start_ms: Pair
     size_bytes: Pair
+    verdict: TimingVerdict
 
 
 def compared(race: RaceFigures, base: str, bundle: str) -> GenerationTiming:
@@ -86,15 +95,19 @@ def compared(race: RaceFigures, base: str, bundle: str) -> GenerationTiming:
     for one in (first, second):
         if one.reason:
             raise EdgetuneError(f"The benchmark did not finish: {one.reason}")
+    rows = [decoding(first, second, batch) for batch in race.batches]
+    if race.timing_remark:
+        rows = [msgspec.structs.replace(row, speedup=None, ci95=None) for row in rows]
     return GenerationTiming(
         first_token_ms=[
             FirstToken(prompt_tokens=one, base_ms=first.first_token_ms(one), bundle_ms=second.first_token_ms(one))
             for one in race.prompt_tokens
         ],
-        decoding=[decoding(first, second, batch) for batch in race.batches],
+        decoding=rows,
         memory=LanguageMemory(base=first.memory, bundle=second.memory),
         cold_start_ms=Pair(base=first.cold_ms, bundle=second.cold_ms),
         size_bytes=Pair(base=first.size_bytes, bundle=second.size_bytes),
+        verdict=TimingVerdict(not race.timing_remark, race.timing_remark),
     )
 
 

@@ -61,6 +61,8 @@ def _decoding(report: LanguageReport) -> Headline:
     details = []
     if found.base_per_second is not None:
         details.append(f"instead of {charts.per_second(found.base_per_second)}")
+    if not report.timing_valid:
+        return Headline(name, charts.NOT_JUDGED, ["the machine was too busy"])
     faster = charts.times(figures.times_faster(found), "faster", "slower")
     if faster:
         details.append(f"{faster} than PyTorch" if faster != "about the same" else "about as fast as PyTorch")
@@ -130,9 +132,9 @@ def decoding_rows(report: LanguageReport) -> list[SpeedRow]:
             one.batch,
             charts.per_second(one.base_per_second),
             charts.per_second(one.bundle_per_second),
-            charts.ratio(figures.times_faster(one)),
+            charts.ratio(figures.times_faster(one)) if report.timing_valid else charts.NOT_JUDGED,
             f"{charts.ratio(one.ci95[0])} to {charts.ratio(one.ci95[1])}"
-            if one.ci95 and len(one.ci95) == 2
+            if one.ci95 and len(one.ci95) == 2 and report.timing_valid
             else charts.NOT_MEASURED,
             charts.twin_bars(one.base_per_second, one.bundle_per_second, longest),
         )
@@ -149,7 +151,7 @@ def first_token_rows(report: LanguageReport) -> list[SpeedRow]:
             one.prompt_tokens,
             charts.milliseconds(one.base_ms),
             charts.milliseconds(one.bundle_ms),
-            charts.ratio(charts.speedup(one.base_ms, one.bundle_ms)),
+            charts.ratio(charts.speedup(one.base_ms, one.bundle_ms)) if report.timing_valid else charts.NOT_JUDGED,
             "",
             charts.twin_bars(one.base_ms, one.bundle_ms, longest),
         )
@@ -165,9 +167,10 @@ def bar_pairs(report: LanguageReport) -> list[BarPair]:
     """Memory, cold start and size, each as two bars."""
     cold = report.cold_start_ms or Pair(base=None, bundle=None)
     starts = charts.milliseconds(cold.base), charts.milliseconds(cold.bundle)
+    faster = charts.change(cold, "faster", "slower") if report.timing_valid else charts.NOT_JUDGED
     return [
         memory_bars(figures.peak_memory(report)),
-        bars("Cold start", "fresh process to first token", charts.change(cold, "faster", "slower"), cold, starts),
+        bars("Cold start", "fresh process to first token", faster, cold, starts),
         size_bars(report.size_bytes),
     ]
 
@@ -222,5 +225,6 @@ def render_language_html(report: LanguageReport) -> str:
         sample_answers=sample_answers,
         sample_limit=SAMPLE_LIMIT,
         stages_built=list(dict.fromkeys([*report.build_seconds, *report.build_peak_bytes])),
+        planned=charts.plan_and_truth(report),
     )
     return page.strip() + "\n"

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
-
-import msgspec
+from typing import ClassVar, Self
 
 from edgetune.benchmarks.prove.gate import Verdict, judge
-from edgetune.benchmarks.prove.trials import Kept
+from edgetune.benchmarks.prove.trials import Kept, require_made
 from edgetune.benchmarks.recipe import GateRecipe
 from edgetune.benchmarks.stepwise.divergence import Divergence, divergences
 from edgetune.compress.gptq.coverage import Coverage, read_coverage
@@ -23,15 +21,14 @@ from edgetune.compress.gptq.schemes import LanguageScheme, write_scheme
 from edgetune.export.stepwise.graph import DecoderGraph
 from edgetune.serve.bundle import GRAPH_NAME
 from edgetune.serve.digest import value_sha256
-from edgetune.serve.errors import CompressError, GateError, WorkError
+from edgetune.serve.errors import CompressError, GateError
 from edgetune.serve.stepwise.report import LanguageCandidate
 from edgetune.tune.data.slices import frozen_rows
 from edgetune.tune.metrics import PERPLEXITY
-from edgetune.tune.models.facts import read_facts, write_facts
+from edgetune.tune.models.stored import Stored
 from edgetune.tune.stepwise.traces import EncodedRow
 from edgetune.tune.training.progress import Progress
 
-FACTS_NAME = "ladder.json"
 _SCORES_NAME = "scores.json"
 
 
@@ -58,7 +55,7 @@ class JudgedRows:
 
 
 @dataclass(frozen=True)
-class Climbed:
+class Climbed(Stored):
     """What was tried, in order.
 
     Attributes:
@@ -67,6 +64,10 @@ class Climbed:
         order: those that may be packed, the preferred one first.
         failed: those that could not be made or judged, with the reason.
     """
+
+    file_name: ClassVar[str] = "ladder.json"
+    noun: ClassVar[str] = "search"
+    command: ClassVar[str] = "compress"
 
     folder: Path
     candidates: tuple[LanguageCandidate, ...]
@@ -77,29 +78,15 @@ class Climbed:
         """The graph of a scheme that was judged."""
         return self.folder / scheme / GRAPH_NAME
 
-    def save(self, stage: Path) -> None:
-        """Write the facts into the stage's folder."""
-        candidates = [msgspec.to_builtins(candidate) for candidate in self.candidates]
-        facts = {"candidates": candidates, "order": list(self.order), "failed": self.failed}
-        write_facts(stage / FACTS_NAME, facts)
-
     @classmethod
-    def open(cls, stage: Path, folder: Path) -> Climbed:
-        """Open what `save` wrote into `stage`; what was made is in `folder`.
+    def open(cls, folder: Path) -> Self:
+        """What `save` wrote.
 
         Raises:
             WorkError: there is no search, or what it made has been removed.
         """
-        facts = read_facts(stage / FACTS_NAME, what="search", command="compress")
-        candidates = tuple(msgspec.convert(candidate, LanguageCandidate) for candidate in facts["candidates"])
-        climbed = cls(folder, candidates, tuple(facts["order"]), facts["failed"])
-        missing = [scheme for scheme in climbed.order if not climbed.graph(scheme).is_file()]
-        if missing:
-            raise WorkError(
-                f"The search's candidates are gone from {folder}: {', '.join(missing)}.",
-                expected="the folders that the search has left there",
-                action=f"remove {stage}: the same command then searches again",
-            )
+        climbed = super().open(folder)
+        require_made((climbed.graph(scheme) for scheme in climbed.order), search=folder)
         return climbed
 
 

@@ -17,15 +17,18 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from edgetune.benchmarks.prove.statistics import ratio_interval
 from edgetune.benchmarks.stepwise.figures import (
     UNMEASURED,
     RaceFigures,
     SideFigures,
 )
 from edgetune.benchmarks.stepwise.recipe import GenerationBenchmarkRecipe
+from edgetune.benchmarks.timing.load import LoadMeter
 from edgetune.benchmarks.timing.memory import device_memory_used
+from edgetune.benchmarks.timing.quiet import Conditions, TimingVerdict, judge_timing
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
-from edgetune.serve.cores import usable_cores
+from edgetune.serve.cores import affinity_cores, usable_cores
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.report import Memory
 from edgetune.serve.stepwise.spec import GenerationSpec
@@ -36,6 +39,7 @@ Runtime = Literal["torch", "torch-static", "graph", "bundle", "genai"]
 DECODE_PROMPT = 16
 WARM_MS = 50
 COLD_STARTS = 3
+NOISE_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ class _Running:
     cold_ms: list[float] = field(default_factory=list)
     answer: list[int] = field(default_factory=list)
     modules: list[str] = field(default_factory=list)
+    cpu_shares: list[float] = field(default_factory=list)
     reason: str = ""
 
     def takes(self, batch: int) -> bool:
@@ -155,18 +160,24 @@ class _Running:
         )
 
 
-def race(sides: dict[str, GenerationSide], course: Course, progress: Progress) -> RaceFigures:
-    """All sides' figures: first tokens and batch 1, then memory, then the larger batches, then cold starts."""
+def race(sides: dict[str, GenerationSide], course: Course, progress: Progress, checked: str = "bundle") -> RaceFigures:
+    """All sides' figures: first tokens and batch 1, then memory, then the larger batches, then cold starts.
+
+    The side called `checked` is raced against a second copy of itself too, which shows the machine's noise.
+    """
     running = {name: _Running(side) for name, side in sides.items()}
     first = json.dumps(course.prompts(0, 1, DECODE_PROMPT)[0])
     used = device_memory_used()
     with ExitStack() as stack:
         for one in running.values():
             _open(one, first, stack)
+        load = LoadMeter(started.process.pid for started in running.values() if started.process)
         _rounds(running, course, course.prompt_tokens, [1] if 1 in course.recipe.batches else [], progress)
+        others = load.others()
         for one in running.values():
             _read_memory(one, used)
             one.modules = one.ask("modules").get("modules", [])
+        verdict = _judge(running, course, others, _noise(running.get(checked), course, first, progress))
         _rounds(running, course, [], [batch for batch in course.recipe.batches if batch > 1], progress)
         for one in running.values():
             if max(one.step_ms, default=1) > 1:
@@ -180,7 +191,48 @@ def race(sides: dict[str, GenerationSide], course: Course, progress: Progress) -
         new_tokens=course.new_tokens,
         rounds=course.recipe.rounds,
         threads=course.threads,
+        timing_remark=verdict.remark,
     )
+
+
+def _judge(
+    running: dict[str, _Running], course: Course, others: float | None, noise: list[float] | None
+) -> TimingVerdict:
+    """Whether the machine was quiet while single prompts were answered."""
+    steps = {name: side.step_ms.get(1, []) for name, side in running.items()}
+    return judge_timing(
+        Conditions(
+            # Only sides that stayed to the end have as many rounds as the recipe says.
+            blocks={
+                name: [[mean] for mean in of_side]
+                for name, of_side in steps.items()
+                if len(of_side) == course.recipe.rounds
+            },
+            cpu_share={name: float(np.median(side.cpu_shares)) for name, side in running.items() if side.cpu_shares},
+            others_cores=others,
+            cores=affinity_cores(),
+            threads=course.threads,
+            noise_ci95=noise,
+        )
+    )
+
+
+def _noise(checked: _Running | None, course: Course, first: str, progress: Progress) -> list[float] | None:
+    """95% interval of how many times faster a second copy of a side decodes; None where it cannot be raced."""
+    if checked is None or checked.process is None:
+        return None
+    ours: list[list[float]] = []
+    theirs: list[list[float]] = []
+    try:
+        with ContestantProcess(checked.side, first) as copy:
+            for round_ in range(NOISE_ROUNDS):
+                command = _command(course.prompts(round_, 1, DECODE_PROMPT), course.new_tokens)
+                for process, blocks in ((checked.process, ours), (copy, theirs)):
+                    blocks.append(process.ask("generate", **command)["steps_ms"])
+                progress.advance(round_ + 1, NOISE_ROUNDS, "noise, the bundle against itself")
+    except EdgetuneError:
+        return None  # no memory for a second one, perhaps; the first one's end is seen when it is asked next
+    return ratio_interval(ours, theirs)
 
 
 def _open(one: _Running, first: str, stack: ExitStack) -> None:
@@ -230,6 +282,8 @@ def _decode(course: Course, batch: int) -> Callable[[_Running, int], None]:
         found = one.ask("generate", _command(course.prompts(round_, batch, DECODE_PROMPT), steps))
         if found and round_:
             one.step_ms.setdefault(batch, []).append(float(np.mean(found["steps_ms"])))
+            if batch == 1 and one.side.device == "cpu" and "cpu_share" in found:
+                one.cpu_shares.append(found["cpu_share"])
             if batch == 1 and round_ == 1:
                 one.answer = found["tokens"][0]
 

@@ -83,6 +83,8 @@ def assemble_language_report(contest: LanguageContest, judged: Judged, measured:
         decoding=timing.decoding if timing else [],
         memory=timing.memory if timing else None,
         cold_start_ms=timing.cold_start_ms if timing else None,
+        timing_valid=timing.verdict.valid if timing else True,
+        timing_remark=timing.verdict.remark if timing else "",
         size_bytes=Pair(
             base=sum(path.stat().st_size for path in base.iterdir() if path.is_file()),
             bundle=measured.draft.size_bytes if measured else None,
@@ -195,6 +197,8 @@ def _verdict(quality: AnswersQuality, judged: Judged, timing: GenerationTiming |
     said = (
         f"{gained}; {judged.chosen} {moved} it by {abs(100 * rise):.2f}% and agrees in {100 * agreement:.1f}% of tokens"
     )
+    if timing is not None and not timing.verdict.valid:
+        return f"{said}; the machine was too busy to judge its speed."
     one = next((row for row in timing.decoding if row.batch == 1 and row.speedup), None) if timing else None
     if one is None or one.speedup is None or one.bundle_per_second is None:
         return f"{said}; its speed was not measured."

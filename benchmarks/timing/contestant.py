@@ -18,13 +18,15 @@ from typing import Any
 class Contestant:
     """How one side answers: an input to its answer, many inputs in batches of 32, and ids to logits.
 
-    Inputs and answers are JSON: a string or a list of two, and what the head's `plain` gives.
+    Inputs and answers are JSON: a string or a list of two, and what the head's `plain` gives. `on_cpu` says whether the
+    side computes on the processor, so that its processor time tells whether it got one.
     """
 
     answer: Callable[[Any], Any]
     answer_many: Callable[[list[Any]], list[Any]]
     forward: Callable[[int, int], None]
     placement: Callable[[], dict[str, int]]
+    on_cpu: bool
 
 
 def bundle_contestant(folder: str, threads: int | None, spinning: bool | None) -> Contestant:
@@ -51,6 +53,7 @@ def bundle_contestant(folder: str, threads: int | None, spinning: bool | None) -
         answer_many=lambda inputs: [answer.plain for answer in predictor.predict(inputs)],
         forward=forward,
         placement=placed,
+        on_cpu=predictor.bundle.manifest.provider == "cpu",
     )
 
 
@@ -93,19 +96,14 @@ def base_contestant(folder: str, threads: int, device: str, tuned_folder: str) -
         with torch.inference_mode():
             model(input_ids=ones, attention_mask=ones).logits.cpu()
 
-    return Contestant(lambda text: answer_batch([text])[0], answer_many, forward, dict)
+    return Contestant(lambda text: answer_batch([text])[0], answer_many, forward, dict, device == "cpu")
 
 
 def _respond(contestant: Contestant, command: dict[str, Any]) -> dict[str, Any]:
     kind = command["do"]
     if kind == "latency":
-        times, answers = [], []
         _warm_up(contestant, command["texts"], command.get("warm_ms", 0))
-        for text in command["texts"]:
-            start = time.perf_counter()
-            answers.append(contestant.answer(text))
-            times.append(1000 * (time.perf_counter() - start))
-        return {"ms": times, "answers": answers}
+        return _time_calls(contestant, command["texts"])
     if kind == "throughput":
         start = time.perf_counter()
         answers = contestant.answer_many(command["texts"])
@@ -119,6 +117,18 @@ def _respond(contestant: Contestant, command: dict[str, Any]) -> dict[str, Any]:
 
         return {"memory": msgspec.to_builtins(process_memory())}
     return {"placement": contestant.placement()}
+
+
+def _time_calls(contestant: Contestant, texts: list[str]) -> dict[str, Any]:
+    """Milliseconds and label of each text, and the processor time of all threads over the wall time of all calls."""
+    times, answers = [], []
+    began, worked = time.perf_counter(), time.process_time()
+    for text in texts:
+        start = time.perf_counter()
+        answers.append(contestant.answer(text))
+        times.append(1000 * (time.perf_counter() - start))
+    share = (time.process_time() - worked) / (time.perf_counter() - began)
+    return {"ms": times, "answers": answers, "cpu_share": share if contestant.on_cpu else None}
 
 
 def _warm_up(contestant: Contestant, texts: list[str], warm_ms: float) -> None:

@@ -17,11 +17,15 @@ SAMPLES = 200
 
 @dataclass(frozen=True)
 class QuickFigures:
-    """What a short look at one candidate gives; memory is None where the system has no such counter."""
+    """What a short look at one candidate gives; memory is None where the system has no such counter.
+
+    `timing_valid` is False where the machine was too busy for times to be compared.
+    """
 
     latency_ms: LatencySummary
     cold_start_ms: float
     rss_peak_bytes: int | None
+    timing_valid: bool = True
 
     @property
     def blocks(self) -> list[list[float]]:
@@ -46,9 +50,12 @@ def quick_race(
     """
     with ExitStack() as stack:
         running = {name: stack.enter_context(ContestantProcess(side, texts[0])) for name, side in sides.items()}
-        blocks, _ = timed_blocks(running, texts, samples, progress)
+        timed = timed_blocks(running, texts, samples, progress)
+        verdict = timed.verdict()
+        if not verdict.valid:
+            progress.say(verdict.remark)
         memory = {name: process.ask("memory")["memory"]["rss_peak_bytes"] for name, process in running.items()}
         return {
-            name: QuickFigures(summarize(flat(blocks[name])), running[name].cold_start_ms, memory[name])
-            for name in running
+            name: QuickFigures(summarize(flat(timed.ms[name])), process.cold_start_ms, memory[name], verdict.valid)
+            for name, process in running.items()
         }

@@ -12,8 +12,11 @@ import numpy as np
 
 from edgetune.benchmarks.prove.statistics import percentile_or_none, ratio_interval
 from edgetune.benchmarks.recipe import BenchmarkRecipe
+from edgetune.benchmarks.timing.load import LoadMeter
 from edgetune.benchmarks.timing.memory import device_memory_used
+from edgetune.benchmarks.timing.quiet import Conditions, TimingVerdict, judge_timing
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
+from edgetune.serve.cores import affinity_cores
 from edgetune.serve.report import (
     GridCell,
     LatencyComparison,
@@ -27,6 +30,7 @@ from edgetune.tune.data.rows import Input
 from edgetune.tune.training.progress import Progress
 
 BLOCK, WARM_MS = 20, 50
+NOISE_SAMPLES = 8 * BLOCK
 BATCHES, LENGTHS = (1, 8, 32), (16, 64, 128)
 THROUGHPUT_TEXTS, THROUGHPUT_ROUNDS = 512, 3
 
@@ -49,8 +53,8 @@ class Race:
 class Timing:
     """All figures of one race, as the report holds them.
 
-    `answers` are what the bundle gave while it was timed, by input, so that what was timed can be held
-    against what was judged.
+    `answers` are what the bundle gave while it was timed, by input, so that what was timed can be held against what was
+    judged. Where `verdict` says that speed could not be judged, there are no ratios.
     """
 
     latency_ms: LatencyComparison
@@ -60,6 +64,39 @@ class Timing:
     cold_start_ms: Pair
     placement: dict[str, int]
     answers: dict[Input, Any]
+    verdict: TimingVerdict
+
+
+@dataclass(frozen=True)
+class TimedBlocks:
+    """Calls of several sides in turn, by side.
+
+    Attributes:
+        ms: samples of each block.
+        answers: what the head's `plain` gives, by input.
+        cpu_share: median over blocks of processor time over wall time; only of sides that compute on the processor.
+        others_cores: cores that other programs took meanwhile; None where unknown.
+        threads: of the side with the most.
+    """
+
+    ms: dict[str, list[list[float]]]
+    answers: dict[str, dict[Input, Any]]
+    cpu_share: dict[str, float]
+    others_cores: float | None
+    threads: int
+
+    def verdict(self, noise_ci95: Sequence[float] | None = None) -> TimingVerdict:
+        """Whether the machine was quiet enough; `noise_ci95` as in `Conditions`."""
+        return judge_timing(
+            Conditions(
+                blocks=self.ms,
+                cpu_share=self.cpu_share,
+                others_cores=self.others_cores,
+                cores=affinity_cores(),
+                threads=self.threads,
+                noise_ci95=noise_ci95,
+            )
+        )
 
 
 def race(race: Race, texts: Sequence[Input], recipe: BenchmarkRecipe, progress: Progress) -> Timing:
@@ -71,7 +108,8 @@ def race(race: Race, texts: Sequence[Input], recipe: BenchmarkRecipe, progress: 
     with ExitStack() as stack:
         used = device_memory_used()
         sides = {name: stack.enter_context(ContestantProcess(side, texts[0])) for name, side in race.sides.items()}
-        blocks, answers = timed_blocks(sides, texts, recipe.samples, progress)
+        timed = timed_blocks(sides, texts, recipe.samples, progress)
+        verdict = timed.verdict(_noise(sides["bundle"], race.bundle, texts, progress))
         throughput = _throughputs(sides, texts, progress)
         # Memory before the grid: its largest batches are no part of answering the user's texts.
         memory = {side: _memory(process, used) for side, process in sides.items()}
@@ -80,20 +118,25 @@ def race(race: Race, texts: Sequence[Input], recipe: BenchmarkRecipe, progress: 
         warm = {side: process.cold_start_ms for side, process in sides.items()}
     cold = _cold_starts(race, texts[0], recipe.cold_starts, warm, progress)
     return Timing(
-        latency_ms=_compare(blocks["base"], blocks["bundle"]),
+        latency_ms=_compare(timed.ms["base"], timed.ms["bundle"], verdict),
         grid_ms=grid,
         throughput_per_second=throughput,
         memory=MemoryComparison(**memory),
         cold_start_ms=cold,
         placement=placement,
-        answers=answers["bundle"],
+        answers=timed.answers["bundle"],
+        verdict=verdict,
     )
 
 
 def timed_blocks(
-    sides: dict[str, ContestantProcess], texts: Sequence[Input], samples: int, progress: Progress
-) -> tuple[dict[str, list[list[float]]], dict[str, dict[Input, Any]]]:
-    """Times in ms by side and block, and each side's answers by input; all sides answer a block before the next.
+    sides: dict[str, ContestantProcess],
+    texts: Sequence[Input],
+    samples: int,
+    progress: Progress,
+    note: str = "latency, all sides in turn",
+) -> TimedBlocks:
+    """Time single calls of all sides; all of them answer a block before the next.
 
     The first calls after another side's turn find cold caches, sleeping threads of their own and threads of the other
     that still spin: each turn starts with `WARM_MS` of calls that are not counted.
@@ -101,17 +144,39 @@ def timed_blocks(
     source = itertools.cycle(texts)
     blocks: dict[str, list[list[float]]] = {side: [] for side in sides}
     answers: dict[str, dict[Input, Any]] = {side: {} for side in sides}
+    shares: dict[str, list[float]] = {}
+    load = LoadMeter(process.pid for process in sides.values())
     for done, block in enumerate(_blocks(source, samples), start=1):
         for side, process in sides.items():
-            timed = process.ask("latency", texts=block, warm_ms=WARM_MS)
-            blocks[side].append(timed["ms"])
-            answers[side].update(zip(block, timed["answers"], strict=True))
-        progress.advance(done * BLOCK, samples, "latency, all sides in turn")
-    return blocks, answers
+            response = process.ask("latency", texts=block, warm_ms=WARM_MS)
+            blocks[side].append(response["ms"])
+            answers[side].update(zip(block, response["answers"], strict=True))
+            if response.get("cpu_share") is not None:
+                shares.setdefault(side, []).append(response["cpu_share"])
+        progress.advance(done * BLOCK, samples, note)
+    return TimedBlocks(
+        ms=blocks,
+        answers=answers,
+        cpu_share={side: float(np.median(of_side)) for side, of_side in shares.items()},
+        others_cores=load.others(),
+        threads=max(process.threads for process in sides.values()),
+    )
 
 
-def _compare(base_blocks: list[list[float]], bundle_blocks: list[list[float]]) -> LatencyComparison:
+def _noise(bundle: ContestantProcess, side: Side, texts: Sequence[Input], progress: Progress) -> list[float]:
+    """95% interval of how many times faster a second copy of the bundle is than the first: on a quiet machine, 1."""
+    with ContestantProcess(side, texts[0]) as copy:
+        sides = {"bundle": bundle, "copy": copy}
+        blocks = timed_blocks(sides, texts, NOISE_SAMPLES, progress, "noise, the bundle against itself").ms
+    return ratio_interval(blocks["bundle"], blocks["copy"])
+
+
+def _compare(
+    base_blocks: list[list[float]], bundle_blocks: list[list[float]], verdict: TimingVerdict
+) -> LatencyComparison:
     base, bundle = summarize(flat(base_blocks)), summarize(flat(bundle_blocks))
+    if not verdict.valid:
+        return LatencyComparison(base=base, bundle=bundle, speedup=Speedup(p50=None, p90=None, ci95=None))
     speedup = Speedup(
         p50=_ratio(base.p50, bundle.p50),
         p90=_ratio(base.p90, bundle.p90),

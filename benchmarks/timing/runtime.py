@@ -21,7 +21,7 @@ def measure_settings(
     """The fastest settings at batch 1, and the p50 in ms of each that was tried.
 
     Of settings that tie the one with more threads is taken, which large batches gain by, and of two with as many the
-    one without spinning, which leaves the processor to others.
+    one without spinning, which leaves the processor to others. On a machine too busy to tell, all of them tie.
 
     Args:
         bundle: a draft.
@@ -32,7 +32,8 @@ def measure_settings(
     cores = usable_cores()
     tried = {f"{n} threads{'' if spins else ', not spinning'}": (n, spins) for n, spins in _settings(cores, threads)}
     sides = {name: Side("bundle", bundle, threads=n, spinning=spins) for name, (n, spins) in tried.items()}
-    p50 = {name: one.p50_ms for name, one in quick_race(sides, texts, progress).items()} if len(sides) > 1 else {}
+    figures = quick_race(sides, texts, progress) if len(sides) > 1 else {}
+    p50 = {name: timed.p50_ms for name, timed in figures.items() if timed.timing_valid}
     fastest = min(p50.values(), default=0.0)
     tied = [pair for name, pair in tried.items() if not p50 or p50[name] <= fastest * (1 + TIE)]
     best_threads, spins = max(tied, key=lambda pair: (pair[0], not pair[1]))

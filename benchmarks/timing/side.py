@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import EdgetuneError
 from edgetune.tune.data.rows import Input
 
@@ -74,6 +75,16 @@ class ContestantProcess:
         self._side = side
         self._read()
         self.cold_start_ms = 1000 * (time.perf_counter() - start)
+
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        return self._process.pid
+
+    @property
+    def threads(self) -> int:
+        """Of the side; where it takes its own, the cores that it may use."""
+        return self._side.threads or usable_cores()
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Send one command and wait for its measurement."""

@@ -13,7 +13,7 @@ from edgetune.commands.staged import run_until
 
 @click.command(name="build")
 @recipe_options
-@click.option("--plan", is_flag=True, help="Print what would be done, with sizes and a time estimate; do nothing.")
+@click.option("--plan", is_flag=True, help="Print what a build would do, with sizes and times, and do nothing.")
 @json_option
 def command(plan: bool, **options: Any) -> None:
     """Fine-tune a pretrained model on labelled data, compress it, prove it, and pack a bundle.

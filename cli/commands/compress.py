@@ -13,8 +13,8 @@ from edgetune.commands.staged import run_until
 
 @click.command(name="compress")
 @recipe_options
-@click.option("--list", "as_list", is_flag=True, help="Explain every scheme: what it does, when it helps, its cost.")
-@click.option("--plan", is_flag=True, help="Say which schemes would be tried here, and why the others would not.")
+@click.option("--list", "as_list", is_flag=True, help="Print what every scheme does, when it helps and what it costs.")
+@click.option("--plan", is_flag=True, help="Print which schemes would be tried here, and why not the others.")
 @json_option
 def command(as_list: bool, plan: bool, **options: Any) -> None:
     """Search the candidates: run the build up to compression.

@@ -1,6 +1,6 @@
 """`edgetune init`: a look at the data becomes a commented recipe that repeats exactly what was found.
 
-What is seen and written is the task's own affair (cli/look.py); here the task is found and the file written.
+What is seen and written is the task's own affair (cli/look.py); here the task is chosen and the file written.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from edgetune.commands.options import json_option, print_json, without_chatter
 from edgetune.commands.recipe_options import tell_choice
 from edgetune.serve.dependencies import require
 from edgetune.serve.errors import RecipeError, WorkError
+from edgetune.tasks import TASKS
 
 
 @click.command(short_help="Write a commented recipe from a look at the data.")
@@ -23,15 +24,15 @@ from edgetune.serve.errors import RecipeError, WorkError
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("recipe.yaml"),
     show_default=True,
-    help="The recipe to write.",
+    help="Recipe to write.",
 )
-@click.option("--base", help="The base model: folder, package or hub id; when not said, one of the task's.")
-@click.option("--task", help="What to learn: text-classification or text-generation; guessed and said.")
-@click.option("--text", help="The column of texts, where it cannot be guessed.")
-@click.option("--label", help="The column of labels, where it cannot be guessed.")
 @click.option(
-    "--set", "settings", multiple=True, metavar="data.KEY=VALUE", help="Any key of the recipe's data section; repeat."
+    "--base", help="Pretrained model: a folder, a packaged model or a hub id [default: one that suits the task]."
 )
+@click.option("--task", help=f"What to learn: {', '.join(TASKS)} [default: guessed from data and base].")
+@click.option("--text", help="Column of texts [default: guessed].")
+@click.option("--label", help="Column of labels [default: guessed].")
+@click.option("--set", "settings", multiple=True, metavar="data.KEY=VALUE", help="Any key of the data section; repeat.")
 @click.option("--force", is_flag=True, help="Replace the recipe if it exists.")
 @json_option
 def command(
@@ -70,13 +71,13 @@ def command(
     from edgetune.task_choice import choose_task
 
     flags = {"base": base, "task": task, "data.path": data, "data.text": text, "data.label": label}
-    said = _said({key: value for key, value in flags.items() if value is not None}, settings)
+    values = _given({key: value for key, value in flags.items() if value is not None}, settings)
     with without_chatter():
-        choice = choose_task(said)
-        look = look_at(choice.task, said["data"], said.get("base"))
+        choice = choose_task(values)
+        look = look_at(choice.task, values["data"], values.get("base"))
     _write(recipe, look.recipe_text(recipe))
     if as_json:
-        print_json({"recipe": str(recipe), "task": choice.task, **look.summary()})
+        print_json({"recipe": str(recipe), "task": choice.task, **look.facts})
         return
     tell_choice(choice)
     click.echo(f"Wrote {recipe}.")
@@ -85,11 +86,11 @@ def command(
     click.echo(f"Next: edgetune build {recipe}")
 
 
-def _said(flags: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
-    """Base, task and data section as the options say them.
+def _given(flags: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
+    """Base, task and data section as the options give them.
 
     Raises:
-        RecipeError: a setting is of another section, or says nothing.
+        RecipeError: a setting is of another section, or has no value.
     """
     from edgetune.recipe import parse_settings, recipe_values
 
@@ -97,7 +98,7 @@ def _said(flags: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
     others = sorted(set(values) - {"base", "task", "data"})
     if others:
         raise RecipeError(
-            f"--set says something of {', '.join(others)}.",
+            f"--set gives values of {', '.join(others)}.",
             expected="keys of the data section, such as data.format=alpaca: a look at data settles no more",
             action="edit the recipe that is written, or say it to edgetune build",
         )

@@ -1,4 +1,4 @@
-"""The options that say a recipe, shared by `build` and the stage commands: a file, flags over it, `--set` over both."""
+"""Options that give a recipe, shared by `build` and the stage commands: a file, flags over it, `--set` over both."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import click
 
 from edgetune.commands.options import without_chatter
 from edgetune.serve.dependencies import require
+from edgetune.tasks import TASKS
 
 if TYPE_CHECKING:
-    from edgetune.recipe import CommonRecipe, Recipe
+    from edgetune.recipe import Recipe
     from edgetune.task_choice import TaskChoice
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,17 +21,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = (
     click.argument("recipe", required=False, type=click.Path(path_type=Path, dir_okay=False)),
     click.option("--base", help="Pretrained model: a folder, a packaged model or a hub id."),
-    click.option("--data", help="Labelled data, texts or chats: csv, tsv, json, jsonl, parquet, a folder or a hub id."),
-    click.option("--task", help="What to learn: text-classification or text-generation; guessed and said."),
-    click.option("--method", help="How to tune: auto, probe, lora, freeze, full; see the README for text-generation."),
-    click.option("--scheme", multiple=True, help="Scheme to try; repeat. `edgetune compress --list` has all."),
-    click.option("--out", help="The bundle's folder."),
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where training runs."),
-    click.option("--seed", type=int, help="Of split, training and test slice."),
-    click.option("--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Any recipe key; repeat."),
+    click.option("--data", help="Labelled rows, texts or chats: csv, tsv, json, jsonl, parquet, a folder or a hub id."),
+    click.option("--task", help=f"What to learn: {', '.join(TASKS)} [default: guessed from data and base]."),
+    click.option("--method", help="Tuning method, such as probe, lora or full [default: the task's]."),
+    click.option("--scheme", multiple=True, help="Compression scheme; repeat for several [default: all that suit]."),
+    click.option("--out", help="Folder of the bundle [default: bundles/model]."),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Device that trains [default: auto]."),
+    click.option("--seed", type=int, help="Seed of split, training and test slice [default: 0]."),
+    click.option("--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Any key of the recipe; repeat."),
     click.option("--allow-pickle", is_flag=True, help="Open .bin checkpoints, which can run code when opened."),
-    click.option("--fresh", is_flag=True, help="Forget finished stages and start anew."),
-    click.option("-v", "--verbose", is_flag=True, help="Show the libraries' own messages."),
+    click.option("--fresh", is_flag=True, help="Run finished stages again."),
+    click.option("-v", "--verbose", is_flag=True, help="Show the messages of the libraries."),
 )
 
 # flag: recipe key
@@ -54,7 +55,7 @@ def recipe_options(function: F) -> F:
     return function
 
 
-def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> CommonRecipe:
+def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> Recipe:
     """The recipe file with the flags laid over it, and `--set` over both; says so where its task was guessed.
 
     Raises:
@@ -64,11 +65,11 @@ def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str,
     from edgetune.recipe import parse_settings, read_recipe
     from edgetune.tune.training.processes import is_main
 
-    said = {key: flags[flag] for flag, key in _KEYS.items() if flags.get(flag) not in (None, (), False)}
-    if "compress.schemes" in said:
-        said["compress.schemes"] = list(said["compress.schemes"])
+    values = {key: flags[flag] for flag, key in _KEYS.items() if flags.get(flag) not in (None, (), False)}
+    if "compress.schemes" in values:
+        values["compress.schemes"] = list(values["compress.schemes"])
     with without_chatter():
-        loaded, choice = read_recipe(recipe, {**said, **parse_settings(settings)})
+        loaded, choice = read_recipe(recipe, {**values, **parse_settings(settings)})
     if is_main():
         tell_choice(choice)
     return loaded
@@ -78,23 +79,3 @@ def tell_choice(choice: TaskChoice) -> None:
     """Say on stderr which task was guessed, and why."""
     if choice.reason:
         click.echo(choice.reason, err=True)
-
-
-def load_classifier_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> Recipe:
-    """As `load_recipe`, for what is made for text classification alone.
-
-    Raises:
-        RecipeError: with all faults at once, or the recipe is of another task.
-    """
-    from edgetune.serve.errors import RecipeError
-
-    loaded = load_recipe(recipe, settings, flags)
-    from edgetune.recipe import Recipe
-
-    if not isinstance(loaded, Recipe):
-        raise RecipeError(
-            f"There is no plan of schemes for the task {loaded.task!r}: it tries each in turn.",
-            expected="text-classification",
-            action="`edgetune build --plan` names the schemes and their sizes",
-        )
-    return loaded

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import tempfile
-import warnings
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from edgetune.commands.options import print_json
-from edgetune.commands.recipe_options import load_classifier_recipe
+from edgetune.commands.options import print_json, without_chatter
+from edgetune.commands.recipe_options import load_recipe
 from edgetune.compress.schemes import SCHEMES
-
-if TYPE_CHECKING:
-    from edgetune.benchmarks.prove.planning import SchemePlan
-    from edgetune.compress.material import Material
-    from edgetune.recipe import Recipe
-    from edgetune.tune.data.dataset import Dataset
-    from edgetune.tune.models.base import Base
+from edgetune.serve.errors import RecipeError
+from edgetune.tasks import TASKS
 
 
 def print_schemes(*, as_json: bool) -> None:
@@ -40,11 +30,19 @@ def print_schemes(*, as_json: bool) -> None:
 def print_scheme_plan(options: dict[str, Any]) -> None:
     """Which schemes the recipe's search would try, and why not the others; nothing is written."""
     as_json, _, verbose = options.pop("as_json"), options.pop("fresh"), options.pop("verbose")
-    recipe = load_classifier_recipe(options.pop("recipe"), options.pop("settings"), options)
-    chatter = contextlib.nullcontext() if verbose else contextlib.redirect_stderr(io.StringIO())
-    with chatter, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        plan = _planned(recipe)
+    recipe = load_recipe(options.pop("recipe"), options.pop("settings"), options)
+    from edgetune.once.recipe import OnceRecipe
+
+    if not isinstance(recipe, OnceRecipe):
+        raise RecipeError(
+            f"The task {recipe.task!r} has no search to plan: its schemes are tried in turn.",
+            expected=" or ".join(name for name, task in TASKS.items() if task.family == OnceRecipe.family),
+            action="`edgetune build --plan` names the schemes and their sizes",
+        )
+    from edgetune.once.plan import planned_schemes
+
+    with without_chatter(verbose=verbose):
+        plan = planned_schemes(recipe)
     if as_json:
         print_json({"tried": [scheme.name for scheme in plan.tried], "skipped": plan.skipped})
         return
@@ -54,36 +52,3 @@ def print_scheme_plan(options: dict[str, Any]) -> None:
     for name, reason in plan.skipped.items():
         click.echo(f"{name:<{width}}left out: {reason}")
     click.echo("Nothing was done.")
-
-
-def _planned(recipe: Recipe) -> SchemePlan:
-    from edgetune.benchmarks.prove.planning import plan_schemes
-    from edgetune.tune.data.dataset import Dataset
-    from edgetune.tune.models.base import find_base, known_labels
-    from edgetune.tune.tasks import TASKS
-
-    base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
-    dataset = Dataset.load(recipe.data, TASKS[recipe.task], seed=recipe.seed, label_order=known_labels(base))
-    with tempfile.TemporaryDirectory() as folder:
-        material = _untuned(recipe, base, dataset, Path(folder))
-        metric = TASKS[recipe.task].metric(recipe.gate.metric)
-        return plan_schemes(recipe.compress, material, recipe.gate, metric, len(dataset.test))
-
-
-def _untuned(recipe: Recipe, base: Base, dataset: Dataset, folder: Path) -> Material:
-    """The base in the place of the tuned model: of the same architecture, size and vocabulary."""
-    from edgetune.compress.material import Material
-    from edgetune.serve.report import Training
-    from edgetune.tune.models.model import TunedModel
-    from edgetune.tune.tasks import TASKS
-    from edgetune.tune.training.hardware import choose_device
-    from edgetune.tune.training.progress import Silent
-
-    (folder / "model").symlink_to(base.folder.resolve(), target_is_directory=True)
-    training = Training(
-        method="", handed_on="", pooling="", probe_value=0.0, best_value=0.0, best_epoch=None, epochs=0.0, remark=""
-    )
-    head = TASKS[recipe.task].objective(dataset.labels, "", dataset.train.targets).untuned_head()
-    model = TunedModel(folder, recipe.task, head, base.id, base.digest, 512, 0.0, training)
-    device = choose_device(recipe.device)
-    return Material(model, dataset.train, dataset.validation, (), recipe.export.provider, device, recipe.seed, Silent())

@@ -87,7 +87,7 @@ class Scheme:
         folder.mkdir(parents=True, exist_ok=True)
         self._module().compress(material, folder, strength)
         model = replace(material.model, folder=folder)
-        model.save()
+        model.save(folder)
         return model
 
     def _module(self) -> Any:

@@ -42,7 +42,7 @@ def export(tuned: TunedModel, dataset: Dataset, provider: str, folder: Path, pro
     except (ExportError, BundleDamaged) as error:  # the latter: ONNX Runtime does not open the graph
         progress.say(f"graph: {error.found} It is made again without fusions, which answers slower.")
         graph = proven(fused=False)
-    graph.save()
+    graph.save(folder)
     progress.say(f"graph: logits within {graph.max_abs_diff:.1e} of the model's on {len(picked)} texts")
     return graph
 

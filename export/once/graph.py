@@ -7,21 +7,19 @@ plain products and not through a scaled-dot-product call.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from edgetune.serve.errors import ExportError
 from edgetune.tune.data.rows import Input, each_text, length
 from edgetune.tune.models.encoder import Encoder
-from edgetune.tune.models.facts import read_facts, write_facts
 from edgetune.tune.models.model import TunedModel, open_model
-
-FACTS_NAME = "graph.json"
+from edgetune.tune.models.stored import Stored
 
 
 @dataclass(frozen=True)
-class Graph:
+class Graph(Stored):
     """An exported graph.
 
     Attributes:
@@ -31,25 +29,14 @@ class Graph:
         fused: whether the exporter's fusions were kept; False where only the plain graph could be made or proven.
     """
 
+    file_name: ClassVar[str] = "graph.json"
+    noun: ClassVar[str] = "graph"
+    command: ClassVar[str] = "export"
+
     path: Path
     nodes: int
     max_abs_diff: float
     fused: bool = True
-
-    def save(self) -> None:
-        """Write the facts beside the graph."""
-        facts = {**asdict(self), "path": self.path.name}
-        write_facts(self.path.parent / FACTS_NAME, facts)
-
-    @classmethod
-    def open(cls, folder: Path) -> Graph:
-        """Open an exported graph's folder again.
-
-        Raises:
-            WorkError: the folder holds none.
-        """
-        facts = read_facts(folder / FACTS_NAME, what="graph", command="export")
-        return cls(**{**facts, "path": folder / facts["path"]})
 
 
 def export_graph(tuned: TunedModel, texts: Sequence[Input], provider: str, folder: Path, *, fused: bool = True) -> Path:

@@ -65,7 +65,7 @@ def export_generation(
             raise  # this profile is its fusions: without them it would be a slower graph for fewer callers
         progress.say(f"graph: {error.found} It is made again without fusions, which answers slower.")
         graph = proven(fused=False)
-    graph.save()
+    graph.save(folder)
     return graph
 
 

@@ -6,9 +6,9 @@ hold every weight a second time. Stands beside export/once/graph.py as the one o
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -23,15 +23,14 @@ from edgetune.serve.bundle import GRAPH_NAME
 from edgetune.serve.errors import BundleDamaged, ExportError, ModelError
 from edgetune.serve.session import open_session
 from edgetune.serve.stepwise.spec import GenerationSpec
-from edgetune.tune.models.facts import read_facts, write_facts
+from edgetune.tune.models.stored import Stored
 
-FACTS_NAME = "decoder.json"
 # Weights beyond this lie in a file of their own: a protobuf ends at 2 GB.
 LARGEST_GRAPH_BYTES = 1_500_000_000
 
 
 @dataclass(frozen=True)
-class DecoderGraph:
+class DecoderGraph(Stored):
     """An exported decoder.
 
     Attributes:
@@ -43,28 +42,16 @@ class DecoderGraph:
         max_abs_diff: largest difference of the first step's logits from the model's; None until it is proven.
     """
 
+    file_name: ClassVar[str] = "decoder.json"
+    noun: ClassVar[str] = "decoder graph"
+    command: ClassVar[str] = "export"
+
     path: Path
     spec: GenerationSpec
     nodes: int
     fused: bool = True
     full_logits: bool = False
     max_abs_diff: float | None = None
-
-    def save(self) -> None:
-        """Write the facts beside the graph."""
-        facts = {**asdict(self), "path": self.path.name, "spec": msgspec.to_builtins(self.spec)}
-        write_facts(self.path.parent / FACTS_NAME, facts)
-
-    @classmethod
-    def open(cls, folder: Path) -> DecoderGraph:
-        """Open an exported decoder's folder again.
-
-        Raises:
-            WorkError: the folder holds none.
-        """
-        facts = read_facts(folder / FACTS_NAME, what="decoder graph", command="export")
-        spec = msgspec.convert(facts["spec"], GenerationSpec)
-        return cls(**{**facts, "path": folder / facts["path"], "spec": spec})
 
 
 def open_decoder(model_folder: Path, *, attention: str | None = None) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.codecs.text import EncodedText
+if TYPE_CHECKING:
+    from edgetune.serve.codecs.text import EncodedText
 
 
 def pad_batch(texts: Sequence[EncodedText], pad_id: int) -> dict[str, NDArray[np.int64]]:

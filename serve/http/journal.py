@@ -28,9 +28,13 @@ class _Content(msgspec.Struct):
 
 
 class Journal:
-    """The journal of one server: in a file that its workers share, or in memory where there is one process."""
+    """The journal of one server: in a file that its workers share, or in memory where there is one process.
 
-    def __init__(self, path: Path | None = None) -> None:
+    `complete` is whether all workers have opened their bundles once: until then a ready one may not speak for the port.
+    """
+
+    def __init__(self, path: Path | None = None, *, complete: bool = True) -> None:
+        self.complete = complete
         self._path = path
         self._content = _Content()
         self._lock = threading.Lock()

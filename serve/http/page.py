@@ -163,6 +163,10 @@ def _facts(served: Served) -> dict[str, str]:
     return facts
 
 
+def _busy(timing_valid: bool) -> str:
+    return "" if timing_valid else ", too busy to judge speed"
+
+
 def _figures(report: Report) -> dict[str, str]:
     figures = {}
     packed = report.packed
@@ -177,7 +181,7 @@ def _figures(report: Report) -> dict[str, str]:
         figures["texts per second"] = f"{report.throughput_per_second.bundle:,.0f}"
     if report.size_bytes.bundle:
         figures["size"] = f"{report.size_bytes.bundle / 1e6:.1f} MB"
-    figures["measured on"] = f"{report.machine.cpu}, {report.machine.threads} threads"
+    figures["measured on"] = f"{report.machine.cpu}, {report.machine.threads} threads{_busy(report.timing_valid)}"
     return figures
 
 
@@ -192,5 +196,5 @@ def _language_figures(report: LanguageReport) -> dict[str, str]:
         figures["tokens per second"] = f"{alone.bundle_per_second:.0f}{base}"
     if report.size_bytes.bundle:
         figures["size"] = f"{report.size_bytes.bundle / 1e6:.1f} MB"
-    figures["measured on"] = f"{report.machine.cpu}, {report.machine.threads} threads"
+    figures["measured on"] = f"{report.machine.cpu}, {report.machine.threads} threads{_busy(report.timing_valid)}"
     return figures

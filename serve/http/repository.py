@@ -91,9 +91,9 @@ class Repository:
 
     @property
     def ready(self) -> bool:
-        """Whether every model that is wanted answers, and the server is not on its way out."""
+        """Whether every model that is wanted answers, in all workers, and the server is not on its way out."""
         answers = all(slot.state is State.READY for slot in self._slots.values() if slot.wanted)
-        return self._started and not self._draining and answers
+        return self._started and self._journal.complete and not self._draining and answers
 
     @property
     def draining(self) -> bool:

@@ -53,7 +53,7 @@ def serve_here(
         plan: what to serve, already checked.
         listener: where.
         announce: called when all bundles are ready.
-        journal: shared with the other workers, where there are any.
+        journal: shared with the other workers, where there are any; where they are complete, this one is a replacement.
         supervised: a supervisor decides when enough was waited, and ends the process itself.
 
     Raises:
@@ -78,7 +78,8 @@ def serve_here(
         ssl_keyfile=plan.tls_key,
         ssl_keyfile_password="" if plan.tls_cert else None,
     )
-    server = Server(config, repository, plan, announce, supervised=supervised)
+    replaces = supervised and journal is not None and journal.complete
+    server = Server(config, repository, plan, announce, supervised=supervised, replaces=replaces)
     server.keys = keys
     with access_log() if plan.settings.access_log else contextlib.nullcontext():
         server.run(sockets=[listener])
@@ -97,6 +98,7 @@ class Server(uvicorn.Server):
         announce: Callable[[Readiness], None],
         *,
         supervised: bool,
+        replaces: bool,
     ) -> None:
         super().__init__(config)
         self.keys: Keys | None = None
@@ -105,14 +107,25 @@ class Server(uvicorn.Server):
         self._plan = plan
         self._announce = announce
         self._supervised = supervised
+        self._replaces = replaces
         self._opening: asyncio.Task[None] | None = None
         self._reload_wanted = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, so that the server is known to live, and open the bundles meanwhile."""
-        await super().startup(sockets)
-        self._opening = asyncio.create_task(self._repository.start())
-        self._opening.add_done_callback(self._opened)
+        """Listen, so that the server is known to live, and open the bundles meanwhile.
+
+        A replacement listens last: until it can answer, other workers do.
+        """
+        if not self._replaces:
+            await super().startup(sockets)
+        self._opening = opening = asyncio.create_task(self._repository.start())
+        opening.add_done_callback(self._opened)
+        if not self._replaces:
+            return
+        while not opening.done() and not self.should_exit:
+            await asyncio.wait({opening}, timeout=0.1)
+        if not self.should_exit and opening.exception() is None:
+            await super().startup(sockets)
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
         if opening.cancelled():

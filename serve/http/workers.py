@@ -7,6 +7,7 @@ end. Must not import the web server: only the workers do.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -27,6 +28,7 @@ from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import EdgetuneError
 
 if TYPE_CHECKING:
+    from edgetune.serve.http.journal import Journal
     from edgetune.serve.http.launch import Readiness
     from edgetune.serve.http.plan import ServerPlan
 
@@ -142,7 +144,7 @@ class Supervisor:
     def _start(self, worker: _Worker) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        arguments = (self._plan, self._listener, theirs, self._folder)
+        arguments = (self._plan, self._listener, theirs, self._folder, self._announced)
         process = context.Process(target=work, args=arguments, name="edgetune-worker")
         # The child begins with these held back, until it has said what to do on them; so does this process meanwhile.
         held = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
@@ -180,7 +182,15 @@ class Supervisor:
         worker.ready, worker.failures = True, 0
         if not self._announced and all(one.ready for one in self._workers):
             self._announced = True
+            for one in self._workers:
+                self._tell_complete(one)
             self._announce(said)
+
+    @staticmethod
+    def _tell_complete(worker: _Worker) -> None:
+        if worker.pipe is not None:
+            with contextlib.suppress(OSError):  # it has just ended, and is replaced
+                worker.pipe.send(True)
 
     def _bury(self, worker: _Worker) -> None:
         """Take a process that has ended out of its place."""
@@ -222,26 +232,35 @@ class Supervisor:
             self._hear(0.1)
 
 
-def work(plan: ServerPlan, listener: socket.socket, pipe: Connection, folder: Path) -> None:
-    """The life of one worker process: serve, say when it is ready or why it cannot be."""
+def work(plan: ServerPlan, listener: socket.socket, pipe: Connection, folder: Path, replaces: bool) -> None:
+    """The life of one worker process: serve, say when it is ready or why it cannot be.
+
+    One that `replaces` another, while the rest of them answer, takes no connection before it is ready.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server reads keys, there are none to read again
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
-    threading.Thread(target=_leave_with_the_supervisor, args=(pipe,), daemon=True).start()
     from edgetune.serve.http.journal import Journal
+
+    journal = Journal(folder / "journal.json", complete=replaces)
+    threading.Thread(target=_obey_the_supervisor, args=(pipe, journal), daemon=True).start()
     from edgetune.serve.http.launch import open_log
     from edgetune.serve.http.server import serve_here
 
     open_log()
     try:
-        serve_here(plan, listener, pipe.send, journal=Journal(folder / "journal.json"), supervised=True)
+        serve_here(plan, listener, pipe.send, journal=journal, supervised=True)
     except EdgetuneError as error:
         pipe.send(error)
 
 
-def _leave_with_the_supervisor(pipe: Connection) -> None:
-    """A supervisor that was killed cannot lead its workers out: its end of the pipe closes, and they leave alone."""
+def _obey_the_supervisor(pipe: Connection, journal: Journal) -> None:
+    """Note when the supervisor says that all workers are ready.
+
+    A supervisor that was killed cannot lead its workers out: its end of the pipe closes, and they leave alone.
+    """
     try:
-        pipe.recv()
+        while True:
+            journal.complete = pipe.recv()
     except (EOFError, OSError):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -149,7 +149,8 @@ class LanguageReport(msgspec.Struct, frozen=True, kw_only=True):
     """One build of a language model, whole. Sizes are bytes, times ms unless the name says otherwise.
 
     `why` says why the chosen candidate won; `skipped` which schemes were not tried or made no
-    candidate, and why.
+    candidate, and why. Where the machine was too busy to judge speed, `timing_valid` is False, `timing_remark` says
+    why, and there are no ratios of times.
     """
 
     format: int = REPORT_FORMAT
@@ -173,8 +174,11 @@ class LanguageReport(msgspec.Struct, frozen=True, kw_only=True):
     decoding: list[Decoding] = msgspec.field(default_factory=list)
     memory: LanguageMemory | None = None
     cold_start_ms: Pair | None = None
+    timing_valid: bool = True
+    timing_remark: str = ""
     size_bytes: Pair
     build_seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    planned_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     build_peak_bytes: dict[str, int] = msgspec.field(default_factory=dict)
     gate: dict[str, str | float] = msgspec.field(default_factory=dict)
     samples: list[SampleAnswers] = msgspec.field(default_factory=list)

@@ -43,7 +43,11 @@ def assert_report(report, trials):
     assert report["why"].startswith(f"{report['chosen']} won: ")
     assert report["runtime"]["threads"] >= 1
     latency = report["latency_ms"]
-    assert latency["speedup"]["p50"] == pytest.approx(latency["base"]["p50"] / latency["bundle"]["p50"])
+    speedup = latency["base"]["p50"] / latency["bundle"]["p50"]
+    # Whether the machine is quiet while this runs is nobody's choice; both answers have to be whole.
+    assert latency["speedup"]["p50"] == (pytest.approx(speedup) if report["timing_valid"] else None)
+    assert ("times faster" in report["verdict"]) is report["timing_valid"]
+    assert ("too busy to judge" in report["verdict"]) is (report["timing_remark"] != "") is not report["timing_valid"]
     assert latency["bundle"]["p99"] is None  # 40 samples cannot bound it
     assert set(report["throughput_per_second"]) == set(report["cold_start_ms"]) == {"base", "bundle"}
     assert report["memory"]["bundle"]["rss_peak_bytes"] < report["memory"]["base"]["rss_peak_bytes"]
@@ -68,7 +72,7 @@ def test_a_build_by_the_probe_writes_a_whole_bundle(workshop):
     assert (recipe["tune"]["method"], recipe["benchmark"]["samples"]) == ("probe", 40)
     assert {path.name for path in work.iterdir()} == {
         *STAGES,
-        *("trials", "stages.json", "build.log", "report.json", "report.html"),
+        *("trials", "stages.json", "build.log", "build.lock", "plan.json", "report.json", "report.html"),
     }
     assert (work / "report.json").read_bytes() == (bundle / "report.json").read_bytes()
     assert {path.name for path in workshop.folder.iterdir()} >= {"bundle", "bundle.work"}
@@ -96,10 +100,12 @@ def test_stage_lines_are_plain_and_without_the_libraries_chatter(workshop):
         "size",
     )
     others = [line for line in lines if line and not line.startswith(said) and not line.endswith(" ...")]
-    assert len(others) == 2, others
-    chosen = read(workshop.folder / "bundle" / "report.json")["chosen"]
-    assert others[0].startswith(f"The {chosen} bundle ")
-    assert others[1].startswith(f"{chosen} won: ")
+    report = read(workshop.folder / "bundle" / "report.json")
+    remark = [report["timing_remark"]] if report["timing_remark"] else []  # of a busy machine
+    assert others[:-1] == [report["verdict"], *remark, report["why"]]
+    assert report["verdict"].startswith(f"The {report['chosen']} bundle ")
+    assert report["why"].startswith(f"{report['chosen']} won: ")
+    assert others[-1].startswith("The build took ")
     log = (workshop.folder / "bundle.work" / "build.log").read_text(encoding="utf-8")
     assert "torch.onnx" in log
 
@@ -131,12 +137,14 @@ def test_a_budget_that_is_not_met(edgetune, workshop, tmp_path):
     assert (ended.code, ended.out) == (3, "")
     error = ended.err[ended.err.index("Error: ") :]
     assert error.startswith("Error: No candidate may be packed, so nothing was written. fused: ")
-    assert "p90_ms is " in error
-    assert "the budget 1e-06; rss_mb is " in error
+    assert "rss_mb is " in error
     assert "cold_start_ms" not in error
     assert "To do: see" in error
     report = read(tmp_path / "bundle.work" / "report.json")
     assert {candidate["stopped_at"] for candidate in report["candidates"]} == {"budget"}
+    # On a busy machine the search lets a time pass, and the bench stage would have refused it.
+    quiet = all(candidate["timing_valid"] for candidate in report["candidates"])
+    assert ("the budget 1e-06; rss_mb is " in error) is quiet
 
 
 @pytest.mark.slow
@@ -155,8 +163,9 @@ def test_a_bundle_may_hold_variants(edgetune, workshop, tmp_path):
     assert {one["scheme"] for one in manifest["variants"]} == {chosen, *others}
     extra = {f"{kind}_{name}" for name in others for kind in ("model", "golden")}
     assert {path.name.partition(".")[0] for path in bundle.iterdir() if path.name not in BUNDLE_FILES} == extra
+    times = [one["p50_ms"] for one in manifest["variants"]]
+    assert times == [None, None] or min(times) > 0  # none of a busy machine
     for one in manifest["variants"]:
-        assert one["p50_ms"] > 0
         assert one["runtime"]["threads"] >= 1
         assert one["needs"] == (VNNI if one["scheme"] == "int8_dynamic" else [])
         judged = next(candidate for candidate in report["candidates"] if candidate["scheme"] == one["scheme"])

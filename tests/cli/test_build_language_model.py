@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +31,27 @@ def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, language_base: Any) -> tuple[Path, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("language-build")
+@pytest.fixture(scope="session")
+def built(shared_folder: Callable[..., Path], language_base: Any) -> tuple[Path, dict[str, Any]]:
+    """The folder of a whole build and what it printed, made once for all workers; not to be changed."""
+    folder = shared_folder("language-build", lambda part: build(part, language_base()))
+    return folder, json.loads((folder / "printed.json").read_text("utf-8"))
+
+
+def build(folder: Path, base: Path) -> None:
+    shutil.copytree(base, folder / "base")  # inside, so that the recipe of the bundle finds it from any worker
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     settings = {
         "tune.epochs": 2, "tune.learning_rate": 3e-3, "benchmark.rounds": 2, "benchmark.new_tokens": 8,
         "benchmark.prompt_tokens": "[8]", "benchmark.batches": "[1, 2]", "gate.max_rise": 0.5,
     }  # fmt: skip
     done = process(
-        folder, "build", "--base", str(language_base()), "--data", "rows.jsonl", "--task", "text-generation",
+        folder, "build", "--base", "base", "--data", "rows.jsonl", "--task", "text-generation",
         "--method", "full", "--out", "bundles/talk", "--json",
         *(text for name, value in settings.items() for text in ("--set", f"{name}={value}")),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
-    return folder, json.loads(done.stdout)
+    (folder / "printed.json").write_text(done.stdout, "utf-8")
 
 
 @pytest.mark.slow
@@ -73,18 +81,23 @@ def test_rows_become_a_bundle_that_generates(built):
     assert answer.text.strip()
 
 
+@pytest.fixture
+def copied(built: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    """A copy of the build, with its times, to build in again."""
+    return shutil.copytree(built[0], tmp_path / "copy")
+
+
 @pytest.mark.slow
-def test_a_finished_build_is_opened_and_not_run_again(built):
-    folder, _ = built
-    before = (folder / "bundles" / "talk.work" / "stages.json").read_text()
-    again = process(folder, "build", str(folder / "bundles" / "talk" / "recipe.yaml"), "--json")
+def test_a_finished_build_is_opened_and_not_run_again(copied):
+    before = (copied / "bundles" / "talk.work" / "stages.json").read_text()
+    again = process(copied, "build", "bundles/talk/recipe.yaml", "--json")
     assert again.returncode == 0, again.stderr[-2000:]
-    assert (folder / "bundles" / "talk.work" / "stages.json").read_text() == before
+    assert (copied / "bundles" / "talk.work" / "stages.json").read_text() == before
 
 
 @pytest.mark.slow
-def test_another_gate_makes_no_scheme_again(built):
-    folder, _ = built
+def test_another_gate_makes_no_scheme_again(copied):
+    folder = copied
     trials = folder / "bundles" / "talk.work" / "trials"
 
     def made() -> dict[str, int]:
@@ -92,8 +105,7 @@ def test_another_gate_makes_no_scheme_again(built):
 
     before, digest = made(), Bundle.open(folder / "bundles" / "talk").manifest.files["model.onnx"].sha256
     assert any(name.endswith("model.onnx") for name in before)
-    recipe = str(folder / "bundles" / "talk" / "recipe.yaml")
-    again = process(folder, "build", recipe, "--set", "gate.max_rise=0.45", "--json")
+    again = process(folder, "build", "bundles/talk/recipe.yaml", "--set", "gate.max_rise=0.45", "--json")
     assert again.returncode == 0, again.stderr[-2000:]
     assert json.loads(again.stdout)["report"]["gate"]["max_rise"] == 0.45
     assert made() == before

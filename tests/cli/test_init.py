@@ -191,7 +191,7 @@ def test_a_decoder_as_the_base_makes_texts_those_of_a_language_model(chats, lang
 
 
 def test_an_encoder_does_not_answer_chats(chats, tiny_base):
-    with pytest.raises(RecipeError, match="The task cannot be told"):
+    with pytest.raises(RecipeError, match="The task cannot be guessed"):
         invoke("talk.jsonl", "--base", str(tiny_base("bert")))
     with pytest.raises(ModelError, match="does not generate text"):
         invoke("talk.jsonl", "--base", str(tiny_base("bert")), "--task", "text-generation")
@@ -201,7 +201,7 @@ def test_an_encoder_does_not_answer_chats(chats, tiny_base):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--set", "tune.method=full"), "--set says something of tune."),
+        (("--set", "tune.method=full"), "--set gives values of tune."),
         (("--set", "data.colour=red"), "data.colour: there is no such key"),
         (("--task", "poetry"), "There is no task 'poetry'."),
         (("--label", "completion", "--task", "text-generation"), "data.label: there is no such key"),

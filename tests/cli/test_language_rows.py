@@ -6,25 +6,33 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from edgetune.benchmarks.prove.trials import Kept
+from edgetune.export.stepwise.graph import DecoderGraph
+from edgetune.pipeline import Build
 from edgetune.serve.stepwise.spec import GenerationSpec
-from edgetune.tasks import text_generation
-from edgetune.tasks.generation_recipe import GenerationRecipe
-from edgetune.tasks.text_generation import Stages
+from edgetune.stepwise import stages
+from edgetune.stepwise.recipe import StepwiseRecipe
 from edgetune.tune.stepwise.chats import Chat, Turn
 from edgetune.tune.stepwise.encoded import EncodedConversations
+from edgetune.tune.stepwise.model import TunedLanguageModel
 from edgetune.tune.training.progress import Silent
 
 ROWS = 1000
 
 
-def stages(tmp_path: Path, **sections: Any) -> Stages:
+def build_of(tmp_path: Path, **sections: Any) -> Build[StepwiseRecipe]:
+    """A build whose data, model and graph are there."""
     values = {"base": "none", "data": {"path": "rows.jsonl"}, "out": str(tmp_path / "bundle"), **sections}
-    recipe = GenerationRecipe.model_validate(values)
-    work: Any = SimpleNamespace(
-        folder=tmp_path, chain="x", stage=lambda name, inputs, make, reopen, found: make(tmp_path)
-    )
-    return Stages(recipe, SimpleNamespace(id="none", digest="sha256:0"), work, SimpleNamespace(progress=Silent()))  # type: ignore[arg-type]
+    spec = GenerationSpec(layers=1, kv_heads=1, head_dim=2, vocabulary=16, context_tokens=12, eos_ids=[2])
+    work: Any = SimpleNamespace(trials=tmp_path / "trials", digest=lambda stage: f"of {stage}")
+    base: Any = SimpleNamespace(id="none", digest="sha256:0")
+    lines: Any = SimpleNamespace(progress=Silent())
+    unused: Any = None
+    results = {
+        "data": sorted_by_topic(),
+        "tune": TunedLanguageModel(tmp_path, "none", "sha256:0", "test", unused, unused, 0.0, unused),
+        "export": DecoderGraph(tmp_path / "model.onnx", spec, 1),
+    }
+    return Build(StepwiseRecipe.model_validate(values), base, work, lines, results)
 
 
 def sorted_by_topic() -> EncodedConversations:
@@ -47,32 +55,33 @@ def shares(topics: list[Any]) -> float:
 
 
 def test_calibration_and_gate_see_both_topics(tmp_path):
-    build = stages(tmp_path, gate={"rows": 100}, compress={"calibration_rows": 100})
-    graph: Any = SimpleNamespace()
-    ladder = build._ladder(sorted_by_topic(), graph, Kept(tmp_path, "x"))
+    build = build_of(tmp_path, gate={"rows": 100}, compress={"calibration_rows": 100})
+    ladder = stages._ladder(build)
     assert len(ladder.calibration) == len(ladder.rows) == 100
     # Half of each is expected; the share of 100 drawn scatters by 5%.
     assert 0.25 < shares([ids[0] for ids in ladder.calibration]) < 0.75
     assert 0.25 < shares([ids[0] for ids in ladder.rows.ids]) < 0.75
-    assert build._ladder(sorted_by_topic(), graph, Kept(tmp_path, "x")) == ladder
-    assert stages(tmp_path, seed=1)._ladder(sorted_by_topic(), graph, Kept(tmp_path, "x")).rows != ladder.rows
+    assert stages._ladder(build) == ladder
+    assert stages._ladder(build_of(tmp_path, seed=1, gate={"rows": 100})).rows != ladder.rows
+
+
+def test_the_search_is_kept_for_what_was_exported(tmp_path):
+    kept = stages._ladder(build_of(tmp_path)).kept
+    assert (kept.folder, kept.digest) == (tmp_path / "trials", "of export")
 
 
 def test_tuning_measures_and_export_proves_both_topics(tmp_path, monkeypatch):
-    build, seen = stages(tmp_path, gate={"rows": 100}), {}
-    monkeypatch.setattr(
-        text_generation, "export_generation", lambda folder, texts, *given, **named: seen.update(texts=texts)
-    )
-    build.export(sorted_by_topic(), SimpleNamespace(model_folder=tmp_path))
-    assert len(seen["texts"]) == 100
-    assert 0.25 < shares([text[0] for text in seen["texts"]]) < 0.75
-    measured = sorted_by_topic().language_rows(100, 0).measured
-    assert 0.25 < shares([row["input_ids"][0] for row in measured]) < 0.75
+    build, given = build_of(tmp_path, gate={"rows": 100}), {}
+    monkeypatch.setattr(stages, "tune_language_model", lambda rows, *_, **named: given.update(rows=rows.measured))
+    monkeypatch.setattr(stages, "export_generation", lambda model, texts, *_, **named: given.update(texts=texts))
+    stages.TuneStage().make(build, tmp_path)
+    stages.ExportStage().make(build, tmp_path)
+    assert len(given["texts"]) == len(given["rows"]) == 100
+    assert 0.25 < shares([text[0] for text in given["texts"]]) < 0.75
+    assert 0.25 < shares([row["input_ids"][0] for row in given["rows"]]) < 0.75
 
 
 def test_golden_prompts_are_drawn_from_the_whole_part(tmp_path):
-    spec = GenerationSpec(layers=1, kv_heads=1, head_dim=2, vocabulary=16, context_tokens=12, eos_ids=[2])
-    graph: Any = SimpleNamespace(spec=spec)
-    packing = stages(tmp_path)._packing(sorted_by_topic(), SimpleNamespace(model_folder=tmp_path), graph)
+    packing = stages._packing(build_of(tmp_path))
     assert len(packing.golden_prompts) == 4
     assert max(int(prompt.split()[1]) for prompt in packing.golden_prompts) > ROWS // 4

@@ -1,8 +1,15 @@
 """`edgetune build --plan`: sizes and times are told, and nothing is written."""
 
 import json
+from dataclasses import replace
 
 import pytest
+
+from edgetune.benchmarks.report import charts
+from edgetune.once import estimate
+from edgetune.once.estimate import Costs, Model, Speeds
+from edgetune.once.recipe import OnceRecipe
+from edgetune.tune.methods import METHODS
 
 
 @pytest.fixture
@@ -17,7 +24,7 @@ def test_a_plan_tells_sizes_and_times_and_writes_nothing(plan, tmp_path):
     assert (ended.code, ended.err) == (0, "")
     assert "68 train, 15 validation, 15 test; 4 labels" in ended.out
     assert "0.0 million parameters, 0.1 MB" in ended.out
-    assert "lora, pooling head, at most 96 tokens, 4 epochs in " in ended.out
+    assert "lora, pooling head, at most 96 tokens, at most 4 epochs in " in ended.out
     assert "MB in the work folder bundle.work" in ended.out
     assert " minutes (tune " in ended.out
     assert ended.out.rstrip().endswith("Nothing was done.")
@@ -59,13 +66,84 @@ def test_a_plan_fails_where_the_build_would(plan, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_every_method_has_a_time_and_one_that_trains_takes_longer_than_the_probe():
-    from edgetune.tasks.classification_plan import _seconds
-    from edgetune.tune.methods import METHODS
+@pytest.fixture
+def costs():
+    """`costs(recipe sections)` of 800 rows of ten labels, where a pass takes 10 ms a row and a step 30."""
 
-    rows = {"train": 800, "validation": 100, "test": 100}
-    tune = {method: _seconds(rows, 3, method, 0.01, False, 100)["tune"] for method in METHODS}
-    assert tune["probe"] == 9.0
-    assert tune["lora"] == tune["auto"] == 9 + 3 * (800 * 3 + 100) / 100
-    assert tune["freeze"] == 9 + 9 + 3 * (800 + 100) / 100
-    assert tune["probe"] < tune["freeze"] < tune["lora"] < tune["full"]
+    def of(**sections):
+        recipe = OnceRecipe.of_values({"base": "b", "data": {"path": "rows.csv"}, **sections}, None)
+        return Costs(
+            recipe=recipe,
+            rows={"train": 800, "validation": 100, "test": 100},
+            labels=10,
+            schemes=["fused", "int8_dynamic", "fp32"],
+            model=Model(parameters=10**7, layers=6, width=100, device="cpu", bf16=False, max_tokens=128),
+            speeds=Speeds(forward=0.01, forward_fp32=0.01, alone=0.02, step=0.03, stored=0.0),
+        )
+
+    return of
+
+
+def test_the_seconds_by_hand(costs):
+    fixed = 2.0 + 0.2 * 10 + 256 * 0.01
+    probe = 900 * (0.01 + 6e-8 * 10 * 100)
+    epoch = 800 * 0.03 + 100 * 0.01
+    tune = {method: costs(tune={"method": method}).seconds["tune"] for method in METHODS}
+    assert tune["probe"] == round(fixed + probe, 1)
+    # Training stops early: two epochs that gain, and as many more as the method is patient.
+    assert tune["auto"] == round(fixed + probe + 3 * epoch, 1)
+    assert tune["lora"] == tune["full"] == round(fixed + probe + 4 * epoch, 1)
+    assert costs(tune={"method": "lora", "epochs": 1}).seconds["tune"] == round(fixed + probe + epoch, 1)
+    assert costs(tune={"method": "lora", "patience": 9, "epochs": 8}).seconds["tune"] == round(
+        fixed + probe + 8 * epoch, 1
+    )
+    seconds = costs().seconds
+    assert seconds["export"] == round(3.0 + 0.2 * 10 + 100 * 0.01 * 1.25, 1)
+    candidate = 2.0 + 0.15 * 10 + 500 * 0.25 * 0.02 + 0.25 * 1.0
+    assert seconds["compress"] == round(1.0 + 2 * candidate, 1)
+    assert seconds["bench"] == round(10.0 + 0.4 * 10 + 100 * 0.01 * 3.5 + 1.25 * (400 * 0.02 + 2000 * 0.01), 1)
+
+
+def test_what_is_frozen_is_computed_once_and_what_is_taught_takes_time(costs):
+    trained = costs(tune={"method": "freeze"})
+    stored = replace(trained, speeds=replace(trained.speeds, stored=0.005))
+    assert trained.seconds["tune"] - stored.seconds["tune"] == pytest.approx(3 * 900 * 0.005, abs=0.1)
+    assert costs(tune={"method": "probe"}).seconds["tune"] < stored.seconds["tune"]
+    few = costs()
+    with_export = replace(few, schemes=[*few.schemes, "trimmed"]).seconds["compress"]
+    taught = replace(few, schemes=[*few.schemes, "student"]).seconds["compress"]
+    assert few.seconds["compress"] < with_export < taught
+
+
+def test_a_build_stores_its_plan_and_the_report_compares_it(workshop):
+    planned = json.loads((workshop.folder / "bundle.work" / "plan.json").read_text(encoding="utf-8"))
+    report = json.loads((workshop.folder / "bundle" / "report.json").read_text(encoding="utf-8"))
+    assert report["planned_seconds"] == planned
+    assert set(planned) == {"tune", "export", "compress", "bench"}
+    assert all(seconds > 0 for seconds in planned.values())
+    took, expected = (
+        charts.seconds(sum(by_stage[stage] for stage in planned)) for by_stage in (report["build_seconds"], planned)
+    )
+    sentence = f"The build took {took}; {expected} were planned."
+    assert sentence in workshop.out
+    assert sentence in (workshop.folder / "bundle" / "report.html").read_text(encoding="utf-8")
+
+
+def test_only_a_build_that_trains_plans_anew(edgetune, workshop, tmp_path):
+    arguments = workshop.copy(tmp_path)
+    plan = tmp_path / "bundle.work" / "plan.json"
+    plan.write_text('{"tune": 12.5}', encoding="utf-8")
+    assert edgetune("tune", *arguments).code == 0
+    assert json.loads(plan.read_text(encoding="utf-8")) == {"tune": 12.5}
+    assert edgetune("tune", *arguments, "--seed", "1").code == 0
+    assert set(json.loads(plan.read_text(encoding="utf-8"))) == {"tune", "export", "compress", "bench"}
+
+
+def test_a_step_that_takes_too_much_memory_plans_nothing(edgetune, workshop, tmp_path, monkeypatch):
+    def run_out(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(estimate, "_speeds", run_out)
+    arguments = workshop.there(tmp_path)
+    assert edgetune("tune", *arguments).code == 0
+    assert json.loads((tmp_path / "bundle.work" / "plan.json").read_text(encoding="utf-8")) == {}

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from edgetune.extras import Extra
-from edgetune.tasks import generation_plan
-from edgetune.tasks.generation_costs import PROCESS_BYTES, WEIGHT_COPIES, GenerationCosts, PartTokens
-from edgetune.tasks.generation_recipe import GenerationRecipe
+from edgetune.stepwise import plan as stepwise_plan
+from edgetune.stepwise.costs import PROCESS_BYTES, WEIGHT_COPIES, PartTokens, StepwiseCosts
+from edgetune.stepwise.recipe import StepwiseRecipe
 from edgetune.tune.stepwise.methods import METHODS
 
 # Of tests/conftest.py's llama: embedding 64 x 64, tied; two layers; three norms.
@@ -85,10 +85,10 @@ def test_the_weights_that_every_method_trains_are_counted(plan, method):
 
 def test_what_is_not_installed_is_named_with_the_command_that_brings_it(plan, monkeypatch):
     lacking = Extra(False, ("trl>=1.10", "sacrebleu>=2.5"), 'pip install "edgetune[llm]"')
-    monkeypatch.setattr(generation_plan, "installed_extras", lambda: {"llm": lacking})
+    monkeypatch.setattr(stepwise_plan, "installed_extras", lambda: {"llm": lacking})
     ended = plan()
     assert 'install   the extra [llm] lacks trl>=1.10, sacrebleu>=2.5: pip install "edgetune[llm]"' in ended.out
-    monkeypatch.setattr(generation_plan, "installed_extras", lambda: {"llm": Extra(True, (), None)})
+    monkeypatch.setattr(stepwise_plan, "installed_extras", lambda: {"llm": Extra(True, (), None)})
     assert "install   " not in plan().out
 
 
@@ -113,16 +113,18 @@ def test_a_plan_fails_where_the_build_would(plan, tmp_path, arguments, said):
 @pytest.fixture
 def costs():
     """Of a model of a million weights whose forward pass takes a millisecond a token."""
-    recipe = GenerationRecipe.of_values({"base": "b", "data": {"path": "rows.jsonl"}}, None)
+    recipe = StepwiseRecipe.of_values({"base": "b", "data": {"path": "rows.jsonl"}}, None)
     parts = {"train": PartTokens(100, 10_000, 5_000, 2_000), "validation": PartTokens(10, 1_000, 500, 200)}
-    return GenerationCosts(
+    return StepwiseCosts(
         recipe=recipe,
         config=SimpleNamespace(num_hidden_layers=2, hidden_size=100, vocab_size=1_000),
         parts={**parts, "test": PartTokens(1_000, 100_000, 500, 200)},
         parameters=1_000_000,
         trained_parameters=10_000,
         epochs=2.0,
-        seconds_a_token=1e-3,
+        forward_seconds=1e-3,
+        step_seconds=3e-3,
+        device="cpu",
         bf16=False,
     )
 
@@ -145,10 +147,12 @@ def test_the_costs_by_hand(costs):
 def test_what_saves_memory_saves_it_in_the_estimate(costs):
     def told(**tune):
         values = {"base": "b", "data": {"path": "rows.jsonl"}, "tune": tune}
-        return replace(costs, recipe=GenerationRecipe.of_values(values, None)).memory_bytes
+        return replace(costs, recipe=StepwiseRecipe.of_values(values, None)).memory_bytes
 
     assert told(batch_size=4) < told() > told(method="qlora") < told(method="qlora", qlora={"weights": "int8"})
     assert told(gradient_checkpointing=True) < told()
     large = replace(costs, parameters=10**9)
     assert large.memory_bytes == PROCESS_BYTES + WEIGHT_COPIES * 4 * 10**9
     assert replace(costs, bf16=True).seconds["tune"] > costs.seconds["tune"]
+    # Training stops early: two epochs that gain, and as many more as it is patient.
+    assert replace(costs, epochs=9.0).seconds == replace(costs, epochs=4.0).seconds

@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from edgetune.recipe import Recipe, parse_settings
+from edgetune.once.recipe import OnceRecipe
+from edgetune.recipe import parse_settings
 from edgetune.serve.errors import RecipeError
 from edgetune.tune.methods import METHODS
 
@@ -24,7 +25,7 @@ MINIMAL = "base: encoder\ndata: {path: rows.csv}\n"
 
 
 def test_only_base_and_data_are_needed_and_the_defaults_are_written_out(recipe):
-    loaded = Recipe.load(recipe(MINIMAL), {})
+    loaded = OnceRecipe.load(recipe(MINIMAL), {})
     assert (loaded.base, loaded.data.path, loaded.tune.method, loaded.out) == (
         "encoder",
         "rows.csv",
@@ -32,7 +33,7 @@ def test_only_base_and_data_are_needed_and_the_defaults_are_written_out(recipe):
         "bundles/model",
     )
     written = yaml.safe_load(loaded.to_yaml())
-    assert Recipe.model_validate(written) == loaded
+    assert OnceRecipe.model_validate(written) == loaded
     assert written["gate"] == {
         "metric": "accuracy",
         "max_drop": 0.01,
@@ -46,7 +47,7 @@ def test_only_base_and_data_are_needed_and_the_defaults_are_written_out(recipe):
 
 def test_settings_lie_over_the_file(recipe):
     settings = parse_settings(["tune.epochs=3", "data.split=[0.5, 0.25, 0.25]", "budget.size_mb=4.5", "seed=7"])
-    loaded = Recipe.load(recipe(MINIMAL + "seed: 1\ntune: {epochs: 9, method: full}\n"), settings)
+    loaded = OnceRecipe.load(recipe(MINIMAL + "seed: 1\ntune: {epochs: 9, method: full}\n"), settings)
     assert (loaded.tune.epochs, loaded.tune.method, loaded.data.split, loaded.budget.size_mb, loaded.seed) == (
         *(3, "full", (0.5, 0.25, 0.25)),
         *(4.5, 7),
@@ -54,7 +55,7 @@ def test_settings_lie_over_the_file(recipe):
 
 
 def test_a_section_of_comments_only_says_nothing(recipe):
-    loaded = Recipe.load(recipe(MINIMAL + "budget:\n  # size_mb: 30\ntune:\n"), {"tune.method": "probe"})
+    loaded = OnceRecipe.load(recipe(MINIMAL + "budget:\n  # size_mb: 30\ntune:\n"), {"tune.method": "probe"})
     assert loaded.budget.size_mb is None
     assert loaded.tune.method == "probe"
 
@@ -107,7 +108,7 @@ def test_unknown_keys_and_wrong_values_are_all_told_at_once(edgetune, recipe, tm
 )
 def test_values_out_of_bounds_are_refused(setting):
     with pytest.raises(RecipeError, match="has 1 fault:") as refused:
-        Recipe.load(None, {"base": "encoder", "data.path": "rows.csv", **parse_settings([setting])})
+        OnceRecipe.load(None, {"base": "encoder", "data.path": "rows.csv", **parse_settings([setting])})
     assert f"  {setting.partition('=')[0]}: " in str(refused.value)
 
 

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from edgetune.work import locked
+
 STAGES = ["data", "tune", "export", "compress", "bench"]
 
 
@@ -78,7 +80,9 @@ def test_fresh_makes_everything_again(edgetune, workshop, tmp_path):
     assert ended.code == 0, ended
     assert kept(ended) == ([], ["data", "tune"])
     # What comes after is forgotten too.
-    assert {path.name for path in work.iterdir()} == {"data", "tune", "stages.json", "build.log"}
+    assert {path.name for path in work.iterdir()} == {
+        *("data", "tune", "stages.json", "plan.json", "build.log", "build.lock")
+    }
 
 
 def test_a_stage_whose_files_are_of_other_settings_is_not_taken_for_finished(edgetune, workshop, tmp_path):
@@ -95,3 +99,35 @@ def test_a_torn_record_only_means_that_stages_run_again(edgetune, workshop, tmp_
     ended = edgetune("tune", *arguments)
     assert ended.code == 0, ended
     assert kept(ended) == ([], ["data", "tune"])
+
+
+def test_two_builds_never_share_a_work_folder(edgetune, workshop, tmp_path):
+    arguments = workshop.copy(tmp_path)
+    work = tmp_path / "bundle.work"
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.name != "build.log"}
+    with locked(work):
+        ended = edgetune("tune", *arguments, "--fresh")
+        other = edgetune("tune", *workshop.there(tmp_path / "elsewhere"))
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == (
+        f"Error: Another build is working in {work}.\nExpected: one build at a time in a work folder\n"
+        "To do: wait until it has ended, or choose another --out\n"
+    )
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.name != "build.log"} == before
+    assert other.code == 0
+    assert kept(edgetune("tune", *arguments)) == (["data", "tune"], [])  # the lock went with the build that held it
+
+
+def test_a_lock_ends_with_its_process(edgetune, started, workshop, tmp_path):
+    arguments = workshop.copy(tmp_path)
+    work = tmp_path / "bundle.work"
+    holding = (
+        "import sys, time; from pathlib import Path; from edgetune.work import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('locked', flush=True); time.sleep(300)"
+    )
+    process = started(work, driver=holding)
+    assert process.stdout.readline() == "locked\n"
+    assert edgetune("tune", *arguments).code == 1
+    process.kill()
+    process.wait()
+    assert edgetune("tune", *arguments).code == 0

@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
-from edgetune.recipe import Recipe, read_recipe
+from edgetune import tasks
+from edgetune.evidence import Guess
+from edgetune.once import recognition
+from edgetune.once.recipe import OnceRecipe
+from edgetune.recipe import read_recipe
 from edgetune.serve.errors import RecipeError
+from edgetune.stepwise.recipe import StepwiseRecipe
 from edgetune.task_choice import choose_task
-from edgetune.tasks.generation_recipe import GenerationRecipe
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}
 ROWS: dict[str, dict[str, Any]] = {
@@ -68,10 +72,14 @@ def test_chats_are_for_a_language_model(base, data, name, architecture):
 
 @pytest.mark.parametrize("name", ROWS)
 def test_chats_and_an_encoder_fit_no_task(base, data, name):
-    with pytest.raises(RecipeError, match=r"is no decoder \(BertForMaskedLM\) and the rows of") as refused:
+    either = (
+        r"It may be text-classification, since .* is no decoder \(BertForMaskedLM\); text-generation, since the rows"
+    )
+    with pytest.raises(RecipeError, match=either) as refused:
         choose_task({"base": base("BertForMaskedLM"), "data": data(ROWS[name])})
     assert refused.value.action == (
-        "name a decoder as the base, or --task text-classification if one column holds labels"
+        "add --task text-classification (a label for a text; takes an encoder and labelled rows) or "
+        "--task text-generation (text that continues or answers a prompt; takes a decoder and texts or chats)"
     )
 
 
@@ -81,7 +89,9 @@ def test_labelled_rows_are_for_a_classifier_and_for_no_decoder(base, data, name)
     for named in ("some/model", base("BertModel"), base("BertForSequenceClassification"), base()):
         choice = choose_task({"base": named, "data": section})
         assert (choice.task, choice.reason) == ("text-classification", "")
-    with pytest.raises(RecipeError, match=r"The task cannot be told: the base .* is a decoder") as refused:
+    with pytest.raises(
+        RecipeError, match=r"The task cannot be guessed.*text-generation, since the base .* is a decoder"
+    ) as refused:
         choose_task({"base": base("LlamaForCausalLM"), "data": section})
     assert "--task text-generation" in (refused.value.action or "")
 
@@ -101,7 +111,9 @@ def test_texts_alone_are_for_a_decoder_and_a_text_file_for_any(base, tmp_path):
     assert choose_task({"base": base("LlamaForCausalLM"), "data": section}).task == "text-generation"
     choice = choose_task({"base": "some/model", "data": section})
     assert choice.reason == "Task text-generation, since stories.txt holds texts alone; --task says otherwise."
-    with pytest.raises(RecipeError, match=r"is no decoder \(BertModel\) and stories.txt holds texts alone"):
+    with pytest.raises(
+        RecipeError, match=r"is no decoder \(BertModel\); text-generation, since stories.txt holds texts alone"
+    ):
         choose_task({"base": base("BertModel"), "data": section})
 
 
@@ -164,11 +176,11 @@ def test_a_task_that_is_named_is_taken_whatever_the_rows(base, data):
 
 def test_the_recipe_is_that_of_the_task_and_names_it(data):
     recipe, choice = read_recipe(None, {"base": "some/model", "data.path": data(CHAT)["path"]})
-    assert isinstance(recipe, GenerationRecipe)
+    assert isinstance(recipe, StepwiseRecipe)
     assert (recipe.task, choice.task) == ("text-generation", "text-generation")
     assert "task: text-generation" in recipe.to_yaml()
     recipe, choice = read_recipe(None, {"base": "some/model", "data.path": data(LABELLED["usual"])["path"]})
-    assert isinstance(recipe, Recipe)
+    assert isinstance(recipe, OnceRecipe)
     assert choice.reason == ""
 
 
@@ -184,3 +196,38 @@ def test_the_guess_is_said_on_stderr_and_stdout_stays_one_document(edgetune, lan
     assert ended.err.count("\n") == 1
     ended = edgetune("build", *flags, "--task", "text-generation")
     assert (ended.code, ended.err) == (0, "")
+
+
+@pytest.fixture
+def sibling(monkeypatch):
+    """`sibling(strength)` adds a task of the family `once` whose guess of every recipe has that strength."""
+
+    def add(strength: float) -> None:
+        monkeypatch.setitem(tasks.TASKS, "colour", tasks.Task("colour", "A colour for a text.", "once"))
+        usual = recognition.recognise
+        guess = Guess(strength, "it is about colours")
+        monkeypatch.setattr(
+            recognition, "recognise", lambda task, evidence: guess if task == "colour" else usual(task, evidence)
+        )
+
+    return add
+
+
+@pytest.mark.parametrize("strength", [0.95, 1.0, 1.05])
+def test_two_tasks_of_one_family_that_fit_alike_are_named(base, data, sibling, strength):
+    sibling(strength)
+    with pytest.raises(
+        RecipeError, match=r"It may be text-classification, since .*; colour, since it is about colours"
+    ) as e:
+        choose_task({"base": base("BertModel"), "data": {**data(LABELLED["usual"]), "label": "label"}})
+    assert "--task colour (a colour for a text; takes an encoder and labelled rows)" in (e.value.action or "")
+
+
+def test_the_better_fit_of_one_family_is_taken_and_announced(base, data, sibling):
+    sibling(0.8)
+    section = data(LABELLED["usual"])
+    assert choose_task({"base": "some/model", "data": section}).task == "colour"
+    choice = choose_task({"base": "some/model", "data": {**section, "label": "label"}})
+    assert choice.reason == "Task colour, since it is about colours; --task says otherwise."
+    assert choose_task({"base": base("BertModel"), "data": section}).task == "text-classification"
+    assert choose_task({"task": "colour", "base": "b", "data": section}).task == "colour"

@@ -17,16 +17,14 @@ def agreeing_material(tiny_material: Callable[[str], tuple[Any, Path]]) -> Calla
     What the tiny head answers on a third of the texts is an accident of rounding, and with it whether a student can
     please teacher and labels at once; so it can on every processor.
     """
-    from transformers import AutoTokenizer
-
+    from edgetune.tune.models.encoder import Encoder
     from edgetune.tune.models.forward import model_logits
     from edgetune.tune.models.model import open_model
 
     def material(name: str) -> Any:
         plain, _ = tiny_material(name)
-        tokenizer = AutoTokenizer.from_pretrained(plain.model.model_folder)
         model = open_model(plain.model.model_folder)
-        logits = model_logits(model, tokenizer, plain.train.texts, plain.model.max_tokens)
-        return replace(plain, train=replace(plain.train, labels=tuple(logits.argmax(axis=1).tolist())))
+        logits = model_logits(model, Encoder.of(plain.model), plain.train.texts)
+        return replace(plain, train=replace(plain.train, targets=tuple(logits.argmax(axis=1).tolist())))
 
     return material

@@ -190,4 +190,4 @@ def test_without_the_best_columns_a_model_answers_worse_than_without_the_worst(
             with_columns(teacher, best_columns(-importance, 32)),
         )
     )
-    assert np.abs(best - wanted).mean() < 0.5 * np.abs(worst - wanted).mean()
+    assert np.abs(best - wanted).mean() < 0.2 * np.abs(worst - wanted).mean()

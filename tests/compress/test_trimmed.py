@@ -369,9 +369,10 @@ def test_minilm_is_cut_to_a_tenth_and_answers_as_before(toy_dataset, tmp_path):
     from edgetune.tune.models.classifier import set_head
     from edgetune.tune.models.model import start_model
     from edgetune.tune.recipe import TuneRecipe
+    from edgetune.tune.tasks import TASKS
 
     base = find_base("all-MiniLM-L6-v2")
-    model = start_model(base, list("abcd"), TuneRecipe())
+    model = start_model(base, TASKS["text-classification"].objective(tuple("abcd"), "", ()), TuneRecipe())
     set_head(model, np.random.default_rng(0).normal(size=(4, 384)), np.zeros(4))
     model.save_pretrained(tmp_path / "model")
     open_tokenizer(base).save_pretrained(tmp_path / "model")

@@ -85,7 +85,7 @@ def decoder_graph(
         def make(folder: Path) -> None:
             made = export_decoder(tiny_decoder(family), folder / "graph", batch_one=batch_one)
             (folder / "facts").mkdir()  # beside the graph, whose folder is as the exporter leaves it
-            dataclasses.replace(made, path=folder / "facts" / made.path.name).save()
+            dataclasses.replace(made, path=folder / "facts" / made.path.name).save(folder / "facts")
 
         folder = shared_folder(f"graph-{family}-{'one' if batch_one else 'any'}", make)
         return dataclasses.replace(DecoderGraph.open(folder / "facts"), path=folder / "graph" / "model.onnx")

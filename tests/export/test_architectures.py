@@ -48,12 +48,14 @@ FUSED_ATTENTION = {
     "mpnet": 0, "deberta_v2": 0, "modernbert": 0,
 }  # fmt: skip
 
-# Cut, one whose attention fuses stands for the others, which `make test-long` has.
-CUT = {"bert", "mpnet", "deberta_v2", "modernbert"}
+# One of each attention stands for the others, which `make test-long` has: fused (with layers of its own, and with
+# ALBERT's shared ones), with relative positions, with windows. tests/compress/test_fused.py exports and fuses all.
+WHOLE = {"bert", "albert", "mpnet", "deberta_v2", "modernbert"}
+CUT = {"bert", "deberta_v2", "modernbert"}
 
 
 def _marks(name: str, cut: bool) -> list[pytest.MarkDecorator]:
-    if cut and name not in CUT:
+    if name not in (CUT if cut else WHOLE):
         return [pytest.mark.slow, pytest.mark.long]
     return [] if (name, cut) == ("bert", False) else [pytest.mark.slow]
 

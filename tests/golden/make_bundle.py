@@ -106,12 +106,12 @@ def build_bundle(target: Path) -> None:
 
     from edgetune.benchmarks.report.html import render_html
     from edgetune.export.once.pack import finish_bundle
+    from edgetune.once.recipe import OnceRecipe
     from edgetune.pipeline import build
     from edgetune.progress import StageLines
-    from edgetune.recipe import Recipe
 
     sys.argv = ["edgetune", "build", "recipe.yaml"]  # the report tells the command
-    built = build(Recipe.load(Path("recipe.yaml"), {}), StageLines(Console()))
+    built = build(OnceRecipe.load(Path("recipe.yaml"), {}), StageLines(Console()))
     assert built.bundle is not None
     assert built.report is not None
     report = replace(built.report, machine=replace(built.report.machine, os=platform.system()))

@@ -472,6 +472,6 @@ def test_a_call_costs_microseconds(predictor, monkeypatch):
         batcher.submit([text]).result(timeout=SECONDS)
         samples.append(time.perf_counter() - begun)
     batcher.close(seconds=SECONDS)
-    # Tens of microseconds on an idle machine; the quarter that nothing disturbed stays far below the
-    # milliseconds that waiting by the clock would cost.
-    assert sorted(samples)[len(samples) // 4] < 0.004
+    # Tens of microseconds on an idle machine; a busy one may cost most calls more than the bound. But waiting by the
+    # clock would cost each call milliseconds, the best one too.
+    assert min(samples) < 0.002

@@ -32,9 +32,9 @@ def choose_columns(table: Table, text: str | None, label: str | None) -> Columns
     Raises:
         DataError: a named column is not there, or a column cannot be guessed.
     """
-    for name, field in ((text, "text"), (label, "label")):
+    for name, key in ((text, "text"), (label, "label")):
         if name is not None:
-            require_column(table, name, field)
+            require_column(table, name, key)
     if text is not None and text == label:
         raise _undecided(table, f"data.text and data.label both name the column {text!r}.")
     found_label = label or _usual_label(table, text)

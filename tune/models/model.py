@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -17,15 +17,13 @@ from edgetune.serve.errors import ModelError
 from edgetune.serve.report import Training
 from edgetune.tune.models.base import DECODER_ENDINGS, Base, read_config
 from edgetune.tune.models.classifier import PooledClassifier, head_linear, trunk_options
-from edgetune.tune.models.facts import read_facts, write_facts
+from edgetune.tune.models.stored import Stored
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks.objective import Objective
 
-FACTS_NAME = "tuned.json"
-
 
 @dataclass(frozen=True)
-class TunedModel:
+class TunedModel(Stored):
     """What tuning leaves: the merged model, the base with its probed head beside it, and the facts.
 
     Attributes:
@@ -40,6 +38,10 @@ class TunedModel:
         training: curve, settings and scores.
         codec: how its inputs become arrays.
     """
+
+    file_name: ClassVar[str] = "tuned.json"
+    noun: ClassVar[str] = "tuned model"
+    command: ClassVar[str] = "tune"
 
     folder: Path
     task: str
@@ -71,32 +73,6 @@ class TunedModel:
         """The adapters as they were before merging, or None for a method without."""
         folder = self.folder / "adapter"
         return folder if folder.is_dir() else None
-
-    def save(self) -> None:
-        """Write the facts beside the models."""
-        facts = {name: value for name, value in asdict(self).items() if name not in {"folder", "training", "head"}}
-        facts |= {"training": _plain(self.training), "head": _plain(self.head)}
-        write_facts(self.folder / FACTS_NAME, facts)
-
-    @classmethod
-    def open(cls, folder: Path) -> TunedModel:
-        """Open a tuned model's folder again.
-
-        Raises:
-            WorkError: the folder holds none.
-        """
-        import msgspec
-
-        facts = read_facts(folder / FACTS_NAME, what="tuned model", command="tune")
-        facts["head"] = msgspec.convert(facts["head"], HeadSpec)
-        facts["training"] = msgspec.convert(facts["training"], Training)
-        return cls(folder=folder, **facts)
-
-
-def _plain(value: Training | HeadSpec) -> Any:
-    import msgspec
-
-    return msgspec.to_builtins(value)
 
 
 def start_model(base: Base, objective: Objective, recipe: TuneRecipe) -> Any:

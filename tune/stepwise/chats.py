@@ -7,16 +7,14 @@ assistant turn. Must not import torch or transformers: reading needs neither.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from edgetune.tune.data.rows import key
 
 Role = Literal["system", "user", "assistant", "tool"]
 Kind = Literal["text", "completion", "chat"]
-ROLES: tuple[Role, ...] = get_args(Role)
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 
 def chat_to_json(chat: Chat) -> dict[str, Any]:
-    """A JSON object that `chat_of_json` reads back to an equal chat at the same place."""
+    """The chat as a JSON object, without what is empty: what a data set's digest is made of."""
     turns = []
     for turn in chat.turns:
         said: dict[str, Any] = {"role": turn.role, "content": turn.content}
@@ -132,18 +130,3 @@ def chat_to_json(chat: Chat) -> dict[str, Any]:
         turns.append(said)
     more = {name: value for name, value in (("tools", chat.tools), ("place", chat.place)) if value}
     return {"turns": turns, **more}
-
-
-def chat_of_json(written: Mapping[str, Any]) -> Chat:
-    """What `chat_to_json` wrote.
-
-    Raises:
-        KeyError, TypeError, ValueError: it did not write this.
-    """
-    turns = []
-    for turn in written["turns"]:
-        if turn["role"] not in ROLES:
-            raise ValueError(f"there is no role {turn['role']!r}")
-        calls = tuple(ToolCall(call["name"], call["arguments"], call["id"]) for call in turn.get("calls", ()))
-        turns.append(Turn(turn["role"], turn["content"], calls, turn.get("call_id", ""), turn.get("learnt", True)))
-    return Chat(tuple(turns), written.get("tools", ""), written.get("place", ""))

@@ -11,12 +11,14 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Self
 
 from edgetune.serve.errors import DataError, WorkError
 from edgetune.tune.data.cleaning import counted
-from edgetune.tune.data.dataset import FACTS_NAME, MOST_HELD_OUT_ROWS, PART_NAMES
+from edgetune.tune.data.dataset import MOST_HELD_OUT_ROWS, PART_NAMES
 from edgetune.tune.data.split import split_rows
-from edgetune.tune.stepwise.chats import KINDS, Chat, Kind, chat_of_json, chat_to_json, prompt_key
+from edgetune.tune.models.stored import Stored
+from edgetune.tune.stepwise.chats import Chat, Kind, chat_to_json, prompt_key
 from edgetune.tune.stepwise.conversation_cleaning import ChatParts, clean_chats
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
 from edgetune.tune.stepwise.format_choice import FormatChoice, chats_of, choose_format
@@ -24,7 +26,7 @@ from edgetune.tune.stepwise.raw_parts import RawParts, read_raw_parts
 
 
 @dataclass(frozen=True)
-class Conversations:
+class Conversations(Stored):
     """Chats to learn from, to choose by and to judge by.
 
     Args:
@@ -36,6 +38,10 @@ class Conversations:
         source: what the user named.
         findings: sentences on what was guessed, dropped, counted and split.
     """
+
+    file_name: ClassVar[str] = "conversations.json"
+    noun: ClassVar[str] = "conversations"
+    command: ClassVar[str] = "build --fresh"
 
     train: tuple[Chat, ...]
     validation: tuple[Chat, ...]
@@ -74,49 +80,20 @@ class Conversations:
             *(digest, recipe.source, parts.findings),
         )
 
-    def save(self, folder: Path) -> None:
-        """Write one .jsonl a part, a chat a line, and the facts last, so that a folder with facts is whole.
-
-        Raises:
-            WorkError: the folder cannot be written.
-        """
-        names = ("kind", "format", "template", "separator", "digest", "source", "findings")
-        facts = {name: getattr(self, name) for name in names}
-        facts["rows"] = {name: len(getattr(self, name)) for name in PART_NAMES}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in PART_NAMES:
-                (folder / f"{name}.jsonl").write_text(_lines(getattr(self, name)), encoding="utf-8", newline="\n")
-            text = json.dumps(facts, ensure_ascii=False, indent=2)
-            (folder / FACTS_NAME).write_text(text + "\n", encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise WorkError(
-                f"The conversations cannot be written to {folder}: {error.strerror or error}.",
-                expected="a folder that this user may write to, with room left.",
-                action="free some room or name another folder.",
-            ) from error
-
     @classmethod
-    def open(cls, folder: Path) -> Conversations:
-        """Open what `save` wrote.
+    def open(cls, folder: Path) -> Self:
+        """What `save` wrote.
 
         Raises:
             WorkError: the folder holds no conversations, or its rows are not those that were saved.
         """
-        try:
-            facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
-            train, validation, test = (_chats_in(folder / f"{name}.jsonl") for name in PART_NAMES)
-            opened = cls(
-                *(train, validation, test, facts["kind"], facts["format"], facts["template"], facts["separator"]),
-                *(facts["digest"], facts["source"], tuple(facts["findings"])),
+        opened = super().open(folder)
+        if _digest(opened.kind, opened.separator, (opened.train, opened.validation, opened.test)) != opened.digest:
+            raise WorkError(
+                f"{folder} holds no {cls.noun}: its rows are not those that were saved.",
+                action=f"run `edgetune {cls.command}` again",
+                cost="the data set is read again: seconds.",
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _no_conversations(folder, f"{type(error).__name__}: {error}") from error
-        if (
-            opened.kind not in KINDS
-            or _digest(opened.kind, opened.separator, (train, validation, test)) != opened.digest
-        ):
-            raise _no_conversations(folder, "its rows are not those that were saved")
         return opened
 
 
@@ -203,21 +180,3 @@ def _digest(kind: str, separator: str, parts: Sequence[Sequence[Chat]]) -> str:
     written = [[{**chat_to_json(chat), "place": ""} for chat in part] for part in parts]
     content = json.dumps([kind, separator, *written], sort_keys=True)
     return "sha256:" + hashlib.sha256(content.encode("ascii")).hexdigest()
-
-
-def _lines(chats: Iterable[Chat]) -> str:
-    return "".join(json.dumps(chat_to_json(chat), ensure_ascii=False) + "\n" for chat in chats)
-
-
-def _chats_in(path: Path) -> tuple[Chat, ...]:
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        return tuple(chat_of_json(json.loads(line)) for line in lines)
-
-
-def _no_conversations(folder: Path, reason: str) -> WorkError:
-    return WorkError(
-        f"{folder} holds no conversations that can be opened: {reason}.",
-        expected=f"{FACTS_NAME} and a .jsonl file a part, as they were saved.",
-        action="build again with --fresh.",
-        cost="the data set is read again: seconds.",
-    )

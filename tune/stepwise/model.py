@@ -6,9 +6,9 @@ transformers would fill the rest with random ones.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import torch
@@ -18,10 +18,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from edgetune.serve.errors import ModelError
 from edgetune.serve.stepwise.report import LanguageTraining
 from edgetune.tune.models.base import UNREADABLE, Base, first_words, read_config
-from edgetune.tune.models.facts import read_facts, write_facts
+from edgetune.tune.models.stored import Stored
 from edgetune.tune.stepwise.perplexity import Perplexity
 
-FACTS_NAME = "tuned.json"
 _UNOPENABLE: tuple[type[Exception], ...] = (*UNREADABLE, RuntimeError, SafetensorError)
 
 
@@ -56,7 +55,7 @@ class AnswerScore(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class TunedLanguageModel:
+class TunedLanguageModel(Stored):
     """What tuning a language model leaves: the merged model and the facts.
 
     Attributes:
@@ -70,6 +69,10 @@ class TunedLanguageModel:
         training: curve, settings and a remark.
         answers: scores of generated answers, one a metric that the recipe asks for.
     """
+
+    file_name: ClassVar[str] = "tuned.json"
+    noun: ClassVar[str] = "tuned model"
+    command: ClassVar[str] = "tune"
 
     folder: Path
     base_id: str
@@ -101,32 +104,6 @@ class TunedLanguageModel:
     def tuned_perplexity(self) -> Perplexity:
         """The tuned model's sums of the same rows."""
         return Perplexity.load(self.folder / "tuned_perplexity.npz")
-
-    def save(self, base: Perplexity, tuned: Perplexity) -> None:
-        """Write the facts and the sums of each row beside the model."""
-        base.save(self.folder / "base_perplexity.npz")
-        tuned.save(self.folder / "tuned_perplexity.npz")
-        plain = {name: value for name, value in asdict(self).items() if name != "folder"}
-        write_facts(self.folder / FACTS_NAME, msgspec.to_builtins(plain))
-
-    @classmethod
-    def open(cls, folder: Path) -> TunedLanguageModel:
-        """Open a tuned model's folder again.
-
-        Raises:
-            WorkError: the folder holds none.
-        """
-        facts = read_facts(folder / FACTS_NAME, what="tuned model", command="tune")
-        types = {
-            "base": LanguageQuality,
-            "tuned": LanguageQuality,
-            "training": LanguageTraining,
-            "answers": tuple[AnswerScore, ...],
-        }
-        return cls(
-            folder=folder,
-            **{name: msgspec.convert(value, types[name]) if name in types else value for name, value in facts.items()},
-        )
 
 
 def language_config(base: Base, *, trust_remote_code: bool = False) -> Any:

@@ -223,6 +223,8 @@ class _Job:
         answers = self._answers(merged, progress) if self.recipe.metrics else ()
         remark = remark_on_tuning(result.curve, before, after)
         progress.say(remark)
+        before.save(self.folder / "base_perplexity.npz")
+        after.save(self.folder / "tuned_perplexity.npz")
         TunedLanguageModel(
             folder=self.folder,
             base_id=self.base.id,
@@ -233,7 +235,7 @@ class _Job:
             merge_max_abs_diff=difference,
             training=self._told(result, remark),
             answers=answers,
-        ).save(before, after)
+        ).save(self.folder)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
     def _answers(self, merged: Path, progress: Progress) -> tuple[AnswerScore, ...]:

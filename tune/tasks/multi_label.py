@@ -19,7 +19,7 @@ from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.columns import Columns, choose_columns, require_column
 from edgetune.tune.metrics import LABEL_MACRO_F1, LABEL_MICRO_F1, SUBSET_ACCURACY, Metric
 from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, Objective, label_qualities
-from edgetune.tune.tasks.task import Guess, Target, Task
+from edgetune.tune.tasks.task import Guess, Summary, Target, Task, describe_labels, possible_targets
 
 if TYPE_CHECKING:
     import torch
@@ -168,12 +168,16 @@ class MultiLabelClassification(Task):
     summary: ClassVar[str] = "Any number of labels for a text."
     metrics: ClassVar[tuple[Metric, ...]] = (LABEL_MICRO_F1, LABEL_MACRO_F1, SUBSET_ACCURACY)
 
-    def recognises(self, columns: Mapping[str, Sequence[Any]]) -> Guess:
-        """Lists in the cells of a column leave no doubt."""
-        for name, cells in columns.items():
-            lists = [cell for cell in cells if isinstance(cell, list) or (isinstance(cell, str) and _json_list(cell))]
-            if lists and len(lists) * 2 > len(cells) and all(_is_word_list(cell) for cell in lists):
+    def recognises(self, columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> Guess:
+        """Lists in the cells of a column leave no doubt, nor do separators in one that is called labels or tags."""
+        for key in ("separator", "label"):
+            if section.get(key) and not (key == "label" and isinstance(section[key], str)):
+                return Guess(1.0, f"data.{key} speaks of several labels")
+        for name, cells in possible_targets(columns, section).items():
+            if _are_lists(cells):
                 return Guess(0.9, f"the column {name!r} holds lists of labels")
+            if name.casefold() in COLUMN_NAMES and (separator := _separator_of(cells)):
+                return Guess(0.8, f"the column {name!r} holds labels with {separator!r} between them")
         return Guess()
 
     def choose_columns(self, table: Table, recipe: DataRecipe) -> Columns:
@@ -195,7 +199,7 @@ class MultiLabelClassification(Task):
         cells = table.columns[columns.labels[0]]
         if recipe.separator is not None or any(_json_list(cell) for cell in cells):
             return replace(columns, separator=recipe.separator or "")
-        separator = next((mark for mark in SEPARATORS if any(mark in cell for cell in cells)), "")
+        separator = _separator_of(cells)
         if not separator:
             return columns
         note = f"Labels in the column {columns.labels[0]!r} are separated by {separator!r}: guessed (data.separator)."
@@ -235,6 +239,13 @@ class MultiLabelClassification(Task):
         counts = Counter(place for places in targets for place in places)  # type: ignore[union-attr]
         return [min(places, key=lambda place: (counts[place], place), default=-1) for places in targets]  # type: ignore[arg-type]
 
+    def describe(self, labels: Sequence[str], targets: Sequence[Target]) -> Summary:
+        counts = Counter(labels[place] for places in targets for place in places)  # type: ignore[union-attr]
+        summary = describe_labels(counts, "labels")
+        mean, without = sum(counts.values()) / len(targets), sum(not places for places in targets)
+        more = f" A row has {mean:.2f} of them on average; {counted(without, 'row')} without any."
+        return Summary(summary.finding + more, {**summary.facts, "labels_per_row": mean, "rows_without": without})
+
     def objective(self, labels: Sequence[str], metric: str, targets: Sequence[Target]) -> SeveralLabels:
         return SeveralLabels(tuple(labels), self.metric(metric))
 
@@ -256,6 +267,22 @@ def _json_list(cell: str) -> list[Any] | None:
     except json.JSONDecodeError:
         return None
     return value if isinstance(value, list) else None
+
+
+def _separator_of(cells: Sequence[Any]) -> str:
+    """What stands between labels that come again and again; "" where nothing does."""
+    words = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
+    for mark in SEPARATORS:
+        parts = Counter(part.strip() for word in words for part in word.split(mark))
+        if any(mark in word for word in words) and 2 * len(parts) <= max(sum(parts.values()), 4):
+            return mark
+    return ""
+
+
+def _are_lists(cells: Sequence[Any]) -> bool:
+    """Whether most cells are lists of labels, in JSON or read from it."""
+    lists = [cell for cell in cells if isinstance(cell, list) or _json_list(str(cell)) is not None]
+    return len(lists) * 2 > len(cells) and all(_is_word_list(cell) for cell in lists)
 
 
 def _is_word_list(cell: Any) -> bool:

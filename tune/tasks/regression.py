@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import counted, title
+from edgetune.tune.data.columns import Columns, choose_columns
 from edgetune.tune.metrics import MAE, RMSE, Metric
 from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, Objective
-from edgetune.tune.tasks.task import Guess, Target, Task
+from edgetune.tune.tasks.task import Guess, Summary, Target, Task, possible_targets
 
 if TYPE_CHECKING:
     import torch
 
+    from edgetune.tune.data.dataset import DataRecipe
+    from edgetune.tune.data.reading import Table
     from edgetune.tune.data.rows import Parts
 
 # Ridge regression on features of unit variance: its penalty is the inverse of these.
@@ -129,15 +132,25 @@ class TextRegression(Task):
     summary: ClassVar[str] = "A number for a text."
     metrics: ClassVar[tuple[Metric, ...]] = (MAE, RMSE)
 
-    def recognises(self, columns: Mapping[str, Sequence[Any]]) -> Guess:
+    def recognises(self, columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> Guess:
         """A column of many different numbers, most of them with a fraction."""
-        for name, cells in columns.items():
-            numbers = [_number(str(cell)) for cell in cells if cell not in (None, "")]
-            valid = [number for number in numbers if number is not None]
-            broken = sum(not number.is_integer() for number in valid)
-            if len(valid) == len(numbers) and len(set(valid)) >= FEWEST_NUMBERS and broken * 2 > len(valid):
-                return Guess(0.8, f"the column {name!r} holds numbers with a fraction")
-        return Guess()
+        targets = possible_targets(columns, section)
+        name = next((name for name, cells in targets.items() if _are_measures(cells)), None)
+        return Guess(0.8, f"the column {name!r} holds numbers with a fraction") if name else Guess()
+
+    def choose_columns(self, table: Table, recipe: DataRecipe) -> Columns:
+        self._refuse_keys(recipe, "text_pair", "separator")
+        return choose_columns(table, recipe.text, self._number_column(table, recipe))
+
+    def _number_column(self, table: Table, recipe: DataRecipe) -> str | None:
+        """The column that is named, else one with a usual name, else the only one of many different numbers."""
+        if recipe.label is not None:
+            return self._one_column(recipe)
+        rest = {name: cells for name, cells in table.columns.items() if name not in (recipe.text, recipe.text_pair)}
+        usual = {name.casefold(): name for name in rest}
+        named = next((usual[name] for name in COLUMN_NAMES if name in usual), None)
+        measures = [name for name, cells in rest.items() if _are_measures(cells)]
+        return named or (measures[0] if len(measures) == 1 else None)
 
     def labels(self, parts: Parts, source: str, order: Sequence[str] | None) -> tuple[str, ...]:
         for name, rows in parts.given.items():
@@ -169,9 +182,23 @@ class TextRegression(Task):
         edges = np.quantile(numbers, np.linspace(0, 1, STRATA + 1)[1:-1])
         return [int(place) for place in np.searchsorted(np.unique(edges), numbers, side="right")]
 
+    def describe(self, labels: Sequence[str], targets: Sequence[Target]) -> Summary:
+        numbers = np.asarray(targets, dtype=np.float64)
+        least, mean, most = (float(number) for number in (numbers.min(), numbers.mean(), numbers.max()))
+        sentence = f"Numbers from {least:g} to {most:g}, {mean:.4g} on average."
+        return Summary(sentence, {"numbers": {"least": least, "mean": mean, "most": most}})
+
     def objective(self, labels: Sequence[str], metric: str, targets: Sequence[Target]) -> Number:
         numbers = np.asarray(targets, dtype=np.float64)
         return Number((), self.metric(metric), float(numbers.mean()), float(numbers.std()) or 1.0)
+
+
+def _are_measures(cells: Sequence[Any]) -> bool:
+    """Whether cells are many different numbers, most of them with a fraction: no names of classes, and no row ids."""
+    numbers = [_number(str(cell)) for cell in cells if cell not in (None, "")]
+    valid = [number for number in numbers if number is not None]
+    broken = sum(not number.is_integer() for number in valid)
+    return len(valid) == len(numbers) and len(set(valid)) >= FEWEST_NUMBERS and broken * 2 > len(valid)
 
 
 def _number(word: str) -> float | None:

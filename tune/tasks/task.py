@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgetune.serve.errors import DataError, RecipeError
 from edgetune.tune.data.columns import Columns, choose_columns, require_column
+from edgetune.tune.data.dialect import LABEL_NAMES
 from edgetune.tune.data.rows import Input, Rows
 from edgetune.tune.metrics import Metric
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 Target = int | float | tuple[int, ...]
 
+# The strength of a task that fits any labelled texts: one that fits these better says more, one that does not, nothing.
+USUAL = 0.3
+
 
 @dataclass(frozen=True)
 class Guess:
@@ -32,6 +36,14 @@ class Guess:
 
     strength: float = 0.0
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the targets of a data set are: one sentence for people, and facts for scripts as JSON types."""
+
+    finding: str
+    facts: Mapping[str, Any]
 
 
 class Task(ABC):
@@ -61,8 +73,13 @@ class Task(ABC):
             raise RecipeError(f"gate.metric is {name!r}.", expected=f"for {self.name}: {' or '.join(known)}")
         return known[name] if name else self.metrics[0]
 
-    def recognises(self, columns: Mapping[str, Sequence[Any]]) -> Guess:
-        """How well the task fits a sample of rows: cells by column, as they were read."""
+    def recognises(self, columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> Guess:
+        """How well the task fits labelled rows, `USUAL` for as well as any other.
+
+        Args:
+            columns: the cells of a sample of rows by column, as they were read; none where they could not be.
+            section: what the recipe's data section says, not yet checked.
+        """
         return Guess()
 
     # Rows
@@ -113,6 +130,10 @@ class Task(ABC):
     def strata(self, targets: Sequence[Target]) -> list[Hashable]:
         """What each row counts as when the rows are split so that every part has its share of each."""
 
+    @abstractmethod
+    def describe(self, labels: Sequence[str], targets: Sequence[Target]) -> Summary:
+        """What the targets of all rows are, for a first look at data."""
+
     # Models
 
     def encode(self, tokenizer: Any, inputs: Sequence[Input], max_tokens: int, **options: Any) -> Any:
@@ -133,7 +154,7 @@ class Task(ABC):
             targets: of the training part.
         """
 
-    # Recipes
+    # Helpers
 
     def _one_column(self, recipe: DataRecipe) -> str | None:
         if recipe.label is not None and not isinstance(recipe.label, str):
@@ -151,3 +172,22 @@ class Task(ABC):
                     f"data.{key} is given, which the task {self.name} does not use.",
                     expected=f"a recipe without data.{key}, or a task that uses it.",
                 )
+
+
+def describe_labels(counts: Mapping[str, int], noun: str) -> Summary:
+    """A summary of labels with the rows of each; `noun` is what they are called."""
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    (largest, most), (smallest, least) = ranked[0], ranked[-1]
+    sentence = f"{len(ranked):,} {noun}, from {least:,} rows ({smallest!r}) to {most:,} rows ({largest!r})."
+    return Summary(sentence, {noun: dict(ranked)})
+
+
+def possible_targets(columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
+    """The columns that a target may stand in: the named one, else those with usual names, else all but texts."""
+    named = section.get("label")
+    if isinstance(named, str):
+        return {named: columns[named]} if named in columns else {}
+    texts = {section.get("text"), section.get("text_pair")}
+    rest = {name: cells for name, cells in columns.items() if name not in texts}
+    usual = {name: cells for name, cells in rest.items() if name.casefold() in LABEL_NAMES}
+    return usual or rest

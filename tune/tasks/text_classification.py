@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +16,7 @@ from edgetune.tune.data.classes import check_classes, ordered_labels
 from edgetune.tune.data.rows import as_line
 from edgetune.tune.metrics import ACCURACY, BALANCED_ACCURACY, MACRO_F1, Metric
 from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, Objective, label_qualities
-from edgetune.tune.tasks.task import Guess, Target, Task
+from edgetune.tune.tasks.task import USUAL, Guess, Summary, Target, Task, describe_labels
 
 if TYPE_CHECKING:
     import torch
@@ -127,9 +128,9 @@ class TextClassification(Task):
     summary: ClassVar[str] = "One label for a text."
     metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY, MACRO_F1, BALANCED_ACCURACY)
 
-    def recognises(self, columns: Mapping[str, Sequence[Any]]) -> Guess:
+    def recognises(self, columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> Guess:
         """What labelled texts are taken for unless another task knows better."""
-        return Guess(0.3, f"the rows have the columns {', '.join(map(repr, list(columns)[:6]))}")
+        return Guess(USUAL)
 
     def labels(self, parts: Parts, source: str, order: Sequence[str] | None) -> tuple[str, ...]:
         check_classes(parts, source)
@@ -140,6 +141,9 @@ class TextClassification(Task):
 
     def strata(self, targets: Sequence[Target]) -> list[Hashable]:
         return list(targets)
+
+    def describe(self, labels: Sequence[str], targets: Sequence[Target]) -> Summary:
+        return describe_labels(Counter(labels[int(target)] for target in targets), "classes")  # type: ignore[arg-type]
 
     def objective(self, labels: Sequence[str], metric: str, targets: Sequence[Target]) -> SingleLabel:
         return SingleLabel(tuple(labels), self.metric(metric))

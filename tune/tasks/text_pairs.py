@@ -6,10 +6,11 @@ Only the input differs from the tasks on one text: two columns are read, and the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgetune.serve.errors import DataError
-from edgetune.tune.data.columns import Columns, choose_columns, require_column
+from edgetune.tune.data.columns import Columns, require_column
 from edgetune.tune.tasks.regression import TextRegression
 from edgetune.tune.tasks.task import Guess, Task
 from edgetune.tune.tasks.text_classification import TextClassification
@@ -37,14 +38,17 @@ class _Pairs(Task):
 
     codec: ClassVar[str] = "text-pair"
 
-    def recognises(self, columns: Mapping[str, Sequence[Any]]) -> Guess:
-        pair = usual_pair(list(columns))
-        if pair is None:
+    def recognises(self, columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> Guess:
+        """Two columns that are named, or have the usual names of a pair, beside a target."""
+        named = section.get("text"), section.get("text_pair")
+        pair = named if all(named) else usual_pair(list(columns))
+        if pair is None or any(given and given not in pair for given in named):
             return Guess()
         rest = {name: cells for name, cells in columns.items() if name not in pair}
-        inner = super().recognises(rest)
+        inner = super().recognises(rest, section)
         words = f"the columns {pair[0]!r} and {pair[1]!r} are a pair of texts"
-        return Guess(min(1.0, inner.strength + 0.6), words) if rest and inner.strength else Guess()
+        more = f", and {inner.reason}" if inner.reason else ""
+        return Guess(min(1.0, inner.strength + 0.5), words + more) if rest and inner.strength else Guess()
 
     def choose_columns(self, table: Table, recipe: DataRecipe) -> Columns:
         self._refuse_keys(recipe, "separator")
@@ -61,9 +65,10 @@ class _Pairs(Task):
             )
         for name, field in ((first, "text"), (second, "text_pair")):
             require_column(table, name, field)
-        label = self._one_column(recipe)
         rest = {name: cells for name, cells in table.columns.items() if name != second}
-        single = choose_columns(type(table)(table.source, rest), first, label)
+        single = super().choose_columns(
+            replace(table, columns=rest), recipe.model_copy(update={"text": first, "text_pair": None})
+        )
         notes = (f"Text columns {first!r} and {second!r} were guessed.",) if guessed else ()
         return Columns((first, second), single.labels, (*notes, *single.findings))
 

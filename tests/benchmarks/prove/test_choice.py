@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
 import pytest
 
 from edgetune.benchmarks.prove.choice import (
@@ -64,6 +67,22 @@ def test_dominated_is_slower_beyond_a_tie_and_larger():
     assert dominated("b", figures, sizes) == "a"
     assert dominated("c", figures, sizes) == ""
     assert dominated("a", figures, sizes) == ""
+
+
+def test_on_a_busy_machine_the_smaller_is_preferred_and_no_time_shuts_out():
+    busy = {name: replace(timed(p50), timing_valid=False) for name, p50 in {"big": 1.0, "small": 9.0}.items()}
+    sizes = {"big": 90, "small": 20}
+    assert preference(busy, sizes) == ["small", "big"]
+    quick = busy | {"quick": replace(timed(0.1), timing_valid=False)}
+    assert dominated("big", quick, sizes | {"quick": 5}) == ""
+    assert over_budget(BudgetRecipe(p90_ms=0.1, cold_start_ms=1), quick_figures(1, busy["big"])) == ""
+    assert over_budget(BudgetRecipe(rss_mb=1), quick_figures(1, busy["big"])) == "rss_mb is 50, the budget 1"
+    candidates = [candidate("big", 0.9, 1.0, 90), candidate("small", 0.9, 9.0, 20)]
+    unjudged = [msgspec.structs.replace(one, timing_valid=False) for one in candidates]
+    assert why_chosen(unjudged, "small", BudgetRecipe()) == (
+        "small won: it is the smallest of the 2 candidates that the gate let through; the machine was too busy to "
+        "judge their speed."
+    )
 
 
 def test_what_is_over_the_budget_is_named_with_both_figures():

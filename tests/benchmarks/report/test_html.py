@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgetune.benchmarks.report.html import gate_sentence, grid, headlines, render_html
+from edgetune.benchmarks.report.front import pictures
+from edgetune.benchmarks.report.html import bar_pairs, gate_sentence, grid, headlines, render_html
 from edgetune.benchmarks.report.page import clip, gap
-from edgetune.serve.report import ClassQuality, Confusion, GridCell, LatencySummary, Pair, Report
+from edgetune.serve.report import ClassQuality, Confusion, GridCell, LatencySummary, Pair, Report, Speedup
 
 from ..conftest import Page, check
 
@@ -141,6 +142,29 @@ def test_a_bundle_that_is_slower_and_larger_is_told_plainly(full: Report) -> Non
     text = Page(render_html(worse)).text
     assert "2.5× larger" in text
     assert "0.50×" in text
+
+
+def test_a_busy_machine_gives_no_ratio_of_times(full: Report) -> None:
+    assert full.latency_ms is not None
+    remark = "The machine was too busy to judge speed: other programs took 1.6 of 2 cores."
+    latency = msgspec.structs.replace(full.latency_ms, speedup=Speedup(p50=None, p90=None, ci95=None))
+    candidates = [
+        msgspec.structs.replace(one, timing_valid=False, bundle_bytes=one.size_bytes) for one in full.candidates
+    ]
+    report = changed(
+        full, timing_valid=False, timing_remark=remark, latency_ms=latency, candidates=candidates, verdict="V", why=""
+    )
+    page = Page(render_html(report))
+    check(page)
+    assert f"Speed could not be judged. {remark}" in page.text
+    assert headlines(report)[1].figure == "not judged"
+    assert "faster" not in page.text
+    assert "95% interval of the p50 ratio" not in page.text
+    assert [pair.change for pair in bar_pairs(report)][::2] == ["not judged", "not judged"]
+    assert [picture.title for picture in pictures(report)] == ["accuracy against size of the bundle"]
+    # Quality and size keep their verdicts.
+    assert headlines(report)[0] == headlines(full)[0]
+    assert headlines(report)[2] == headlines(full)[2]
 
 
 def test_null_percentiles_and_missing_samples(full: Report) -> None:

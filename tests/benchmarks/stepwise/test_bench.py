@@ -78,7 +78,9 @@ def tuned_model(family: Path, folder: Path, judging: tuple[dict[str, list[int]],
         tuned=LanguageQuality.of(found), merge_max_abs_diff=0.0,
         training=LanguageTraining(method="full", best_epoch=1, epochs=1, remark="", curve=[], settings={}),
     )  # fmt: skip
-    told.save(found, found)
+    found.save(folder / "base_perplexity.npz")
+    found.save(folder / "tuned_perplexity.npz")
+    told.save(folder)
     return told
 
 
@@ -176,6 +178,23 @@ def test_the_graph_is_held_against_the_tuned_model(contest, tmp_path, monkeypatc
     assert any(note.startswith("Generated answers were not scored") for note in report.notes)
     assert (report.quality.answers, base.metrics, packed.metrics) == (0, {}, {})
     assert all(one.bundle is not None and one.tuned == one.base for one in report.samples)
+
+
+def test_a_busy_machine_leaves_quality_and_gives_no_speed(contest, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "race", lambda *_: msgspec.structs.replace(RACE, timing_remark="It was busy."))
+    budget = GenerationBudgetRecipe(size_mb=1e6, tokens_per_second=0.001, first_token_ms=1e6)
+    with pytest.raises(GateError) as refused:
+        bench_language_model(replace(contest, budget=budget), tmp_path, tmp_path / "report.json", Silent())
+    assert str(refused.value).startswith(
+        "The int8 candidate is over budget: first_token_ms was not measured on a quiet machine, the budget "
+        "1e+06; tokens_per_second was not measured on a quiet machine, the budget 0.001."
+    )
+    report = LanguageReport.load(tmp_path / "report.json")
+    assert (report.timing_valid, report.timing_remark) == (False, "It was busy.")
+    assert report.verdict.endswith("; the machine was too busy to judge its speed.")
+    assert [(row.speedup, row.ci95) for row in report.decoding] == [(None, None)]
+    assert report.proof is not None
+    assert report.proof.gate == "pass"
 
 
 def test_plain_texts_have_no_samples_and_say_why(contest, tmp_path, monkeypatch):

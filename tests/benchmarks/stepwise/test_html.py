@@ -13,6 +13,8 @@ from edgetune.benchmarks.report.page import passage
 from edgetune.benchmarks.stepwise import report_figures as figures
 from edgetune.benchmarks.stepwise.html import (
     SAMPLE_LIMIT,
+    decoding_rows,
+    first_token_rows,
     gate_sentence,
     headlines,
     render_language_html,
@@ -85,6 +87,19 @@ def test_headlines_qualify_each_figure(full: LanguageReport) -> None:
     assert (memory.figure, memory.details) == ("124 MB", ["instead of 625 MB", "5.0× less"])
     assert (memory.also, memory.also_details) == ("cold start 410 ms", ("instead of 5,120 ms",))
     assert (size.figure, size.details) == ("44.3 MB", ["instead of 252 MB", "5.7× smaller"])
+
+
+def test_a_busy_machine_gives_no_ratio_of_times(full: LanguageReport, read_page: Read) -> None:
+    remark = "The machine was too busy to judge speed: other programs took 1.6 of 2 cores."
+    busy = changed(full, timing_valid=False, timing_remark=remark, verdict="V", why="")
+    text = read_page(render_language_html(busy)).text
+    assert f"Speed could not be judged. {remark}" in text
+    speed = headlines(busy)[0]
+    assert (speed.figure, speed.details) == ("not judged", ["the machine was too busy"])
+    assert "faster than" not in text
+    assert "12.5× faster" not in text
+    assert {row.times for row in (*decoding_rows(busy), *first_token_rows(busy))} == {"not judged"}
+    assert headlines(busy)[1] == headlines(full)[1]
 
 
 def test_the_ledger_compares_with_the_tuned_model(full: LanguageReport, read_page: Read) -> None:

@@ -116,7 +116,7 @@ def test_a_scheme_that_cannot_be_made_or_judged_is_a_rung_that_failed(search, mo
     assert climbed.failed["int8"].startswith("the candidate int8 gives logits that are not finite on a text of 9")
     (tmp_path / "stage").mkdir()
     climbed.save(tmp_path / "stage")
-    assert Climbed.open(tmp_path / "stage", climbed.folder) == climbed
+    assert Climbed.open(tmp_path / "stage") == climbed
 
 
 def test_what_was_made_and_is_gone_is_told(search, tmp_path):
@@ -124,10 +124,10 @@ def test_what_was_made_and_is_gone_is_told(search, tmp_path):
     (tmp_path / "stage").mkdir()
     climbed.save(tmp_path / "stage")
     climbed.graph("fp32").unlink()
-    with pytest.raises(WorkError, match=r"candidates are gone from .*trials: fp32"):
-        Climbed.open(tmp_path / "stage", climbed.folder)
-    with pytest.raises(WorkError, match="search"):
-        Climbed.open(tmp_path / "none", climbed.folder)
+    with pytest.raises(WorkError, match=r"candidates are gone: .*trials/fp32/model.onnx\."):
+        Climbed.open(tmp_path / "stage")
+    with pytest.raises(WorkError, match="holds no search"):
+        Climbed.open(tmp_path / "none")
 
 
 def sorted_by_topic(rows: int) -> tuple[dict[str, list[int]], ...]:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from edgetune.benchmarks.stepwise import race as races
 from edgetune.benchmarks.stepwise.race import COLD_STARTS, DECODE_PROMPT, Course, GenerationSide, race, weight_bytes
 from edgetune.benchmarks.stepwise.recipe import GenerationBenchmarkRecipe
+from edgetune.benchmarks.timing.quiet import TimingVerdict
 from edgetune.serve.cores import usable_cores
 from edgetune.tune.training.progress import Silent
 
@@ -104,6 +106,21 @@ def test_the_round_that_does_not_count_is_short(log):
     race({"one": side("one", log)}, course(), Silent())
     decodes = [c["new_tokens"] for _, c in asked(log) if c["do"] == "generate" and c["new_tokens"]]
     assert decodes == [4, 8, 8, 8] * 2
+
+
+def test_a_side_raced_against_a_copy_of_itself_shows_the_noise(log, monkeypatch):
+    given = []
+    monkeypatch.setattr(races, "judge_timing", lambda known: given.append(known) or TimingVerdict(False, "Too busy."))
+    sides = {"base": side("base", log), "bundle": side("bundle", log)}
+    assert race(sides, course(), Silent()).timing_remark == "Too busy."
+    assert given[0].noise_ci95 == [1.0, 1.0]
+    assert given[0].blocks == {"base": [[2.0]] * 3, "bundle": [[2.0]] * 3}
+    assert given[0].threads == 1
+    # A side that is not there, or cannot be opened twice, leaves the noise unknown.
+    race({"base": side("base", log)}, course(), Silent())
+    race({"base": side("base", log), "bundle": side("bundle", log, dies_at=0)}, course(), Silent())
+    assert [known.noise_ci95 for known in given[1:]] == [None, None]
+    assert [list(known.blocks) for known in given[1:]] == [["base"], ["base"]]
 
 
 def test_a_graph_for_one_row_is_not_asked_for_more(log):

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgetune.benchmarks.recipe import BenchmarkRecipe
-from edgetune.benchmarks.timing.race import Race, flat, race, summarize
+from edgetune.benchmarks.timing import race as timing
+from edgetune.benchmarks.timing.quiet import TimingVerdict
+from edgetune.benchmarks.timing.race import Race, TimedBlocks, _compare, flat, race, summarize
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
 from edgetune.serve.errors import EdgetuneError
 from edgetune.tune.training.progress import Silent
@@ -40,7 +42,8 @@ class Told(Silent):
 
 
 @pytest.mark.slow
-def test_a_race_gives_all_figures(sides):
+def test_a_race_gives_all_figures(sides, monkeypatch):
+    monkeypatch.setattr(timing, "judge_timing", lambda conditions: TimingVerdict(True))  # the machine may be busy
     told = Told()
     found = race(sides, TEXTS, BenchmarkRecipe(samples=50, cold_starts=1, grid=True), told)
     latency = found.latency_ms
@@ -99,6 +102,23 @@ def test_a_side_that_dies_under_way_is_told(sides):
         process._process.wait()
         with pytest.raises(EdgetuneError, match=r"of the bundle .* ended: exit code -9"):
             process.ask("latency", texts=TEXTS)
+
+
+def test_a_busy_machine_gives_times_but_no_ratios():
+    blocks = [[8.0] * 20] * 3, [[2.0] * 20] * 3
+    quiet = _compare(*blocks, TimingVerdict(True))
+    busy = _compare(*blocks, TimingVerdict(False, "The machine was too busy."))
+    assert (quiet.speedup.p50, quiet.speedup.p90, quiet.speedup.ci95) == (4.0, 4.0, [4.0, 4.0])
+    assert (busy.base, busy.bundle) == (quiet.base, quiet.bundle)
+    assert (busy.speedup.p50, busy.speedup.p90, busy.speedup.ci95) == (None, None, None)
+
+
+def test_the_verdict_knows_what_each_side_was_given():
+    starved = TimedBlocks({"bundle": [[1.0]]}, {}, {"bundle": 0.2}, others_cores=None, threads=1)
+    assert "the bundle got a processor for 20% of the time" in starved.verdict().remark
+    fine = TimedBlocks({"bundle": [[1.0]]}, {}, {"bundle": 1.0}, others_cores=None, threads=1)
+    assert fine.verdict([0.99, 1.01]) == TimingVerdict(True)
+    assert "came out 0.40 to 2.10 times as fast" in fine.verdict([0.4, 2.1]).remark
 
 
 def test_a_summary_leaves_out_what_its_samples_cannot_bound():

@@ -68,7 +68,7 @@ def test_a_tied_embedding_is_written_once(llama_graph):
 def test_its_facts_open_again(llama_graph, tmp_path):
     shutil.copyfile(llama_graph.path, tmp_path / "model.onnx")
     proven = dataclasses.replace(llama_graph, path=tmp_path / "model.onnx", max_abs_diff=1e-6)
-    proven.save()
+    proven.save(tmp_path)
     assert DecoderGraph.open(tmp_path) == proven
     assert sorted(path.name for path in tmp_path.iterdir()) == ["decoder.json", "model.onnx"]
 

@@ -8,9 +8,9 @@ import pytest
 
 from edgetune.serve.errors import DataError, WorkError
 from edgetune.tune.data.source_recipe import CleanRecipe
-from edgetune.tune.stepwise.chats import Chat, ToolCall, Turn, chat_of_json, chat_to_json, prompt_key
+from edgetune.tune.stepwise.chats import Chat, ToolCall, Turn, prompt_key
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
-from edgetune.tune.stepwise.conversations import Conversations
+from edgetune.tune.stepwise.conversations import Conversations, _digest
 
 
 def jsonl(path, rows):
@@ -176,41 +176,45 @@ def everything():
     return Chat(turns, '[{"name": "time"}]', "a.jsonl, line 3")
 
 
-def test_a_chat_is_written_and_read_whole():
-    written = json.loads(json.dumps(chat_to_json(everything())))
-    assert chat_of_json(written) == everything()
-    assert chat_of_json(written).place == "a.jsonl, line 3"
-
-
 def test_what_is_saved_is_opened_the_same(tmp_path):
-    found = load(path=jsonl(tmp_path / "a.jsonl", asked(12)), template="human-ai-zh")
-    found.save(tmp_path / "saved")
-    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == [
-        "dataset.json",
-        "test.jsonl",
-        "train.jsonl",
-        "validation.jsonl",
-    ]
+    loaded = load(path=jsonl(tmp_path / "a.jsonl", asked(12)), template="human-ai-zh")
+    (tmp_path / "saved").mkdir()
+    loaded.save(tmp_path / "saved")
+    assert [path.name for path in (tmp_path / "saved").iterdir()] == ["conversations.json"]
     opened = Conversations.open(tmp_path / "saved")
-    assert opened == found
-    assert [chat.place for chat in opened.train] == [chat.place for chat in found.train]
+    assert opened == loaded
+    assert [chat.place for chat in opened.train] == [chat.place for chat in loaded.train]
 
 
-@pytest.mark.parametrize("damage", ["row", "facts", "gone", "role"])
-def test_a_folder_that_was_changed_is_refused(tmp_path, damage):
-    load(path=jsonl(tmp_path / "a.jsonl", asked(12))).save(tmp_path / "saved")
-    train, facts = tmp_path / "saved" / "train.jsonl", tmp_path / "saved" / "dataset.json"
-    lines = train.read_text(encoding="utf-8").splitlines(keepends=True)
-    if damage == "row":
-        train.write_text("".join(lines[1:]), encoding="utf-8")
-    elif damage == "role":
-        train.write_text(lines[0].replace("assistant", "king") + "".join(lines[1:]), encoding="utf-8")
-    elif damage == "facts":
-        facts.write_text("{}", encoding="utf-8")
-    else:
-        facts.unlink()
-    with pytest.raises(WorkError, match="holds no conversations that can be opened"):
-        Conversations.open(tmp_path / "saved")
+def test_a_chat_is_written_and_read_whole(tmp_path):
+    parts = ((everything(),), (), ())
+    digest = _digest("chat", "", parts)
+    Conversations(*parts, "chat", "openai", None, "", digest, "a.jsonl", ()).save(tmp_path)
+    (opened,) = Conversations.open(tmp_path).train
+    assert opened == everything()
+    assert opened.place == "a.jsonl, line 3"
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda saved: {**saved, "train": saved["train"][1:]}, "its rows are not those that were saved"),
+        (lambda saved: {**saved, "kind": "song"}, "Invalid enum value 'song'"),
+        (lambda saved: {**saved, "train": [{"turns": [{"role": "king", "content": "x"}]}]}, "'king'"),
+        (lambda saved: {}, "missing required field"),
+        (None, "No such file"),
+    ],
+)
+def test_a_folder_that_was_changed_is_refused(tmp_path, damage, reason):
+    load(path=jsonl(tmp_path / "a.jsonl", asked(12))).save(tmp_path)
+    path = tmp_path / "conversations.json"
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    if damage:
+        path.write_text(json.dumps(damage(saved)), encoding="utf-8")
+    with pytest.raises(WorkError, match=r"holds no conversations: ") as caught:
+        Conversations.open(tmp_path)
+    assert reason in caught.value.found
 
 
 REAL = Path(os.environ.get("EDGETUNE_DATA", "/nonexistent")) / "instruct"

@@ -23,8 +23,11 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="re
 
 @pytest.fixture(scope="module")
 def server(run_server, tmp_path_factory):
-    """Two workers, keys, and a bundle that a test may change."""
-    folder = tmp_path_factory.mktemp("workers")
+    """Two workers with keys, the same ones for several tests."""
+    return two_workers(run_server, tmp_path_factory.mktemp("workers"))
+
+
+def two_workers(run_server, folder):
     (folder / "keys").write_text("a-key\n")
     shutil.copytree(GOLDEN, folder / "toy")
     options = ("--workers", 2, "--watch-seconds", 0.1, "--api-key-file", folder / "keys")
@@ -83,13 +86,45 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on(server, eventually):
     assert counted(server) == counts + 20  # what the dead one counted stays
 
 
+def test_no_request_is_refused_while_a_worker_is_replaced(server, eventually):
+    def opened():
+        return server.log.read_text().count("model toy: version 1 of ")
+
+    def replaced():
+        answered.update((ask(server), server.get("/v2/health/ready").status_code))
+        return opened() == before + 1
+
+    answered, before = set(), opened()
+    os.kill(max(workers(server)), signal.SIGKILL)
+    eventually(replaced, 30)
+    assert answered == {200}
+
+
+def test_no_worker_says_ready_while_another_one_loads(run_server, free_port, eventually):
+    server = run_server("--workers", 2, ready=False, port=free_port)
+    eventually(lambda: len(workers(server)) == 2)
+    held = max(workers(server))
+    os.kill(held, signal.SIGSTOP)
+
+    def health():
+        answer = server.get("/v2/health/ready")
+        return answer.status_code, answer.json()["ready"], answer.json()["models"]["bundle-v1"]["state"]
+
+    eventually(lambda: health()[2] == "READY")
+    assert [health() for _ in range(5)] == [(503, False, "READY")] * 5
+    os.kill(held, signal.SIGCONT)
+    eventually(lambda: health() == (200, True, "READY"))
+
+
 def state(server):
     """What one of the workers says of the model."""
     model = server.get("/v2/health/ready").json()["models"]["toy"]
     return model["state"], model["version"]
 
 
-def test_unload_and_load_reach_all_workers(server, eventually):
+def test_unload_and_load_reach_all_workers(run_server, eventually, tmp_path):
+    # A server of its own: while one worker still loads, the other one may answer every question about the state.
+    server = two_workers(run_server, tmp_path)
     eventually(lambda: all(state(server)[0] == "READY" for _ in range(10)), 30)
     for change, expected in (("unload", ("UNAVAILABLE", "")), ("load", ("READY", "1"))):
         changed = httpx.post(f"{server.url}/v2/repository/models/toy/{change}", headers=KEY, timeout=20)
@@ -106,8 +141,10 @@ def test_keys_are_read_again_by_all_workers(server, eventually, tmp_path):
     assert len(workers(server)) == 2
 
 
-def test_all_leave_together(server, eventually):
+def test_all_leave_together(run_server):
+    server = run_server("--workers", 2)  # the one of the other tests has to stay
     alive = workers(server)
+    assert len(alive) == 2
     assert server.leave() == 0
     assert [pid for pid in alive if command_of(pid)] == []
     with pytest.raises(httpx.ConnectError):

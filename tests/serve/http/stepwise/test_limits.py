@@ -127,7 +127,7 @@ def test_an_answer_past_its_time_ends(run_server, slowed, eventually):
 
 
 def test_generation_has_more_time_than_other_requests(run_server, slowed):
-    server = run_server(request_seconds=0.2, read_seconds=0.2)
+    server = run_server(request_seconds=0.5, read_seconds=0.5)
     slowed(server, 0.05)
     body = {**LONG, "max_tokens": 40, "stream": True}
     begun = time.monotonic()

@@ -1,7 +1,7 @@
-"""Says in the terminal what a LanguageReport says in full on its page: a row a figure, the verdict, one of its sample
+"""Prints in the terminal what a LanguageReport says in full on its page: a row a figure, the verdict, one of its sample
 answers and two paths.
 
-Stands apart from the task's stages, so that `build` and `bench` end alike. Must not import jinja2 or torch.
+Must not import jinja2 or torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from edgetune.terminal import Row, footprint_rows, print_outcome, table_of
 
 def language_table(report: LanguageReport) -> Table:
     """The main figures of `report`: one row each for base, bundle and how the bundle differs."""
-    footprint = footprint_rows(figures.peak_memory(report), report.cold_start_ms, report.size_bytes)
+    footprint = footprint_rows(
+        figures.peak_memory(report), report.cold_start_ms, report.size_bytes, timing_valid=report.timing_valid
+    )
     quality = (_quality(report), *_answers(report))
     return table_of((*quality, *_decoding(report), *_first_token(report), *footprint))
 
@@ -32,8 +34,16 @@ def print_language_report(report: LanguageReport, bundle: str, html: str, consol
         html: path of the page.
         console: where to print; a path is never wrapped, so that it can be copied.
     """
-    said = (report.verdict, _cost(report), _answers_cost(report), report.why, _sample(report, console))
-    print_outcome(language_table(report), said, bundle, html, console)
+    sentences = (
+        report.verdict,
+        report.timing_remark,
+        _cost(report),
+        _answers_cost(report),
+        report.why,
+        charts.plan_and_truth(report),
+        _sample(report, console),
+    )
+    print_outcome(language_table(report), sentences, bundle, html, console)
 
 
 def _quality(report: LanguageReport) -> Row:
@@ -47,15 +57,15 @@ def _quality(report: LanguageReport) -> Row:
 def _answers(report: LanguageReport) -> list[Row]:
     """The metrics of generated answers; of a user's function its name alone, without file or module."""
     base, packed = figures.stage_named(report, "base"), figures.packed_stage(report)
-    found, after = (stage.metrics if stage else {} for stage in (base, packed))
+    before, after = (stage.metrics if stage else {} for stage in (base, packed))
     return [
         (
             _metric(name),
-            _score(found.get(name)),
+            _score(before.get(name)),
             _score(after.get(name)),
-            _gain(after[name] - found[name]) if name in found and name in after else "",
+            _gain(after[name] - before[name]) if name in before and name in after else "",
         )
-        for name in dict.fromkeys([*found, *after])
+        for name in dict.fromkeys([*before, *after])
     ]
 
 
@@ -74,12 +84,12 @@ def _gain(value: float) -> str:
 def _decoding(report: LanguageReport) -> list[Row]:
     rows = [
         (
-            f"tokens/s, batch {found.batch}",
-            charts.per_second(found.base_per_second),
-            charts.per_second(found.bundle_per_second),
-            charts.times(figures.times_faster(found), "faster", "slower"),
+            f"tokens/s, batch {speed.batch}",
+            charts.per_second(speed.base_per_second),
+            charts.per_second(speed.bundle_per_second),
+            charts.times(figures.times_faster(speed), "faster", "slower") if report.timing_valid else charts.NOT_JUDGED,
         )
-        for found in sorted(report.decoding, key=lambda one: one.batch)
+        for speed in sorted(report.decoding, key=lambda speed: speed.batch)
     ]
     return rows or [("tokens/s", charts.NOT_MEASURED, charts.NOT_MEASURED, "")]
 
@@ -87,12 +97,14 @@ def _decoding(report: LanguageReport) -> list[Row]:
 def _first_token(report: LanguageReport) -> list[Row]:
     rows = [
         (
-            f"first token after {found.prompt_tokens}",
-            charts.milliseconds(found.base_ms),
-            charts.milliseconds(found.bundle_ms),
-            charts.times(charts.speedup(found.base_ms, found.bundle_ms), "faster", "slower"),
+            f"first token after {delay.prompt_tokens}",
+            charts.milliseconds(delay.base_ms),
+            charts.milliseconds(delay.bundle_ms),
+            charts.times(charts.speedup(delay.base_ms, delay.bundle_ms), "faster", "slower")
+            if report.timing_valid
+            else charts.NOT_JUDGED,
         )
-        for found in sorted(report.first_token_ms, key=lambda one: one.prompt_tokens)
+        for delay in sorted(report.first_token_ms, key=lambda delay: delay.prompt_tokens)
     ]
     return rows or [("first token", charts.NOT_MEASURED, charts.NOT_MEASURED, "")]
 
@@ -126,15 +138,20 @@ def _sample(report: LanguageReport, console: Console) -> str:
     """The first sample on a line each for prompt and answers, "" where there is none."""
     if not report.samples:
         return ""
-    one = report.samples[0]
-    told = (("prompt", one.prompt), ("expected", one.reference), ("base", one.base), ("bundle", one.bundle))
-    lines = [f"{name:<10}{_line(text, console)}" for name, text in told if text is not None]
+    sample = report.samples[0]
+    texts = (
+        ("prompt", sample.prompt),
+        ("expected", sample.reference),
+        ("base", sample.base),
+        ("bundle", sample.bundle),
+    )
+    lines = [f"{name:<10}{_line(text, console)}" for name, text in texts if text is not None]
     return "\n" + "\n".join(lines)
 
 
 def _line(text: str, console: Console) -> str:
     """What a model or the data says, on one line that the console can show: no control characters, its letters only."""
     words = "".join(letter if letter.isprintable() else " " for letter in text).split()
-    said = Text(" ".join(words).encode(console.encoding, "replace").decode(console.encoding, "replace"))
-    said.truncate(console.width - 11, overflow="ellipsis" if console.encoding.startswith("utf") else "crop")
-    return said.plain or "(empty)"
+    line = Text(" ".join(words).encode(console.encoding, "replace").decode(console.encoding, "replace"))
+    line.truncate(console.width - 11, overflow="ellipsis" if console.encoding.startswith("utf") else "crop")
+    return line.plain or "(empty)"

@@ -1,4 +1,4 @@
-"""What a stage's inputs are told by, for every task: sections as JSON types, data files by size and time."""
+"""What stands for a stage's inputs, for every task: sections as JSON types, data files by size and time."""
 
 from __future__ import annotations
 

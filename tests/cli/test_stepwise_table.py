@@ -11,7 +11,7 @@ from rich.console import Console
 
 from edgetune.serve.report import Pair
 from edgetune.serve.stepwise.report import LanguageReport, SampleAnswers
-from edgetune.tasks.language_table import print_language_report
+from edgetune.stepwise.table import print_language_report
 
 SAMPLE = ("prompt  ", "expected  ", "base    ", "bundle    ")
 BUNDLE = "/home/somebody/projects/stories/bundles/" + "a-long-name-" * 5
@@ -134,3 +134,17 @@ def test_a_function_of_the_user_goes_by_its_name(full: LanguageReport) -> None:
     ]
     report = msgspec.structs.replace(full, quality=msgspec.structs.replace(full.quality, stages=stages))
     assert ["how long", "0.500", "0.500", "0.000"] in rows(printed(report))
+
+
+def test_a_busy_machine_gives_no_ratio_of_times(full: LanguageReport) -> None:
+    remark = "The machine was too busy to judge speed: other programs took 1.6 of 2 cores."
+    output = printed(msgspec.structs.replace(full, timing_valid=False, timing_remark=remark, verdict="V", why=""))
+    assert remark in " ".join(output.split())
+    assert "faster" not in output
+    assert "slower" not in output
+    unjudged = [row[0] for row in rows(output) if row[-1] == "not judged"]
+    assert unjudged == [
+        *("tokens/s, batch 1", "tokens/s, batch 4", "tokens/s, batch 8"),
+        *("first token after 16", "first token after 128", "first token after 512", "cold start"),
+    ]
+    assert ["perplexity", "9.912", "4.519", "-54.4%"] in rows(output)

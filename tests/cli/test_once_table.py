@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from edgetune.once.table import figures_table, print_report
 from edgetune.serve.report import Report
-from edgetune.terminal import figures_table, print_report
 
 SAMPLES = Path(__file__).parent.parent / "benchmarks"
 BUNDLE = "/home/somebody/projects/banking/bundles/" + "a-long-name-" * 5
@@ -82,6 +82,16 @@ def test_a_null_percentile_is_too_few_samples(full: Report) -> None:
     speedup = msgspec.structs.replace(latency.speedup, p90=None)
     report = msgspec.structs.replace(full, latency_ms=msgspec.structs.replace(latency, base=base, speedup=speedup))
     assert ["latency p90", "n too small", "1.25 ms"] in rows(printed(report))
+
+
+def test_a_busy_machine_gives_no_ratio_of_times(full: Report) -> None:
+    remark = "The machine was too busy to judge speed: other programs took 1.6 of 2 cores."
+    output = printed(msgspec.structs.replace(full, timing_valid=False, timing_remark=remark, verdict="V", why=""))
+    assert remark in " ".join(output.split())
+    assert "faster" not in output
+    unjudged = [row[0] for row in rows(output) if row[-1] == "not judged"]
+    assert unjudged == ["latency p50", "latency p90", "throughput", "cold start"]
+    assert ["size", "91.7 MB", "23.4 MB", "3.9x smaller"] in rows(output)
 
 
 def test_a_loss_has_its_sign(full: Report) -> None:

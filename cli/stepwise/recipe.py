@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import Field
-
 from edgetune.benchmarks.stepwise.recipe import (
     GenerationBenchmarkRecipe,
     GenerationBudgetRecipe,
@@ -13,15 +9,15 @@ from edgetune.benchmarks.stepwise.recipe import (
 )
 from edgetune.compress.gptq.recipe import LanguageCompressRecipe
 from edgetune.export.stepwise.recipe import GenerationExportRecipe
-from edgetune.recipe import CommonRecipe
+from edgetune.recipe import Recipe
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
 from edgetune.tune.stepwise.recipe import GenerationTuneRecipe
 
 
-class GenerationRecipe(CommonRecipe):
+class StepwiseRecipe(Recipe):
     """One build of a language model, whole."""
 
-    task: Literal["text-generation"] = Field("text-generation", description="What the model learns to do.")
+    family = "stepwise"
     data: ConversationRecipe
     tune: GenerationTuneRecipe = GenerationTuneRecipe()
     export: GenerationExportRecipe = GenerationExportRecipe()

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgetune.compress.gptq.schemes import LADDER, SCHEMES
-from edgetune.tasks.generation_recipe import GenerationRecipe
+from edgetune.stepwise.recipe import StepwiseRecipe
 from edgetune.tune.stepwise.methods import METHODS
 from edgetune.tune.stepwise.traces import EncodedRow, learnt_tokens
 
-# Rough: a step of training relative to a forward pass over the same tokens.
-TRAINING_FACTOR = {"adapters": 3.0, "top": 2.0, "all": 3.5}
+# Epochs that gain on the validation part before one does not, where the number of epochs is left to the tool.
+GAINING_EPOCHS = 2
 # By the processor time of one build on a CPU, of a llama of 51 million parameters (0.2 GB): 280 s, of them about 40 for
 # the graph, 65 for its one scheme and 90 for the benchmark.
 EXPORT_SECONDS, COMPRESS_SECONDS, BENCH_SECONDS = 20.0, 10.0, 60.0
@@ -44,39 +44,43 @@ class PartTokens:
 
 
 @dataclass(frozen=True)
-class GenerationCosts:
+class StepwiseCosts:
     """What the estimates rest on.
 
     Args:
         config: the model's, of its text part.
-        seconds_a_token: of a forward pass in the precision of training.
+        epochs: at most.
+        forward_seconds: a token, of a forward pass in the precision of training.
+        step_seconds: a token, of a step of training.
         bf16: whether that is bfloat16; a pass in float32 is taken to last twice as long.
     """
 
-    recipe: GenerationRecipe
+    recipe: StepwiseRecipe
     config: Any
     parts: Mapping[str, PartTokens]
     parameters: int
     trained_parameters: int
     epochs: float
-    seconds_a_token: float
+    forward_seconds: float
+    step_seconds: float
+    device: str
     bf16: bool
 
     @property
     def schemes(self) -> tuple[str, ...]:
         """The schemes that may be tried, in their order."""
-        said = self.recipe.compress.schemes
-        return tuple(one.name for one in LADDER) if isinstance(said, str) else tuple(said)
+        named = self.recipe.compress.schemes
+        return tuple(scheme.name for scheme in LADDER) if isinstance(named, str) else tuple(named)
 
     @property
     def scheme_bytes(self) -> dict[str, int]:
         """All weights in each scheme's bits, a float scale a block; zero points and better-kept heads are left out."""
         whole, block = self.parameters, self.recipe.compress.block
-        found = {}
-        for one in map(SCHEMES.__getitem__, self.schemes):
-            few = one.bits is not None
-            found[one.name] = whole * (one.bits or 32) // 8 + few * 4 * whole // (one.block or block)
-        return found
+        sizes = {}
+        for scheme in map(SCHEMES.__getitem__, self.schemes):
+            few = scheme.bits is not None
+            sizes[scheme.name] = whole * (scheme.bits or 32) // 8 + few * 4 * whole // (scheme.block or block)
+        return sizes
 
     @property
     def memory_bytes(self) -> int:
@@ -107,25 +111,27 @@ class GenerationCosts:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Of each stage, on a machine with nothing else to do."""
-        tune, benchmark = self.recipe.tune, self.recipe.benchmark
-        factor = TRAINING_FACTOR[METHODS[tune.method].kind] + tune.gradient_checkpointing
-        fp32 = self.seconds_a_token * (2 if self.bf16 else 1)
+        """Of each stage, on a machine with nothing else to do, if the first scheme passes the gate."""
+        benchmark = self.recipe.benchmark
+        fp32 = self.forward_seconds * (2 if self.bf16 else 1)
         train, validation = self.parts["train"].tokens, self.parts["validation"].tokens
-        steps = benchmark.rounds * benchmark.new_tokens * len(benchmark.batches)
+        calls = benchmark.rounds * benchmark.new_tokens * len(benchmark.batches)
         gigabytes = 4 * self.parameters / 1e9
-        each = COMPRESS_SECONDS + COMPRESS_SECONDS_A_GIGABYTE * gigabytes + fp32 * validation
-        found = {
+        stages = {
             # Base and tuned model are measured, and the merge is proven by both.
-            "tune": self.epochs * (self.seconds_a_token * factor * train + fp32 * validation)
-            + 4 * fp32 * self._judged_tokens,
+            "tune": self._expected_epochs * (self.step_seconds * train + fp32 * validation) + 4 * fp32 * self._judged,
             "export": EXPORT_SECONDS + EXPORT_SECONDS_A_GIGABYTE * gigabytes,
-            "compress": len(self.schemes) * each,
-            "bench": BENCH_SECONDS + 2 * fp32 * self._judged_tokens + steps * (0.01 + 0.1 * gigabytes),
+            "compress": COMPRESS_SECONDS + COMPRESS_SECONDS_A_GIGABYTE * gigabytes + fp32 * validation,
+            "bench": BENCH_SECONDS + 2 * fp32 * self._judged + calls * (0.01 + 0.1 * gigabytes),
         }
-        return {stage: round(seconds, 1) for stage, seconds in found.items()}
+        return {stage: round(seconds, 1) for stage, seconds in stages.items()}
 
     @property
-    def _judged_tokens(self) -> float:
+    def _expected_epochs(self) -> float:
+        """Training stops early once the validation part gains nothing; a step with checkpoints is timed without."""
+        return min(self.epochs, GAINING_EPOCHS + self.recipe.tune.patience)
+
+    @property
+    def _judged(self) -> float:
         judged = self.parts["test"] if self.parts["test"].rows else self.parts["validation"]
         return judged.tokens * min(1.0, self.recipe.gate.rows / max(judged.rows, 1))

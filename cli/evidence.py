@@ -1,0 +1,156 @@
+"""What speaks for one task or another where a recipe names none: the rows of its data, and its base.
+
+A look at the base reads config.json alone, and nothing is fetched from a hub: of what is not on this machine nothing is
+known. Must not import torch or transformers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from edgetune.serve.errors import DataError, ModelError
+from edgetune.tune.data.dialect import LABEL_NAMES, Said
+from edgetune.tune.data.sources import Named
+from edgetune.tune.models.base import DECODER_ENDINGS, PACKAGED, find_base
+from edgetune.tune.stepwise.formats import FORMATS
+from edgetune.tune.stepwise.formats.format import Format
+from edgetune.tune.stepwise.raw_parts import read_raw_parts
+from edgetune.tune.stepwise.rows import ROW_SUFFIXES, RawRow
+from edgetune.tune.tasks.task import Guess
+
+SAMPLE_ROWS = 200
+_NESTED = ("messages", "sharegpt")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one thing is, "" where that cannot be seen, and the words that say so.
+
+    A base is a "decoder" or an "encoder"; rows are "labelled", "chats" or "texts".
+    """
+
+    kind: str = ""
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Rows(Observation):
+    """What the first rows are, with their cells by column, as they were read."""
+
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a recipe's base and rows, and the values of its data section."""
+
+    base: Observation
+    rows: Rows
+    section: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Evidence:
+        """Look at what a recipe's values name; they were read, and not yet checked."""
+        given = values.get("data")
+        section = given if isinstance(given, dict) else {}
+        return cls(look_at_base(values.get("base")), look_at_rows(section), section)
+
+    def speaks_for(self, base: str, *rows: str) -> Guess:
+        """Half a point for a base of the kind, half a point for rows of one of the kinds, with what says so."""
+        speaking = [
+            observation for observation, kinds in ((self.base, (base,)), (self.rows, rows)) if observation.kind in kinds
+        ]
+        return Guess(0.5 * len(speaking), " and ".join(observation.words for observation in speaking))
+
+
+def look_at_base(base: object) -> Observation:
+    """Whether a base is a decoder or an encoder, by its config.json; of a hub id only where it lies in the cache."""
+    path = _config_of(base) if isinstance(base, str) else None
+    try:
+        architectures = json.loads(path.read_text(encoding="utf-8")).get("architectures") if path else None
+    except (OSError, ValueError, AttributeError):
+        return Observation()
+    names = [str(name) for name in architectures] if isinstance(architectures, list) else []
+    if not names:
+        return Observation()
+    if all(name.endswith(DECODER_ENDINGS) for name in names):
+        return Observation("decoder", f"the base {base} is a decoder ({', '.join(names)})")
+    return Observation("encoder", f"the base {base} is no decoder ({', '.join(names)})")
+
+
+def _config_of(name: str) -> Path | None:
+    folder = Path(name)
+    if not folder.is_dir() and name in PACKAGED:
+        try:
+            folder = find_base(name).folder
+        except ModelError:
+            return None
+    if folder.is_dir():
+        return folder / "config.json"
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        return None
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def look_at_rows(section: Mapping[str, Any]) -> Rows:
+    """What the rows that a data section names are, by their columns; of a hub id nothing can be said."""
+    source = section.get("path") or section.get("train")
+    if not isinstance(source, str):
+        return Rows()
+    path = Path(source).expanduser()
+    if not path.exists() and path.suffix.lower() not in ROW_SUFFIXES:
+        return Rows()
+    if path.is_dir() and any(path.glob("*/*.txt")):
+        return Rows("labelled", f"{source} has a sub-folder of texts a class")
+    try:
+        rows = read_raw_parts(Named(source), _dialect(section)).train.rows[:SAMPLE_ROWS]
+    except DataError:
+        return Rows()
+    names = dict.fromkeys(column for row in rows for column in row.values)
+    columns = {name: tuple(row.values.get(name) for row in rows) for name in names}
+    return replace(_observe(rows, path.name), columns=columns)
+
+
+def _dialect(section: Mapping[str, Any]) -> Said:
+    encoding, delimiter, header = (section.get(name) for name in ("encoding", "delimiter", "header"))
+    return Said(
+        encoding if isinstance(encoding, str) else None,
+        delimiter if isinstance(delimiter, str) and len(delimiter) == 1 else None,
+        header if isinstance(header, bool) else None,
+    )
+
+
+def _observe(rows: tuple[RawRow, ...], name: str) -> Rows:
+    written = next((known for known in FORMATS.values() if _fits(known, rows)), None)
+    columns = list(dict.fromkeys(column for row in rows for column in row.values))
+    own = {column for row in rows for column in written.columns_in(row.values, {}).values()} if written else set()
+    labels = [column for column in columns if column.casefold() in LABEL_NAMES and column not in own]
+    if written is None or (labels and written.name not in _NESTED):
+        shown = ", ".join(map(repr, columns[:6])) + ", ..." * (len(columns) > 6)
+        return Rows("labelled", f"{name} has the columns {shown}" if not labels else f"{name} has labels ({labels[0]})")
+    if written.kind == "text":
+        # Of another column nobody can tell whether it holds labels.
+        return Rows("texts", f"{name} holds texts alone") if set(columns) <= own else Rows()
+    if written.name == "question-answer" and _repeats(rows, written):
+        return Rows("labelled", f"{name} has answers that come again and again, as labels do")
+    return Rows("chats", f"the rows of {name} are written as {written.name}")
+
+
+def _fits(written: Format, rows: tuple[RawRow, ...]) -> bool:
+    return bool(rows) and sum(written.may_be(row.values, {}) for row in rows) * 2 > len(rows)
+
+
+def _repeats(rows: tuple[RawRow, ...], written: Format) -> bool:
+    """Whether most answers are no answers of their own: "question" and "answer" are columns of labelled texts too."""
+    columns = [(row, written.columns_in(row.values, {}).get("answer")) for row in rows]
+    answers = [str(row.values[column]) for row, column in columns if column is not None]
+    return len(set(answers)) * 2 <= len(answers)

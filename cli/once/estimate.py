@@ -1,0 +1,256 @@
+"""How long the build of a model that answers at once will take: a few passes are timed here, and the rest is scaled.
+
+Forward passes and steps of training run on real rows, in batches of like lengths, with the recipe's method, precision
+and device. What hardly depends on the rows (the exporter, processes that start, searches over settings) comes from
+measured builds, scaled by the model's size. The build stores its estimate, and its report compares both.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgetune.compress.distillation import schooling_for
+from edgetune.compress.schemes import SCHEMES
+from edgetune.export.once.export import PARITY_ROWS
+from edgetune.once.recipe import OnceRecipe
+from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.data.rows import Input, length
+from edgetune.tune.methods import METHODS, Method
+from edgetune.tune.models.base import Base, open_tokenizer
+from edgetune.tune.models.dropout import quicken_dropout
+from edgetune.tune.models.encoder import Encoder
+from edgetune.tune.models.forward import head_features, model_logits
+from edgetune.tune.models.model import longest_input, start_model
+from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.tasks import TASKS
+from edgetune.tune.training.activations import frozen_layers
+from edgetune.tune.training.batches import PASS_TOKENS, split_by_tokens
+from edgetune.tune.training.hardware import choose_device, fast_bf16
+from edgetune.tune.training.memory import told_out_of_memory
+from edgetune.tune.training.trainer import automatic_epochs
+
+WARM_ROWS, MOST_ROWS, STEP_SECONDS = 8, 64, 0.4
+# Epochs that gain on the validation part before one does not, where the number of epochs is left to the tool.
+GAINING_EPOCHS = 2
+
+
+@dataclass(frozen=True)
+class Model:
+    """The base as it will be tuned."""
+
+    parameters: int
+    layers: int
+    width: int
+    device: str
+    bf16: bool
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Seconds that a row takes, on average over rows of the training part.
+
+    Attributes:
+        forward: a forward pass in the precision of training, in batches.
+        forward_fp32: the same in float32.
+        alone: a forward pass in float32, one row at a time.
+        step: a step of training; 0 for a method that does not train.
+        stored: share of a step that is saved because the lowest layers are frozen, and computed once.
+    """
+
+    forward: float
+    forward_fp32: float
+    alone: float
+    step: float
+    stored: float
+
+
+def measure(recipe: OnceRecipe, base: Base, dataset: Dataset) -> tuple[Model, Speeds]:
+    """Open the base and time a few passes; takes a second or two for a small encoder.
+
+    Raises:
+        ModelError: the base has no classifier, or its weights cannot be opened.
+        ProviderError: the recipe's device is not there.
+        OutOfMemory: a step of training takes more than there is.
+    """
+    tune = recipe.tune
+    device = choose_device(recipe.device)
+    tokenizer = open_tokenizer(base, trust_remote_code=tune.trust_remote_code)
+    with (
+        told_out_of_memory(device, lambda: ["tune.pass_tokens"]),
+        torch.random.fork_rng(),
+    ):  # the build itself draws as if nothing had been timed
+        task = TASKS[recipe.task]
+        model = start_model(base, task.objective(dataset.labels, "", dataset.train.targets), tune).to(device)
+        most = longest_input(model, tokenizer, base)
+        facts = Model(
+            parameters=sum(weight.numel() for weight in model.parameters()),
+            layers=getattr(model.config, "num_hidden_layers", 0) or 1,
+            width=getattr(model.config, "hidden_size", 0) or 1,
+            device=device,
+            bf16=fast_bf16(device) if tune.precision == "auto" else tune.precision == "bf16",
+            max_tokens=most if tune.max_tokens == "auto" else min(most, tune.max_tokens),
+        )
+        return facts, _speeds(model, Encoder(tokenizer, facts.max_tokens, task), dataset.train.texts, facts, tune)
+
+
+def _speeds(model: Any, encoder: Encoder, texts: Sequence[Input], facts: Model, recipe: TuneRecipe) -> Speeds:
+    order = np.random.default_rng(0).permutation(len(texts))
+    drawn = [texts[row] for row in order[: WARM_ROWS + MOST_ROWS]]
+    warm, sample = drawn[:WARM_ROWS], drawn[WARM_ROWS:] or drawn
+
+    def forward(rows: Sequence[Input]) -> None:
+        head_features(model, encoder, rows, bf16=facts.bf16)
+
+    def forward_fp32(rows: Sequence[Input], batch_size: int = 32) -> None:
+        model_logits(model, encoder, rows, batch_size=batch_size)
+
+    per_row = _timed(lambda: forward(warm)) / len(warm)
+    sample = sample[: max(WARM_ROWS, int(STEP_SECONDS / max(per_row, 1e-6)))]
+    in_precision = _timed(lambda: forward(sample)) / len(sample)
+    if facts.bf16:
+        forward_fp32(warm)
+    fp32 = _timed(lambda: forward_fp32(sample)) / len(sample) if facts.bf16 else in_precision
+    alone = _timed(lambda: forward_fp32(warm, 1)) / len(warm)
+    method = METHODS[recipe.method]
+    step, stored = _step(model, encoder, sample, facts, recipe, method) if method.trains else (0.0, 0.0)
+    return Speeds(in_precision, fp32, alone, step, stored * in_precision)
+
+
+def _timed(run: Any) -> float:
+    start = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _step(
+    model: Any, encoder: Encoder, texts: Sequence[Input], facts: Model, recipe: TuneRecipe, method: Method
+) -> tuple[float, float]:
+    """Seconds of a row in a step of training, and the share of layers that are frozen below what is trained."""
+    model = method.prepare(model, recipe).to(facts.device).train()
+    if facts.device == "cpu":
+        quicken_dropout(model)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=0.0, fused=True)
+    pass_tokens = PASS_TOKENS[facts.device] if recipe.pass_tokens == "auto" else recipe.pass_tokens
+
+    def step(rows: Sequence[Input]) -> None:
+        for part in split_by_tokens(dict(encoder.batch(rows).to(facts.device)), pass_tokens):
+            with torch.autocast(facts.device, torch.bfloat16, enabled=facts.bf16):
+                logits = model(**part).logits
+            logits.float().square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    by_length = sorted(texts, key=length)
+    batches = [by_length[start : start + recipe.batch_size] for start in range(0, len(by_length), recipe.batch_size)]
+    step(by_length[:WARM_ROWS])
+    seconds = sum(_timed(lambda batch=batch: step(batch)) for batch in batches) / len(by_length)
+    return seconds, len(frozen_layers(model)) / facts.layers
+
+
+def most_epochs(recipe: TuneRecipe, train_rows: int) -> float:
+    """The epochs that training runs at most."""
+    if not METHODS[recipe.method].trains:
+        return 0.0
+    return float(automatic_epochs(train_rows, recipe.batch_size) if recipe.epochs == "auto" else recipe.epochs)
+
+
+def expected_epochs(recipe: TuneRecipe, train_rows: int) -> float:
+    """The epochs that training is expected to run: it stops early once the validation part gains nothing."""
+    patience = METHODS[recipe.method].patience if recipe.patience == "auto" else recipe.patience
+    return min(most_epochs(recipe, train_rows), GAINING_EPOCHS + float(patience))
+
+
+# Of builds of all-MiniLM-L6-v2, 22.6 million parameters, on two cores (docs/log.md). Seconds that hang on the model's
+# size are a million parameters'; loading, exporting and the optimizers' passes over the graph make most of them.
+TUNE_SECONDS, TUNE_SECONDS_A_MILLION = 2.0, 0.2
+PROBE_SECONDS = 6e-8  # a row, class and feature, over all fits of the head
+EXPORT_SECONDS, EXPORT_SECONDS_A_MILLION = 3.0, 0.2
+SCHEME_SECONDS, SCHEME_SECONDS_A_MILLION, QUICK_CALLS = 2.0, 0.15, 500
+BENCH_SECONDS, BENCH_SECONDS_A_MILLION, THROUGHPUT_ROWS = 10.0, 0.4, 2_000
+# Bundles answer faster than the base in PyTorch: seconds of a call against those of the base.
+BUNDLE_SHARE = 0.25
+# A student's step in forward passes of the whole model, and its layers, summed over the students, as a share of all.
+STUDENT_PASSES, TAUGHT_LAYERS = 3.0, 0.8
+MERGE_ROWS = 256  # rows that prove that merging changes no answer, over all the models that are written
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the estimate rests on: sizes, speeds, and what the recipe asks for.
+
+    Attributes:
+        rows: of train, validation and test.
+        labels: how many there are.
+        schemes: by name, those that the search will try.
+    """
+
+    recipe: OnceRecipe
+    rows: dict[str, int]
+    labels: int
+    schemes: Sequence[str]
+    model: Model
+    speeds: Speeds
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of each stage, on this machine with nothing else to do."""
+        stages = {"tune": self._tune, "export": self._export, "compress": self._compress, "bench": self._bench}
+        return {name: round(seconds, 1) for name, seconds in stages.items()}
+
+    @property
+    def _millions(self) -> float:
+        return self.model.parameters / 1e6
+
+    @property
+    def _judged(self) -> int:
+        return min(self.rows["test"], self.recipe.gate.rows)
+
+    @property
+    def _tune(self) -> float:
+        speeds, rows = self.speeds, self.rows
+        learnt = rows["train"] + rows["validation"]
+        fixed = TUNE_SECONDS + TUNE_SECONDS_A_MILLION * self._millions + MERGE_ROWS * speeds.forward_fp32
+        probe = learnt * (speeds.forward + PROBE_SECONDS * self.labels * self.model.width)
+        epochs = expected_epochs(self.recipe.tune, rows["train"])
+        an_epoch = rows["train"] * (speeds.step - speeds.stored) + rows["validation"] * (speeds.forward - speeds.stored)
+        return fixed + probe + (learnt * speeds.stored if epochs else 0.0) + epochs * an_epoch
+
+    @property
+    def _export(self) -> float:
+        checked = min(self.rows["test"], PARITY_ROWS) * self.speeds.forward_fp32 * (1 + BUNDLE_SHARE)
+        return EXPORT_SECONDS + EXPORT_SECONDS_A_MILLION * self._millions + checked
+
+    @property
+    def _compress(self) -> float:
+        """A candidate a scheme of graphs; one of weights is exported again, and one that is taught learns before."""
+        schemes = [SCHEMES[name] for name in self.schemes if name != "fp32"]  # stands behind the fused graph
+        judged = min(self.rows["validation"], self.recipe.gate.rows) * self.speeds.forward_fp32
+        made = SCHEME_SECONDS + SCHEME_SECONDS_A_MILLION * self._millions
+        timed = QUICK_CALLS * BUNDLE_SHARE * self.speeds.alone
+        each = made + timed + BUNDLE_SHARE * judged
+        exported = EXPORT_SECONDS + EXPORT_SECONDS_A_MILLION * self._millions + judged
+        seconds = judged
+        for scheme in schemes:
+            seconds += each + (exported if scheme.level == "weights" else 0.0)
+        if any(scheme.structural for scheme in schemes):  # the second is tried only where the first fails
+            texts = self.rows["train"]
+            taught = schooling_for(texts, self.model.width).passes * texts * TAUGHT_LAYERS
+            seconds += taught * STUDENT_PASSES * self.speeds.forward
+        return seconds
+
+    @property
+    def _bench(self) -> float:
+        benchmark, speeds, both = self.recipe.benchmark, self.speeds, 1 + BUNDLE_SHARE
+        judged = self._judged * speeds.forward_fp32 * (3 + 2 * BUNDLE_SHARE)
+        timed = both * (benchmark.samples * speeds.alone + THROUGHPUT_ROWS * speeds.forward_fp32)
+        return BENCH_SECONDS + BENCH_SECONDS_A_MILLION * self._millions + judged + timed

@@ -1,0 +1,99 @@
+"""What a look at labelled rows shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgetune.look import Look, given_values
+from edgetune.once.recipe import OnceRecipe
+from edgetune.tune.data.columns import Columns
+from edgetune.tune.data.dataset import Dataset, read_tables
+from edgetune.tune.data.sources import Tables
+from edgetune.tune.tasks import TASKS
+
+FIRST_BASE = "all-MiniLM-L6-v2"
+
+SPLIT_REMARK = """\
+Training, validation and test, by class; only for the parts that are not given.
+  # A test part of your own: add test: FILE (and validation: FILE)."""
+
+SECTIONS = """\
+tune:
+  method: auto      # the better of probe and lora; or probe (seconds), lora, freeze, full
+  pooling: auto     # as the checkpoint was trained
+  epochs: auto
+
+compress:
+  schemes: auto     # what suits model, data and machine: edgetune compress --list
+
+gate:
+  {gate}
+  confidence: 0.95
+"""
+
+GATES = {
+    True: "max_drop: 0.01    # a bundle may lose one point of the metric, no more",
+    False: "max_rise: 0.02    # the error may rise by two percent, no more",
+}
+
+
+def look(task: str, data: Mapping[str, Any], base: str | None) -> Look:
+    """Read the data; see `edgetune.look.look_at`."""
+    base = base or FIRST_BASE
+    recipe = OnceRecipe.of_values({"base": base, "task": task, "data": data}, None).data
+    tables = read_tables(recipe)
+    kind = TASKS[task]
+    dataset = Dataset.of_tables(tables, recipe, kind, seed=0)
+    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    summary = kind.describe(dataset.labels, [target for part in parts.values() for target in part.targets])
+    encoding = _guessed_encoding(tables)
+    values: dict[str, Any] = {
+        **given_values(recipe),
+        **_column_values(dataset.columns),
+        **({} if tables.train.header else {"header": False}),
+        **({"encoding": encoding} if encoding else {}),
+    }
+    remarks = {
+        "header": "the first line is a row",
+        **({"encoding": "a guess: look at a few texts"} if encoding else {}),
+    }
+    facts = {
+        "source": recipe.source,
+        "text_columns": list(dataset.columns.texts),
+        "label_columns": list(dataset.columns.labels),
+        "rows": {name: len(part) for name, part in parts.items()},
+        **summary.facts,
+        "digest": dataset.digest,
+        "findings": list(dataset.findings),
+    }
+    return Look(
+        task=task,
+        base=base,
+        recipe=recipe,
+        findings=(*dataset.findings, summary.finding),
+        facts=facts,
+        base_remark="A folder, a packaged model or a hub id, looked for in this order.",
+        values=values,
+        remarks=remarks,
+        split_remark=SPLIT_REMARK,
+        hints="",
+        sections=SECTIONS.format(gate=GATES[kind.metric("").higher_is_better]),
+    )
+
+
+def _column_values(columns: Columns) -> dict[str, Any]:
+    """The columns as a recipe names them, so that a build does not have to guess them again."""
+    first, *second = columns.texts
+    return {
+        "text": first,
+        **({"text_pair": second[0]} if second else {}),
+        "label": columns.labels[0] if len(columns.labels) == 1 else list(columns.labels),
+        **({"separator": columns.separator} if columns.separator else {}),
+    }
+
+
+def _guessed_encoding(tables: Tables) -> str | None:
+    """The recipe has one encoding for all parts: where they differ, each is detected again."""
+    encodings = {table.encoding for table in (tables.train, tables.validation, tables.test) if table is not None}
+    return tables.train.encoding if len(encodings) == 1 else None

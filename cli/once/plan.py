@@ -1,0 +1,107 @@
+"""What the build of a model that answers at once would do, and which schemes its search would try."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from edgetune.benchmarks.prove.planning import SchemePlan, plan_schemes
+from edgetune.compress.material import Material
+from edgetune.export.once.pack import check_place
+from edgetune.once.estimate import Costs, Model, measure, most_epochs
+from edgetune.once.recipe import OnceRecipe
+from edgetune.plan import Plan
+from edgetune.serve.cores import usable_cores
+from edgetune.serve.report import Training
+from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.methods import METHODS
+from edgetune.tune.models.base import Base, find_base, known_labels
+from edgetune.tune.models.model import TunedModel, chosen_pooling
+from edgetune.tune.tasks import TASKS
+from edgetune.tune.training.hardware import choose_device
+from edgetune.tune.training.progress import Silent
+
+
+def plan(recipe: OnceRecipe) -> Plan:
+    """See `edgetune.plan.make_plan`."""
+    out = Path(recipe.out)
+    check_place(out)
+    base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
+    dataset = load_data(recipe, base)
+    costs, schemes = estimate(recipe, base, dataset)
+    model, pooling = costs.model, chosen_pooling(base, recipe.tune)
+    return Plan(
+        base=base.id,
+        base_bytes=base.weights_bytes,
+        parameters=model.parameters,
+        data=dataset.source,
+        findings=dataset.findings,
+        rows=costs.rows,
+        method=recipe.tune.method,
+        epochs=most_epochs(recipe.tune, costs.rows["train"]),
+        device=model.device,
+        precision="bf16" if model.bf16 else "fp32",
+        schemes=tuple(scheme.name for scheme in schemes.tried),
+        size_bytes={"fp32": 4 * model.parameters, "int8_dynamic": model.parameters},
+        work_bytes=_work_bytes(recipe, model),
+        threads=usable_cores(),
+        out=str(out),
+        replaces=(out / "manifest.json").is_file(),
+        seconds=costs.seconds,
+        facts={"labels": len(dataset.labels), "pooling": pooling, "max_tokens": model.max_tokens},
+        words={
+            "data": f"{len(dataset.labels)} labels" if dataset.labels else "",
+            "tune": f"pooling {pooling}, at most {model.max_tokens} tokens",
+            "compress": "as far as they suit",
+        },
+        basis="a few timed passes",
+    )
+
+
+def load_data(recipe: OnceRecipe, base: Base) -> Dataset:
+    """The data set as a build reads it."""
+    return Dataset.load(recipe.data, TASKS[recipe.task], seed=recipe.seed, label_order=known_labels(base))
+
+
+def _work_bytes(recipe: OnceRecipe, model: Model) -> int:
+    return (5 if METHODS[recipe.tune.method].trains else 4) * 4 * model.parameters
+
+
+def estimate(recipe: OnceRecipe, base: Base, dataset: Dataset) -> tuple[Costs, SchemePlan]:
+    """What a build will cost, and the schemes that it will try; times a few passes."""
+    model, speeds = measure(recipe, base, dataset)
+    schemes = _planned(recipe, base, dataset)
+    costs = Costs(
+        recipe=recipe,
+        rows={"train": len(dataset.train), "validation": len(dataset.validation), "test": len(dataset.test)},
+        labels=len(dataset.labels),
+        schemes=[scheme.name for scheme in schemes.tried],
+        model=model,
+        speeds=speeds,
+    )
+    return costs, schemes
+
+
+def planned_schemes(recipe: OnceRecipe) -> SchemePlan:
+    """The schemes that the recipe's search would try, and why not the others."""
+    base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
+    return _planned(recipe, base, load_data(recipe, base))
+
+
+def _planned(recipe: OnceRecipe, base: Base, dataset: Dataset) -> SchemePlan:
+    with tempfile.TemporaryDirectory() as folder:
+        material = _untuned(recipe, base, dataset, Path(folder))
+        metric = TASKS[recipe.task].metric(recipe.gate.metric)
+        return plan_schemes(recipe.compress, material, recipe.gate, metric, len(dataset.test))
+
+
+def _untuned(recipe: OnceRecipe, base: Base, dataset: Dataset, folder: Path) -> Material:
+    """The base in the place of the tuned model: of the same architecture, size and vocabulary."""
+    (folder / "model").symlink_to(base.folder.resolve(), target_is_directory=True)
+    training = Training(
+        method="", handed_on="", pooling="", probe_value=0.0, best_value=0.0, best_epoch=None, epochs=0.0, remark=""
+    )
+    head = TASKS[recipe.task].objective(dataset.labels, "", dataset.train.targets).untuned_head()
+    model = TunedModel(folder, recipe.task, head, base.id, base.digest, 512, 0.0, training)
+    device = choose_device(recipe.device)
+    return Material(model, dataset.train, dataset.validation, (), recipe.export.provider, device, recipe.seed, Silent())

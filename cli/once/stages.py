@@ -1,0 +1,239 @@
+"""The stages of the family `once`: what goes into each, how it is made, opened and described."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgetune import __version__
+from edgetune.benchmarks.bench import Benched, Contest, bench
+from edgetune.benchmarks.prove.ledger import frozen_slice, model_answers
+from edgetune.benchmarks.prove.planning import plan_schemes
+from edgetune.benchmarks.prove.search import Search, Searched, Terms
+from edgetune.benchmarks.prove.trials import Kept, Workbench, require_made
+from edgetune.benchmarks.report.html import render_html
+from edgetune.compress.material import Material
+from edgetune.export.once.export import export
+from edgetune.export.once.graph import Graph
+from edgetune.export.once.pack import Packing, golden_texts, package_versions
+from edgetune.inputs import command_line, plain, source_state
+from edgetune.once.plan import estimate
+from edgetune.once.recipe import OnceRecipe
+from edgetune.once.table import print_report
+from edgetune.pipeline import Build, Pipeline, Stage
+from edgetune.serve.bundle import REPORT_NAME
+from edgetune.serve.report import Report
+from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.models.base import known_labels
+from edgetune.tune.models.model import TunedModel
+from edgetune.tune.tasks import TASKS
+from edgetune.tune.training.hardware import choose_device
+from edgetune.tune.tuning import tune
+
+OnceBuild = Build[OnceRecipe]
+
+
+class DataStage(Stage[OnceRecipe, Dataset]):
+    """Reads, cleans and splits the rows."""
+
+    name = "data"
+    others = "wait"
+
+    def inputs(self, build: OnceBuild) -> Any:
+        data = build.recipe.data
+        return [
+            plain(data),
+            source_state(data.path, data.train, data.validation, data.test, data.unlabeled),
+            build.recipe.seed,
+            build.recipe.task,
+            known_labels(build.base),
+            {"edgetune": __version__, **package_versions()},
+        ]
+
+    def make(self, build: OnceBuild, folder: Path) -> None:
+        recipe = build.recipe
+        order = known_labels(build.base)
+        Dataset.load(recipe.data, TASKS[recipe.task], seed=recipe.seed, label_order=order).save(folder)
+
+    def open(self, build: OnceBuild, folder: Path) -> Dataset:
+        return Dataset.open(folder)
+
+    def line(self, result: Dataset) -> str:
+        parts = {"train": result.train, "validation": result.validation, "test": result.test}
+        counts = [f"{len(part):,} {name}" for name, part in parts.items()]
+        return ", ".join(counts + ([f"{len(result.labels)} labels"] if result.labels else []))
+
+
+class TuneStage(Stage[OnceRecipe, TunedModel]):
+    """Solves the probe, trains, merges."""
+
+    name = "tune"
+    others = "help"
+
+    def inputs(self, build: OnceBuild) -> Any:
+        recipe = build.recipe
+        return [plain(recipe.tune), build.base.digest, recipe.task, recipe.gate.metric, recipe.device]
+
+    def make(self, build: OnceBuild, folder: Path) -> None:
+        recipe = build.recipe
+        tune(
+            build.result(Dataset),
+            build.base,
+            recipe.tune,
+            task=recipe.task,
+            metric=recipe.gate.metric,
+            device=recipe.device,
+            seed=recipe.seed,
+            folder=folder,
+            progress=build.progress,
+        )
+
+    def open(self, build: OnceBuild, folder: Path) -> TunedModel:
+        return TunedModel.open(folder)
+
+    def line(self, result: TunedModel) -> str:
+        return f"{result.training.handed_on}: validation {result.training.best_value:.4f}"
+
+    def summary(self, result: TunedModel) -> dict[str, Any]:
+        training = result.training
+        return {
+            "tuned": {
+                "folder": str(result.model_folder),
+                "method": training.handed_on,
+                "validation": training.best_value,
+            }
+        }
+
+
+class ExportStage(Stage[OnceRecipe, Graph]):
+    """Makes the graph and proves that it answers as the model does."""
+
+    name = "export"
+
+    def inputs(self, build: OnceBuild) -> Any:
+        return plain(build.recipe.export)
+
+    def make(self, build: OnceBuild, folder: Path) -> None:
+        export(build.result(TunedModel), build.result(Dataset), build.recipe.export.provider, folder, build.progress)
+
+    def open(self, build: OnceBuild, folder: Path) -> Graph:
+        return Graph.open(folder)
+
+    def line(self, result: Graph) -> str:
+        return f"{result.nodes} nodes, parity within {result.max_abs_diff:.1e}"
+
+    def summary(self, result: Graph) -> dict[str, Any]:
+        return {"graph": {"path": str(result.path), "max_abs_diff": result.max_abs_diff}}
+
+
+class CompressStage(Stage[OnceRecipe, Searched]):
+    """Searches the candidates; what it makes outlives another gate, budget or list of schemes."""
+
+    name = "compress"
+
+    def inputs(self, build: OnceBuild) -> Any:
+        recipe = build.recipe
+        sections = (recipe.compress, recipe.gate, recipe.budget)
+        return [*map(plain, sections), recipe.benchmark.threads, recipe.device]
+
+    def make(self, build: OnceBuild, folder: Path) -> None:
+        recipe, dataset, tuned = build.recipe, build.result(Dataset), build.result(TunedModel)
+        metric = TASKS[recipe.task].metric(recipe.gate.metric)
+        rows = frozen_slice(tuned, metric.name, dataset.validation, recipe.gate.rows, recipe.seed)
+        material = _material(build)
+        plan = plan_schemes(recipe.compress, material, recipe.gate, metric, len(dataset.test))
+        kept = Kept(build.work.trials, build.work.digest("export"))
+        bench = Workbench(material, dataset, build.result(Graph), _packing(build), rows, kept)
+        threads = None if recipe.benchmark.threads == "auto" else recipe.benchmark.threads
+        terms = Terms(recipe.gate, recipe.budget, model_answers(tuned, rows), threads)
+        Search(bench, plan, terms, tuple(recipe.compress.variants)).run().save(folder)
+
+    def open(self, build: OnceBuild, folder: Path) -> Searched:
+        """The search.
+
+        Raises:
+            WorkError: its candidates have been removed.
+        """
+        searched = Searched.open(folder)
+        require_made((build.work.trials / name / "draft" for name in searched.order), search=folder)
+        return searched
+
+    def line(self, result: Searched) -> str:
+        return f"{len(result.candidates)} candidates, {result.order[0] if result.order else 'none'} preferred"
+
+    def summary(self, result: Searched) -> dict[str, Any]:
+        return {
+            "candidates": [msgspec.to_builtins(candidate) for candidate in result.candidates],
+            "order": result.order,
+            "skipped": result.skipped,
+        }
+
+
+class BenchStage(Stage[OnceRecipe, Benched]):
+    """Proves the choice on the test part and times it beside the base."""
+
+    name = "bench"
+
+    def inputs(self, build: OnceBuild) -> Any:
+        recipe = build.recipe
+        return [*map(plain, (recipe.gate, recipe.budget, recipe.benchmark)), Path(recipe.out).name]
+
+    def make(self, build: OnceBuild, folder: Path) -> None:
+        recipe = build.recipe
+        contest = Contest(
+            searched=build.result(Searched),
+            trials=build.work.trials,
+            graph=build.result(Graph),
+            packing=_packing(build),
+            dataset=build.result(Dataset),
+            gate=recipe.gate,
+            budget=recipe.budget,
+            benchmark=recipe.benchmark,
+            seed=recipe.seed,
+            command=command_line(),
+            variants=tuple(recipe.compress.variants),
+        )
+        bench(contest, folder, build.work.folder / REPORT_NAME, build.progress)
+
+    def open(self, build: OnceBuild, folder: Path) -> Benched:
+        return Benched.open(folder)
+
+    def line(self, result: Benched) -> str:
+        return f"{result.report.chosen} chosen"
+
+
+def _material(build: OnceBuild) -> Material:
+    """What the schemes work with."""
+    recipe, dataset = build.recipe, build.result(Dataset)
+    return Material(
+        model=build.result(TunedModel),
+        train=dataset.train,
+        validation=dataset.validation,
+        unlabeled=dataset.unlabeled,
+        provider=recipe.export.provider,
+        device=choose_device(recipe.device),
+        seed=recipe.seed,
+        progress=build.progress,
+    )
+
+
+def _packing(build: OnceBuild) -> Packing:
+    recipe, dataset = build.recipe, build.result(Dataset)
+    texts = golden_texts(dataset.validation.texts)
+    return Packing(Path(recipe.out).name, build.result(TunedModel), dataset.digest, recipe.export.provider, texts)
+
+
+def _estimate(build: OnceBuild) -> dict[str, float]:
+    costs, _ = estimate(build.recipe, build.base, build.result(Dataset))
+    return costs.seconds
+
+
+PIPELINE = Pipeline(
+    stages=(DataStage(), TuneStage(), ExportStage(), CompressStage(), BenchStage()),
+    estimate=_estimate,
+    load_report=Report.load,
+    page=render_html,
+    show=print_report,
+)

@@ -1,0 +1,75 @@
+"""Prints in the terminal what a Report says in full on its page: six rows, the verdict and two paths.
+
+Must not import jinja2 or torch.
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from edgetune.benchmarks.report import charts
+from edgetune.serve.report import Pair, Report
+from edgetune.terminal import Row, footprint_rows, print_outcome, row_of, table_of
+
+
+def figures_table(report: Report) -> Table:
+    """The main figures of `report`: one row each for base, bundle and how the bundle differs."""
+    return table_of((_quality(report), *_latency(report), *_footprint(report)))
+
+
+def print_report(report: Report, bundle: str, html: str, console: Console) -> None:
+    """Print the table, the verdict and where the bundle and its report lie.
+
+    Args:
+        report: what was measured.
+        bundle: path of the bundle as the user would type it.
+        html: path of the page.
+        console: where to print; a path is never wrapped, so that it can be copied.
+    """
+    print_outcome(
+        figures_table(report),
+        (report.verdict, report.timing_remark, report.why, charts.plan_and_truth(report)),
+        bundle,
+        html,
+        console,
+    )
+
+
+def _quality(report: Report) -> Row:
+    metric = report.quality.metric
+    base = next((stage.value for stage in report.quality.stages if stage.stage == "base"), None)
+    packed = report.packed.value if report.packed else None
+    change = ""
+    if base is not None and packed is not None:
+        unit = " points" if charts.is_percent(metric) else ""
+        change = charts.difference(packed - base, metric, signed=True) + unit
+    return metric.replace("_", " "), charts.score(base, metric), charts.score(packed, metric), change
+
+
+def _latency(report: Report) -> list[Row]:
+    comparison = report.latency_ms
+    if comparison is None:
+        return [(f"latency {mark}", charts.NOT_MEASURED, charts.NOT_MEASURED, "") for mark in ("p50", "p90")]
+    base, bundle, faster = comparison.base, comparison.bundle, comparison.speedup
+    figures = (("p50", base.p50, bundle.p50, faster.p50), ("p90", base.p90, bundle.p90, faster.p90))
+    return [
+        (
+            f"latency {mark}",
+            charts.milliseconds(before, charts.TOO_SMALL),
+            charts.milliseconds(after, charts.TOO_SMALL),
+            charts.times(factor, "faster", "slower") if report.timing_valid else charts.NOT_JUDGED,
+        )
+        for mark, before, after, factor in figures
+    ]
+
+
+def _footprint(report: Report) -> list[Row]:
+    throughput = report.throughput_per_second or Pair(base=None, bundle=None)
+    more = charts.change(throughput, "more", "fewer", more_is_better=True)
+    if not report.timing_valid:
+        more = charts.NOT_JUDGED
+    footprint = footprint_rows(
+        charts.peak_memory(report), report.cold_start_ms, report.size_bytes, timing_valid=report.timing_valid
+    )
+    return [row_of("throughput", throughput, charts.per_second, more), *footprint]

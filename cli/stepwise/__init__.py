@@ -1,0 +1,1 @@
+"""What the roof says of the family `stepwise`, language models, which answer token by token with a cache."""
