@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -120,13 +121,11 @@ def prepare(work: Path, dataset: Dataset, device: str, folder: Path, progress: P
     Raises:
         EdgetuneError: the model cannot be exported or fused for this device.
     """
-    from transformers import AutoTokenizer
-
     from edgetune.compress.material import Material
     from edgetune.compress.schemes import SCHEMES
     from edgetune.export.once.export import export
+    from edgetune.tune.models.encoder import Encoder
     from edgetune.tune.models.model import TunedModel
-    from edgetune.tune.tasks.text_classification import encode
 
     tuned = TunedModel.open(work / "tune")
     material = Material(
@@ -144,11 +143,11 @@ def prepare(work: Path, dataset: Dataset, device: str, folder: Path, progress: P
         except CompressError as error:
             reasons[name] = error.found
     shapes = [(batch, tokens) for batch, tokens in SHAPES if tokens <= tuned.max_tokens]
-    tokenizer = AutoTokenizer.from_pretrained(tuned.model_folder)
-    rows = encode(tokenizer, dataset.validation.texts, max(tokens for _, tokens in shapes))
+    encoder = replace(Encoder.of(tuned), max_tokens=max(tokens for _, tokens in shapes))
+    rows = encoder.rows(dataset.validation.texts)
     place = folder / "rows.json"
     place.write_text(json.dumps([row["input_ids"] for row in rows]), encoding="utf-8")
-    pad = tokenizer.pad_token_id or 0
+    pad = encoder.tokenizer.pad_token_id or 0
     return Course(device, tuned.model_folder, graphs, reasons, place, len(tuned.labels), pad, shapes)
 
 
@@ -182,7 +181,7 @@ def page(machine: Machine, course: Course, measured: dict[str, Measured], datase
         "",
         *table(
             ["side", "torch's peak MB", "device's rise MB", "accuracy", "agreement", "largest logit difference", ""],
-            [_side_row(one, measured, dataset.validation.labels) for one in measured],
+            [_side_row(one, measured, dataset.validation.targets) for one in measured],
         ),
         "",
     ]

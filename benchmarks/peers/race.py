@@ -184,7 +184,12 @@ def cells(name: str, one: Figures) -> list[str]:
 
 
 @click.command()
-@click.option("--base", type=click.Path(path_type=Path, exists=True), required=True, help="The model in PyTorch.")
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path, exists=True),
+    required=True,
+    help="The model in PyTorch: tune/base of a build's work.",
+)
 @click.option("--bundle", multiple=True, help="A bundle of ours, NAME=FOLDER or FOLDER; repeat.")
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="A build's data folder.")
 @click.option("--envs", type=click.Path(path_type=Path), required=True, help="Where setup.py made the environments.")
@@ -192,7 +197,9 @@ def cells(name: str, one: Figures) -> list[str]:
 @click.option("--samples", default=400, help="Latencies a side.")
 @click.option("--threads", default=2, help="Of every side.")
 @click.option("--rows", default=0, help="Test rows to use; 0 is all.")
-@click.option("--max-tokens", default=128, help="Where all sides but the bundles cut their texts.")
+@click.option(
+    "--max-tokens", default=128, help="Where peers cut their texts; base and bundles cut where the build did."
+)
 @click.option(
     "--tokenizer",
     type=click.Choice(["auto", "lean", "both"]),
@@ -217,10 +224,11 @@ def main(
 ) -> None:
     """Time PyTorch, bundles and peers against each other and print the table."""
     dataset = Dataset.open(data)
-    test = [(text, dataset.labels[label]) for text, label in zip(dataset.test.texts, dataset.test.labels, strict=True)]
+    labels = [dataset.labels[int(target)] for target in dataset.test.targets]
+    test = list(zip(dataset.test.texts, labels, strict=True))
     ways = {"auto": [False], "lean": [True], "both": [False, True]}[tokenizer]
     sides = {
-        BASE: Side("base", base.resolve(), threads=threads, max_tokens=max_tokens),
+        BASE: Side("base", base.resolve(), threads=threads, tuned=base.resolve().parent),
         **{name: Side("bundle", path, threads=threads) for name, path in named_bundles(bundle).items()},
         **peer_sides(envs, models, threads, max_tokens, ways),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from edgetune.compress.material import Material
 from edgetune.compress.schemes import fused
 from edgetune.serve.errors import CompressError
 from edgetune.tune.models.encoder import Encoder
+from edgetune.tune.tasks import TASKS
 
 TOKENS = 96  # the longest input of the tiny checkpoints
 
@@ -123,13 +125,15 @@ def test_relative_positions_and_windows_are_looked_up(
 
 
 def test_token_types_stay_where_the_tokenizer_gives_them(tiny_material: Callable[[str], tuple[Material, Path]]) -> None:
+    from transformers import AutoTokenizer
+
     material, graph = tiny_material("bert")
     model = onnx_ir.load(graph)
-
-    def one_type(text: str, truncation: bool) -> dict[str, list[int]]:
-        return {"token_type_ids": [0, 1]}
-
-    assert fused.constant_inputs(model, one_type, material.train.texts) == {}
+    tokenizer = AutoTokenizer.from_pretrained(material.model.model_folder)
+    texts = material.train.texts
+    assert fused.constant_inputs(model, Encoder(tokenizer, TOKENS), texts) == {"token_type_ids": 0}
+    pairs = Encoder(tokenizer, TOKENS, TASKS["text-pair-classification"])
+    assert fused.constant_inputs(model, pairs, list(pairwise(texts))) == {}
     fold_embeddings(model, TOKENS, {})
     assert [node.op_type for node in model.graph].count("Gather") == 2 + 1  # words and types; the pooled row
 

@@ -243,7 +243,7 @@ def test_it_says_where_it_does_not_apply(made, tmp_path):
     material, _, _, _ = made
     assert int8_static.unsuitable(material) == ""
     assert int8_static.unsuitable(replace(material, provider="cuda")) == "its kernels run on a CPU only"
-    few = replace(material, train=Part(material.train.texts[:5], material.train.labels[:5]))
+    few = replace(material, train=Part(material.train.texts[:5], material.train.targets[:5]))
     assert int8_static.unsuitable(few).startswith("5 training texts are too few")
     graph = helper.make_graph(
         [helper.make_node("Cast", ["input_ids"], ["logits"], to=TensorProto.FLOAT)],

@@ -23,8 +23,11 @@ from edgetune.compress.structure import (
     write_cut,
 )
 from edgetune.tune.models.encoder import Encoder
+from edgetune.tune.tasks import TASKS
 
 torch = pytest.importorskip("torch")
+
+FOUR = TASKS["text-classification"].objective(tuple("abcd"), "", ())
 
 ARCHITECTURES = "bert distilbert roberta electra albert mpnet deberta_v2 modernbert xlm_roberta".split()
 
@@ -50,7 +53,7 @@ def test_columns_worth_nothing_go_and_nothing_changes(
 
     model, tokenizer = _opened(tiny_base(name))
     train = toy_dataset().train
-    texts, labels = train.texts[:40], train.labels[:40]
+    texts, labels = train.texts[:40], train.targets[:40]
     blocks, columns = feed_forward(model), read_shape(tiny_base(name)).columns
     worthless = [list(range(layer % 2, columns, 2)) for layer in range(len(blocks))]  # even ones, odd ones, ...
     with torch.no_grad():
@@ -58,7 +61,7 @@ def test_columns_worth_nothing_go_and_nothing_changes(
             down.weight[:, places] = 0
     before = {key: weight.clone() for key, weight in model.state_dict().items()}
 
-    importance = column_importance(model, tokenizer, texts, labels, 96)
+    importance = column_importance(model, Encoder(tokenizer, 96), texts, np.asarray(labels), FOUR)
     assert importance.shape == (len(blocks), columns)
     for row, places in zip(importance, worthless, strict=True):
         assert sorted(np.flatnonzero(row == 0).tolist()) == places
@@ -83,8 +86,8 @@ def test_importance_is_what_a_closing_gate_does_to_the_loss(
 ) -> None:
     model, tokenizer = _opened(tiny_base(name))
     train = toy_dataset().train
-    texts, labels = train.texts[:2], train.labels[:2]
-    importance = column_importance(model, tokenizer, texts, labels, 96)
+    texts, labels = train.texts[:2], train.targets[:2]
+    importance = column_importance(model, Encoder(tokenizer, 96), texts, np.asarray(labels), FOUR)
 
     def losses() -> Any:
         expected = torch.tensor(labels)
@@ -181,7 +184,7 @@ def test_without_the_best_columns_a_model_answers_worse_than_without_the_worst(
     with torch.no_grad():  # half of the columns hardly matter, by their outgoing weights
         for _, down in feed_forward(teacher):
             down.weight[:, ::2] *= 0.01
-    importance = column_importance(teacher, tokenizer, texts, material.train.labels, most)
+    importance = column_importance(teacher, Encoder(tokenizer, most), texts, np.asarray(material.train.targets), FOUR)
     wanted, best, worst = (
         model_logits(model, Encoder(tokenizer, most), texts)
         for model in (

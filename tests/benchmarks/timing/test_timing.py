@@ -11,7 +11,10 @@ from edgetune.benchmarks.timing import race as timing
 from edgetune.benchmarks.timing.quiet import TimingVerdict
 from edgetune.benchmarks.timing.race import Race, TimedBlocks, _compare, flat, race, summarize
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
+from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.report import Training
+from edgetune.tune.models.model import TunedModel
 from edgetune.tune.training.progress import Silent
 
 BUNDLE = Path(__file__).parents[2] / "golden" / "bundle-v1"
@@ -25,10 +28,17 @@ def sides(tiny_base, tmp_path_factory):
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    folder = tmp_path_factory.mktemp("base")
+    tuned = tmp_path_factory.mktemp("tuned")
+    folder = tuned / "base"
     AutoModelForSequenceClassification.from_pretrained(tiny_base("bert"), num_labels=4).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_base("bert")).save_pretrained(folder)
-    return Race(Side("base", folder, 1, max_tokens=32), Side("bundle", BUNDLE, 1), max_tokens=32)
+    training = Training(
+        method="", handed_on="", pooling="", probe_value=0.0, best_value=0.0, best_epoch=None, epochs=0.0, remark=""
+    )
+    head = HeadSpec(kind="label", labels=list("abcd"))
+    TunedModel(tuned, "text-classification", head, "tiny", "", 32, 0.0, training).save(tuned)
+    shutil.copytree(folder, tuned / "model")
+    return Race(Side("base", folder, 1, tuned=tuned), Side("bundle", BUNDLE, 1), max_tokens=32)
 
 
 class Told(Silent):
