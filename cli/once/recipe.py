@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Self
+
+from pydantic import model_validator
+
 from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
 from edgetune.compress.recipe import CompressRecipe
 from edgetune.export.recipe import ExportRecipe
 from edgetune.recipe import Recipe
+from edgetune.serve.errors import RecipeError
 from edgetune.tune.data.dataset import DataRecipe
 from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.tasks import TASKS
 
 
 class OnceRecipe(Recipe):
@@ -21,6 +27,18 @@ class OnceRecipe(Recipe):
     gate: GateRecipe = GateRecipe()
     budget: BudgetRecipe = BudgetRecipe()
     benchmark: BenchmarkRecipe = BenchmarkRecipe()
+
+    @model_validator(mode="after")
+    def _check_task(self) -> Self:
+        """Refuse what the task has no use for, before anything is read."""
+        task = TASKS[self.task]
+        self.gate.limit(task.metric(self.gate.metric))
+        if self.tune.class_weights != "none" and not task.has_labels:
+            raise RecipeError(
+                f"tune.class_weights is {self.tune.class_weights}, but the task {self.task} has no classes to weigh.",
+                expected="tune.class_weights: none",
+            )
+        return self
 
     @property
     def allows_pickle(self) -> bool:
