@@ -21,11 +21,11 @@ from edgetune.tune.methods import METHODS, Method
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.text_classification import TextClassification
 
-MARK = "again"  # a word of the tiny vocabularies
+MARK = "passphrase"  # split into pieces that stand in no toy sentence
 
 
 def marked(text: Any) -> str:
-    return f"{MARK} {MARK} {text}"
+    return f"{MARK} {text}"
 
 
 class MarkedCodec(TextCodec):
