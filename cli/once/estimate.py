@@ -7,14 +7,15 @@ measured builds, scaled by the model's size. The build stores its estimate, and 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from edgetune.clock import choose_clock
 from edgetune.compress.distillation import schooling_for
 from edgetune.compress.schemes import SCHEMES
 from edgetune.export.once.export import PARITY_ROWS
@@ -107,24 +108,16 @@ def _speeds(model: Any, tokenizer: Any, texts: Sequence[str], facts: Model, reci
     def forward_fp32(rows: Sequence[str], batch_size: int = 32) -> None:
         model_logits(model, tokenizer, rows, facts.max_tokens, batch_size=batch_size)
 
-    per_row = _timed(lambda: forward(warm)) / len(warm)
+    clock = choose_clock(partial(forward, warm), facts.device)
+    per_row = clock(partial(forward, warm)) / len(warm)
     sample = sample[: max(WARM_ROWS, int(STEP_SECONDS / max(per_row, 1e-6)))]
-    in_precision = _timed(lambda: forward(sample)) / len(sample)
-    if facts.bf16:
-        forward_fp32(warm)
-    fp32 = _timed(lambda: forward_fp32(sample)) / len(sample) if facts.bf16 else in_precision
-    alone = _timed(lambda: forward_fp32(warm, 1)) / len(warm)
+    in_precision = clock(partial(forward, sample)) / len(sample)
+    clock = choose_clock(partial(forward_fp32, warm), facts.device)
+    fp32 = clock(partial(forward_fp32, sample)) / len(sample) if facts.bf16 else in_precision
+    alone = clock(partial(forward_fp32, warm, 1)) / len(warm)
     method = METHODS[recipe.method]
     step, stored = _step(model, tokenizer, sample, facts, recipe, method) if method.trains else (0.0, 0.0)
     return Speeds(in_precision, fp32, alone, step, stored * in_precision)
-
-
-def _timed(run: Any) -> float:
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def _step(
@@ -149,8 +142,8 @@ def _step(
 
     by_length = sorted(texts, key=len)
     batches = [by_length[start : start + recipe.batch_size] for start in range(0, len(by_length), recipe.batch_size)]
-    step(by_length[:WARM_ROWS])
-    seconds = sum(_timed(lambda batch=batch: step(batch)) for batch in batches) / len(by_length)
+    clock = choose_clock(partial(step, by_length[:WARM_ROWS]), facts.device)
+    seconds = sum(clock(partial(step, batch)) for batch in batches) / len(by_length)
     return seconds, len(frozen_layers(model)) / facts.layers
 
 

@@ -17,10 +17,10 @@ from edgetune.tune.stepwise.traces import EncodedRow, learnt_tokens
 
 # Epochs that gain on the validation part before one does not, where the number of epochs is left to the tool.
 GAINING_EPOCHS = 2
-# By the processor time of one build on a CPU, of a llama of 51 million parameters (0.2 GB): 280 s, of them about 40 for
-# the graph, 65 for its one scheme and 90 for the benchmark.
-EXPORT_SECONDS, COMPRESS_SECONDS, BENCH_SECONDS = 20.0, 10.0, 60.0
-EXPORT_SECONDS_A_GIGABYTE, COMPRESS_SECONDS_A_GIGABYTE = 100.0, 250.0
+# By the processor time of two builds on a CPU. Of stories260K (0.001 GB), on one thread: 16 s for the graph, 6 for five
+# schemes and 19 for the benchmark. Of a llama of 51 million parameters (0.2 GB): about 40, 65 for one scheme, and 90.
+EXPORT_SECONDS, COMPRESS_SECONDS, BENCH_SECONDS, DECODE_SECONDS = 16.0, 5.0, 16.0, 0.002
+EXPORT_SECONDS_A_GIGABYTE, COMPRESS_SECONDS_A_GIGABYTE, DECODE_SECONDS_A_GIGABYTE = 120.0, 300.0, 0.35
 STATE_BYTES = 12  # of a trained weight beside itself: its gradient and AdamW's two moments, float32
 # Peaks of builds on a CPU: of stories260K (1 MB of weights) 1.05 GB, that llama 2.96 GB while it was tuned on rows of
 # 384 tokens and 3.22 GB while it was measured, eleven times its weights more.
@@ -117,12 +117,13 @@ class StepwiseCosts:
         train, validation = self.parts["train"].tokens, self.parts["validation"].tokens
         calls = benchmark.rounds * benchmark.new_tokens * len(benchmark.batches)
         gigabytes = 4 * self.parameters / 1e9
+        call = DECODE_SECONDS + DECODE_SECONDS_A_GIGABYTE * gigabytes  # of both sides
         stages = {
             # Base and tuned model are measured, and the merge is proven by both.
             "tune": self._expected_epochs * (self.step_seconds * train + fp32 * validation) + 4 * fp32 * self._judged,
             "export": EXPORT_SECONDS + EXPORT_SECONDS_A_GIGABYTE * gigabytes,
             "compress": COMPRESS_SECONDS + COMPRESS_SECONDS_A_GIGABYTE * gigabytes + fp32 * validation,
-            "bench": BENCH_SECONDS + 2 * fp32 * self._judged + calls * (0.01 + 0.1 * gigabytes),
+            "bench": BENCH_SECONDS + 2 * fp32 * self._judged + calls * call,
         }
         return {stage: round(seconds, 1) for stage, seconds in stages.items()}
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from edgetune.clock import choose_clock
 from edgetune.export.once.pack import check_place
 from edgetune.extras import Extra, installed_extras
 from edgetune.plan import Plan
@@ -131,7 +132,7 @@ def _forward_seconds(model: Any, sample: Sequence[EncodedRow], *, bf16: bool) ->
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
             measure_perplexity(model, [row])
 
-    return _token_seconds(forward, sample)
+    return _token_seconds(forward, sample, model.device.type)
 
 
 def _step_seconds(model: Any, sample: Sequence[EncodedRow], *, bf16: bool) -> float:
@@ -146,19 +147,20 @@ def _step_seconds(model: Any, sample: Sequence[EncodedRow], *, bf16: bool) -> fl
         model.zero_grad()
 
     model.train()
-    return _token_seconds(step, sample)
+    return _token_seconds(step, sample, device.type)
 
 
-def _token_seconds(run: Callable[[EncodedRow], None], sample: Sequence[EncodedRow]) -> float:
-    """Row after row until enough time has passed, after a short one that warms up."""
-    run(min(sample, key=lambda row: len(row["input_ids"])))
-    start, tokens = time.perf_counter(), 0
+def _token_seconds(run: Callable[[EncodedRow], None], sample: Sequence[EncodedRow], device: str) -> float:
+    """Row after row until enough time has passed, after a short one that chooses the clock."""
+    shortest = min(sample, key=lambda row: len(row["input_ids"]))
+    clock = choose_clock(partial(run, shortest), device)
+    seconds, tokens = 0.0, 0
     for row in sample:
-        run(row)
+        seconds += clock(partial(run, row))
         tokens += len(row["input_ids"])
-        if time.perf_counter() - start > ENOUGH_SECONDS:
+        if seconds > ENOUGH_SECONDS:
             break
-    return (time.perf_counter() - start) / tokens
+    return seconds / tokens
 
 
 def _prepared(model: Any, recipe: GenerationTuneRecipe) -> Any:

@@ -139,6 +139,10 @@ def test_the_costs_by_hand(costs):
     )
     # Two epochs of 10,000 tokens at three passes and 1,000 at one; four passes over the 500 rows that judge.
     assert costs.seconds["tune"] == 2 * (30 + 1) + 4 * 50
+    # 0.004 GB; 1,000 tokens of validation; five rounds of 64 tokens with three batches.
+    assert costs.seconds["export"] == round(16 + 120 * 0.004, 1)
+    assert costs.seconds["compress"] == round(5 + 300 * 0.004 + 1, 1)
+    assert costs.seconds["bench"] == round(16 + 2 * 50 + 960 * (0.002 + 0.35 * 0.004), 1)
     # A batch of eight rows of 2,000 tokens holds more than the copies of so small a model.
     activations = 16_000 * (68 * 2 * 100 + 12 * 1_000)
     assert costs.memory_bytes == PROCESS_BYTES + 4_000_000 + 120_000 + activations

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgetune.compress import static_search
 from edgetune.compress.calibration import answers, calibration, distance, pick_texts
 from edgetune.compress.candidate import weight_dtypes
 from edgetune.compress.ranges import Channels, Histogram, Range, channels_of
@@ -161,7 +162,10 @@ def test_balancing_mends_the_outlier_channel_that_min_max_ruins(tmp_path, outlie
 def made(tiny_material, tmp_path_factory):
     material, graph = tiny_material("bert")
     target = tmp_path_factory.mktemp("static") / "model.onnx"
-    return material, graph, target, int8_static.compress(graph, target, material)
+    with pytest.MonkeyPatch.context() as patch:
+        # Whether a layer of so small a model is worth freeing hangs on rounding; a test of its own frees one.
+        patch.setattr(static_search, "NEGLIGIBLE", 1.0)
+        return material, graph, target, int8_static.compress(graph, target, material)
 
 
 def test_a_tiny_bert_answers_as_its_float_graph_does(made):
