@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationInfo, field_validator
+
 from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
 from edgetune.compress.recipe import CompressRecipe
 from edgetune.export.recipe import ExportRecipe
 from edgetune.recipe import Recipe
+from edgetune.serve.errors import RecipeError
 from edgetune.tune.data.dataset import DataRecipe
 from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.tasks import TASKS
 
 
 class OnceRecipe(Recipe):
@@ -21,6 +25,18 @@ class OnceRecipe(Recipe):
     gate: GateRecipe = GateRecipe()
     budget: BudgetRecipe = BudgetRecipe()
     benchmark: BenchmarkRecipe = BenchmarkRecipe()
+
+    @field_validator("gate")
+    @classmethod
+    def _judged_by_the_task(cls, gate: GateRecipe, values: ValidationInfo) -> GateRecipe:
+        """The task has the metric, and the limit that is set is one of it."""
+        task = TASKS.get(values.data.get("task", ""))
+        try:
+            if task is not None:
+                gate.limit(task.metric(gate.metric))
+        except RecipeError as error:
+            raise ValueError(f"{error.found.rstrip('.')}; expected {error.expected}") from error
+        return gate
 
     @property
     def allows_pickle(self) -> bool:
