@@ -20,6 +20,7 @@ from edgetune.benchmarks.timing.memory import device_memory_used
 from edgetune.benchmarks.timing.race import BATCHES, BLOCK, LENGTHS, flat
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
 from edgetune.serve.errors import EdgetuneError
+from edgetune.tune.data.rows import Input
 
 SHAPES = tuple((batch, tokens) for batch in BATCHES for tokens in LENGTHS)
 REFERENCE = "PyTorch fp32"
@@ -51,7 +52,7 @@ class GpuSide(Side):
 
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def command(self, first: str) -> list[str]:
+    def command(self, first: Input) -> list[str]:
         """The command line of its process; `first` is not used, the process makes its own first call."""
         module = ["-m", "benchmarks.lab.gpu_contestant"]
         return [sys.executable, *module, "--side", json.dumps(self.settings)]

@@ -26,6 +26,7 @@ from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import CompressError, EdgetuneError, ProviderError
 from edgetune.serve.report import Machine
 from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.tasks.task import Target
 from edgetune.tune.training.progress import Progress, Silent
 
 ABSENT = "not measured"
@@ -212,7 +213,7 @@ def _ratio_rows(measured: dict[str, Measured]) -> list[list[str]]:
     return rows
 
 
-def _side_row(name: str, measured: dict[str, Measured], labels: Sequence[int]) -> list[str]:
+def _side_row(name: str, measured: dict[str, Measured], labels: Sequence[Target]) -> list[str]:
     found = measured[name]
     agreed = agreement(found, measured[REFERENCE])
     return [
@@ -228,7 +229,7 @@ def _side_row(name: str, measured: dict[str, Measured], labels: Sequence[int]) -
     ]
 
 
-def _accuracy(logits: Sequence[Sequence[float]], labels: Sequence[int]) -> float:
+def _accuracy(logits: Sequence[Sequence[float]], labels: Sequence[Target]) -> float:
     right = [row.index(max(row)) == label for row, label in zip(map(list, logits), labels, strict=True)]
     return sum(right) / len(right)
 

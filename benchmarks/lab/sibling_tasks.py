@@ -8,7 +8,9 @@ that is not, by rules that stand in `SETS`: what is measured is real text, with 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,12 +30,12 @@ Row = dict[str, Any]
 def entity_kinds(data: Path) -> Iterator[Row]:
     """WNUT 17's sentences, each with the kinds of entities that stand in it."""
     for name in ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"):
-        text = (data / "ner_en/wnut17" / name).read_text(encoding="utf-8")
-        for sentence in text.replace("\r", "").split("\n\n"):
-            tokens = [line.split("\t")[:2] for line in sentence.split("\n") if line.count("\t") >= 1]
-            words = [word for word, _ in tokens if word.strip()]
-            kinds = {tag.strip()[2:] for _, tag in tokens if "-" in tag}
-            if words:
+        lines = (data / "ner_en/wnut17" / name).read_text(encoding="utf-8").splitlines()
+        tokens = [(word.strip(), tag.strip()) for word, _, tag in (line.partition("\t") for line in lines)]
+        for blank, sentence in itertools.groupby(tokens, key=lambda token: not token[0]):
+            if not blank:
+                words, tags = zip(*sentence, strict=True)
+                kinds = {kind for tag in tags for kind in re.findall(r"[BI]-([\w-]+)", tag)}
                 yield {"text": " ".join(words), "labels": sorted(kinds)}
 
 

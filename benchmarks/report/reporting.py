@@ -42,7 +42,7 @@ def summarize_data(dataset: Dataset, encoder: Encoder) -> DataSummary:
     """Rows, labels, token lengths of the training part, truncation over all parts, and the share of unknown tokens."""
     texts = [text for part in (dataset.train, dataset.validation, dataset.test) for text in part.texts]
     tokenizer, max_tokens = encoder.tokenizer, encoder.max_tokens
-    encoded = encoder.task.encode(tokenizer, texts, 1 << 30, verbose=False)["input_ids"]
+    encoded = encoder.task.encode(tokenizer, texts, 1 << 30)["input_ids"]
     lengths = np.asarray([len(ids) for ids in encoded])
     unknown = getattr(tokenizer, "unk_token_id", None)
     unknowns = sum(ids.count(unknown) for ids in encoded) if unknown is not None else 0

@@ -64,7 +64,7 @@ def assemble_language_report(contest: LanguageContest, judged: Judged, measured:
     base, quality = contest.base.folder, _quality(contest, judged, measured)
     return LanguageReport(
         name=contest.packing.name,
-        task="text-generation",
+        task=contest.packing.task,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         edgetune=__version__,
         verdict=_verdict(quality, judged, timing),

@@ -213,6 +213,7 @@ def _packing(build: StepwiseBuild) -> LanguagePacking:
     chats = frozen_rows(encoded.conversations.validation, GOLDEN_PROMPTS, build.recipe.seed)
     return LanguagePacking(
         name=Path(build.recipe.out).name,
+        task=build.recipe.task,
         model_folder=build.result(TunedLanguageModel).model_folder,
         base=BaseIdentity(build.base.id, build.base.digest),
         data_digest=encoded.conversations.digest,

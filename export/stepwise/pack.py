@@ -50,6 +50,7 @@ class LanguagePacking:
     """
 
     name: str
+    task: str
     model_folder: Path
     base: BaseIdentity
     data_digest: str
@@ -117,7 +118,7 @@ def _manifest(scheme: str, dtypes: Mapping[str, float], packing: LanguagePacking
     return Manifest(
         format=BUNDLE_FORMAT,
         name=packing.name,
-        task="text-generation",
+        task=packing.task,
         labels=[],
         inputs=[TensorSpec(value.name, _DTYPES[value.type], list(value.shape)) for value in session.get_inputs()],
         outputs=[TensorSpec(value.name, _DTYPES[value.type], list(value.shape)) for value in session.get_outputs()],

@@ -14,8 +14,6 @@ from edgetune.serve.predictor import Predictor
 from edgetune.serve.stepwise.generator import Generator
 from edgetune.serve.stepwise.scheduler import Scheduler
 
-WRITING_TASK = "text-generation"
-
 
 @dataclass(frozen=True)
 class Classifier:

@@ -19,7 +19,7 @@ from edgetune.serve.batcher import Batcher, BatchRun
 from edgetune.serve.bundle import GOLDEN_NAME, MANIFEST_NAME, REPORT_NAME, Bundle, Golden, Manifest
 from edgetune.serve.errors import BundleError
 from edgetune.serve.golden import replay_golden
-from edgetune.serve.http.answerers import WRITING_TASK, Classifier, Writer
+from edgetune.serve.http.answerers import Classifier, Writer
 from edgetune.serve.http.settings import ServerSettings
 from edgetune.serve.http.warmup import warm_up, warm_up_generator
 from edgetune.serve.loading import load
@@ -79,7 +79,7 @@ def open_proven(folder: Path, settings: ServerSettings, observe: Callable[[Batch
     bundle = Bundle.open(folder, verify=False)  # says what is wrong with a folder that has no manifest
     # Before the files are read: where they change meanwhile, the next look finds another fingerprint and loads again.
     fingerprint = _fingerprint(folder)
-    if bundle.manifest.task == WRITING_TASK:
+    if bundle.manifest.generation is not None:
         return Opened(fingerprint, _open_writer(bundle, settings), _report(LanguageReport, folder))
     return Opened(fingerprint, _open_classifier(folder, settings, observe), _report(Report, folder))
 

@@ -336,7 +336,7 @@ def test_memory_that_runs_out_in_training(tune, monkeypatch, tmp_path):
     ended = tune(PAIRS)
     assert_told(ended, 1, "Training ran out of memory on cpu: ", "tune.batch_size (now 8)", "data.max_tokens")
     assert "tune.gradient_checkpointing: true" in ended.err
-    assert (tmp_path / "bundle.work" / "data" / "train.jsonl").is_file()
+    assert (tmp_path / "bundle.work" / "data" / "conversations.json").is_file()
 
 
 def test_a_training_that_diverges(tune):

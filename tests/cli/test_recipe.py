@@ -35,7 +35,7 @@ def test_only_base_and_data_are_needed_and_the_defaults_are_written_out(recipe):
     written = yaml.safe_load(loaded.to_yaml())
     assert OnceRecipe.model_validate(written) == loaded
     assert written["gate"] == {
-        "metric": "accuracy",
+        "metric": "",
         "max_drop": 0.01,
         "max_rise": 0.02,
         "min_agreement": 0.0,

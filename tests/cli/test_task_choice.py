@@ -16,6 +16,7 @@ from edgetune.recipe import read_recipe
 from edgetune.serve.errors import RecipeError
 from edgetune.stepwise.recipe import StepwiseRecipe
 from edgetune.task_choice import choose_task
+from edgetune.tasks import TASKS
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}
 ROWS: dict[str, dict[str, Any]] = {
@@ -171,7 +172,7 @@ def test_a_task_that_is_named_is_taken_whatever_the_rows(base, data):
     for none in ("poetry", 3, ["text-generation"]):
         with pytest.raises(RecipeError, match="There is no task") as refused:
             choose_task({"task": none, **values})
-        assert refused.value.expected == "text-classification or text-generation"
+        assert refused.value.expected == " or ".join(TASKS)
 
 
 def test_the_recipe_is_that_of_the_task_and_names_it(data):

@@ -27,6 +27,8 @@ from edgetune.serve.errors import CompressError
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.tasks import TASKS
 
+LABELLING = TASKS["text-classification"]
+
 TOKENS = 96  # the longest input of the tiny checkpoints
 
 # Nodes of each graph before and after, and the attention that is reached: MultiHeadAttention takes biases.
@@ -131,7 +133,7 @@ def test_token_types_stay_where_the_tokenizer_gives_them(tiny_material: Callable
     model = onnx_ir.load(graph)
     tokenizer = AutoTokenizer.from_pretrained(material.model.model_folder)
     texts = material.train.texts
-    assert fused.constant_inputs(model, Encoder(tokenizer, TOKENS), texts) == {"token_type_ids": 0}
+    assert fused.constant_inputs(model, Encoder(tokenizer, TOKENS, LABELLING), texts) == {"token_type_ids": 0}
     pairs = Encoder(tokenizer, TOKENS, TASKS["text-pair-classification"])
     assert fused.constant_inputs(model, pairs, list(pairwise(texts))) == {}
     fold_embeddings(model, TOKENS, {})
@@ -151,8 +153,8 @@ def test_a_graph_that_answers_otherwise_is_refused(
     onnx.save(broken, tmp_path / "broken.onnx")
     tokenizer = AutoTokenizer.from_pretrained(material.model.model_folder)
     with pytest.raises(CompressError, match="logits differ from the given graph's by"):
-        check_parity(graph, tmp_path / "broken.onnx", Encoder(tokenizer, TOKENS), material.train.texts)
-    assert check_parity(graph, graph, Encoder(tokenizer, TOKENS), material.train.texts) == 0
+        check_parity(graph, tmp_path / "broken.onnx", Encoder(tokenizer, TOKENS, LABELLING), material.train.texts)
+    assert check_parity(graph, graph, Encoder(tokenizer, TOKENS, LABELLING), material.train.texts) == 0
 
 
 def pooling_graph(path: Path, *, mean: bool) -> Path:

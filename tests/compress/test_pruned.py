@@ -27,6 +27,8 @@ from edgetune.tune.tasks import TASKS
 
 torch = pytest.importorskip("torch")
 
+LABELLING = TASKS["text-classification"]
+
 FOUR = TASKS["text-classification"].objective(tuple("abcd"), "", ())
 
 ARCHITECTURES = "bert distilbert roberta electra albert mpnet deberta_v2 modernbert xlm_roberta".split()
@@ -61,7 +63,7 @@ def test_columns_worth_nothing_go_and_nothing_changes(
             down.weight[:, places] = 0
     before = {key: weight.clone() for key, weight in model.state_dict().items()}
 
-    importance = column_importance(model, Encoder(tokenizer, 96), texts, np.asarray(labels), FOUR)
+    importance = column_importance(model, Encoder(tokenizer, 96, LABELLING), texts, np.asarray(labels), FOUR)
     assert importance.shape == (len(blocks), columns)
     for row, places in zip(importance, worthless, strict=True):
         assert sorted(np.flatnonzero(row == 0).tolist()) == places
@@ -87,7 +89,7 @@ def test_importance_is_what_a_closing_gate_does_to_the_loss(
     model, tokenizer = _opened(tiny_base(name))
     train = toy_dataset().train
     texts, labels = train.texts[:2], train.targets[:2]
-    importance = column_importance(model, Encoder(tokenizer, 96), texts, np.asarray(labels), FOUR)
+    importance = column_importance(model, Encoder(tokenizer, 96, LABELLING), texts, np.asarray(labels), FOUR)
 
     def losses() -> Any:
         expected = torch.tensor(labels)
@@ -159,7 +161,7 @@ def test_a_pruned_model_is_smaller_answers_as_its_teacher_and_exports(
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     texts, most = material.train.texts, material.model.max_tokens
     teacher, after = (
-        model_logits(open_model(place), Encoder(tokenizer, most), texts).argmax(axis=1)
+        model_logits(open_model(place), Encoder(tokenizer, most, LABELLING), texts).argmax(axis=1)
         for place in (source, folder / "model")
     )
     # The labels are the teacher's answers: a student of half the width can learn nearly all of them.
@@ -184,9 +186,11 @@ def test_without_the_best_columns_a_model_answers_worse_than_without_the_worst(
     with torch.no_grad():  # half of the columns hardly matter, by their outgoing weights
         for _, down in feed_forward(teacher):
             down.weight[:, ::2] *= 0.01
-    importance = column_importance(teacher, Encoder(tokenizer, most), texts, np.asarray(material.train.targets), FOUR)
+    importance = column_importance(
+        teacher, Encoder(tokenizer, most, LABELLING), texts, np.asarray(material.train.targets), FOUR
+    )
     wanted, best, worst = (
-        model_logits(model, Encoder(tokenizer, most), texts)
+        model_logits(model, Encoder(tokenizer, most, LABELLING), texts)
         for model in (
             teacher,
             with_columns(teacher, best_columns(importance, 32)),

@@ -19,8 +19,11 @@ from edgetune.compress.seen_embedding import SeenEmbedding, restore_embedding, t
 from edgetune.compress.structure import LAYOUTS, read_shape, spread_layers, with_layers, write_cut
 from edgetune.serve.errors import CompressError
 from edgetune.tune.models.encoder import Encoder
+from edgetune.tune.tasks import TASKS
 
 torch = pytest.importorskip("torch")
+
+LABELLING = TASKS["text-classification"]
 
 # As in tests/conftest.py, and a pooled classifier, which has a trunk by another name.
 ARCHITECTURES = "bert distilbert roberta electra albert mpnet deberta_v2 modernbert xlm_roberta pooled".split()
@@ -184,7 +187,9 @@ def test_lessons_hold_every_text_once_with_its_label_if_known(
     assert course.validation.targets.tolist() == list(material.validation.targets)
     texts = [*material.train.texts, "something new"]
     most = material.model.max_tokens
-    expected = model_logits(open_model(material.model.model_folder), Encoder(course.encoder.tokenizer, most), texts)
+    expected = model_logits(
+        open_model(material.model.model_folder), Encoder(course.encoder.tokenizer, most, LABELLING), texts
+    )
     spread = float(np.abs(expected).max())
     assert np.abs(course.train.answers - expected).max() < 0.05 * spread  # bf16 in the trunk
     assert course.train.answers.shape == (n + 1, 4)
@@ -249,7 +254,7 @@ def test_a_student_is_smaller_answers_as_its_teacher_and_exports(
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     texts = material.train.texts
     wanted, untaught, answers = (
-        model_logits(model, Encoder(tokenizer, material.model.max_tokens), texts).argmax(axis=1)
+        model_logits(model, Encoder(tokenizer, material.model.max_tokens, LABELLING), texts).argmax(axis=1)
         for model in (teacher, with_layers(teacher, (0,)), learnt)
     )
     # 4 classes: one layer without the other answers otherwise on more than half of the texts, the student on few.

@@ -26,7 +26,10 @@ from edgetune.tune.data.dataset import Part
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import model_logits
 from edgetune.tune.models.model import TunedModel, open_model
+from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.progress import Silent
+
+LABELLING = TASKS["text-classification"]
 
 BASES = ("bert", "distilbert", "roberta", "electra", "albert", "mpnet", "deberta_v2", "modernbert", "xlm_roberta")
 TRAIN = ("my card was lost abroad", "why can i not see the cash machine", "a new password, please!", "naïve 50 euros")
@@ -64,7 +67,7 @@ def tiny_classifier(
 
 
 def logits(folder: Path, texts: Sequence[str]) -> np.ndarray:
-    return model_logits(open_model(folder), Encoder(AutoTokenizer.from_pretrained(folder), 96), texts)
+    return model_logits(open_model(folder), Encoder(AutoTokenizer.from_pretrained(folder), 96, LABELLING), texts)
 
 
 def unknown_places(vocabulary: Vocabulary, unknown: str, text: str) -> set[int]:
@@ -99,7 +102,7 @@ def test_a_trimmed_model_answers_seen_texts_as_before(name, tiny_classifier, tmp
     texts = [*TRAIN, "cash after Monday evening"]
     np.testing.assert_array_equal(logits(target, texts), logits(source / "model", texts))
     assert not np.array_equal(logits(target, differing), logits(source / "model", differing))
-    check_tokenizer(target / "tokenizer.json", Encoder(new, 96), [*texts, *OTHER])
+    check_tokenizer(target / "tokenizer.json", Encoder(new, 96, LABELLING), [*texts, *OTHER])
     rows = old.convert_tokens_to_ids(new.convert_ids_to_tokens(range(len(new))))
     before, after = (open_model(folder).get_input_embeddings() for folder in (source / "model", target))
     assert torch.equal(after.weight, before.weight[rows])
@@ -388,7 +391,9 @@ def test_minilm_is_cut_to_a_tenth_and_answers_as_before(toy_dataset, tmp_path):
     assert len(whole) == 30_522
     assert 2 * 997 + 5 < len(cut) < 2 * 997 + 5 + 150
     np.testing.assert_array_equal(logits(target, texts), logits(tmp_path / "model", texts))
-    check_tokenizer(target / "tokenizer.json", Encoder(AutoTokenizer.from_pretrained(target), 96), [*texts, *OTHER])
+    check_tokenizer(
+        target / "tokenizer.json", Encoder(AutoTokenizer.from_pretrained(target), 96, LABELLING), [*texts, *OTHER]
+    )
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (target, tmp_path / "model")]
     assert sizes[1] - sizes[0] == pytest.approx((len(whole) - len(cut)) * 384 * 4, abs=1000)
     for text in ("antidisestablishmentarianism", "Größenwahn über Straße", "何时 ходить", "x" * 101, "🙂 it's #1!"):

@@ -37,7 +37,10 @@ from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import model_logits
 from edgetune.tune.models.model import TunedModel, open_model
 from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.progress import Silent
+
+LABELLING = TASKS["text-classification"]
 
 TOKENS = 96  # the longest input of the tiny checkpoints
 
@@ -104,7 +107,7 @@ class Line:
 
         tokenizer = AutoTokenizer.from_pretrained(self.tuned.model_folder)
         model = model or open_model(self.tuned.model_folder)
-        return model_logits(model, Encoder(tokenizer, self.tuned.max_tokens), self.ragged_texts)
+        return model_logits(model, Encoder(tokenizer, self.tuned.max_tokens, LABELLING), self.ragged_texts)
 
     def bundle_logits(self, scheme: str) -> NDArray[np.float32]:
         """A bundle's answers to the ragged texts, in its own batches."""

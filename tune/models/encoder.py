@@ -24,7 +24,7 @@ class Encoder:
 
     tokenizer: Any
     max_tokens: int
-    task: Task = TASKS["text-classification"]
+    task: Task
 
     @classmethod
     def of(cls, tuned: TunedModel) -> Encoder:
@@ -45,4 +45,4 @@ class Encoder:
 
     def batch(self, inputs: Sequence[Input]) -> Any:
         """Inputs as one padded batch of torch tensors, by a single call of the tokenizer."""
-        return self.task.encode(self.tokenizer, inputs, self.max_tokens, padding=True, return_tensors="pt")
+        return self.task.encode(self.tokenizer, inputs, self.max_tokens, padding=True, tensors="pt")

@@ -140,13 +140,22 @@ class Task(ABC):
 
     # Models
 
-    def encode(self, tokenizer: Any, inputs: Sequence[Input], max_tokens: int, **options: Any) -> Any:
+    def encode(
+        self,
+        tokenizer: Any,
+        inputs: Sequence[Input],
+        max_tokens: int,
+        *,
+        padding: bool = False,
+        tensors: str | None = None,
+    ) -> Any:
         """Token ids of inputs with special tokens, cut at `max_tokens`, as a transformers BatchEncoding.
 
         Args:
-            options: of the tokenizer, such as padding; unpadded without.
+            padding: to the longest of them.
+            tensors: "pt" or "np" for arrays instead of lists.
         """
-        return tokenizer(list(inputs), truncation=True, max_length=max_tokens, **options)
+        return tokenizer(list(inputs), truncation=True, max_length=max_tokens, padding=padding, return_tensors=tensors)
 
     @abstractmethod
     def objective(self, labels: Sequence[str], metric: str, targets: Sequence[Target]) -> Objective:

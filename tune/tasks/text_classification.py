@@ -125,7 +125,7 @@ class TextClassification(Task):
     """A label for a text."""
 
     name: ClassVar[str] = "text-classification"
-    summary: ClassVar[str] = "One label for a text."
+    summary: ClassVar[str] = "A label for a text."
     metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY, MACRO_F1, BALANCED_ACCURACY)
 
     def recognises(self, columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> Guess:

@@ -64,16 +64,24 @@ class _Pairs(Task):
     def read_inputs(self, table: Table, columns: Columns) -> tuple[Input, ...]:
         return tuple(zip(table.columns[columns.texts[0]], table.columns[columns.texts[1]], strict=True))
 
-    def encode(self, tokenizer: Any, inputs: Sequence[Input], max_tokens: int, **options: Any) -> Any:
+    def encode(
+        self,
+        tokenizer: Any,
+        inputs: Sequence[Input],
+        max_tokens: int,
+        *,
+        padding: bool = False,
+        tensors: str | None = None,
+    ) -> Any:
         first, second = [pair[0] for pair in inputs], [pair[1] for pair in inputs]
-        return tokenizer(first, second, truncation=True, max_length=max_tokens, **options)
+        return tokenizer(first, second, truncation=True, max_length=max_tokens, padding=padding, return_tensors=tensors)
 
 
 class TextPairClassification(_Pairs, TextClassification):
     """A label for a pair of texts."""
 
     name: ClassVar[str] = "text-pair-classification"
-    summary: ClassVar[str] = "One label for a pair of texts."
+    summary: ClassVar[str] = "A label for a pair of texts."
 
 
 class TextPairRegression(_Pairs, TextRegression):

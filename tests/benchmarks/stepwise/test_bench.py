@@ -105,7 +105,8 @@ def contest(tiny_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Lang
         base=Base("tiny", tiny_family / "model", "sha256:0"),
         encoded=encoded(judging, AutoTokenizer.from_pretrained(tiny_family / "model")),
         packing=LanguagePacking(
-            name="tiny", model_folder=tiny_family / "model", base=BaseIdentity("tiny", "sha256:0"),
+            name="tiny", task="text-generation", model_folder=tiny_family / "model",
+            base=BaseIdentity("tiny", "sha256:0"),
             data_digest="sha256:1", spec=made.specs[FP32], golden_prompts=("w4 w5 w6",),
         ),
         gate=gate,

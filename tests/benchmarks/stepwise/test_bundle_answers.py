@@ -36,7 +36,7 @@ def drafts(tiny_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     made = msgspec.json.decode((tiny_family / FILE).read_bytes(), type=Artefacts)
     folder = tmp_path_factory.mktemp("drafts")
     packing = LanguagePacking(
-        name="tiny", model_folder=tiny_family / "model", base=BaseIdentity("tiny", "sha256:0"),
+        name="tiny", task="text-generation", model_folder=tiny_family / "model", base=BaseIdentity("tiny", "sha256:0"),
         data_digest="sha256:1", spec=made.specs[FP32], golden_prompts=("w4 w5 w6",),
     )  # fmt: skip
     for name, scheme in ((FP32, "fp32"), (INT4, "int4")):

@@ -13,6 +13,8 @@ from edgetune.tune.models.model import open_model, start_model
 from edgetune.tune.recipe import LoraRecipe, TuneRecipe
 from edgetune.tune.tasks import TASKS
 
+LABELLING = TASKS["text-classification"]
+
 TEXTS = ("where is my card", "the machine kept my cash and nobody answers on the phone", "login")
 LAYER = "encoder.layer.1.attention.self.query"
 
@@ -45,7 +47,7 @@ def test_the_merged_weight_is_w_plus_scale_b_a(adapted, tmp_path):
     model, tokenizer = adapted
     before = layer_of(model).base_layer.weight.detach().clone()
     head = {name: weight.detach().clone() for name, weight in model.named_parameters() if "modules_to_save" in name}
-    difference = merge_and_save(model, Encoder(tokenizer, 32), TEXTS, tmp_path)
+    difference = merge_and_save(model, Encoder(tokenizer, 32, LABELLING), TEXTS, tmp_path)
     assert 0 <= difference < 1e-4
     merged = open_model(tmp_path)
     # The scale is alpha / rank = 3: row 3 gains 3 * 0.25 * 0.5 in column 5, row 4 gains 3 * 2 * -1 in column 7.
@@ -69,7 +71,7 @@ def test_all_other_weights_stay_as_they_were(adapted, tmp_path):
         for name, weight in model.named_parameters()
         if "lora" not in name and "classifier" not in name and LAYER not in name
     }
-    merge_and_save(model, Encoder(tokenizer, 32), TEXTS, tmp_path)
+    merge_and_save(model, Encoder(tokenizer, 32, LABELLING), TEXTS, tmp_path)
     after = dict(open_model(tmp_path).named_parameters())
     assert before
     assert [name for name, weight in before.items() if not torch.equal(after[name], weight)] == []
@@ -85,7 +87,7 @@ def test_a_head_that_is_lost_on_saving_is_an_error(adapted, tmp_path, monkeypatc
 
     monkeypatch.setattr(merge, "open_model", forgetful)
     with pytest.raises(MergeError, match=r"The trained head was lost: classifier\.weight differ in the saved model"):
-        merge_and_save(model, Encoder(tokenizer, 32), TEXTS, tmp_path)
+        merge_and_save(model, Encoder(tokenizer, 32, LABELLING), TEXTS, tmp_path)
 
 
 def test_a_head_that_is_lost_on_merging_is_an_error(adapted, tmp_path, monkeypatch):
@@ -99,7 +101,7 @@ def test_a_head_that_is_lost_on_merging_is_an_error(adapted, tmp_path, monkeypat
 
     monkeypatch.setattr(type(model.base_model), "merge_and_unload", forgetful)
     with pytest.raises(MergeError, match="After merging the model answers differently: logits are off by up to"):
-        merge_and_save(model, Encoder(tokenizer, 32), TEXTS, tmp_path)
+        merge_and_save(model, Encoder(tokenizer, 32, LABELLING), TEXTS, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -111,7 +113,7 @@ def test_a_head_that_was_never_trained_is_an_error(tiny_base, tmp_path):
     # As the usual recipe on the web has it: without modules_to_save and without a task type.
     model = get_peft_model(started, LoraConfig(r=2, target_modules=["query"]))
     with pytest.raises(MergeError, match="The adapted model holds no trained classifier"):
-        merge_and_save(model, Encoder(open_tokenizer(base), 32), TEXTS, tmp_path)
+        merge_and_save(model, Encoder(open_tokenizer(base), 32, LABELLING), TEXTS, tmp_path)
 
 
 def test_logits_that_are_no_numbers_are_an_error(adapted, tmp_path):
@@ -119,12 +121,12 @@ def test_logits_that_are_no_numbers_are_an_error(adapted, tmp_path):
     with torch.no_grad():
         layer_of(model).lora_B["default"].weight[4, 1] = float("nan")
     with pytest.raises(MergeError, match="off by up to nan"):
-        merge_and_save(model, Encoder(tokenizer, 32), TEXTS, tmp_path)
+        merge_and_save(model, Encoder(tokenizer, 32, LABELLING), TEXTS, tmp_path)
 
 
 def test_a_model_without_adapters_is_saved_as_it_is(tiny_base, tmp_path):
     base = find_base(str(tiny_base("bert")))
     model = start_model(base, TASKS["text-classification"].objective(("a", "b"), "", ()), TuneRecipe())
     weight = model.classifier.weight.detach().clone()
-    assert merge_and_save(model, Encoder(open_tokenizer(base), 32), TEXTS, tmp_path) == 0
+    assert merge_and_save(model, Encoder(open_tokenizer(base), 32, LABELLING), TEXTS, tmp_path) == 0
     assert torch.equal(open_model(tmp_path).classifier.weight, weight)

@@ -13,6 +13,8 @@ from edgetune.tune.training import activations
 from edgetune.tune.training.activations import ROW, frozen_layers, stored_activations
 from edgetune.tune.training.progress import Silent
 
+LABELLING = TASKS["text-classification"]
+
 # Frozen layers of the tiny checkpoints when the top one is trained; ALBERT has one layer, used twice.
 FROZEN = {
     "bert": 1, "distilbert": 1, "roberta": 1, "electra": 1, "albert": 0, "mpnet": 1, "deberta_v2": 1,
@@ -42,7 +44,7 @@ def frozen(tiny_base, toy_dataset):
         model = METHODS["freeze"].prepare(
             start_model(base, TASKS["text-classification"].objective(toy_dataset().labels, "", ()), recipe), recipe
         )
-        rows = [{**row, "labels": 1} for row in Encoder(tokenizer, 96).rows(toy_dataset().train.texts[:24])]
+        rows = [{**row, "labels": 1} for row in Encoder(tokenizer, 96, LABELLING).rows(toy_dataset().train.texts[:24])]
         return model, tokenizer, rows
 
     return prepared

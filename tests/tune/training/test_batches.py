@@ -16,6 +16,8 @@ from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.batches import shortest_first, split_by_tokens
 from edgetune.tune.training.trainer import TrainingPlan, _HeadTrainer, _loss
 
+LABELLING = TASKS["text-classification"]
+
 
 def padded(lengths, side="right"):
     """A batch whose token ids tell row and place, as a tokenizer pads it."""
@@ -59,7 +61,7 @@ def gradients(tiny_base, toy_dataset, tmp_path):
     dataset, base = toy_dataset(), find_base(str(tiny_base("bert")))
     tokenizer = open_tokenizer(base)
     texts = sorted(dataset.train.texts, key=len)[::4][:16]
-    rows = [{**row, "labels": number % 4} for number, row in enumerate(Encoder(tokenizer, 96).rows(texts))]
+    rows = [{**row, "labels": number % 4} for number, row in enumerate(Encoder(tokenizer, 96, LABELLING).rows(texts))]
 
     def step(pass_tokens, weights=None):
         torch.manual_seed(0)

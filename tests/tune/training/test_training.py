@@ -25,6 +25,8 @@ from edgetune.tune.training.trainer import (
     train,
 )
 
+LABELLING = TASKS["text-classification"]
+
 
 @pytest.mark.parametrize(
     ("rows", "batch_size", "epochs"),
@@ -67,7 +69,7 @@ def trained(tiny_base, toy_dataset, tmp_path):
     tokenizer = open_tokenizer(base)
 
     def rows(part):
-        return labelled(Encoder(tokenizer, 32).rows(part.texts), np.asarray(part.targets))
+        return labelled(Encoder(tokenizer, 32, LABELLING).rows(part.texts), np.asarray(part.targets))
 
     def run(name, progress, method="full", weights=None, rate=1e-3, pass_tokens=1024, **settings):
         torch.manual_seed(0)
@@ -83,7 +85,7 @@ def trained(tiny_base, toy_dataset, tmp_path):
         where = {"folder": tmp_path / name, "progress": progress}
         return model, train(
             model,
-            Encoder(tokenizer, 32),
+            Encoder(tokenizer, 32, LABELLING),
             *parts,
             TASKS["text-classification"].objective(dataset.labels, "", ()),
             recipe=recipe,
