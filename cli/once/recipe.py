@@ -45,6 +45,8 @@ class OnceRecipe(Recipe):
                 gate.limit(task.metric(gate.metric))
         except RecipeError as error:
             raise ValueError(f"{error.found.rstrip('.')}; expected {error.expected}") from error
+        if task is not None and not task.has_labels and gate.min_agreement > 0:
+            raise ValueError("min_agreement counts answers that are equal, which numbers never are; expected 0")
         return gate
 
     @property

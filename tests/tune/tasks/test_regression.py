@@ -82,6 +82,8 @@ def test_keys_and_settings_of_other_tasks_are_refused(fault):
         OnceRecipe.of_values({**values, "tune": {"class_weights": "balanced"}}, None)
     with pytest.raises(RecipeError, match=r"gate.max_drop is 0.05, but the gate's metric mae is an error"):
         OnceRecipe.of_values({**values, "gate": {"max_drop": 0.05}}, None)
+    with pytest.raises(RecipeError, match="min_agreement counts answers that are equal"):
+        OnceRecipe.of_values({**values, "gate": {"min_agreement": 0.9}}, None)
     with pytest.raises(RecipeError, match=r"gate.metric is 'accuracy'; expected for text-regression: mae or rmse"):
         OnceRecipe.of_values({**values, "gate": {"metric": "accuracy"}}, None)
 
