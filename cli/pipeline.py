@@ -24,6 +24,7 @@ from edgetune.serve.errors import GateError, Interrupted, OutOfMemory
 from edgetune.tasks import TASKS
 from edgetune.tune.models.base import Base, find_base
 from edgetune.tune.training.processes import is_main, main_first
+from edgetune.tune.training.reporters import require_reporters
 from edgetune.work import Others, Work, locked
 
 if TYPE_CHECKING:
@@ -143,12 +144,14 @@ def build(recipe: Recipe, lines: StageLines, *, until: str = "pack", fresh: bool
 
     Raises:
         EdgetuneError: any stage's; nothing is written to the output unless the whole build succeeds.
+        MissingDependency: a tracker that the recipe names is not installed; nothing has begun.
         WorkError: another build works in the same folder.
         Interrupted: Ctrl-C, with the command that continues.
     """
     out = Path(recipe.out)
     folder = out.with_name(f"{out.name}.work")
     pipeline: Pipeline = TASKS[recipe.task].load("stages")
+    require_reporters(recipe.reporters)
     check_place(out)
     with locked(folder):
         with main_first():

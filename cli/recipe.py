@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from edgetune.serve.errors import RecipeError
 from edgetune.task_choice import TaskChoice, choose_task
 from edgetune.tasks import TASKS
+from edgetune.tune.training.reporters import Reporter
 
 
 def _without_default(schema: dict[str, Any]) -> None:
@@ -48,6 +49,11 @@ class Recipe(BaseModel):
     def allows_pickle(self) -> bool:
         """Whether weights that are a pickle may be opened."""
         return False
+
+    @property
+    def reporters(self) -> tuple[Reporter, ...]:
+        """Trackers that the training's curves are sent to."""
+        return ()
 
     @classmethod
     def load(cls, path: Path | None, overrides: Mapping[str, Any]) -> Self:
