@@ -74,7 +74,7 @@ class Recipe(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            source = f"The recipe {path}" if path else "The recipe that the flags make"
+            source = f"The recipe {path}" if path else "The recipe"
             faults = _faults(cls, error)
             raise RecipeError(
                 f"{source} has {len(faults)} fault{'s' * (len(faults) > 1)}:\n" + "\n".join(faults),
