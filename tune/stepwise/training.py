@@ -30,6 +30,7 @@ from edgetune.tune.training.curve import curve_of
 from edgetune.tune.training.interruption import StopOnInterrupt
 from edgetune.tune.training.memory import told_out_of_memory
 from edgetune.tune.training.progress import Progress
+from edgetune.tune.training.reporters import keep_event_files
 from edgetune.tune.training.steps import StepReporter
 
 EncodedRows = Sequence[dict[str, list[int]]]
@@ -97,6 +98,7 @@ def train_language_model(
             callbacks=[patience, StepReporter(progress, _told), stopper],
         )
         trainer.remove_callback(PrinterCallback)
+        keep_event_files(trainer, folder.parent / "runs")
         try:
             train_from_checkpoint(trainer, stopper, patience, folder, progress)
         finally:
@@ -137,7 +139,7 @@ def _arguments(recipe: GenerationTuneRecipe, plan: LanguagePlan, folder: Path) -
         label_names=["labels"],
         dataloader_pin_memory=plan.device == "cuda",
         disable_tqdm=True,
-        report_to="none",
+        report_to=list(recipe.report_to) or "none",
         log_level="error",
     )
 
