@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,21 +272,15 @@ def _notes(
     notes = [f"{name} was preferred and then failed on the test part: {reason}." for name, reason in fallen.items()]
     if not contest.graph.fused:
         notes.append("The graph could not be made or proven with fusions; without them it answers slower.")
-    loss, metric = first_loss(stages), contest.metric.name
+    loss, metric = first_loss(stages, contest.metric), contest.metric.title
     notes.append(
         f"The first stage whose {metric} is worse than the tuned model's is {loss}."
         if loss
-        else f"No stage after tuning lost any {metric} on the test slice."
+        else f"No stage after tuning has a worse {metric} than the tuned model on the test slice."
     )
     if timing is None:
         return notes
-    judged = dict(zip(rows.texts, map(rows.head.plain, answers), strict=True))
-    both = [text for text in timing.answers if text in judged]
-    same = sum(_is_same(timing.answers[text], judged[text]) for text in both)
-    notes.append(
-        f"While it was timed, one text a call, the bundle answered {same:,} of {len(both):,} texts as in the judged "
-        "batches; int8 takes its scales over the whole batch, so a close call may turn."
-    )
+    notes.append(_answers_alone(timing.answers, dict(zip(rows.texts, map(rows.head.plain, answers), strict=True))))
     if len(contest.dataset.test) < contest.benchmark.samples:
         notes.append(
             f"The test part has {len(contest.dataset.test):,} texts; they were timed again in turn to reach "
@@ -296,9 +289,21 @@ def _notes(
     return notes
 
 
-def _is_same(answer: Any, judged: Any) -> bool:
-    """Whether two answers as JSON values are the same, numbers to three digits."""
-    return math.isclose(answer, judged, rel_tol=1e-3) if isinstance(judged, float) else bool(answer == judged)
+def _answers_alone(timed: Mapping[Any, Any], judged: Mapping[Any, Any]) -> str:
+    """How the answers to single inputs, as JSON values, differ from those in batches."""
+    both = [(timed[text], judged[text]) for text in timed if text in judged]
+    start = "While it was timed, one input a call, the bundle"
+    if both and all(isinstance(answer, float) for _, answer in both):
+        furthest = max(abs(one - other) for one, other in both)
+        return (
+            f"{start} gave numbers within {furthest:.3g} of those of the judged batches, on {len(both):,} inputs; int8 "
+            "takes its scales over the whole batch."
+        )
+    same = sum(one == other for one, other in both)
+    return (
+        f"{start} answered {same:,} of {len(both):,} inputs as in the judged batches; int8 takes its scales over the "
+        "whole batch, so a close call may turn."
+    )
 
 
 def _model_bytes(folder: Path) -> int:

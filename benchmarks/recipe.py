@@ -62,12 +62,6 @@ class GateRecipe(BaseModel):
         return {**self.model_dump(mode="json", exclude=without), "metric": metric.name}
 
 
-class ClassifierGateRecipe(GateRecipe):
-    """The gate of a classifier."""
-
-    metric: Literal["accuracy", "macro_f1"] = Field("accuracy", description="What is compared.")
-
-
 class CommonBudgetRecipe(BaseModel):
     """What a bundle of any task may cost; empty means any."""
 
@@ -85,7 +79,7 @@ class CommonBudgetRecipe(BaseModel):
 class BudgetRecipe(CommonBudgetRecipe):
     """What the bundle may cost; empty means any."""
 
-    p90_ms: float | None = Field(None, gt=0, description="90th percentile of latency, text in to label out.")
+    p90_ms: float | None = Field(None, gt=0, description="90th percentile of latency, input in to answer out.")
     cold_start_ms: float | None = Field(None, gt=0, description="Process start to first answer.")
 
 

@@ -60,7 +60,7 @@ class Plan:
         stages = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in self.seconds.items())
         minutes = sum(self.seconds.values()) / 60
         return [
-            ("data", f"{self.data}: {rows}; {self.words['data']}"),
+            ("data", "; ".join(filter(None, (f"{self.data}: {rows}", self.words["data"])))),
             *(("", finding) for finding in self.findings),
             ("base", f"{self.base}: {base}{self.words.get('base', '')}"),
             ("tune", f"{self.method}, {self.words['tune']}{self._training()}"),

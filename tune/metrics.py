@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 Statistics = NDArray[np.float64]
 
+_TITLES = {"mae": "MAE", "rmse": "RMSE", "r2": "R2", "spearman": "Spearman"}
+
 # Beyond this an error counts as having risen so far: a rise from nothing has no share, and JSON has no infinity.
 MOST_RISE = 1e6
 
@@ -51,10 +53,14 @@ class Metric:
         both = self.rows(np.concatenate([expected, expected]), np.concatenate([reference, candidate]))
         return both[: len(expected)], both[len(expected) :]
 
+    @property
+    def title(self) -> str:
+        """The name as people write it."""
+        return title_of(self.name)
+
     def shown(self, value: float) -> str:
-        """A value for people, with the metric's name: scores in percent."""
-        name = self.name.replace("_", "-")
-        return f"{100 * value:.2f}% {name}" if self.higher_is_better else f"{value:.4g} {name}"
+        """A value for people, with the metric's name: accuracies in percent."""
+        return f"{100 * value:.2f}% {self.title}" if is_percent(self.name) else f"{value:.4g} {self.title}"
 
     def is_better(self, value: float, other: float) -> bool:
         """Whether a value is better than another."""
@@ -71,6 +77,21 @@ class Metric:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             rise = np.where(reference == candidate, 0.0, np.divide(candidate, reference) - 1)
         return np.asarray(np.clip(np.where(np.isnan(rise), MOST_RISE, rise), -1.0, MOST_RISE))
+
+
+def title_of(name: str) -> str:
+    """A metric's name as people write it."""
+    return _TITLES.get(name, name.replace("_", " "))
+
+
+def is_percent(name: str) -> bool:
+    """Whether a metric is spoken of in percent; F1, correlations and errors are not."""
+    return "accuracy" in name.lower()
+
+
+def is_error(name: str) -> bool:
+    """Whether less of a metric is better: its loss is then a relative rise, not a drop."""
+    return name in ERRORS
 
 
 def _quotient(sums: Statistics) -> NDArray[np.float64]:
@@ -160,3 +181,5 @@ RMSE = Metric("rmse", _squared, lambda sums: np.sqrt(_quotient(sums)), higher_is
 
 # Of generated text: expected are the rows' scored tokens, answers their nats.
 PERPLEXITY = Metric("perplexity", _nats, _perplexity, higher_is_better=False)
+
+ERRORS = frozenset(metric.name for metric in (MAE, RMSE, PERPLEXITY))

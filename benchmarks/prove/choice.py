@@ -10,6 +10,7 @@ from edgetune.benchmarks.recipe import CommonBudgetRecipe
 from edgetune.benchmarks.timing.quick import QuickFigures
 from edgetune.serve.errors import GateError
 from edgetune.serve.report import CandidateReport, Gain
+from edgetune.tune.metrics import Metric
 
 # Medians closer than this are a tie, and so are those whose ratio's interval does not leave 1: the smaller bundle wins.
 TIE = 0.05
@@ -120,16 +121,16 @@ def dominated(name: str, figures: Mapping[str, QuickFigures], sizes: Mapping[str
     return next(better, "")
 
 
-def on_front(candidates: Sequence[CandidateReport]) -> set[str]:
-    """Candidates that no other one beats in quality while being no slower, and the other way round."""
+def on_front(candidates: Sequence[CandidateReport], metric: Metric) -> set[str]:
+    """Candidates that no other one beats in the metric while being no slower, and the other way round."""
     timed = [one for one in candidates if one.latency_ms is not None and one.latency_ms.p50 is not None]
-    return {one.scheme for one in timed if not any(_beats(other, one) for other in timed)}
+    return {one.scheme for one in timed if not any(_beats(other, one, metric) for other in timed)}
 
 
-def _beats(one: CandidateReport, other: CandidateReport) -> bool:
+def _beats(one: CandidateReport, other: CandidateReport, metric: Metric) -> bool:
     first, second = _p50(one), _p50(other)
-    no_worse = one.value >= other.value and first <= second
-    return no_worse and (one.value > other.value or first < second)
+    is_better = metric.is_better(one.value, other.value)
+    return (is_better or one.value == other.value) and first <= second and (is_better or first < second)
 
 
 def _p50(candidate: CandidateReport) -> float:

@@ -147,7 +147,8 @@ def _figures(
     metric: Metric, reference: Statistics, candidate: Statistics, paired: PairedLoss, confidence: float, limit: float
 ) -> str:
     """Loss, interval and limit: of a score in points, of an error in percent."""
-    loss, low, high, allowed = (100 * number for number in (paired.loss, *paired.interval, limit))
+    # To two places and no minus before zero.
+    loss, low, high, allowed = (round(100 * number, 2) + 0.0 for number in (paired.loss, *paired.interval, limit))
     level = f"{100 * confidence:.4g}% interval"
     if metric.higher_is_better:
         return f"{metric.name} drop {loss:+.2f} points, {level} {low:+.2f} to {high:+.2f}, allowed {allowed:.2f}"

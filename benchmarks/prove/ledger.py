@@ -18,6 +18,7 @@ from edgetune.serve.report import StageQuality
 from edgetune.tune.data.dataset import Part
 from edgetune.tune.data.rows import Input
 from edgetune.tune.data.slices import frozen_indices
+from edgetune.tune.metrics import Metric
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import model_logits
 from edgetune.tune.models.model import TunedModel, open_model
@@ -27,6 +28,9 @@ from edgetune.tune.tasks.task import Task
 from edgetune.tune.training.progress import Progress
 
 Logits = NDArray[np.float32]
+
+# An error moves with the last digits of every output: a smaller relative rise is no loss of quality.
+ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,7 @@ def stage_qualities(logits: Mapping[str, Logits], rows: Slice) -> list[StageQual
     return entries
 
 
-def first_loss(stages: Sequence[StageQuality]) -> str | None:
-    """The first stage after tuning whose metric is below the tuned model's."""
-    return next((entry.stage for entry in stages if entry.drop is not None and entry.drop > 0), None)
+def first_loss(stages: Sequence[StageQuality], metric: Metric) -> str | None:
+    """The first stage after tuning whose metric is worse than the tuned model's."""
+    least = 0.0 if metric.higher_is_better else ROUNDING
+    return next((entry.stage for entry in stages if entry.drop is not None and entry.drop > least), None)

@@ -21,7 +21,7 @@ from edgetune.benchmarks.timing.quick import QuickFigures, quick_race
 from edgetune.benchmarks.timing.side import Side
 from edgetune.compress.route import Route, Step
 from edgetune.compress.schemes import Scheme
-from edgetune.serve.errors import CompressError, ExportError, GateError, ParityError
+from edgetune.serve.errors import BundleDamaged, CompressError, ExportError, GateError
 from edgetune.serve.report import CandidateReport
 from edgetune.tune.models.stored import Stored
 from edgetune.tune.training.progress import Progress
@@ -154,7 +154,12 @@ class Search:
         try:
             trial = self.bench.take(route)
             verdict = self._judge(route, trial.logits)
-        except (CompressError, ExportError, GateError, ParityError) as error:
+        except (
+            CompressError,
+            ExportError,
+            GateError,
+            BundleDamaged,
+        ) as error:  # the last: a graph that does not run here
             self._fail(route.name, error.found)
             return False
         self.trials[route.name], self.verdicts[route.name] = trial, verdict
@@ -205,7 +210,7 @@ class Search:
         beaten = {name: one for name, one in figures.items() if self.stopped.get(name, ("",))[0] == "dominated"}
         order += preference(beaten, sizes)
         reports = [self._report(name) for name in self.trials]
-        front = on_front(reports)
+        front = on_front(reports, self.bench.rows.objective.metric)
         return Searched(
             candidates=[msgspec.structs.replace(one, front=one.scheme in front) for one in reports],
             order=[name for name in order if name not in self.beside],

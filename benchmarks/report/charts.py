@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from edgetune.serve.report import CurvePoint, LatencySummary, Pair, Report
 from edgetune.serve.stepwise.report import LanguageReport
+from edgetune.tune.metrics import is_error, is_percent, title_of
 
 NOT_MEASURED = "not measured"
 TOO_SMALL = "n too small"
@@ -89,11 +90,6 @@ def per_second(value: float | None) -> str:
     return NOT_MEASURED if value is None or not math.isfinite(value) else f"{plain(value)} /s"
 
 
-def is_percent(metric: str) -> bool:
-    """Whether `metric` is spoken of in percent; F1 and correlations are not."""
-    return "accuracy" in metric.lower()
-
-
 def score(value: float | None, metric: str, places: int = 2) -> str:
     """A value of `metric`: accuracy in percent with `places` decimals, else a number with two more."""
     if value is None or not math.isfinite(value):
@@ -107,6 +103,31 @@ def difference(value: float | None, metric: str, signed: bool = False) -> str:
         return NOT_MEASURED
     text = plain(100 * value, 2) if is_percent(metric) else plain(value, 4)
     return f"+{text}" if signed and value > 0 else text
+
+
+def loss(value: float | None, metric: str, signed: bool = False) -> str:
+    """What was lost of `metric`: of a score a drop as `difference` writes it, of an error its rise in percent."""
+    if not is_error(metric):
+        return difference(value, metric, signed)
+    if value is None or not math.isfinite(value):
+        return NOT_MEASURED
+    text = f"{plain(100 * value, 2)}%"
+    return f"+{text}" if signed and value > 0 else text
+
+
+def loss_name(metric: str) -> str:
+    """What a loss of `metric` is called."""
+    return "rise" if is_error(metric) else "drop"
+
+
+def loss_unit(metric: str) -> str:
+    """What `loss` leaves to be said of its unit."""
+    return " points" if is_percent(metric) else ""
+
+
+def further_metrics(report: Report) -> list[str]:
+    """The names of the figures that the stages have beside the metric that judged them, in their order."""
+    return list(dict.fromkeys(name for stage in report.quality.stages for name in stage.metrics))
 
 
 def speedup(base: float | None, bundle: float | None) -> float | None:
@@ -374,9 +395,9 @@ def training_curve(curve: Sequence[CurvePoint], metric: str, probe: float | None
     loss = Axis(0, 1.08 * max(b for _, b in train + held_out) or 1, start=100, end=0)
     quality = _padded([*(b for _, b in values), *(() if probe is None else (probe,))], 0.005, start=100, end=0)
     lower = 196
-    parts = [_text(0, 12, "loss, nats", "name"), *_panel(x, loss, 24, 1)]
+    parts = [_text(0, 12, "loss", "name"), *_panel(x, loss, 24, 1)]
     parts += _curve(train, x, loss, 24, "base") + _curve(held_out, x, loss, 24, "bundle")
-    parts.append(_text(0, lower - 12, f"{metric.replace('_', ' ')} on the validation part", "name"))
+    parts.append(_text(0, lower - 12, f"{title_of(metric)} on the validation part", "name"))
     parts += _panel(x, quality, lower, 100 if is_percent(metric) else 1)
     if probe is not None:
         at_probe = round(lower + 1.3 * quality.at(probe), 1)

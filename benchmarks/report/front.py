@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from edgetune.benchmarks.report.charts import Axis, milliseconds, score, size
 from edgetune.serve.report import CandidateReport, Report
+from edgetune.tune.metrics import is_error, title_of
 
 _HEIGHT, _TOP, _BOTTOM = 230, 14, 196
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -39,7 +40,7 @@ def pictures(report: Report) -> list[Picture]:
     ]
     return [
         Picture(
-            title=f"{metric.replace('_', ' ')} against {title}",
+            title=f"{title_of(metric)} against {title}",
             chart=_scatter(title, shown, values, letters, metric, written),
             names=[(letters[one.scheme], one.scheme) for one in shown],
         )
@@ -63,8 +64,9 @@ def _scatter(
     across = Axis(min(values) * 0.85, max(values) * 1.15, log=True, start=9, end=97)
     scores = [one.value for one in shown]
     spare = max(0.005, 0.15 * (max(scores) - min(scores)))
-    up = Axis(min(scores) - spare, max(scores) + spare, start=_BOTTOM, end=_TOP)
-    best = _frontier(shown, values)
+    lowest, highest = (_TOP, _BOTTOM) if is_error(metric) else (_BOTTOM, _TOP)  # what is better stands higher
+    up = Axis(min(scores) - spare, max(scores) + spare, start=lowest, end=highest)
+    best = _frontier([-one.value if is_error(metric) else one.value for one in shown], values)
     parts = [_grid_x(across, written), _grid_y(up, metric)]
     parts.append(_steps([(across.at(values[i]), up.at(shown[i].value)) for i in best]))
     for place, one in enumerate(shown):
@@ -76,11 +78,11 @@ def _scatter(
     )
 
 
-def _frontier(shown: Sequence[CandidateReport], values: Sequence[float]) -> list[int]:
-    """Places of the points that no other one beats in both directions, from left to right."""
+def _frontier(scores: Sequence[float], values: Sequence[float]) -> list[int]:
+    """Places of the points that no other one beats in both directions, more of a score being better; left to right."""
     best: list[int] = []
-    for place in sorted(range(len(shown)), key=lambda i: (values[i], -shown[i].value)):
-        if not best or shown[place].value > shown[best[-1]].value:
+    for place in sorted(range(len(scores)), key=lambda i: (values[i], -scores[i])):
+        if not best or scores[place] > scores[best[-1]]:
             best.append(place)
     return best
 

@@ -23,6 +23,7 @@ from edgetune.benchmarks.report.page import (
     size_headline,
 )
 from edgetune.serve.report import GridCell, Pair, Report, StageQuality
+from edgetune.tune.metrics import is_error, title_of
 
 UNKNOWN_LIMIT = 0.05  # share of unknown tokens above which the tokenizer does not fit the data
 SHOWN_FIRST = 12  # rows of a long table before the rest folds away
@@ -47,15 +48,16 @@ def headlines(report: Report) -> list[Headline]:
 
 def _quality(report: Report) -> Headline:
     metric, packed = report.quality.metric, report.packed
-    name = f"{metric.replace('_', ' ')} kept"
+    name = title_of(metric) if is_error(metric) else f"{title_of(metric)} kept"
     if packed is None:
         return Headline(name, charts.NOT_MEASURED, ["no candidate was packed"])
     details = []
     if len(packed.drop_interval) == 2:
-        unit = " points" if charts.is_percent(metric) else ""
-        moved = charts.difference(-packed.drop, metric, signed=True)
-        details.append(f"{moved}{unit} from tuned" if packed.drop else "as tuned")
-        low, high = (charts.difference(-bound, metric, signed=True) for bound in reversed(packed.drop_interval))
+        sign = 1 if is_error(metric) else -1  # an error's rise stays one; a score's drop is shown as it moved
+        moved = charts.loss(sign * packed.drop, metric, signed=True)
+        details.append(f"{moved}{charts.loss_unit(metric)} from tuned" if packed.drop else "as tuned")
+        bounds = sorted(sign * bound for bound in packed.drop_interval)
+        low, high = (charts.loss(bound, metric, signed=True) for bound in bounds)
         details.append(f"{interval_name(report)} {low} to {high}")
     base = stage_named(report, "base")
     if base:
@@ -81,9 +83,10 @@ def gate_sentence(report: Report) -> str:
     """The terms of the gate, "" where the report names none."""
     terms = []
     for key, value in report.gate.items():
-        if key == "max_drop" and isinstance(value, float):
-            shown = charts.difference(value, report.quality.metric)
-            shown += " points" if charts.is_percent(report.quality.metric) else ""
+        if key in ("max_drop", "max_rise") and isinstance(value, float):
+            shown = charts.loss(value, report.quality.metric) + charts.loss_unit(report.quality.metric)
+        elif key == "metric":
+            shown = title_of(str(value))
         elif key == "confidence" and isinstance(value, float):
             shown = charts.share(value).replace(".0%", "%")
         elif isinstance(value, (int, float)):
@@ -103,11 +106,11 @@ def first_loss(report: Report) -> str:
     sentence = f"The first stage that answers worse than the tuned model is {quality.first_loss}"
     if stage is None or stage.agreement is None:
         return f"{sentence}."
-    unit = " points" if charts.is_percent(quality.metric) else ""
-    lost = charts.difference(stage.drop, quality.metric)
-    return (
-        f"{sentence}: it gives the same answer for {charts.share(stage.agreement)} of the rows and loses {lost}{unit}."
-    )
+    metric, lost = quality.metric, charts.loss(stage.drop, quality.metric)
+    if is_error(metric):
+        return f"{sentence}: its {title_of(metric)} is {lost} higher."
+    same = charts.share(stage.agreement)
+    return f"{sentence}: it gives the same answer for {same} of the rows and loses {lost}{charts.loss_unit(metric)}."
 
 
 def stage_axis(report: Report) -> charts.Axis:
@@ -163,7 +166,7 @@ def bar_pairs(report: Report) -> list[BarPair]:
     return [
         bars("Throughput", "texts a second; more is better", speed, throughput, rates),
         memory_bars(charts.peak_memory(report)),
-        bars("Cold start", "fresh process to first label", faster, cold, starts),
+        bars("Cold start", "fresh process to first answer", faster, cold, starts),
         size_bars(report.size_bytes),
     ]
 
@@ -187,6 +190,7 @@ def render_html(report: Report) -> str:
         first_loss=first_loss(report),
         gate_sentence=gate_sentence(report),
         axis=stage_axis(report),
+        further=charts.further_metrics(report),
         tuned=stage_named(report, "tuned"),
         latency_chart=latency_chart(report),
         pictures=pictures(report),

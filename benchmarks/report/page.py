@@ -17,8 +17,9 @@ from markupsafe import Markup
 
 from edgetune.benchmarks.report import charts
 from edgetune.serve.report import Memory, Pair
+from edgetune.tune.metrics import title_of
 
-_FILTERS = ("milliseconds", "seconds", "size", "ratio", "share", "score", "difference", "plain")
+_FILTERS = ("milliseconds", "seconds", "size", "ratio", "share", "score", "difference", "loss", "plain")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ def _cut(text: str, limit: int) -> str:
     while head and (unicodedata.combining(text[len(head)]) or head[-1] == "\u200d"):
         head = head[:-1]
     return head.rstrip() + "…"
+
+
+def opening(text: str) -> str:
+    """`text` as a sentence begins, its other letters as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def gap(value: float | None) -> str:
@@ -143,6 +149,6 @@ def page_environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(clip=clip, passage=passage, gap=gap)
+    environment.filters.update(clip=clip, passage=passage, gap=gap, title=title_of, opening=opening)
     environment.filters.update({name: getattr(charts, name) for name in _FILTERS})
     return environment

@@ -92,7 +92,7 @@ def assemble_report(
             metric=metric.name,
             n=len(findings.rows.texts),
             stages=findings.stages,
-            first_loss=first_loss(findings.stages),
+            first_loss=first_loss(findings.stages, metric),
             classes=rows.objective.classes(rows.expected, findings.chosen_answers),
             confusions=rows.objective.confusions(rows.expected, findings.chosen_answers, rows.texts),
         ),

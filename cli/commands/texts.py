@@ -15,6 +15,7 @@ from typing import TextIO
 
 import click
 
+from edgetune.serve.codecs.text_pair import usual_pair
 from edgetune.serve.errors import InputError
 
 COLUMN_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -148,7 +149,7 @@ def _json_lines(stream: Iterable[str], path: Path, columns: Sequence[str], parts
 
 
 def _columns(there: list[str], wanted: Sequence[str], parts: Sequence[str], path: Path) -> list[str]:
-    """The columns of the parts: those wanted; else those of the parts' own names, and of one part any usual name."""
+    """The columns of the parts: those wanted; else those of the parts' own or of usual names."""
     missing = [name for name in wanted if name not in there]
     if wanted and not missing:
         return list(wanted)
@@ -170,7 +171,9 @@ def _guessed_columns(there: list[str], parts: Sequence[str]) -> list[str]:
         known = [name for name in there if name.lower() in TEXT_NAMES]
         return known[:1] or (there if len(there) == 1 else [])
     by_name = {name.lower(): name for name in there}
-    return [by_name[part] for part in parts if part in by_name] if by_name.keys() >= {*parts} else []
+    if by_name.keys() >= {*parts}:
+        return [by_name[part] for part in parts]
+    return list(usual_pair(there) or ())
 
 
 def _plural(parts: Sequence[str]) -> str:

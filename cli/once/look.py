@@ -15,7 +15,7 @@ from edgetune.tune.tasks import TASKS
 FIRST_BASE = "all-MiniLM-L6-v2"
 
 SPLIT_REMARK = """\
-Training, validation and test, by class; only for the parts that are not given.
+Training, validation and test, stratified; only for the parts that are not given.
   # A test part of your own: add test: FILE (and validation: FILE)."""
 
 SECTIONS = """\

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationInfo, field_validator
+from typing import Self
+
+from pydantic import model_validator
 
 from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
 from edgetune.compress.recipe import CompressRecipe
@@ -27,17 +29,17 @@ class OnceRecipe(Recipe):
     budget: BudgetRecipe = BudgetRecipe()
     benchmark: BenchmarkRecipe = BenchmarkRecipe()
 
-    @field_validator("gate")
-    @classmethod
-    def _judged_by_the_task(cls, gate: GateRecipe, values: ValidationInfo) -> GateRecipe:
-        """The task has the metric, and the limit that is set is one of it."""
-        task = TASKS.get(values.data.get("task", ""))
-        try:
-            if task is not None:
-                gate.limit(task.metric(gate.metric))
-        except RecipeError as error:
-            raise ValueError(f"{error.found.rstrip('.')}; expected {error.expected}") from error
-        return gate
+    @model_validator(mode="after")
+    def _check_task(self) -> Self:
+        """Refuse what the task has no use for, before anything is read."""
+        task = TASKS[self.task]
+        self.gate.limit(task.metric(self.gate.metric))
+        if self.tune.class_weights != "none" and not task.has_labels:
+            raise RecipeError(
+                f"tune.class_weights is {self.tune.class_weights}, but the task {self.task} has no classes to weigh.",
+                expected="tune.class_weights: none",
+            )
+        return self
 
     @property
     def allows_pickle(self) -> bool:

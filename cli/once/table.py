@@ -1,4 +1,4 @@
-"""Prints in the terminal what a Report says in full on its page: six rows, the verdict and two paths.
+"""Prints in the terminal what a Report says in full on its page: a row a figure, the verdict and two paths.
 
 Must not import jinja2 or torch.
 """
@@ -11,6 +11,7 @@ from rich.table import Table
 from edgetune.benchmarks.report import charts
 from edgetune.serve.report import Pair, Report
 from edgetune.terminal import Row, footprint_rows, print_outcome, row_of, table_of
+from edgetune.tune.metrics import title_of
 
 
 def figures_table(report: Report) -> Table:
@@ -20,7 +21,7 @@ def figures_table(report: Report) -> Table:
 
 def figure_rows(report: Report) -> tuple[Row, ...]:
     """The rows of that table."""
-    return (_quality(report), *_latency(report), *_footprint(report))
+    return (*_quality(report), *_latency(report), *_footprint(report))
 
 
 def print_report(report: Report, bundle: str, html: str, console: Console) -> None:
@@ -41,15 +42,23 @@ def print_report(report: Report, bundle: str, html: str, console: Console) -> No
     )
 
 
-def _quality(report: Report) -> Row:
-    metric = report.quality.metric
-    base = next((stage.value for stage in report.quality.stages if stage.stage == "base"), None)
-    packed = report.packed.value if report.packed else None
+def _quality(report: Report) -> list[Row]:
+    """The metric that judged, then the task's further figures on the test part."""
+    stages = {stage.stage: stage for stage in report.quality.stages}
+    base, packed = stages.get("base"), stages.get(report.chosen)
+    metric, value = report.quality.metric, report.packed.value if report.packed else None
+    further = [
+        _quality_row(name, base.metrics.get(name) if base else None, packed.metrics.get(name) if packed else None)
+        for name in charts.further_metrics(report)
+    ]
+    return [_quality_row(metric, base.value if base else None, value), *further]
+
+
+def _quality_row(metric: str, base: float | None, packed: float | None) -> Row:
     change = ""
     if base is not None and packed is not None:
-        unit = " points" if charts.is_percent(metric) else ""
-        change = charts.difference(packed - base, metric, signed=True) + unit
-    return metric.replace("_", " "), charts.score(base, metric), charts.score(packed, metric), change
+        change = charts.difference(packed - base, metric, signed=True) + charts.loss_unit(metric)
+    return title_of(metric), charts.score(base, metric), charts.score(packed, metric), change
 
 
 def _latency(report: Report) -> list[Row]:

@@ -32,8 +32,8 @@ def unsuitable(material: Material) -> str:
 
 def strengths(material: Material) -> tuple[int, ...]:
     """Numbers of layers, from half of the teacher's down to one: 3, 2, 1 of six, 6, 4, 3, 2, 1 of twelve."""
-    half = read_shape(material.model.model_folder).layers // 2
-    return tuple(dict.fromkeys([half, *(count for count in (half * 2 // 3, 4, 3, 2, 1) if count < half)]))
+    half = max(1, read_shape(material.model.model_folder).layers // 2)
+    return tuple(dict.fromkeys([half, *(count for count in (half * 2 // 3, 4, 3, 2, 1) if 0 < count < half)]))
 
 
 def compress(material: Material, folder: Path, strength: int) -> str:

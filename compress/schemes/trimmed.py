@@ -69,7 +69,7 @@ def compress(material: Material, folder: Path, strength: int) -> str:
     whole = Vocabulary.open(source / "tokenizer.json")
     if reason := whole.unsupported():
         raise CompressError(f"The vocabulary of {source} cannot be trimmed: {reason}.")
-    kept = whole.needed(_seen(whole, material) | _named_by_config(source, len(whole)))
+    kept = whole.needed(_seen(whole, material) | _encoded(material) | _named_by_config(source, len(whole)))
     trimmed = whole.cut(kept)
     _check_splits(whole, trimmed, kept, flat_texts((*material.train.texts, *material.unlabeled)))
     _write_model(source, target, kept)
@@ -102,6 +102,12 @@ def _split_differently(whole: Vocabulary, trimmed: Vocabulary, kept: Sequence[in
 def _seen(vocabulary: Vocabulary, material: Material) -> set[int]:
     texts = flat_texts((*material.train.texts, *material.unlabeled))
     return {number for split in vocabulary.splits(texts) for number in split}
+
+
+def _encoded(material: Material) -> set[int]:
+    """Tokens of the inputs as the task encodes them, which may put in words that stand in no text."""
+    rows = material.encoder.rows((*material.train.texts, *material.unlabeled))
+    return {number for row in rows for number in row["input_ids"]}
 
 
 def _share_with_new_tokens(vocabulary: Vocabulary, material: Material) -> float:

@@ -21,8 +21,21 @@ from edgetune.serve.errors import BundleDamaged, InputError
 
 EXPECTED = 'a pair of strings: ("...", "...") or {"text": "...", "text_pair": "..."}'
 
+# What the columns of two texts are usually called.
+PAIR_NAMES = (
+    *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2")),
+    *(("text_a", "text_b"), ("text", "text_pair"), ("query", "passage"), ("query", "document"), ("query", "text")),
+    *(("question", "sentence"), ("sentence_a", "sentence_b"), ("anchor", "candidate"), ("s1", "s2")),
+)
+
 # Texts of which every tokenizer makes at least one token, or the next is tried.
 _PROBES = ("a", "0", "the", "A", ".", "\u00e9", "\u4e00")
+
+
+def usual_pair(names: Sequence[str]) -> tuple[str, str] | None:
+    """The two columns with usual names of a pair, in its order; None where there are none."""
+    known = {name.casefold(): name for name in names}
+    return next(((known[a], known[b]) for a, b in PAIR_NAMES if a in known and b in known), None)
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ class Dataset:
         labels = task.labels(parts, recipe.source, label_order)
         places = {label: place for place, label in enumerate(labels)}
         strata = task.strata([task.target(word, places) for word in parts.train.labels])
-        parts = _split(parts, recipe.split, seed, strata)
+        parts = _split(parts, recipe.split, seed, strata, task.stratum)
         parts, unlabeled = _with_unlabeled(parts, recipe, columns)
         train, validation, test = (
             Part(rows.texts, tuple(task.target(word, places) for word in rows.labels)) for rows in _all_rows(parts)
@@ -209,8 +209,10 @@ def _select(tables: Tables, columns: Columns, task: Task) -> Parts:
     return Parts(train or Rows((), ()), validation, test, (*findings, *columns.findings))
 
 
-def _split(parts: Parts, shares: tuple[float, float, float], seed: int, strata: Sequence[Hashable]) -> Parts:
-    """Split off the parts that were not given; `strata` is what each training row counts as."""
+def _split(
+    parts: Parts, shares: tuple[float, float, float], seed: int, strata: Sequence[Hashable], stratum: str
+) -> Parts:
+    """Split off the parts that were not given; `strata` is what each training row counts as, `stratum` its name."""
     if parts.validation is not None and parts.test is not None:
         return parts
     before = len(parts.train)
@@ -224,7 +226,7 @@ def _split(parts: Parts, shares: tuple[float, float, float], seed: int, strata: 
         if given is None
     ]
     return made.saying(
-        f"Split {counted(before, 'row')} by class with seed {seed}: "
+        f"Split {counted(before, 'row')} by {stratum} with seed {seed}: "
         f"{counted(len(made.train), 'training row')}, {', '.join(took)}."
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import json
 import re
 from collections import Counter
@@ -166,19 +168,22 @@ class MultiLabelClassification(Task):
 
     name: ClassVar[str] = "multi-label-classification"
     summary: ClassVar[str] = "Any number of labels for a text."
+    stratum: ClassVar[str] = "rarest label"
     metrics: ClassVar[tuple[Metric, ...]] = (LABEL_MICRO_F1, LABEL_MACRO_F1, SUBSET_ACCURACY)
 
     def recognises(self, columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> Guess:
-        """Lists in the cells of a column leave no doubt, nor do separators in one that is called labels or tags."""
+        """Lists in a column's cells, separators in one that is called labels or tags, or several columns of 0 and 1."""
         for key in ("separator", "label"):
             if section.get(key) and not (key == "label" and isinstance(section[key], str)):
                 return Guess(1.0, f"data.{key} speaks of several labels")
-        for name, cells in possible_targets(columns, section).items():
+        targets = possible_targets(columns, section)
+        for name, cells in targets.items():
             if _are_lists(cells):
                 return Guess(0.9, f"the column {name!r} holds lists of labels")
             if name.casefold() in COLUMN_NAMES and (separator := _separator_of(cells)):
                 return Guess(0.8, f"the column {name!r} holds labels with {separator!r} between them")
-        return Guess()
+        flags = _flag_columns(targets)
+        return Guess(0.8, f"the columns {_listed(flags)} hold 0 and 1 alone") if flags else Guess()
 
     def choose_columns(self, table: Table, recipe: DataRecipe) -> Columns:
         self._refuse_keys(recipe, "text_pair")
@@ -189,6 +194,10 @@ class MultiLabelClassification(Task):
             columns = choose_columns(rest, recipe.text, recipe.label[0])
             return replace(columns, labels=tuple(recipe.label))
         usual = {name.casefold(): name for name in table.columns if name != recipe.text}
+        if recipe.label is None and (flags := _flag_columns(possible_targets(table.columns, {"text": recipe.text}))):
+            columns = self.choose_columns(table, recipe.model_copy(update={"label": list(flags)}))
+            note = f"The columns {_listed(flags)} were taken for labels: they hold 0 and 1 alone."
+            return replace(columns, findings=(*columns.findings, note))
         label = recipe.label or next((usual[name] for name in COLUMN_NAMES if name in usual), None)
         columns = choose_columns(table, recipe.text, label)
         if recipe.label is None:
@@ -197,7 +206,10 @@ class MultiLabelClassification(Task):
 
     def _with_separator(self, columns: Columns, table: Table, recipe: DataRecipe) -> Columns:
         cells = table.columns[columns.labels[0]]
-        if recipe.separator is not None or any(_json_list(cell) for cell in cells):
+        if blank := sum(not cell.strip() for cell in cells):
+            note = f"{counted(blank, 'row')} with nothing in the column {columns.labels[0]!r}: taken for no label."
+            columns = replace(columns, findings=(*columns.findings, note))
+        if recipe.separator is not None or any(_list_of(cell) for cell in cells):
             return replace(columns, separator=recipe.separator or "")
         separator = _separator_of(cells)
         if not separator:
@@ -209,6 +221,7 @@ class MultiLabelClassification(Task):
         if len(columns.labels) > 1:
             return tuple(_flagged(table, columns.labels))
         cells = table.columns[columns.labels[0]]
+        _check_lists(table, columns.labels[0])
         return tuple(json.dumps(sorted(set(_labels_of(cell, columns.separator))), ensure_ascii=False) for cell in cells)
 
     def labels(self, parts: Parts, source: str, order: Sequence[str] | None) -> tuple[str, ...]:
@@ -251,22 +264,44 @@ class MultiLabelClassification(Task):
 
 
 def _labels_of(cell: str, separator: str) -> list[str]:
-    """The labels in a cell: a JSON list, or words between separators."""
-    listed = _json_list(cell)
+    """The labels in a cell: a list, or words between separators."""
+    listed = _list_of(cell)
     if listed is not None:
         return [str(label).strip() for label in listed if str(label).strip()]
     parts = re.split(re.escape(separator), cell) if separator else [cell]
     return [part.strip() for part in parts if part.strip()]
 
 
-def _json_list(cell: str) -> list[Any] | None:
-    if not cell.lstrip().startswith("["):
+def _list_of(cell: str) -> list[Any] | None:
+    """The list that a cell holds, in JSON or as Python and pandas write one; None where it holds none."""
+    text = cell.strip()
+    if not text.startswith("["):
         return None
-    try:
-        value = json.loads(cell)
-    except json.JSONDecodeError:
-        return None
-    return value if isinstance(value, list) else None
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            value = read(text)
+            return value if isinstance(value, list) else None
+    return None
+
+
+def _check_lists(table: Table, name: str) -> None:
+    """Refuse a column in which a list is broken, or holds anything but labels.
+
+    Raises:
+        DataError: naming the first such row.
+    """
+    cells = table.columns[name]
+    lists = [_list_of(cell) for cell in cells]
+    are_lists = any(listed is not None for listed in lists)
+    for row, (cell, listed) in enumerate(zip(cells, lists, strict=True), start=1):
+        text = cell.strip()
+        broken = listed is None and text.startswith("[") and (are_lists or text.endswith("]"))
+        if broken or any(not isinstance(label, (str, int, float)) for label in listed or ()):
+            raise DataError(
+                f"{table.source}, row {row}: the column {name!r} holds {cell!r:.60}.",
+                expected='a list of labels, such as ["billing", "refund"].',
+                action="mend the row, or write the labels with a separator between them: billing|refund.",
+            )
 
 
 def _separator_of(cells: Sequence[Any]) -> str:
@@ -281,13 +316,25 @@ def _separator_of(cells: Sequence[Any]) -> str:
 
 def _are_lists(cells: Sequence[Any]) -> bool:
     """Whether most cells are lists of labels, in JSON or read from it."""
-    lists = [cell for cell in cells if isinstance(cell, list) or _json_list(str(cell)) is not None]
+    lists = [cell for cell in cells if isinstance(cell, list) or _list_of(str(cell)) is not None]
     return len(lists) * 2 > len(cells) and all(_is_word_list(cell) for cell in lists)
 
 
 def _is_word_list(cell: Any) -> bool:
-    listed = cell if isinstance(cell, list) else _json_list(cell)
+    listed = cell if isinstance(cell, list) else _list_of(cell)
     return listed is not None and all(isinstance(label, (str, int)) for label in listed)
+
+
+def _flag_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
+    """The columns of flags, one a label; none where fewer than two hold both 0 and 1 and nothing else."""
+    kinds = {name: {str(cell).strip().casefold() for cell in cells} for name, cells in columns.items()}
+    flags = tuple(name for name, values in kinds.items() if values in ({"0", "1"}, {"false", "true"}))
+    return flags if len(flags) > 1 else ()
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:5]))
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
 
 
 def _flagged(table: Table, names: Sequence[str]) -> Iterator[str]:

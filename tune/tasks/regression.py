@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 STRATA = 10  # parts get their share of rows from each tenth of the numbers' range
 COLUMN_NAMES = ("score", "similarity", "similarity_score", "rating", "value", "stars", "target", "relevance", "grade")
+_COMMA, _GROUPED = re.compile(r"[+-]?\d+,\d+"), re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 # Numbers with more kinds than this, most of them no whole ones, are no names of classes.
 FEWEST_NUMBERS = 20
 
@@ -130,6 +132,8 @@ class TextRegression(Task):
 
     name: ClassVar[str] = "text-regression"
     summary: ClassVar[str] = "A number for a text."
+    has_labels: ClassVar[bool] = False
+    stratum: ClassVar[str] = "tenths of the numbers"
     metrics: ClassVar[tuple[Metric, ...]] = (MAE, RMSE)
 
     def recognises(self, columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> Guess:
@@ -140,7 +144,11 @@ class TextRegression(Task):
 
     def choose_columns(self, table: Table, recipe: DataRecipe) -> Columns:
         self._refuse_keys(recipe, "text_pair", "separator")
-        return choose_columns(table, recipe.text, self._number_column(table, recipe))
+        number = self._number_column(table, recipe)
+        columns = choose_columns(table, recipe.text, number)
+        if recipe.label is not None or number is None:
+            return columns
+        return replace(columns, findings=(*columns.findings, f"Number column {number!r} was guessed."))
 
     def _number_column(self, table: Table, recipe: DataRecipe) -> str | None:
         """The column that is named, else one with a usual name, else the only one of many different numbers."""
@@ -159,7 +167,7 @@ class TextRegression(Task):
                 raise DataError(
                     f"{counted(len(wrong), 'row')} of the {title(name)} of {source} with a target that is no finite "
                     f"number, such as {rows.labels[wrong[0]]!r:.60}.",
-                    expected="a number in every row.",
+                    expected="a number such as 1500 or 0.5 in every row, without marks between thousands.",
                     action="mend or remove these rows, name another column with --set data.label=..., or choose "
                     "another --task.",
                 )
@@ -202,15 +210,12 @@ def _are_measures(cells: Sequence[Any]) -> bool:
 
 
 def _number(word: str) -> float | None:
-    """The finite number that a word stands for, a decimal comma allowed."""
+    """The finite number that a word stands for, a decimal comma allowed; 1,500 may be two numbers and so is none."""
     text = word.strip()
+    if _COMMA.fullmatch(text) and not _GROUPED.fullmatch(text):
+        text = text.replace(",", ".")
     try:
         number = float(text)
     except ValueError:
-        if text.count(",") != 1 or "." in text:
-            return None
-        try:
-            number = float(text.replace(",", "."))
-        except ValueError:
-            return None
-    return number if math.isfinite(number) else None
+        return None
+    return number if math.isfinite(number) and "_" not in text else None

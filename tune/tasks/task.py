@@ -54,12 +54,16 @@ class Task(ABC):
         summary: one sentence for people.
         codec: how its inputs become arrays, of `edgetune.serve.codecs`.
         metrics: what its answers may be judged by; the first is the default.
+        has_labels: whether its answers are labels, which can be weighed by their rarity.
+        stratum: what rows are split by, in a word or two.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
     codec: ClassVar[str] = "text"
+    has_labels: ClassVar[bool] = True
+    stratum: ClassVar[str] = "class"
     family: ClassVar[str] = "once"
 
     def metric(self, name: str) -> Metric:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from edgetune.serve.codecs.text_pair import usual_pair
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.columns import Columns, require_column
 from edgetune.tune.tasks.regression import TextRegression
@@ -19,18 +20,6 @@ if TYPE_CHECKING:
     from edgetune.tune.data.dataset import DataRecipe
     from edgetune.tune.data.reading import Table
     from edgetune.tune.data.rows import Input
-
-PAIR_NAMES = (
-    *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2")),
-    *(("text_a", "text_b"), ("text", "text_pair"), ("query", "passage"), ("query", "document"), ("query", "text")),
-    *(("question", "sentence"), ("sentence_a", "sentence_b"), ("anchor", "candidate"), ("s1", "s2")),
-)
-
-
-def usual_pair(names: Sequence[str]) -> tuple[str, str] | None:
-    """The two columns with usual names of a pair, in its order; None where there are none."""
-    known = {name.casefold(): name for name in names}
-    return next(((known[a], known[b]) for a, b in PAIR_NAMES if a in known and b in known), None)
 
 
 class _Pairs(Task):

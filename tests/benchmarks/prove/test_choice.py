@@ -23,6 +23,7 @@ from edgetune.benchmarks.stepwise.recipe import GenerationBudgetRecipe
 from edgetune.benchmarks.timing.quick import QuickFigures
 from edgetune.serve.errors import GateError
 from edgetune.serve.report import CandidateReport, LatencySummary
+from edgetune.tune.metrics import ACCURACY, MAE
 
 
 def timed(p50, p90=None, cold=100.0, rss=50_000_000):
@@ -113,7 +114,12 @@ def test_what_has_to_be_reached_is_missed_from_below():
 def test_the_front_holds_what_nobody_beats():
     shown = [candidate("exact", 0.95, 3.0), candidate("quick", 0.93, 1.0), candidate("worse", 0.92, 2.0)]
     shown.append(candidate("untimed", 0.99, None))
-    assert on_front(shown) == {"exact", "quick"}
+    assert on_front(shown, ACCURACY) == {"exact", "quick"}
+
+
+def test_of_an_error_the_front_holds_the_smallest():
+    shown = [candidate("exact", 0.92, 3.0), candidate("quick", 0.93, 1.0), candidate("worse", 0.95, 2.0)]
+    assert on_front(shown, MAE) == {"exact", "quick"}
 
 
 def test_the_sentence_says_why():

@@ -64,12 +64,12 @@ def test_each_stage_is_compared_with_the_tuned_model(stages):
 
 
 def test_the_first_loss_is_where_it_arose(stages):
-    assert first_loss(stages) == "int8_dynamic"
-    assert first_loss([entry for entry in stages if entry.stage != "int8_dynamic"]) is None
+    assert first_loss(stages, ACCURACY) == "int8_dynamic"
+    assert first_loss([entry for entry in stages if entry.stage != "int8_dynamic"], ACCURACY) is None
 
 
 def test_a_base_below_the_tuned_model_is_no_loss(stages):
-    assert first_loss(stages[:2]) is None
+    assert first_loss(stages[:2], ACCURACY) is None
 
 
 def test_confusions_come_most_frequent_first_with_an_example():

@@ -167,7 +167,7 @@ def test_training_curve_draws_what_is_there() -> None:
     ]
     tree = drawn(charts.training_curve(points, "accuracy", 0.85, 2.0))
     assert len(list(tree.iter("circle"))) == 5
-    assert {"loss, nats", "accuracy on the validation part", "epoch", "1", "2"} <= set(texts(tree))
+    assert {"loss", "accuracy on the validation part", "epoch", "1", "2"} <= set(texts(tree))
     assert charts.training_curve([], "accuracy", 0.85, None) == ""
 
 
