@@ -27,10 +27,10 @@ from edgetune.serve.http.app import create_app
 from edgetune.serve.http.connection import BoundedConnection, bounded_by
 from edgetune.serve.http.journal import Journal
 from edgetune.serve.http.keys import Keys
-from edgetune.serve.http.launch import Readiness
 from edgetune.serve.http.metrics import Metrics
 from edgetune.serve.http.plan import ServerPlan, load_certificate
 from edgetune.serve.http.repository import Repository
+from edgetune.serve.http.startup import Readiness
 
 logger = logging.getLogger("edgetune.serve")
 

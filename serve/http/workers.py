@@ -29,8 +29,8 @@ from edgetune.serve.errors import EdgetuneError
 
 if TYPE_CHECKING:
     from edgetune.serve.http.journal import Journal
-    from edgetune.serve.http.launch import Readiness
     from edgetune.serve.http.plan import ServerPlan
+    from edgetune.serve.http.startup import Readiness
 
 logger = logging.getLogger("edgetune.serve")
 
@@ -244,8 +244,8 @@ def work(plan: ServerPlan, listener: socket.socket, pipe: Connection, folder: Pa
 
     journal = Journal(folder / "journal.json", complete=replaces)
     threading.Thread(target=_obey_the_supervisor, args=(pipe, journal), daemon=True).start()
-    from edgetune.serve.http.launch import open_log
     from edgetune.serve.http.server import serve_here
+    from edgetune.serve.http.startup import open_log
 
     open_log()
     try:
