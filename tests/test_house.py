@@ -161,7 +161,7 @@ KNOWN_TASK_IMPORTS = {
     "compress/calibration.py",
     "compress/fusion/parity.py",
     "compress/importance.py",
-    "compress/lessons.py",
+    "compress/soft_labels.py",
     "export/once/graph.py",
     "export/once/parity.py",
     "tune/models/forward.py",

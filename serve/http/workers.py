@@ -169,14 +169,14 @@ class Supervisor:
 
     def _listen_to(self, worker: _Worker, pipe: Connection) -> None:
         try:
-            said = pipe.recv()
+            message = pipe.recv()
         except (EOFError, OSError):
             worker.pipe = None
             return
-        if isinstance(said, EdgetuneError):
-            logger.error("a worker cannot serve: %s", said)
+        if isinstance(message, EdgetuneError):
+            logger.error("a worker cannot serve: %s", message)
             if not self._announced:
-                self._failure = self._failure or said
+                self._failure = self._failure or message
                 self._leave()
             return
         worker.ready, worker.failures = True, 0
@@ -184,7 +184,7 @@ class Supervisor:
             self._announced = True
             for one in self._workers:
                 self._tell_complete(one)
-            self._announce(said)
+            self._announce(message)
 
     @staticmethod
     def _tell_complete(worker: _Worker) -> None:
