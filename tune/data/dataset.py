@@ -194,7 +194,7 @@ class Dataset:
 
 def read_tables(recipe: DataRecipe) -> Tables:
     """Read what `recipe` names, and nothing more."""
-    return read_parts(recipe.named, recipe.said)
+    return read_parts(recipe.named, recipe.file_options)
 
 
 def _select(tables: Tables, columns: Columns, task: Task) -> Parts:
@@ -248,7 +248,7 @@ def _with_unlabeled(parts: Parts, recipe: DataRecipe, columns: Columns) -> tuple
         return parts, ()
     if len(columns.texts) > 1:
         raise RecipeError("data.unlabeled is given with pairs of texts.", expected="labelled pairs alone.")
-    texts, findings = read_unlabeled(recipe.unlabeled, recipe.said, columns.texts[0])
+    texts, findings = read_unlabeled(recipe.unlabeled, recipe.file_options, columns.texts[0])
     cleaning = recipe.clean
     texts, done = clean_unlabeled(texts, parts, normalize=cleaning.normalize, deduplicate=cleaning.deduplicate)
     return parts.saying(*findings, *done), texts
