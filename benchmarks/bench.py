@@ -79,8 +79,8 @@ class Contest:
     @property
     def threads(self) -> int:
         """Of the base, and at most of the bundle."""
-        wanted = self.benchmark.threads
-        return usable_cores() if wanted == "auto" else wanted
+        threads = self.benchmark.threads
+        return usable_cores() if threads == "auto" else threads
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,10 @@ def _prove(contest: Contest, rows: Slice, logits: dict[str, Logits], progress: P
     return final
 
 
-def _judge(contest: Contest, name: str, rows: Slice, reference: Logits, found: Logits, looks: int) -> Verdict:
+def _judge(contest: Contest, name: str, rows: Slice, reference: Logits, candidate: Logits, looks: int) -> Verdict:
     *steps, graph = name.split("+")
     structural = next(one for one in contest.searched.candidates if one.scheme == name).structural
-    answers = rows.answers(reference), rows.answers(found)
+    answers = rows.answers(reference), rows.answers(candidate)
     verdict = judge_answers(contest.metric, rows.expected, *answers, contest.gate, structural=structural, looks=looks)
     return unless_changed(verdict) if graph in ("fused", "fp32") and not steps else verdict
 
@@ -257,7 +257,7 @@ def _told_settings(choice: Choice | None) -> dict[str, str | int | bool | float]
     """The settings stored with the bundle, and the p50 in ms of each that was tried."""
     if choice is None or choice.draft.manifest.runtime is None:
         return {}
-    tried = {f"p50 in ms with {name}": round(found, 3) for name, found in choice.settings_ms.items()}
+    tried = {f"p50 in ms with {name}": round(p50, 3) for name, p50 in choice.settings_ms.items()}
     return {**msgspec.to_builtins(choice.draft.manifest.runtime), **tried}
 
 

@@ -139,5 +139,5 @@ def _import(name: str) -> tuple[ModuleType | None, str | None]:
         return None, str(error).splitlines()[0]
 
 
-def _has_one(wanted: tuple[str, ...], isa: list[str]) -> bool | None:
-    return any(name in isa for name in wanted) if isa else None
+def _has_one(instructions: tuple[str, ...], isa: list[str]) -> bool | None:
+    return any(name in isa for name in instructions) if isa else None

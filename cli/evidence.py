@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetune.serve.errors import DataError, ModelError
-from edgetune.tune.data.dialect import LABEL_NAMES, Said
+from edgetune.tune.data.dialect import LABEL_NAMES, FileOptions
 from edgetune.tune.data.sources import Named
 from edgetune.tune.models.base import DECODER_ENDINGS, PACKAGED, find_base
 from edgetune.tune.stepwise.formats import FORMATS
@@ -120,9 +120,9 @@ def look_at_rows(section: Mapping[str, Any]) -> Rows:
     return replace(_observe(rows, path.name), columns=columns)
 
 
-def _dialect(section: Mapping[str, Any]) -> Said:
+def _dialect(section: Mapping[str, Any]) -> FileOptions:
     encoding, delimiter, header = (section.get(name) for name in ("encoding", "delimiter", "header"))
-    return Said(
+    return FileOptions(
         encoding if isinstance(encoding, str) else None,
         delimiter if isinstance(delimiter, str) and len(delimiter) == 1 else None,
         header if isinstance(header, bool) else None,

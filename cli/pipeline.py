@@ -16,7 +16,6 @@ import click
 import msgspec
 
 from edgetune.export.once.pack import check_place, finish_bundle, restore_bundle
-from edgetune.inputs import command_line
 from edgetune.progress import StageLine, StageLines
 from edgetune.recipe import Recipe
 from edgetune.serve.bundle import REPORT_NAME, Bundle
@@ -24,6 +23,7 @@ from edgetune.serve.errors import GateError, Interrupted, OutOfMemory
 from edgetune.tasks import TASKS
 from edgetune.tune.models.base import Base, find_base
 from edgetune.tune.training.processes import is_main, main_first
+from edgetune.tune.training.reporters import require_reporters
 from edgetune.work import Others, Work, locked
 
 if TYPE_CHECKING:
@@ -37,12 +37,16 @@ F = TypeVar("F")
 
 @dataclass(frozen=True)
 class Build(Generic[R]):
-    """One build in progress: what goes into its stages, and the results of those that are finished, by stage."""
+    """One build in progress: what goes into its stages, and the results of those that are finished, by stage.
+
+    `command` is the command line that started it, for the report; empty where a program did.
+    """
 
     recipe: R
     base: Base
     work: Work
     lines: StageLines
+    command: str = ""
     results: dict[str, Any] = field(default_factory=dict)
 
     def result(self, kind: type[F]) -> F:
@@ -138,17 +142,21 @@ class Built:
         self.pipeline.show(self.report, str(folder), str(folder / PAGE_NAME), console)
 
 
-def build(recipe: Recipe, lines: StageLines, *, until: str = "pack", fresh: bool = False) -> Built:
+def build(recipe: Recipe, lines: StageLines, *, until: str = "pack", fresh: bool = False, command: str = "") -> Built:
     """Run the stages of a recipe up to `until`; finished ones are opened, not run again.
+
+    `command` is the command line that asks for it, empty where a program does.
 
     Raises:
         EdgetuneError: any stage's; nothing is written to the output unless the whole build succeeds.
+        MissingDependency: a tracker that the recipe names is not installed; nothing has begun.
         WorkError: another build works in the same folder.
         Interrupted: Ctrl-C, with the command that continues.
     """
     out = Path(recipe.out)
     folder = out.with_name(f"{out.name}.work")
     pipeline: Pipeline = TASKS[recipe.task].load("stages")
+    require_reporters(recipe.reporters)
     check_place(out)
     with locked(folder):
         with main_first():
@@ -158,11 +166,11 @@ def build(recipe: Recipe, lines: StageLines, *, until: str = "pack", fresh: bool
             base = find_base(recipe.base, allow_pickle=recipe.allows_pickle)
             work = Work(folder, lines, fresh=fresh and is_main())
         try:
-            return _run(Build(recipe, base, work, lines), pipeline, until)
+            return _run(Build(recipe, base, work, lines, command), pipeline, until)
         except (KeyboardInterrupt, Interrupted) as error:
             reason = f"{error} " if isinstance(error, Interrupted) else "The build was stopped. "
             raise Interrupted(
-                f"{reason}What is finished is kept in {work.folder}.", action=f"{command_line()} continues"
+                f"{reason}What is finished is kept in {work.folder}.", action=f"{command or 'the same call'} continues"
             ) from None
 
 

@@ -29,14 +29,14 @@ class Problem:
 
 def find_problems(diagnosis: Diagnosis) -> list[Problem]:
     """All problems, errors first."""
-    found = [
+    problems = [
         *_extra_problems(diagnosis),
         *_runtime_problems(diagnosis),
         *_torch_problems(diagnosis),
         *_gpu_problems(diagnosis),
         *_machine_problems(diagnosis),
     ]
-    return sorted(found, key=lambda problem: problem.level)
+    return sorted(problems, key=lambda problem: problem.level)
 
 
 def _extra_problems(diagnosis: Diagnosis) -> Iterator[Problem]:

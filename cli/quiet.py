@@ -1,13 +1,15 @@
 """Keeping the libraries' own chatter off the screen: it goes to a log file in the work folder unless `-v`.
 
-At the level of file descriptors, because loggers keep the stream they were made with and native code knows no
-Python streams at all; the console gets a copy of the real stream first.
+At the level of file descriptors, because native code knows no Python streams at all; the console gets a copy of the
+real stream first. Log handlers keep the stream they were made with, which in a notebook has no descriptor: they are
+pointed to the log, and back to the screen when it is closed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import sys
 import warnings
@@ -35,6 +37,7 @@ def quiet(log: Path, *, to_stderr: bool, verbose: bool) -> Iterator[TextIO]:
         _copy(stream) as ours,
         _open_log(log) as sink,
         _descriptors_to(sink),
+        _handlers_to(sink),
         contextlib.redirect_stdout(sink),
         contextlib.redirect_stderr(sink),
         warnings.catch_warnings(),
@@ -89,3 +92,29 @@ def _descriptors_to(sink: TextIO) -> Iterator[None]:
         for descriptor, copy in kept.items():
             os.dup2(copy, descriptor)
             os.close(copy)
+
+
+@contextlib.contextmanager
+def _handlers_to(sink: TextIO) -> Iterator[None]:
+    """Point the log handlers that write to the screen to `sink`, then them and those made meanwhile to the screen."""
+    screen, before = sys.stderr, {}
+    for handler in _handlers():
+        if handler.stream in (sys.stdout, sys.stderr):
+            before[handler] = handler.setStream(sink)
+    try:
+        yield
+    finally:
+        for handler in _handlers():
+            if handler.stream is sink:
+                handler.setStream(before.get(handler, screen))
+
+
+def _handlers() -> set[logging.StreamHandler[Any]]:
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    return {
+        handler
+        for logger in loggers
+        if isinstance(logger, logging.Logger)  # or a place in the tree that nobody logs to
+        for handler in logger.handlers
+        if isinstance(handler, logging.StreamHandler) and "stream" in vars(handler)  # or it looks it up each time
+    }

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from edgetune.serve.errors import RecipeError
 from edgetune.task_choice import TaskChoice, choose_task
 from edgetune.tasks import TASKS
+from edgetune.tune.training.reporters import Reporter
 
 
 def _without_default(schema: dict[str, Any]) -> None:
@@ -49,6 +50,11 @@ class Recipe(BaseModel):
         """Whether weights that are a pickle may be opened."""
         return False
 
+    @property
+    def reporters(self) -> tuple[Reporter, ...]:
+        """Trackers that the training's curves are sent to."""
+        return ()
+
     @classmethod
     def load(cls, path: Path | None, overrides: Mapping[str, Any]) -> Self:
         """Read a YAML recipe and lay `overrides` over it.
@@ -68,7 +74,7 @@ class Recipe(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            source = f"The recipe {path}" if path else "The recipe that the flags make"
+            source = f"The recipe {path}" if path else "The recipe"
             faults = _faults(cls, error)
             raise RecipeError(
                 f"{source} has {len(faults)} fault{'s' * (len(faults) > 1)}:\n" + "\n".join(faults),

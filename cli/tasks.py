@@ -24,6 +24,7 @@ class Family:
         look: function (data, base, task) to the `Look` that `edgetune init` takes at data.
         plan: function (recipe) to a `Plan`.
         stages: the `Pipeline` that a build runs.
+        figures: function (report) to the rows of the table of base against bundle.
         recognise: function (task, `Evidence`) to a `Guess`: how well a task fits data and base.
     """
 
@@ -33,6 +34,7 @@ class Family:
     look: str
     plan: str
     stages: str
+    figures: str
     recognise: str
 
 
@@ -44,6 +46,7 @@ FAMILIES = {
         "edgetune.once.look:look",
         "edgetune.once.plan:plan",
         "edgetune.once.stages:PIPELINE",
+        "edgetune.once.table:figure_rows",
         "edgetune.once.recognition:recognise",
     ),
     "stepwise": Family(
@@ -53,6 +56,7 @@ FAMILIES = {
         "edgetune.stepwise.look:look",
         "edgetune.stepwise.plan:plan",
         "edgetune.stepwise.stages:PIPELINE",
+        "edgetune.stepwise.table:figure_rows",
         "edgetune.stepwise.recognition:recognise",
     ),
 }

@@ -28,6 +28,7 @@ from edgetune.tune.training.processes import is_main, main_first
 T = TypeVar("T")
 _KEY_NAME = "stage-key.txt"
 LOG_NAME, LOCK_NAME, PLAN_NAME = "build.log", "build.lock", "plan.json"
+ROWS_NAME = "rows"  # the folder of rows that a program held in memory
 # What the other processes of `accelerate launch` do in a stage: they never come there, they wait until the main process
 # has finished it, or they help to run it.
 Others = Literal["absent", "wait", "help"]
@@ -269,8 +270,10 @@ def _making(folder: Path) -> Iterator[None]:
 
 
 def _forget(folder: Path) -> None:
-    """Remove what earlier builds left, but for the log that this one is writing and the lock that it holds."""
+    """Remove what earlier builds left, but for the rows, the log and the lock of this one."""
     for path in folder.iterdir():
+        if path.name == ROWS_NAME:
+            continue
         if path.is_dir():
             shutil.rmtree(path)
         elif path.name not in (LOG_NAME, LOCK_NAME):

@@ -70,12 +70,12 @@ def _feeds(material: Material, texts: Sequence[Input], names: Sequence[str]) -> 
     by_length: dict[int, list[dict[str, list[int]]]] = {}
     for row in rows:
         by_length.setdefault(len(row["input_ids"]), []).append(row)
-    found: list[Feed] = []
+    feeds: list[Feed] = []
     for tokens, group in sorted(by_length.items()):
         size = max(1, _MOST_TOKENS // tokens)
         batches = [group[start : start + size] for start in range(0, len(group), size)]
-        found += [{name: np.array([row[name] for row in batch], np.int64) for name in names} for batch in batches]
-    return tuple(found)
+        feeds += [{name: np.array([row[name] for row in batch], np.int64) for name in names} for batch in batches]
+    return tuple(feeds)
 
 
 def answers(graph: Path, feeds: Sequence[Feed]) -> FloatArray:
@@ -86,12 +86,12 @@ def answers(graph: Path, feeds: Sequence[Feed]) -> FloatArray:
     return np.concatenate([session.run(["logits"], feed)[0].astype(np.float32) for feed in feeds])
 
 
-def distance(expected: FloatArray, found: FloatArray) -> float:
+def distance(expected: FloatArray, actual: FloatArray) -> float:
     """Mean squared logit difference as a share of the variance of the expected logits; infinite where not finite."""
-    if not np.isfinite(found).all():
+    if not np.isfinite(actual).all():
         return float("inf")
     spread = float(np.var(expected.astype(np.float64))) or 1.0
-    return float(np.mean((expected.astype(np.float64) - found) ** 2)) / spread
+    return float(np.mean((expected.astype(np.float64) - actual) ** 2)) / spread
 
 
 def observe(

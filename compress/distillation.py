@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from edgetune.compress.lessons import Course, Lessons
 from edgetune.compress.seen_embedding import restore_embedding, train_seen_only
+from edgetune.compress.soft_labels import SoftLabels, Teacher
 from edgetune.tune.models.classifier import head_linear
 from edgetune.tune.models.dropout import quicken_dropout
 from edgetune.tune.models.forward import length_batches
@@ -71,41 +71,41 @@ class Learnt:
     agreement: float
 
 
-def distil(student: Any, course: Course, schooling: Schooling, *, seed: int, progress: Progress) -> Learnt:
+def distil(student: Any, teacher: Teacher, schooling: Schooling, *, seed: int, progress: Progress) -> Learnt:
     """Train `student` in place, and leave it with its best pass in evaluation mode on the CPU.
 
     Passes are judged on the validation part by the metric, an error taken off, and agreement with the teacher together:
     the second moves less by chance. A later pass wins a tie, since the rate is lower there.
     """
-    with torch.random.fork_rng(devices=[] if course.device == "cpu" else None):
+    with torch.random.fork_rng(devices=[] if teacher.device == "cpu" else None):
         torch.manual_seed(seed)
-        return _Run(student, course, schooling, seed).taught(progress)
+        return _Run(student, teacher, schooling, seed).taught(progress)
 
 
 class _Run:
     """One student's training."""
 
-    def __init__(self, student: Any, course: Course, schooling: Schooling, seed: int) -> None:
-        self._student, self._course, self._schooling = student.to(course.device), course, schooling
+    def __init__(self, student: Any, teacher: Teacher, schooling: Schooling, seed: int) -> None:
+        self._student, self._teacher, self._schooling = student.to(teacher.device), teacher, schooling
         self._drawn = np.random.default_rng(seed)
-        if course.device == "cpu":
+        if teacher.device == "cpu":
             quicken_dropout(student)
-        lessons = (*course.train.rows, *course.validation.rows)
-        pads = {course.encoder.tokenizer.pad_token_id}
-        train_seen_only(student, pads.union(*(row["input_ids"] for row in lessons)))
+        rows = (*teacher.train.rows, *teacher.validation.rows)
+        pads = {teacher.encoder.tokenizer.pad_token_id}
+        train_seen_only(student, pads.union(*(row["input_ids"] for row in rows)))
         self._trained = [weight for weight in student.parameters() if weight.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._trained, lr=schooling.rate, weight_decay=schooling.weight_decay, fused=True
         )
-        self._steps = schooling.passes * -(-len(course.train) // schooling.batch_size)
+        self._steps = schooling.passes * -(-len(teacher.train) // schooling.batch_size)
         self._step = 0
-        self._spread = max(float(np.square(course.train.states, dtype=np.float32).mean()), 1e-12)
+        self._spread = max(float(np.square(teacher.train.states, dtype=np.float32).mean()), 1e-12)
         self._seen: list[torch.Tensor] = []
 
     def taught(self, progress: Progress) -> Learnt:
         """Run all passes; the best one's weights are put back at the end."""
         best, weights = Learnt(0, 0.0, -1.0), {}
-        sign, most = (1 if self._course.objective.metric.higher_is_better else -1), -np.inf
+        sign, most = (1 if self._teacher.objective.metric.higher_is_better else -1), -np.inf
         _, head = head_linear(self._student)
         hook = head.register_forward_pre_hook(lambda _, inputs: self._seen.append(inputs[0]))
         for number in range(1, self._schooling.passes + 1):
@@ -126,7 +126,7 @@ class _Run:
         losses: list[float] = []
         for batch in self._batches():
             self._set_rate()
-            loss = self._loss(self._course.train, batch)
+            loss = self._loss(self._teacher.train, batch)
             self._optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
@@ -138,7 +138,7 @@ class _Run:
 
     def _batches(self) -> Iterator[NDArray[np.int64]]:
         """Rows of like lengths, in an order that is new in each pass."""
-        size, rows = self._schooling.batch_size, self._course.train.rows
+        size, rows = self._schooling.batch_size, self._teacher.train.rows
         order = self._drawn.permutation(len(rows))
         batches: list[NDArray[np.int64]] = []
         for start in range(0, len(order), 50 * size):
@@ -154,32 +154,32 @@ class _Run:
         for group in self._optimizer.param_groups:
             group["lr"] = self._schooling.rate * share
 
-    def _loss(self, lessons: Lessons, batch: NDArray[np.int64]) -> torch.Tensor:
-        objective, device = self._course.objective, self._course.device
-        logits = self._logits(lessons, batch)
-        answers = torch.from_numpy(lessons.answers[batch].astype(np.float32)).to(device)
+    def _loss(self, labels: SoftLabels, batch: NDArray[np.int64]) -> torch.Tensor:
+        objective, device = self._teacher.objective, self._teacher.device
+        logits = self._logits(labels, batch)
+        answers = torch.from_numpy(labels.answers[batch].astype(np.float32)).to(device)
         loss = objective.imitation(logits, answers, self._schooling.temperature)
-        targets, labelled = (torch.from_numpy(values[batch]).to(device) for values in (lessons.targets, lessons.known))
+        targets, labelled = (torch.from_numpy(values[batch]).to(device) for values in (labels.targets, labels.known))
         known = objective.loss(logits[labelled], targets[labelled], None) / len(batch)
-        states = torch.from_numpy(lessons.states[batch].astype(np.float32)).to(device)
+        states = torch.from_numpy(labels.states[batch].astype(np.float32)).to(device)
         apart = functional.mse_loss(self._seen[-1].float(), states) / self._spread
         return loss + self._schooling.label_share * known + self._schooling.state_share * apart
 
-    def _logits(self, lessons: Lessons, batch: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
+    def _logits(self, labels: SoftLabels, batch: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
         self._seen.clear()
-        padded = self._course.encoder.pad([lessons.rows[row] for row in batch])
-        with torch.autocast(self._course.device, torch.bfloat16, enabled=self._course.bf16):
-            return self._student(**padded.to(self._course.device)).logits.float()
+        padded = self._teacher.encoder.pad([labels.rows[row] for row in batch])
+        with torch.autocast(self._teacher.device, torch.bfloat16, enabled=self._teacher.bf16):
+            return self._student(**padded.to(self._teacher.device)).logits.float()
 
     def _judged(self) -> tuple[float, float]:
         """The metric on the validation part, and the share of it that is answered as by the teacher."""
         self._student.eval()
-        lessons, objective = self._course.validation, self._course.objective
-        logits = np.zeros(lessons.answers.shape, dtype=np.float32)
+        labels, objective = self._teacher.validation, self._teacher.objective
+        logits = np.zeros(labels.answers.shape, dtype=np.float32)
         with torch.inference_mode():
-            for batch in length_batches([len(row["input_ids"]) for row in lessons.rows], 64):
-                logits[batch] = self._logits(lessons, batch).cpu().numpy()
-        value = objective.value(lessons.targets, logits)
+            for batch in length_batches([len(row["input_ids"]) for row in labels.rows], 64):
+                logits[batch] = self._logits(labels, batch).cpu().numpy()
+        value = objective.value(labels.targets, logits)
         return value, objective.agreement(
-            objective.answers(logits), objective.answers(lessons.answers.astype(np.float32))
+            objective.answers(logits), objective.answers(labels.answers.astype(np.float32))
         )

@@ -175,10 +175,10 @@ def _astray(
     kept = set(beyond)
     for _ in range(_ROUNDS):
         errors = _errors(graph, seen, form, feeds, kept, scratch)
-        found = _culprits(graph, errors, _STEPS_ASTRAY * form.step) - kept
-        if not found:
+        culprits = _culprits(graph, errors, _STEPS_ASTRAY * form.step) - kept
+        if not culprits:
             break
-        kept |= found
+        kept |= culprits
     return kept - set(beyond)
 
 
@@ -195,8 +195,8 @@ def _errors(
     for first, second in zip(exact, other, strict=True):
         for name, value in first.items():
             finite = np.isfinite(value)
-            wide, found = value[finite].astype(np.float64), second[name][finite].astype(np.float64)
-            off[name] += float(np.sum((wide - found) ** 2)) if np.isfinite(found).all() else float("inf")
+            wide, narrow = value[finite].astype(np.float64), second[name][finite].astype(np.float64)
+            off[name] += float(np.sum((wide - narrow) ** 2)) if np.isfinite(narrow).all() else float("inf")
             size[name] += float(np.sum(wide**2))
     return {name: float(np.sqrt(off[name] / size[name])) if size[name] else off[name] for name in off}
 
@@ -205,15 +205,15 @@ def _culprits(graph: Path, errors: dict[str, float], most: float) -> set[str]:
     """Keys of the nodes that turn inputs which are near into an output which is not."""
     import onnx_ir
 
-    found = set()
+    culprits = set()
     for node in onnx_ir.load(graph).graph:
         made = max((errors.get(output.name, 0.0) for output in node.outputs), default=0.0)
         read = max((errors.get(value.name, 0.0) for value in node.inputs if value is not None), default=0.0)
         if made > most and read < most / 2:
             # What it reads was rounded by who made it, which may be what it does not stand.
             makers = [value.producer() for value in node.inputs if value is not None and value.name in errors]
-            found |= {key_of(node), *(key_of(maker) for maker in makers if maker is not None)}
-    return found
+            culprits |= {key_of(node), *(key_of(maker) for maker in makers if maker is not None)}
+    return culprits
 
 
 def write_half(graph: Path, target: Path, form: Format, floats: set[str], kept: set[str], *, simulated: bool) -> None:

@@ -55,9 +55,9 @@ def column_importance(
         for batch in length_batches([len(row["input_ids"]) for row in rows], 32):
             seen.clear()
             padded = encoder.pad([rows[row] for row in batch]).to(model.device)
-            wanted = torch.from_numpy(learnt[batch]).to(model.device)
+            targets = torch.from_numpy(learnt[batch]).to(model.device)
             with torch.enable_grad():
-                loss = objective.loss(model(**padded).logits.float(), wanted, None)
+                loss = objective.loss(model(**padded).logits.float(), targets, None)
             torch.autograd.backward(loss)
             totals += _changes(seen, len(downs))
             done += len(batch)

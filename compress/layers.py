@@ -67,16 +67,16 @@ def find_layers(model: Any) -> list[Layer]:
     """The layers of an `onnx_ir.Model`, in the order of its nodes."""
     linears = {one.node: one for one in linear_layers(model)}
     attentions = {node for node in nodes_of(model, "Attention") if _is_plain_attention(node)}
-    found = []
+    layers = []
     for node in model.graph:
         if node in linears:
             one = linears[node]
-            found.append(Layer(one.output.name, node, one.bias_node or node, one.weight, one.bias))
+            layers.append(Layer(one.output.name, node, one.bias_node or node, one.weight, one.bias))
         elif node in attentions:
             weight, bias = constant(node.inputs[1]), constant(node.inputs[2])
             assert weight is not None
-            found.append(Layer(node.outputs[0].name, node, node, weight, bias))
-    return found
+            layers.append(Layer(node.outputs[0].name, node, node, weight, bias))
+    return layers
 
 
 def _is_plain_attention(node: Any) -> bool:

@@ -42,9 +42,9 @@ def linear_layers(model: Any) -> Iterator[Linear]:
         weight = constant(node.inputs[1])
         if weight is None or weight.ndim != 2 or weight.dtype != np.float32 or constant(node.inputs[0]) is not None:
             continue
-        found = _matmul(node, weight) if node.op_type == "MatMul" else _gemm(node, weight)
-        if found is not None:
-            yield found
+        layer = _matmul(node, weight) if node.op_type == "MatMul" else _gemm(node, weight)
+        if layer is not None:
+            yield layer
 
 
 def _matmul(node: Any, weight: NDArray[np.float32]) -> Linear:
@@ -61,8 +61,8 @@ def _matmul(node: Any, weight: NDArray[np.float32]) -> Linear:
 
 def _gemm(node: Any, weight: NDArray[np.float32]) -> Linear | None:
     def attribute(name: str, default: float) -> float:
-        found = node.attributes.get(name)
-        return default if found is None else float(found.value)
+        stored = node.attributes.get(name)
+        return default if stored is None else float(stored.value)
 
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     has_bias = len(node.inputs) > 2 and node.inputs[2] is not None

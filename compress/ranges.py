@@ -65,12 +65,12 @@ class Range:
 
 def channels_of(seen: Iterable[Mapping[str, NDArray[Any]]]) -> dict[str, Channels]:
     """The extremes of every channel of every activation that was seen; zero is always within."""
-    found: dict[str, Channels] = {}
+    channels: dict[str, Channels] = {}
     for values in seen:
         for name, value in values.items():
             none = np.zeros(value.shape[-1], np.float32)
-            found[name] = found.get(name, Channels(none, none)).joined(value)
-    return found
+            channels[name] = channels.get(name, Channels(none, none)).joined(value)
+    return channels
 
 
 class Histogram:
@@ -125,9 +125,9 @@ class Histogram:
         return _divergence(clipped, quantized)
 
 
-def _divergence(expected: NDArray[np.float64], found: NDArray[np.float64]) -> float:
-    """Kullback-Leibler divergence of two histograms, each made to sum to one; what `found` lacks counts as rare."""
+def _divergence(expected: NDArray[np.float64], actual: NDArray[np.float64]) -> float:
+    """Kullback-Leibler divergence of two histograms, each made to sum to one; what `actual` lacks counts as rare."""
     here = expected > 0
     share = expected[here] / expected.sum()
-    other = np.maximum(found[here] / max(found.sum(), 1.0), 1e-9)
+    other = np.maximum(actual[here] / max(actual.sum(), 1.0), 1e-9)
     return float(np.sum(share * np.log(share / other)))

@@ -37,7 +37,7 @@ FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The plan, and what was measured on the way.
 
     Attributes:
@@ -55,7 +55,7 @@ class Found:
     freed: Mapping[str, Mode]
 
 
-def search(graph: Path, material: Material, scratch: Path) -> Found:
+def search(graph: Path, material: Material, scratch: Path) -> SearchResult:
     """The static plan of `graph` that stays nearest to its logits.
 
     Args:
@@ -67,16 +67,16 @@ def search(graph: Path, material: Material, scratch: Path) -> Found:
         CompressError: the graph has no linear layer, or no plan gives finite logits.
     """
     prepared = scratch / "prepared.onnx"
-    found = write_prepared(graph, prepared)
-    if not found:
+    layers = write_prepared(graph, prepared)
+    if not layers:
         raise CompressError(
             "no linear layer with a constant weight was found in this graph", expected="MatMul, Gemm or Attention"
         )
     texts = calibration(material, graph)
     trial = _Trial(prepared, texts, answers(graph, texts.held_back), scratch / "trial.onnx")
-    keys = [layer.key for layer in found]
+    keys = [layer.key for layer in layers]
     static = Plan(dict.fromkeys(keys, "static"))
-    measured = _measure_ranges(trial, found)
+    measured = _measure_ranges(trial, layers)
     distances: dict[str, float] = {}
     for method in METHODS:
         plan = Plan(static.modes, {name: histogram.range(method) for name, histogram in measured.plain.items()})
@@ -95,7 +95,7 @@ def search(graph: Path, material: Material, scratch: Path) -> Found:
     distances["chosen"] = trial.distance(plan)
     if not np.isfinite(distances["chosen"]):
         raise CompressError("static int8 gives logits that are not finite on training texts")
-    return Found(prepared, plan, method, distances, freed)
+    return SearchResult(prepared, plan, method, distances, freed)
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,10 @@ class _Measured:
     balanced: dict[str, Histogram]
 
 
-def _measure_ranges(trial: _Trial, found: Sequence[Layer]) -> _Measured:
-    names = list(dict.fromkeys(layer.source.name for layer in found))
+def _measure_ranges(trial: _Trial, layers: Sequence[Layer]) -> _Measured:
+    names = list(dict.fromkeys(layer.source.name for layer in layers))
     channels = channels_of(observe(trial.graph, names, trial.texts.texts, trial.scratch))
-    balance = _balance(found, channels)
+    balance = _balance(layers, channels)
     plain = {name: Histogram(channels[name]) for name in names}
     balanced = {name: Histogram(channels[name].divided(factors)) for name, factors in balance.items()}
     for values in observe(trial.graph, names, trial.texts.texts, trial.scratch):
@@ -136,10 +136,10 @@ def _measure_ranges(trial: _Trial, found: Sequence[Layer]) -> _Measured:
     return _Measured(plain, balance, balanced)
 
 
-def _balance(found: Sequence[Layer], channels: Mapping[str, Channels]) -> dict[str, FloatArray]:
+def _balance(linears: Sequence[Layer], channels: Mapping[str, Channels]) -> dict[str, FloatArray]:
     """By activation, the factors that move its outliers into the weights: sqrt(largest input / largest weight)."""
     readers: dict[str, list[Layer]] = {}
-    for layer in found:
+    for layer in linears:
         readers.setdefault(layer.source.name, []).append(layer)
     factors: dict[str, FloatArray] = {}
     for name, layers in readers.items():
@@ -183,13 +183,13 @@ def _alone(plan: Plan, key: str, mode: Mode) -> Plan:
     return plan.with_modes({**others, key: mode})
 
 
-def described(found: Found) -> str:
+def described(result: SearchResult) -> str:
     """One line: how the graph was made, with the measured distances."""
-    modes: list[Any] = list(found.plan.modes.values())
+    modes: list[Any] = list(result.plan.modes.values())
     parts = [
-        f"{modes.count('static')} of {len(modes)} linear layers with fixed ranges by {found.method}",
-        f"{len(found.plan.balance)} balanced inputs",
-        *(f"{key} {mode}" for key, mode in sorted(found.freed.items())),
+        f"{modes.count('static')} of {len(modes)} linear layers with fixed ranges by {result.method}",
+        f"{len(result.plan.balance)} balanced inputs",
+        *(f"{key} {mode}" for key, mode in sorted(result.freed.items())),
     ]
-    measured = ", ".join(f"{name} {value:.2g}" for name, value in found.distances.items())
+    measured = ", ".join(f"{name} {value:.2g}" for name, value in result.distances.items())
     return f"static int8: {', '.join(parts)}; logit distances on held-back training texts: {measured}"

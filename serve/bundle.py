@@ -227,10 +227,10 @@ class Bundle:
         if size != entry.bytes:
             return f"{name} has {size:,} bytes instead of {entry.bytes:,}"
         try:
-            found = file_sha256(path)
+            digest = file_sha256(path)
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
-        return "" if found == entry.sha256 else f"{name} has changed bytes (SHA-256 differs)"
+        return "" if digest == entry.sha256 else f"{name} has changed bytes (SHA-256 differs)"
 
     def golden(self, name: str = GOLDEN_NAME) -> Golden:
         """The golden answers that were packed with the graph, or in the file `name` with another variant."""
@@ -265,10 +265,10 @@ def _read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
     try:
-        found = msgspec.json.decode(raw, type=dict[str, object]).get("format")
-        if isinstance(found, int) and found > BUNDLE_FORMAT:
+        format_number = msgspec.json.decode(raw, type=dict[str, object]).get("format")
+        if isinstance(format_number, int) and format_number > BUNDLE_FORMAT:
             raise BundleFormatError(
-                f"{folder} has bundle format {found}.",
+                f"{folder} has bundle format {format_number}.",
                 expected=f"format {BUNDLE_FORMAT}, the newest that this edgetune reads",
                 action="install a newer edgetune",
             )

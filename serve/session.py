@@ -78,17 +78,17 @@ def open_session(
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if record_placement:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    wanted = PROVIDERS[provider]
-    if wanted not in runtime.get_available_providers():
+    provider_name = PROVIDERS[provider]
+    if provider_name not in runtime.get_available_providers():
         raise _no_provider(provider, f"ONNX Runtime {runtime.__version__} was built without it")
     complaint = _preload_cuda(runtime) if provider == "cuda" else ""
     try:
-        session = runtime.InferenceSession(str(graph), options, providers=[wanted])
+        session = runtime.InferenceSession(str(graph), options, providers=[provider_name])
     except _session_errors(runtime) as error:
         if provider == "cpu":
             raise BundleDamaged(f"ONNX Runtime cannot open {graph}: {error}") from error
         raise _no_provider(provider, complaint or str(error).splitlines()[0]) from error
-    if session.get_providers()[0] != wanted:
+    if session.get_providers()[0] != provider_name:
         raise _no_provider(provider, f"the session fell back to {session.get_providers()[0]}")
     return session
 
@@ -98,9 +98,9 @@ def _preload_cuda(runtime: Any) -> str:
 
     It prints its complaints on stdout, where a caller may be writing its answers.
     """
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with contextlib.redirect_stdout(io.StringIO()) as output:
         runtime.preload_dlls()
-    return said.getvalue().partition("\n")[0]
+    return output.getvalue().partition("\n")[0]
 
 
 def _session_errors(runtime: Any) -> tuple[type[Exception], ...]:

@@ -66,9 +66,9 @@ def open_variant(
         ProviderError: nothing here runs any of them.
         BundleDamaged: the file is no graph.
     """
-    wanted = wanted_variants(bundle.manifest.graphs, variant, provider)
-    machine = Machine.here(instructions=len(wanted) > 1)
-    ranked = rank_variants(wanted, machine, named=variant != "auto")
+    suitable = suitable_variants(bundle.manifest.graphs, variant, provider)
+    machine = Machine.here(instructions=len(suitable) > 1)
+    ranked = rank_variants(suitable, machine, named=variant != "auto")
     failed: dict[str, ProviderError] = {}
     for one, reason in ranked:
         if one.provider in failed:
@@ -89,7 +89,7 @@ def open_variant(
     raise AssertionError("a bundle has at least one graph")
 
 
-def wanted_variants(graphs: Sequence[Variant], variant: str, provider: str) -> list[Variant]:
+def suitable_variants(graphs: Sequence[Variant], variant: str, provider: str) -> list[Variant]:
     """The graphs that may answer.
 
     Raises:
@@ -149,8 +149,8 @@ def _unmeasured_reason(order: Sequence[Variant], machine: Machine) -> str:
 
 
 def _figures(order: Sequence[Variant]) -> str:
-    told = [f"{one.p50_ms:.3g} ms ({one.scheme})" for one in order if one.p50_ms is not None]
-    return " against ".join(told)
+    figures = [f"{one.p50_ms:.3g} ms ({one.scheme})" for one in order if one.p50_ms is not None]
+    return " against ".join(figures)
 
 
 def _p50(variant: Variant) -> float:

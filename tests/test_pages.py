@@ -7,7 +7,7 @@ import importlib
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,10 +78,13 @@ COMMANDS = [(block, arguments) for block in BLOCKS if block.language != "python"
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to run examples in, with the golden bundle under the names that the examples use."""
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_base: Callable[[str], Path], toy_csv: Path) -> Path:
+    """A folder to run examples in: the golden bundle under the names that the examples use, a tiny base, and rows."""
     for name in ("x", "banking77"):
         shutil.copytree(BUNDLE, tmp_path / "bundles" / name)
+    # A folder goes before a package or a hub id of the same name.
+    shutil.copytree(tiny_base("bert"), tmp_path / "sentence-transformers" / "all-MiniLM-L6-v2")
+    shutil.copy(toy_csv, tmp_path / "tickets.csv")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edgetune.tune.methods import METHODS
+from edgetune.tune.training.reporters import Reporter
 
 Auto = Literal["auto"]
 
@@ -70,6 +71,9 @@ class TuneRecipe(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 where the processor has it.")
     lora: LoraRecipe = LoraRecipe()
     freeze: FreezeRecipe = FreezeRecipe()
+    report_to: tuple[Reporter, ...] = Field(
+        (), description="Trackers that the training's curves are sent to beside the report: tensorboard, mlflow, wandb."
+    )
     allow_pickle: bool = Field(False, description="Open .bin checkpoints, which can run code when opened.")
     trust_remote_code: bool = Field(False, description="Run model code that a hub repository brings.")
 

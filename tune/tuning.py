@@ -228,7 +228,7 @@ class _Job:
             base_digest=self.base.digest,
             max_tokens=self.encoder.max_tokens,
             merge_max_abs_diff=difference,
-            training=self._told(probe, result, outcome),
+            training=self._summary(probe, result, outcome),
         ).save(self.folder)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
@@ -258,7 +258,7 @@ class _Job:
 
         return objective.head_spec(held_out)
 
-    def _told(self, probe: Probe, result: TrainingResult | None, outcome: Outcome) -> Training:
+    def _summary(self, probe: Probe, result: TrainingResult | None, outcome: Outcome) -> Training:
         curve = list(result.curve) if result else []
         return Training(
             method=self.recipe.method,

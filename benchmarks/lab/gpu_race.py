@@ -103,8 +103,8 @@ def agreement(found: Measured, reference: Measured) -> tuple[float, float] | Non
 
 
 @dataclass(frozen=True)
-class Course:
-    """What all sides are course.
+class Workload:
+    """What all sides are workload.
 
     Attributes:
         device: "cuda" or "cpu".
@@ -153,23 +153,23 @@ class Course:
         return self.reasons.get(kind.format, "") if kind.runtime == "onnx" else ""
 
 
-def race(course: Course, samples: int) -> dict[str, Measured]:
+def race(workload: Workload, samples: int) -> dict[str, Measured]:
     """All sides' figures: memory first, each side alone; then the times, all in turn; then the answers."""
-    measured = {name: Measured(reason=course.absent(name)) for name in KINDS}
-    if course.device == "cuda":
+    measured = {name: Measured(reason=workload.absent(name)) for name in KINDS}
+    if workload.device == "cuda":
         for name, found in measured.items():
             if not found.reason:
-                measure_memory(course, name, found)
+                measure_memory(workload, name, found)
     with ExitStack() as stack:
         running = {}
         for name, found in measured.items():
             if found.reason:
                 continue
             try:
-                running[name] = stack.enter_context(ContestantProcess(course.side(name), ""))
+                running[name] = stack.enter_context(ContestantProcess(workload.side(name), ""))
             except EdgetuneError as error:
                 found.reason = error.found
-        for shape in course.shapes:
+        for shape in workload.shapes:
             for _ in range(0, samples, BLOCK):
                 time_block(running, measured, shape)
         for name in list(running):
@@ -178,12 +178,12 @@ def race(course: Course, samples: int) -> dict[str, Measured]:
     return measured
 
 
-def measure_memory(course: Course, name: str, found: Measured) -> None:
+def measure_memory(workload: Workload, name: str, found: Measured) -> None:
     """Run every shape of one side with the device to itself; its process is gone afterwards."""
     before = device_memory_used()
     try:
-        with ContestantProcess(course.side(name), "") as process:
-            for batch, tokens in course.shapes:
+        with ContestantProcess(workload.side(name), "") as process:
+            for batch, tokens in workload.shapes:
                 process.ask("time", batch=batch, tokens=tokens, calls=1)
             after = device_memory_used()
             found.torch_peak_bytes = process.ask("memory")["torch_peak_bytes"]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.lab.gpu_race import KINDS, REFERENCE, SHAPES, Course, Measured, agreement, faster, race
+from benchmarks.lab.gpu_race import KINDS, REFERENCE, SHAPES, Measured, Workload, agreement, faster, race
 from benchmarks.lab.real_data import table
 from edgetune.benchmarks.timing.machine import describe_machine, find_gpu
 from edgetune.benchmarks.timing.race import BLOCK
@@ -110,13 +110,13 @@ def measure(work: Path, device: str, samples: int, progress: Progress) -> str:
     """
     dataset = Dataset.open(work / "data")
     with tempfile.TemporaryDirectory() as folder:
-        course = prepare(work, dataset, device, Path(folder), progress)
+        workload = prepare(work, dataset, device, Path(folder), progress)
         gc.collect()  # sessions of the proofs leave the device before its memory is read
-        measured = race(course, samples)
-    return page(describe_machine(usable_cores()), course, measured, dataset, work.name.removesuffix(".work"))
+        measured = race(workload, samples)
+    return page(describe_machine(usable_cores()), workload, measured, dataset, work.name.removesuffix(".work"))
 
 
-def prepare(work: Path, dataset: Dataset, device: str, folder: Path, progress: Progress) -> Course:
+def prepare(work: Path, dataset: Dataset, device: str, folder: Path, progress: Progress) -> Workload:
     """Export for the device, fuse, write the 16-bit graphs and the token ids of the validation part into `folder`.
 
     Raises:
@@ -149,13 +149,13 @@ def prepare(work: Path, dataset: Dataset, device: str, folder: Path, progress: P
     place = folder / "rows.json"
     place.write_text(json.dumps([row["input_ids"] for row in rows]), encoding="utf-8")
     pad = encoder.tokenizer.pad_token_id or 0
-    return Course(device, tuned.model_folder, graphs, reasons, place, len(tuned.labels), pad, shapes)
+    return Workload(device, tuned.model_folder, graphs, reasons, place, len(tuned.labels), pad, shapes)
 
 
-def page(machine: Machine, course: Course, measured: dict[str, Measured], dataset: Dataset, name: str) -> str:
+def page(machine: Machine, workload: Workload, measured: dict[str, Measured], dataset: Dataset, name: str) -> str:
     """The Markdown page."""
     versions = ", ".join(f"{one} {machine.versions[one]}" for one in PACKAGES if one in machine.versions)
-    gpu = machine.gpu if course.device == "cuda" else None
+    gpu = machine.gpu if workload.device == "cuda" else None
     lines = [
         "# Performance on a GPU",
         "",

@@ -146,7 +146,7 @@ def gains(candidates: Sequence[CandidateReport], chosen: str, steps: Sequence[st
     way = [("exported", "fp32"), ("fused", "fused"), (graph, graph)]
     # Weight-level steps are laid under the graph's scheme from the last to the first: trimming, then the student.
     way += [(steps[place], "+".join([*steps[place:], graph])) for place in range(len(steps) - 1, -1, -1)]
-    found = dict.fromkeys((part, name) for part, name in way if name in known)
+    changes = dict.fromkeys((part, name) for part, name in way if name in known)
     return [
         Gain(
             part=part,
@@ -155,7 +155,7 @@ def gains(candidates: Sequence[CandidateReport], chosen: str, steps: Sequence[st
             size_bytes=known[name].bundle_bytes or known[name].size_bytes,
             p50_ms=_p50(known[name]) if known[name].latency_ms else None,
         )
-        for part, name in found
+        for part, name in changes
     ]
 
 

@@ -18,17 +18,17 @@ from edgetune.tune.data.rows import Input
 from edgetune.tune.training.progress import Progress
 
 
-def passed_variants(chosen: str, wanted: Sequence[str], searched: Searched) -> tuple[list[str], list[str]]:
+def passed_variants(chosen: str, requested: Sequence[str], searched: Searched) -> tuple[list[str], list[str]]:
     """The routes of wanted variants that passed the search's gates, and a sentence for each that did not.
 
     Being beaten by the chosen one is no obstacle: on another machine it may be the other way about.
     """
     *steps, graph = chosen.split("+")
-    found = {one.scheme: one for one in searched.candidates}
+    candidates = {one.scheme: one for one in searched.candidates}
     passed: list[str] = []
     notes: list[str] = []
-    for route in ("+".join([*steps, name]) for name in wanted if name != graph):
-        one = found.get(route)
+    for route in ("+".join([*steps, name]) for name in requested if name != graph):
+        one = candidates.get(route)
         if one is None:
             reason = searched.skipped.get(route, "the search did not make it")
         elif one.accepted and one.stopped_at in ("", "dominated"):

@@ -15,7 +15,7 @@ from edgetune.benchmarks.stepwise.divergence import Divergence
 from edgetune.benchmarks.stepwise.fidelity import graph_fidelity
 from edgetune.benchmarks.stepwise.figures import GenerationTiming, compared
 from edgetune.benchmarks.stepwise.ladder import Climbed, JudgedRows, diverges, judge_divergence
-from edgetune.benchmarks.stepwise.race import Course, GenerationSide, race, weight_bytes
+from edgetune.benchmarks.stepwise.race import GenerationSide, Workload, race, weight_bytes
 from edgetune.benchmarks.stepwise.recipe import (
     GenerationBenchmarkRecipe,
     GenerationBudgetRecipe,
@@ -133,7 +133,7 @@ def _measure(contest: LanguageContest, draft: Bundle, progress: Progress) -> Mea
 
 def _hold_against_tuned(contest: LanguageContest, progress: Progress) -> Divergence:
     """The fp32 graph against the model that it was exported from."""
-    found = graph_fidelity(
+    fidelity = graph_fidelity(
         lambda: open_language_model(contest.tuned.model_folder),
         contest.graph.path,
         contest.rows,
@@ -143,10 +143,10 @@ def _hold_against_tuned(contest: LanguageContest, progress: Progress) -> Diverge
         progress=progress,
     )
     progress.say(
-        f"graph against tuned model on {len(found.texts):,} rows: KL {found.kl_nats:.1e} nats a token, "
-        f"{100 * found.top1_agreement:.4g}% of tokens agree"
+        f"graph against tuned model on {len(fidelity.texts):,} rows: KL {fidelity.kl_nats:.1e} nats a token, "
+        f"{100 * fidelity.top1_agreement:.4g}% of tokens agree"
     )
-    return found
+    return fidelity
 
 
 def _answer(contest: LanguageContest, draft: Bundle, progress: Progress) -> BundleAnswers:
@@ -169,22 +169,22 @@ def _answer(contest: LanguageContest, draft: Bundle, progress: Progress) -> Bund
 def _time(contest: LanguageContest, draft: Bundle, progress: Progress) -> GenerationTiming:
     """The bundle as it is served against the base in PyTorch fp32, both with their tokenizers open."""
     spec, base = contest.packing.spec, contest.base.folder
-    course = Course(spec.vocabulary, spec.context_tokens, contest.benchmark, contest.seed)
+    workload = Workload(spec.vocabulary, spec.context_tokens, contest.benchmark, contest.seed)
     sides = {
         "base": GenerationSide(
-            "base", base, course.threads, runtime="torch", size_bytes=weight_bytes(base), tokenizes=True
+            "base", base, workload.threads, runtime="torch", size_bytes=weight_bytes(base), tokenizes=True
         ),
         "bundle": GenerationSide(
             "bundle",
             draft.folder,
-            course.threads,
+            workload.threads,
             runtime="bundle",
             size_bytes=weight_bytes(draft.folder),
             most_batch=1 if spec.batch_one else None,
             tokenizes=True,
         ),
     }
-    return compared(race(sides, course, progress), "base", "bundle")
+    return compared(race(sides, workload, progress), "base", "bundle")
 
 
 def _measured(report: LanguageReport) -> dict[str, float | None]:

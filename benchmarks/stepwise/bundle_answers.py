@@ -135,14 +135,14 @@ def _spread(questions: Sequence[Question]) -> list[Question]:
 def _answer_ids(generator: Generator, questions: Sequence[Question], most: int, progress: Progress) -> list[list[int]]:
     """The token ids of each answer, in order; batches are those of the tune stage, prompts of like length together."""
     order = sorted(range(len(questions)), key=lambda index: len(questions[index].prompt))
-    found: dict[int, list[int]] = {}
+    answers: dict[int, list[int]] = {}
     for first in range(0, len(order), ANSWER_BATCH):
         indices = order[first : first + ANSWER_BATCH]
         prompts = [questions[index].prompt for index in indices]
         ids = generator.decoder.generate_ids(prompts, Sampling(max_tokens=most), batch_size=ANSWER_BATCH)
-        found.update(zip(indices, ids, strict=True))
-        progress.advance(len(found), len(order), "the bundle's answers")
-    return [found[index] for index in range(len(questions))]
+        answers.update(zip(indices, ids, strict=True))
+        progress.advance(len(answers), len(order), "the bundle's answers")
+    return [answers[index] for index in range(len(questions))]
 
 
 def _samples(

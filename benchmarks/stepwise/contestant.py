@@ -52,8 +52,8 @@ def torch_steps(settings: dict[str, Any]) -> Steps:
         cache = StaticCache(config=model.config, max_cache_len=tokens) if static else None
         while True:
             with torch.inference_mode():
-                found = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-                ids, cache = found.logits[:, -1:].argmax(dim=-1), found.past_key_values
+                output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                ids, cache = output.logits[:, -1:].argmax(dim=-1), output.past_key_values
             yield ids[:, 0].tolist()
 
     return steps
@@ -134,17 +134,17 @@ def timed(steps: Steps, prompts: list[list[int]], new_tokens: int) -> dict[str, 
 
     `cpu_share` is the processor time of all threads over the wall time.
     """
-    found, times = [], []
+    answer_ids, times = [], []
     began, worked = time.perf_counter(), time.process_time()
     start = began
     answer = steps(prompts, new_tokens)
     for _ in range(1 + new_tokens):
-        found.append(next(answer))
+        answer_ids.append(next(answer))
         end = time.perf_counter()
         times.append(1000 * (end - start))
         start = end
     share = (time.process_time() - worked) / (end - began)
-    tokens = [list(row) for row in zip(*found, strict=True)]
+    tokens = [list(row) for row in zip(*answer_ids, strict=True)]
     return {"first_ms": times[0], "steps_ms": times[1:], "tokens": tokens, "cpu_share": share}
 
 

@@ -154,9 +154,9 @@ def divergences(
         for ids, scored in texts:
             expected = _logits(first, ids, spec, "the reference", ParityError)
             for name, session in others.items():
-                found = _logits(session, ids, spec, f"the candidate {name}", GateError)
-                scores[name].append(text_score(expected, found, np.asarray(ids), scored))
-    return {name: Divergence(tuple(found)) for name, found in scores.items()}
+                logits = _logits(session, ids, spec, f"the candidate {name}", GateError)
+                scores[name].append(text_score(expected, logits, np.asarray(ids), scored))
+    return {name: Divergence(tuple(logits)) for name, logits in scores.items()}
 
 
 def text_score(
@@ -225,9 +225,9 @@ def _session(graph: Path, opened: Path, threads: int | None) -> Any:
 def _logits(
     session: Any, ids: Sequence[int], spec: GenerationSpec, whose: str, fault: type[EdgetuneError]
 ) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = session.run(["logits"], prefill_feed(session, ids, spec))[0][0]
-    if len(found) != len(ids):
-        raise fault(f"{whose} gives logits for {len(found)} of {len(ids)} positions", expected="one for each")
-    if not np.isfinite(found).all():
+    logits: NDArray[np.float32] = session.run(["logits"], prefill_feed(session, ids, spec))[0][0]
+    if len(logits) != len(ids):
+        raise fault(f"{whose} gives logits for {len(logits)} of {len(ids)} positions", expected="one for each")
+    if not np.isfinite(logits).all():
         raise fault(f"{whose} gives logits that are not finite on a text of {len(ids)} tokens")
-    return found
+    return logits

@@ -54,7 +54,7 @@ def graph_fidelity(
     model = open_model().eval()
     drawn = rows.drawn(FIDELITY_ROWS, seed)
     pairs = list(zip(drawn.ids, drawn.labels, strict=True))
-    found: list[TextScore] = []
+    scores: list[TextScore] = []
     with tempfile.TemporaryDirectory(prefix="edgetune-fidelity-") as scratch:
         opened = Path(scratch, "graph.onnx")
         write_all_positions(graph, opened)
@@ -65,14 +65,14 @@ def graph_fidelity(
             logits: NDArray[np.float32] = session.run(["logits"], prefill_feed(session, cut, spec))[0][0]
             if not np.isfinite(logits).all():
                 raise GateError(f"The decoder graph gives logits that are not finite on a text of {len(cut)} tokens.")
-            found.append(text_score(_model_logits(model, cut), logits, np.asarray(cut), scored))
-            progress.advance(len(found), len(pairs), "graph against tuned model")
-    return Divergence(tuple(found))
+            scores.append(text_score(_model_logits(model, cut), logits, np.asarray(cut), scored))
+            progress.advance(len(scores), len(pairs), "graph against tuned model")
+    return Divergence(tuple(scores))
 
 
 def _model_logits(model: Any, ids: tuple[int, ...]) -> NDArray[np.float32]:
     """Logits (tokens, vocabulary) float32."""
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits
-    found: NDArray[np.float32] = logits[0].float().numpy()
-    return found
+    values: NDArray[np.float32] = logits[0].float().numpy()
+    return values

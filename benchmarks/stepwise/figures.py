@@ -124,11 +124,11 @@ def decoding(base: SideFigures, bundle: SideFigures, batch: int) -> Decoding:
     )
 
 
-def agreement(found: SideFigures, reference: SideFigures) -> tuple[int, int] | None:
+def agreement(side: SideFigures, reference: SideFigures) -> tuple[int, int] | None:
     """How many tokens of a greedy answer equal the reference's before the first that differs, and of how many."""
-    if not found.answer or not reference.answer:
+    if not side.answer or not reference.answer:
         return None
-    equal = [one == other for one, other in zip(found.answer, reference.answer, strict=False)]
+    equal = [one == other for one, other in zip(side.answer, reference.answer, strict=False)]
     return (equal.index(False) if False in equal else len(equal)), len(equal)
 
 

@@ -52,23 +52,23 @@ def headlines(report: LanguageReport) -> list[Headline]:
 
 
 def _decoding(report: LanguageReport) -> Headline:
-    found, first = figures.smallest_batch(report), figures.shortest_prompt(report)
+    decoding, first = figures.smallest_batch(report), figures.shortest_prompt(report)
     also = f"first token {charts.milliseconds(first.bundle_ms if first else None)}"
     before = (f"instead of {charts.milliseconds(first.base_ms)}",) if first and first.base_ms is not None else ()
-    if found is None:
+    if decoding is None:
         return Headline("tokens a second", charts.NOT_MEASURED, [], also, before)
-    name = f"tokens a second, batch {charts.plain(found.batch, 0)}"
+    name = f"tokens a second, batch {charts.plain(decoding.batch, 0)}"
     details = []
-    if found.base_per_second is not None:
-        details.append(f"instead of {charts.per_second(found.base_per_second)}")
+    if decoding.base_per_second is not None:
+        details.append(f"instead of {charts.per_second(decoding.base_per_second)}")
     if not report.timing_valid:
         return Headline(name, charts.NOT_JUDGED, ["the machine was too busy"])
-    faster = charts.times(figures.times_faster(found), "faster", "slower")
+    faster = charts.times(figures.times_faster(decoding), "faster", "slower")
     if faster:
         details.append(f"{faster} than PyTorch" if faster != "about the same" else "about as fast as PyTorch")
-    if found.ci95 and len(found.ci95) == 2:
-        details.append(f"95% CI {charts.ratio(found.ci95[0])} to {charts.ratio(found.ci95[1])}")
-    return Headline(name, charts.per_second(found.bundle_per_second), details, also, before)
+    if decoding.ci95 and len(decoding.ci95) == 2:
+        details.append(f"95% CI {charts.ratio(decoding.ci95[0])} to {charts.ratio(decoding.ci95[1])}")
+    return Headline(name, charts.per_second(decoding.bundle_per_second), details, also, before)
 
 
 def _perplexity(report: LanguageReport) -> Headline:
@@ -125,8 +125,8 @@ def metric_names(stages: Sequence[AnswerQuality]) -> list[str]:
 
 def decoding_rows(report: LanguageReport) -> list[SpeedRow]:
     """Tokens a second of both sides by batch."""
-    found = sorted(report.decoding, key=lambda one: one.batch)
-    longest = _longest([rate for one in found for rate in (one.base_per_second, one.bundle_per_second)])
+    rows = sorted(report.decoding, key=lambda one: one.batch)
+    longest = _longest([rate for one in rows for rate in (one.base_per_second, one.bundle_per_second)])
     return [
         SpeedRow(
             one.batch,
@@ -138,14 +138,14 @@ def decoding_rows(report: LanguageReport) -> list[SpeedRow]:
             else charts.NOT_MEASURED,
             charts.twin_bars(one.base_per_second, one.bundle_per_second, longest),
         )
-        for one in found
+        for one in rows
     ]
 
 
 def first_token_rows(report: LanguageReport) -> list[SpeedRow]:
     """Ms to the first token of both sides by length of the prompt."""
-    found = sorted(report.first_token_ms, key=lambda one: one.prompt_tokens)
-    longest = _longest([ms for one in found for ms in (one.base_ms, one.bundle_ms)])
+    rows = sorted(report.first_token_ms, key=lambda one: one.prompt_tokens)
+    longest = _longest([ms for one in rows for ms in (one.base_ms, one.bundle_ms)])
     return [
         SpeedRow(
             one.prompt_tokens,
@@ -155,7 +155,7 @@ def first_token_rows(report: LanguageReport) -> list[SpeedRow]:
             "",
             charts.twin_bars(one.base_ms, one.bundle_ms, longest),
         )
-        for one in found
+        for one in rows
     ]
 
 

@@ -77,7 +77,7 @@ class GenerationSide(Side):
 
 
 @dataclass(frozen=True)
-class Course:
+class Workload:
     """What all sides are asked.
 
     Attributes:
@@ -160,43 +160,45 @@ class _Running:
         )
 
 
-def race(sides: dict[str, GenerationSide], course: Course, progress: Progress, checked: str = "bundle") -> RaceFigures:
+def race(
+    sides: dict[str, GenerationSide], workload: Workload, progress: Progress, checked: str = "bundle"
+) -> RaceFigures:
     """All sides' figures: first tokens and batch 1, then memory, then the larger batches, then cold starts.
 
     The side called `checked` is raced against a second copy of itself too, which shows the machine's noise.
     """
     running = {name: _Running(side) for name, side in sides.items()}
-    first = json.dumps(course.prompts(0, 1, DECODE_PROMPT)[0])
+    first = json.dumps(workload.prompts(0, 1, DECODE_PROMPT)[0])
     used = device_memory_used()
     with ExitStack() as stack:
         for one in running.values():
             _open(one, first, stack)
         load = LoadMeter(started.process.pid for started in running.values() if started.process)
-        _rounds(running, course, course.prompt_tokens, [1] if 1 in course.recipe.batches else [], progress)
+        _rounds(running, workload, workload.prompt_tokens, [1] if 1 in workload.recipe.batches else [], progress)
         others = load.others()
         for one in running.values():
             _read_memory(one, used)
             one.modules = one.ask("modules").get("modules", [])
-        verdict = _judge(running, course, others, _noise(running.get(checked), course, first, progress))
-        _rounds(running, course, [], [batch for batch in course.recipe.batches if batch > 1], progress)
+        verdict = _judge(running, workload, others, _noise(running.get(checked), workload, first, progress))
+        _rounds(running, workload, [], [batch for batch in workload.recipe.batches if batch > 1], progress)
         for one in running.values():
             if max(one.step_ms, default=1) > 1:
                 _read_memory(one, used)
     _cold_starts(running, first, progress)
     return RaceFigures(
         sides={name: one.figures(name) for name, one in running.items()},
-        prompt_tokens=course.prompt_tokens,
-        batches=list(course.recipe.batches),
+        prompt_tokens=workload.prompt_tokens,
+        batches=list(workload.recipe.batches),
         decode_prompt_tokens=DECODE_PROMPT,
-        new_tokens=course.new_tokens,
-        rounds=course.recipe.rounds,
-        threads=course.threads,
+        new_tokens=workload.new_tokens,
+        rounds=workload.recipe.rounds,
+        threads=workload.threads,
         timing_remark=verdict.remark,
     )
 
 
 def _judge(
-    running: dict[str, _Running], course: Course, others: float | None, noise: list[float] | None
+    running: dict[str, _Running], workload: Workload, others: float | None, noise: list[float] | None
 ) -> TimingVerdict:
     """Whether the machine was quiet while single prompts were answered."""
     steps = {name: side.step_ms.get(1, []) for name, side in running.items()}
@@ -206,18 +208,18 @@ def _judge(
             blocks={
                 name: [[mean] for mean in of_side]
                 for name, of_side in steps.items()
-                if len(of_side) == course.recipe.rounds
+                if len(of_side) == workload.recipe.rounds
             },
             cpu_share={name: float(np.median(side.cpu_shares)) for name, side in running.items() if side.cpu_shares},
             others_cores=others,
             cores=affinity_cores(),
-            threads=course.threads,
+            threads=workload.threads,
             noise_ci95=noise,
         )
     )
 
 
-def _noise(checked: _Running | None, course: Course, first: str, progress: Progress) -> list[float] | None:
+def _noise(checked: _Running | None, workload: Workload, first: str, progress: Progress) -> list[float] | None:
     """95% interval of how many times faster a second copy of a side decodes; None where it cannot be raced."""
     if checked is None or checked.process is None:
         return None
@@ -226,7 +228,7 @@ def _noise(checked: _Running | None, course: Course, first: str, progress: Progr
     try:
         with ContestantProcess(checked.side, first) as copy:
             for round_ in range(NOISE_ROUNDS):
-                command = _command(course.prompts(round_, 1, DECODE_PROMPT), course.new_tokens)
+                command = _command(workload.prompts(round_, 1, DECODE_PROMPT), workload.new_tokens)
                 for process, blocks in ((checked.process, ours), (copy, theirs)):
                     blocks.append(process.ask("generate", **command)["steps_ms"])
                 progress.advance(round_ + 1, NOISE_ROUNDS, "noise, the bundle against itself")
@@ -245,47 +247,47 @@ def _open(one: _Running, first: str, stack: ExitStack) -> None:
 
 
 def _rounds(
-    running: dict[str, _Running], course: Course, lengths: Sequence[int], batches: Sequence[int], progress: Progress
+    running: dict[str, _Running], workload: Workload, lengths: Sequence[int], batches: Sequence[int], progress: Progress
 ) -> None:
     """Every shape by every side in turn, the order turned each round; round 0 is short and not counted.
 
     The first run of a shape allocates what the later ones use again, in PyTorch and in ONNX Runtime alike.
     """
-    shapes: list[Callable[[_Running, int], None]] = [_first_token(course, tokens) for tokens in lengths]
-    shapes += [_decode(course, batch) for batch in batches]
+    shapes: list[Callable[[_Running, int], None]] = [_first_token(workload, tokens) for tokens in lengths]
+    shapes += [_decode(workload, batch) for batch in batches]
     order = list(running)
-    for round_ in range(course.recipe.rounds + 1):
+    for round_ in range(workload.recipe.rounds + 1):
         turned = order[round_ % len(order) :] + order[: round_ % len(order)]
         for shape in shapes:
             for name in turned:
                 shape(running[name], round_)
         if shapes:
-            progress.advance(round_, course.recipe.rounds, "generation, all sides in turn")
+            progress.advance(round_, workload.recipe.rounds, "generation, all sides in turn")
 
 
-def _first_token(course: Course, tokens: int) -> Callable[[_Running, int], None]:
+def _first_token(workload: Workload, tokens: int) -> Callable[[_Running, int], None]:
     def run(one: _Running, round_: int) -> None:
         if not one.takes(1):
             return
-        found = one.ask("generate", _command(course.prompts(round_, 1, tokens), 0))
-        if found and round_:
-            one.first_ms.setdefault(tokens, []).append(found["first_ms"])
+        reply = one.ask("generate", _command(workload.prompts(round_, 1, tokens), 0))
+        if reply and round_:
+            one.first_ms.setdefault(tokens, []).append(reply["first_ms"])
 
     return run
 
 
-def _decode(course: Course, batch: int) -> Callable[[_Running, int], None]:
+def _decode(workload: Workload, batch: int) -> Callable[[_Running, int], None]:
     def run(one: _Running, round_: int) -> None:
         if not one.takes(batch):
             return
-        steps = course.new_tokens if round_ else min(4, course.new_tokens)
-        found = one.ask("generate", _command(course.prompts(round_, batch, DECODE_PROMPT), steps))
-        if found and round_:
-            one.step_ms.setdefault(batch, []).append(float(np.mean(found["steps_ms"])))
-            if batch == 1 and one.side.device == "cpu" and "cpu_share" in found:
-                one.cpu_shares.append(found["cpu_share"])
+        steps = workload.new_tokens if round_ else min(4, workload.new_tokens)
+        reply = one.ask("generate", _command(workload.prompts(round_, batch, DECODE_PROMPT), steps))
+        if reply and round_:
+            one.step_ms.setdefault(batch, []).append(float(np.mean(reply["steps_ms"])))
+            if batch == 1 and one.side.device == "cpu" and "cpu_share" in reply:
+                one.cpu_shares.append(reply["cpu_share"])
             if batch == 1 and round_ == 1:
-                one.answer = found["tokens"][0]
+                one.answer = reply["tokens"][0]
 
     return run
 
@@ -295,13 +297,13 @@ def _command(prompts: list[list[int]], new_tokens: int) -> dict[str, Any]:
 
 
 def _read_memory(one: _Running, used_before: int | None) -> None:
-    found = one.ask("memory").get("memory")
-    if found is None:
+    reply = one.ask("memory").get("memory")
+    if reply is None:
         return
     used = device_memory_used()
     # All sides share the device while they race, so the rise of the whole device is told for none alone.
     rise = None if used is None or used_before is None else used - used_before
-    one.memory.append(Memory(**{**found, "gpu_device_bytes": rise}))
+    one.memory.append(Memory(**{**reply, "gpu_device_bytes": rise}))
 
 
 def _cold_starts(running: dict[str, _Running], first: str, progress: Progress) -> None:

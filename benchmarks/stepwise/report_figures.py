@@ -39,11 +39,11 @@ def shortest_prompt(report: LanguageReport) -> FirstToken | None:
     return min(report.first_token_ms, key=lambda one: one.prompt_tokens, default=None)
 
 
-def times_faster(found: Decoding) -> float | None:
+def times_faster(decoding: Decoding) -> float | None:
     """How many times the base's tokens a second; from the two rates where the report has no ratio of its own."""
-    if found.speedup is not None:
-        return found.speedup
-    return charts.speedup(found.bundle_per_second, found.base_per_second)
+    if decoding.speedup is not None:
+        return decoding.speedup
+    return charts.speedup(decoding.bundle_per_second, decoding.base_per_second)
 
 
 def perplexity(value: float | None) -> str:

@@ -128,27 +128,27 @@ def _interval(statistics: Statistics) -> list[float]:
 
 
 def _graph_stages(
-    chosen: str, found: Divergence, verdict: Verdict, tuned: float, measured: Measured | None
+    chosen: str, divergence: Divergence, verdict: Verdict, tuned: float, measured: Measured | None
 ) -> list[AnswerQuality]:
     """The graph in fp32 beside the tuned model, and the packed one beside the graph."""
-    reference, candidate = found.statistics
+    reference, candidate = divergence.statistics
     fidelity = measured.fidelity if measured else None
     graph = AnswerQuality(
         stage="onnx",
-        value=found.reference_perplexity,
+        value=divergence.reference_perplexity,
         ci95=_interval(reference),
-        token_accuracy=found.reference_accuracy,
+        token_accuracy=divergence.reference_accuracy,
         kl=fidelity.kl_nats if fidelity else None,
         agreement=fidelity.top1_agreement if fidelity else None,
-        rise=found.reference_perplexity / tuned - 1,
+        rise=divergence.reference_perplexity / tuned - 1,
     )
     packed = AnswerQuality(
         stage=chosen,
-        value=found.perplexity,
+        value=divergence.perplexity,
         ci95=_interval(candidate),
-        token_accuracy=found.token_accuracy,
-        kl=found.kl_nats,
-        agreement=found.top1_agreement,
+        token_accuracy=divergence.token_accuracy,
+        kl=divergence.kl_nats,
+        agreement=divergence.top1_agreement,
         rise=verdict.loss.loss,
         metrics=measured.answered.metrics if measured else {},
     )
@@ -156,18 +156,18 @@ def _graph_stages(
 
 
 def _proof(judged: Judged) -> LanguageProof | None:
-    found, verdict = judged.divergence, judged.verdict
-    if found is None or verdict is None:
+    divergence, verdict = judged.divergence, judged.verdict
+    if divergence is None or verdict is None:
         return None
     return LanguageProof(
         gate=verdict.gate,
-        value=found.perplexity,
+        value=divergence.perplexity,
         rise=verdict.loss.loss,
         rise_interval=list(verdict.loss.interval),
-        kl=found.kl_nats,
-        agreement=found.top1_agreement,
+        kl=divergence.kl_nats,
+        agreement=divergence.top1_agreement,
         reason=verdict.reason,
-        rows=len(found.texts),
+        rows=len(divergence.texts),
         looks=judged.looks,
     )
 
@@ -194,15 +194,15 @@ def _verdict(quality: AnswersQuality, judged: Judged, timing: GenerationTiming |
         return f"{gained}; no scheme passed the gate, so nothing was packed."
     rise, agreement = judged.verdict.loss.loss, judged.divergence.top1_agreement
     moved = "raised" if rise > 0 else "lowered"
-    said = (
+    sentence = (
         f"{gained}; {judged.chosen} {moved} it by {abs(100 * rise):.2f}% and agrees in {100 * agreement:.1f}% of tokens"
     )
     if timing is not None and not timing.verdict.valid:
-        return f"{said}; the machine was too busy to judge its speed."
+        return f"{sentence}; the machine was too busy to judge its speed."
     one = next((row for row in timing.decoding if row.batch == 1 and row.speedup), None) if timing else None
     if one is None or one.speedup is None or one.bundle_per_second is None:
-        return f"{said}; its speed was not measured."
-    return f"{said}; it decodes {one.bundle_per_second:,.0f} tokens a second, {one.speedup:.1f} times PyTorch's."
+        return f"{sentence}; its speed was not measured."
+    return f"{sentence}; it decodes {one.bundle_per_second:,.0f} tokens a second, {one.speedup:.1f} times PyTorch's."
 
 
 def _notes(contest: LanguageContest, judged: Judged, measured: Measured | None) -> list[str]:

@@ -219,14 +219,14 @@ def _throughputs(sides: dict[str, ContestantProcess], texts: Sequence[Input], pr
         for side, process in sides.items():
             seconds[side].append(process.ask("throughput", texts=batch)["seconds"])
         progress.advance(done, THROUGHPUT_ROUNDS, "throughput, batches of 32")
-    return Pair(**{side: len(batch) / float(np.median(found)) for side, found in seconds.items()})
+    return Pair(**{side: len(batch) / float(np.median(samples)) for side, samples in seconds.items()})
 
 
 def _memory(process: ContestantProcess, used_before: int | None) -> Memory:
-    found = process.ask("memory")["memory"]
+    reply = process.ask("memory")["memory"]
     used = device_memory_used()
     # Both sides share the device while they race, so the rise of the whole device is told for neither alone.
-    return Memory(**{**found, "gpu_device_bytes": None if used is None or used_before is None else used - used_before})
+    return Memory(**{**reply, "gpu_device_bytes": None if used is None or used_before is None else used - used_before})
 
 
 def _grid(sides: dict[str, ContestantProcess], max_tokens: int, progress: Progress) -> list[GridCell]:
@@ -250,4 +250,4 @@ def _cold_starts(race: Race, first: Input, starts: int, seen: dict[str, float], 
             with ContestantProcess(race.sides[side], first) as process:
                 ms[side].append(process.cold_start_ms)
         progress.advance(done, starts - 1, "cold start")
-    return Pair(**{side: float(np.median(found)) for side, found in ms.items()})
+    return Pair(**{side: float(np.median(samples)) for side, samples in ms.items()})

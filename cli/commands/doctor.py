@@ -117,10 +117,10 @@ def _verdict(problems: list[Problem]) -> Iterator[str]:
         yield "Nothing is wrong."
 
 
-def _speed(fast: bool | None, wanted: tuple[str, ...], isa: list[str], slow: str) -> str:
+def _speed(fast: bool | None, instructions: tuple[str, ...], isa: list[str], slow: str) -> str:
     if fast is None:
         return "unknown"
-    return f"fast ({', '.join(name for name in wanted if name in isa)})" if fast else slow
+    return f"fast ({', '.join(name for name in instructions if name in isa)})" if fast else slow
 
 
 def _gigabytes(size: int | None) -> str:

@@ -21,7 +21,7 @@ SHOWN_CHARACTERS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class GenerationRequest:
     """What the command line says of the answers; `raw` continues the text itself, without a chat template."""
 
     max_tokens: int
@@ -42,7 +42,13 @@ class Wish:
 
 
 def print_generations(
-    bundle: Path, prompts: Iterable[str], wish: Wish, *, threads: int | None, provider: str, as_json: bool
+    bundle: Path,
+    prompts: Iterable[str],
+    request: GenerationRequest,
+    *,
+    threads: int | None,
+    provider: str,
+    as_json: bool,
 ) -> None:
     """Answer each prompt in turn: streamed to stdout, each ended by a line break, or as one JSON list.
 
@@ -53,28 +59,30 @@ def print_generations(
     """
     from edgetune.serve.stepwise.generator import Generator
 
-    sampling = wish.sampling()
+    sampling = request.sampling()
     with Generator.open(bundle, threads=threads, provider=provider) as generator:
         if as_json:
-            print_json([_plain(generator, text, wish, sampling, number) for number, text in _counted(prompts, wish)])
+            print_json(
+                [_plain(generator, text, request, sampling, number) for number, text in _counted(prompts, request)]
+            )
             return
-        for number, text in _counted(prompts, wish):
-            if not wish.is_blank(text):
+        for number, text in _counted(prompts, request):
+            if not request.is_blank(text):
                 with _naming(number, text):
-                    for piece in generator.stream(_prompt(generator, text, wish), sampling):
+                    for piece in generator.stream(_prompt(generator, text, request), sampling):
                         click.echo(piece.text, nl=False)
             click.echo()
 
 
-def _counted(prompts: Iterable[str], wish: Wish) -> Iterator[tuple[int, str]]:
+def _counted(prompts: Iterable[str], request: GenerationRequest) -> Iterator[tuple[int, str]]:
     """The prompts with their numbers; at the end, what there is to say about blank ones."""
     blank, number = 0, 0
     for number, text in enumerate(prompts, start=1):
-        blank += wish.is_blank(text)
+        blank += request.is_blank(text)
         yield number, text
     if blank == number:
-        found = "The prompt is empty." if number == 1 else f"All {number} prompts are empty."
-        raise InputError(found, expected="texts with something in them")
+        problem = "The prompt is empty." if number == 1 else f"All {number} prompts are empty."
+        raise InputError(problem, expected="texts with something in them")
     if blank:
         click.echo(f"{blank} of {number} texts are blank and got no answer.", err=True)
 
@@ -91,20 +99,22 @@ def _naming(number: int, text: str) -> Iterator[None]:
         ) from error
 
 
-def _prompt(generator: Generator, text: str, wish: Wish) -> Any:
+def _prompt(generator: Generator, text: str, request: GenerationRequest) -> Any:
     """A chat of one turn where the model has a template, else the text."""
-    return text if wish.raw or generator.template is None else [{"role": "user", "content": text}]
+    return text if request.raw or generator.template is None else [{"role": "user", "content": text}]
 
 
-def _plain(generator: Generator, text: str, wish: Wish, sampling: Sampling, number: int) -> dict[str, object]:
-    if wish.is_blank(text):
+def _plain(
+    generator: Generator, text: str, request: GenerationRequest, sampling: Sampling, number: int
+) -> dict[str, object]:
+    if request.is_blank(text):
         return {"prompt": text, "text": None, "token_ids": None, "finish": None, "prompt_tokens": None}
     with _naming(number, text):
-        found = generator.generate(_prompt(generator, text, wish), sampling)
+        generation = generator.generate(_prompt(generator, text, request), sampling)
     return {
         "prompt": text,
-        "text": found.text,
-        "token_ids": list(found.token_ids),
-        "finish": found.finish,
-        "prompt_tokens": found.prompt_tokens,
+        "text": generation.text,
+        "token_ids": list(generation.token_ids),
+        "finish": generation.finish,
+        "prompt_tokens": generation.prompt_tokens,
     }

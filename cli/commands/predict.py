@@ -85,11 +85,11 @@ def command(
     inputs = itertools.chain([first], stream)
     if manifest.generation is not None:
         _refuse(_RANKED, f"{bundle} generates text")
-        from edgetune.commands.generation import Wish, print_generations
+        from edgetune.commands.generation import GenerationRequest, print_generations
 
-        wish = Wish(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, raw=raw)
+        request = GenerationRequest(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, raw=raw)
         prompts = (prompt for (prompt,) in inputs)
-        print_generations(bundle, prompts, wish, threads=threads, provider=provider, as_json=as_json)
+        print_generations(bundle, prompts, request, threads=threads, provider=provider, as_json=as_json)
         return
     _refuse(_OF_LANGUAGE_MODELS, f"{bundle} generates no text")
     from edgetune.serve.loading import load

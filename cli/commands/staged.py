@@ -17,6 +17,7 @@ def run_until(stage: str, options: dict[str, Any]) -> None:
     from rich.console import Console
 
     from edgetune.export.once.pack import check_place
+    from edgetune.inputs import command_line
     from edgetune.pipeline import build
     from edgetune.progress import StageLines
     from edgetune.tune.training.processes import is_main
@@ -26,7 +27,7 @@ def run_until(stage: str, options: dict[str, Any]) -> None:
     log = Path(f"{recipe.out}.work") / LOG_NAME
     with quiet(log, to_stderr=as_json, verbose=verbose) as stream:
         lines = StageLines(Console(file=stream, soft_wrap=True, quiet=not is_main()))
-        built = build(recipe, lines, until=stage, fresh=fresh)
+        built = build(recipe, lines, until=stage, fresh=fresh, command=command_line())
     if not is_main():  # under `accelerate launch` the main process tells for all
         return
     if as_json:

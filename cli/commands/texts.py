@@ -148,12 +148,12 @@ def _json_lines(stream: Iterable[str], path: Path, columns: Sequence[str], parts
         yield texts
 
 
-def _columns(there: list[str], wanted: Sequence[str], parts: Sequence[str], path: Path) -> list[str]:
-    """The columns of the parts: those wanted; else those of the parts' own or of usual names."""
-    missing = [name for name in wanted if name not in there]
-    if wanted and not missing:
-        return list(wanted)
-    if not wanted:
+def _columns(there: list[str], named: Sequence[str], parts: Sequence[str], path: Path) -> list[str]:
+    """The columns of the parts: those named; else those of the parts' own or of usual names."""
+    missing = [name for name in named if name not in there]
+    if named and not missing:
+        return list(named)
+    if not named:
         names = _guessed_columns(there, parts)
         if names:
             return names

@@ -34,8 +34,8 @@ def command(bundle: Path, as_json: bool) -> None:
         from edgetune.serve.stepwise.generator import Generator
         from edgetune.serve.stepwise.golden import read_golden, replay
 
-        found = {opened.manifest.scheme: replay(Generator.open(bundle), read_golden(bundle / GOLDEN_NAME))}
-        _tell(opened, found, opened.manifest.scheme, as_json=as_json)
+        by_scheme = {opened.manifest.scheme: replay(Generator.open(bundle), read_golden(bundle / GOLDEN_NAME))}
+        _tell(opened, by_scheme, opened.manifest.scheme, as_json=as_json)
         return
     predictor = load(bundle)
     replays = {predictor.variant: replay_golden(predictor)}
@@ -51,9 +51,9 @@ def command(bundle: Path, as_json: bool) -> None:
 def _tell(bundle: Bundle, replays: dict[str, Replay], variant: str, *, as_json: bool) -> None:
     files = len(bundle.manifest.files)
     if as_json:
-        told = {scheme: asdict(replay) for scheme, replay in replays.items()}
+        golden = {scheme: asdict(replay) for scheme, replay in replays.items()}
         facts = {"bundle": str(bundle.folder), "files": files, "size_bytes": bundle.size_bytes}
-        print_json({**facts, "golden": told[variant], "variants": told if len(told) > 1 else {}})
+        print_json({**facts, "golden": golden[variant], "variants": golden if len(golden) > 1 else {}})
         return
     click.echo(f"{files} files have the sizes and digests that were packed ({bundle.size_bytes:,} bytes).")
     for scheme, replay in replays.items():

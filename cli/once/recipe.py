@@ -12,6 +12,7 @@ from edgetune.serve.errors import RecipeError
 from edgetune.tune.data.dataset import DataRecipe
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
+from edgetune.tune.training.reporters import Reporter
 
 
 class OnceRecipe(Recipe):
@@ -53,3 +54,8 @@ class OnceRecipe(Recipe):
     def allows_pickle(self) -> bool:
         """Whether weights that are a pickle may be opened."""
         return self.tune.allow_pickle
+
+    @property
+    def reporters(self) -> tuple[Reporter, ...]:
+        """Trackers that the training's curves are sent to."""
+        return self.tune.report_to

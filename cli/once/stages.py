@@ -18,7 +18,7 @@ from edgetune.compress.material import Material
 from edgetune.export.once.export import export
 from edgetune.export.once.graph import Graph
 from edgetune.export.once.pack import Packing, golden_texts, package_versions
-from edgetune.inputs import command_line, plain, source_state
+from edgetune.inputs import plain, source_state
 from edgetune.once.plan import estimate
 from edgetune.once.recipe import OnceRecipe
 from edgetune.once.table import print_report
@@ -192,7 +192,7 @@ class BenchStage(Stage[OnceRecipe, Benched]):
             budget=recipe.budget,
             benchmark=recipe.benchmark,
             seed=recipe.seed,
-            command=command_line(),
+            command=build.command,
             variants=tuple(recipe.compress.variants),
         )
         bench(contest, folder, build.work.folder / REPORT_NAME, build.progress)

@@ -16,7 +16,12 @@ from edgetune.tune.metrics import title_of
 
 def figures_table(report: Report) -> Table:
     """The main figures of `report`: one row each for base, bundle and how the bundle differs."""
-    return table_of((*_quality(report), *_latency(report), *_footprint(report)))
+    return table_of(figure_rows(report))
+
+
+def figure_rows(report: Report) -> tuple[Row, ...]:
+    """The rows of that table."""
+    return (*_quality(report), *_latency(report), *_footprint(report))
 
 
 def print_report(report: Report, bundle: str, html: str, console: Console) -> None:

@@ -53,7 +53,7 @@ def look(task: str, data: Mapping[str, Any], base: str | None) -> Look:
     """Read the data; see `edgetune.look.look_at`."""
     base = base or FIRST_BASE
     recipe = StepwiseRecipe.of_values({"base": base, "task": task, "data": data}, None).data
-    raw = read_raw_parts(Named(recipe.source, recipe.validation, recipe.test), recipe.said)
+    raw = read_raw_parts(Named(recipe.source, recipe.validation, recipe.test), recipe.file_options)
     columns = dict(choose_format(raw.train, recipe.format, recipe.columns).columns)
     conversations = Conversations.of_rows(raw, recipe, 0)
     encoded = _encoded(conversations, base, recipe) if Path(base).is_dir() else None

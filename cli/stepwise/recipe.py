@@ -12,6 +12,7 @@ from edgetune.export.stepwise.recipe import GenerationExportRecipe
 from edgetune.recipe import Recipe
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
 from edgetune.tune.stepwise.recipe import GenerationTuneRecipe
+from edgetune.tune.training.reporters import Reporter
 
 
 class StepwiseRecipe(Recipe):
@@ -30,3 +31,8 @@ class StepwiseRecipe(Recipe):
     def allows_pickle(self) -> bool:
         """Whether weights that are a pickle may be opened."""
         return self.tune.allow_pickle
+
+    @property
+    def reporters(self) -> tuple[Reporter, ...]:
+        """Trackers that the training's curves are sent to."""
+        return self.tune.report_to

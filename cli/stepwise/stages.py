@@ -17,7 +17,7 @@ from edgetune.export.once.pack import package_versions
 from edgetune.export.stepwise.export import export_generation
 from edgetune.export.stepwise.graph import DecoderGraph
 from edgetune.export.stepwise.pack import LanguagePacking
-from edgetune.inputs import command_line, plain, source_state
+from edgetune.inputs import plain, source_state
 from edgetune.pipeline import Build, Pipeline, Stage
 from edgetune.serve.bundle import REPORT_NAME, BaseIdentity
 from edgetune.serve.stepwise.report import LanguageReport
@@ -178,7 +178,7 @@ class BenchStage(Stage[StepwiseRecipe, LanguageBenched]):
             budget=recipe.budget,
             benchmark=recipe.benchmark,
             seed=recipe.seed,
-            command=command_line(),
+            command=build.command,
             schemes=recipe.compress.schemes,
             trust_remote_code=recipe.tune.trust_remote_code,
         )

@@ -18,11 +18,15 @@ from edgetune.terminal import Row, footprint_rows, print_outcome, table_of
 
 def language_table(report: LanguageReport) -> Table:
     """The main figures of `report`: one row each for base, bundle and how the bundle differs."""
+    return table_of(figure_rows(report))
+
+
+def figure_rows(report: LanguageReport) -> tuple[Row, ...]:
+    """The rows of that table."""
     footprint = footprint_rows(
         figures.peak_memory(report), report.cold_start_ms, report.size_bytes, timing_valid=report.timing_valid
     )
-    quality = (_quality(report), *_answers(report))
-    return table_of((*quality, *_decoding(report), *_first_token(report), *footprint))
+    return (_quality(report), *_answers(report), *_decoding(report), *_first_token(report), *footprint)
 
 
 def print_language_report(report: LanguageReport, bundle: str, html: str, console: Console) -> None:

@@ -48,8 +48,8 @@ def _replace(model: Any, node: Any, operator: str, inputs: list[Any], output: An
 
 
 def _near(value: Any, number: float) -> bool:
-    found = scalar(value)
-    return found is not None and abs(found - number) < 1e-5 * abs(number)
+    constant = scalar(value)
+    return constant is not None and abs(constant - number) < 1e-5 * abs(number)
 
 
 def _sole_user(node: Any, operator: str) -> Any:

@@ -75,10 +75,10 @@ def _fuse_one(model: Any, softmax: Any, max_tokens: int, masks: dict[Any, Any]) 
 
 def _last_reshape(turned: Any) -> Any:
     """The last of the reshapings behind the product, which join the heads; None where there is none."""
-    found, after = None, only_use(turned.outputs[0])
+    reshape, after = None, only_use(turned.outputs[0])
     while after is not None and after.op_type == "Reshape":
-        found, after = after, only_use(after.outputs[0])
-    return found if found is not None and _target_rank(found) == 3 else None
+        reshape, after = after, only_use(after.outputs[0])
+    return reshape if reshape is not None and _target_rank(reshape) == 3 else None
 
 
 def _target_rank(reshape: Any) -> int | None:

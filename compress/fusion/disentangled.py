@@ -78,8 +78,8 @@ def _weighed(softmax: Any) -> tuple[Any, Any]:
         if operator == "MatMul":
             if after.inputs[0] is not node.outputs[0]:
                 return None, None
-            found = _unflattened(after.inputs[1])
-            value = None if found is None else found[0]
+            operands = _unflattened(after.inputs[1])
+            value = None if operands is None else operands[0]
         node = after
     return value, node
 

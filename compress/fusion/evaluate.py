@@ -29,7 +29,7 @@ def dependencies(model: Any) -> dict[Any, frozenset[str]]:
 
     The sizes of an input, read by Shape, count as `lengths`, not as a reading of the input.
     """
-    found: dict[Any, frozenset[str]] = {}
+    marks_of: dict[Any, frozenset[str]] = {}
     for node in model.graph:
         marks: set[str] = {"random"} if node.op_type in _RANDOM else set()
         for value in node.inputs:
@@ -38,10 +38,10 @@ def dependencies(model: Any) -> dict[Any, frozenset[str]]:
             if value.is_graph_input():
                 marks.add("lengths" if node.op_type == "Shape" else value.name)
             else:
-                marks |= found[value]
+                marks |= marks_of[value]
         for output in node.outputs:
-            found[output] = frozenset(marks)
-    return found
+            marks_of[output] = frozenset(marks)
+    return marks_of
 
 
 def ancestors(value: Any) -> list[Any]:

@@ -37,13 +37,13 @@ def check_parity(given: Path, made: Path, encoder: Encoder, texts: Sequence[Inpu
     rows = encoder.rows(_picked(texts))
     sessions = [open_session(path, provider=provider) for path in (given, made)]
     expected: list[NDArray[np.float32]] = []
-    found: list[NDArray[np.float32]] = []
+    actual: list[NDArray[np.float32]] = []
     for start in range(0, len(rows), _BATCH_ROWS):
         batch = encoder.pad(rows[start : start + _BATCH_ROWS], "np")
-        for session, logits in zip(sessions, (expected, found), strict=True):
+        for session, logits in zip(sessions, (expected, actual), strict=True):
             names = [value.name for value in session.get_inputs()]
             logits.append(session.run(["logits"], {name: batch[name].astype(np.int64) for name in names})[0])
-    difference = relative_difference(np.concatenate(expected), np.concatenate(found))
+    difference = relative_difference(np.concatenate(expected), np.concatenate(actual))
     if not difference <= TOLERANCE:
         raise CompressError(
             f"The fused graph's logits differ from the given graph's by {difference:.1e} of the largest logit.",
@@ -53,9 +53,9 @@ def check_parity(given: Path, made: Path, encoder: Encoder, texts: Sequence[Inpu
     return difference
 
 
-def relative_difference(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+def relative_difference(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> float:
     """Largest difference of two arrays of logits, as a share of max(1, largest logit); nan where one is no number."""
-    return float(np.abs(expected - found).max() / max(1.0, float(np.abs(expected).max())))
+    return float(np.abs(expected - actual).max() / max(1.0, float(np.abs(expected).max())))
 
 
 def _picked(texts: Sequence[Input]) -> list[Input]:

@@ -81,12 +81,12 @@ def look_up_distances(model: Any, before: Any, table: NDArray[Any], name: str) -
     rows = add_constant(model, f"{name}.by_distance", flat)
     places = _distances(model, before, (table.shape[-1] + 1) // 2)
     axis = flat.ndim - 1
-    found = put(model, before, "Gather", [rows, places], f"{name}.looked_up", attributes={"axis": axis})
+    distances = put(model, before, "Gather", [rows, places], f"{name}.looked_up", attributes={"axis": axis})
     missing = len(lead) - axis  # (tokens, tokens), or (heads, tokens, tokens)
     if missing:
         axes = add_constant(model, f"fused.axes_{missing}", np.arange(missing, dtype=np.int64))
-        found = put(model, before, "Unsqueeze", [found, axes], f"{name}.raised")
-    return found
+        distances = put(model, before, "Unsqueeze", [distances, axes], f"{name}.raised")
+    return distances
 
 
 def _distances(model: Any, before: Any, longest: int) -> Any:

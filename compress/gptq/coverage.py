@@ -75,10 +75,10 @@ class Coverage:
     def sentence(self) -> str:
         """What is quantized and what is not, for a report."""
         bits = sorted({one.bits for one in self.quantized})
-        said = f"{len(self.quantized)} matrices in {' and '.join(map(str, bits))} bits" if bits else "no matrix"
+        quantized = f"{len(self.quantized)} matrices in {' and '.join(map(str, bits))} bits" if bits else "no matrix"
         left = ", ".join(f"{one.name} ({one.why})" for one in self.left)
         return (
-            f"{said}, {self.share_of_parameters:.1%} of the parameters of all matrices and "
+            f"{quantized}, {self.share_of_parameters:.1%} of the parameters of all matrices and "
             f"{self.share_of_bytes:.1%} of the bytes stored" + (f"; left: {left}" if left else "")
         )
 
@@ -127,14 +127,14 @@ def _why_left(one: Matrix) -> str:
 
 def _stored(node: Any) -> list[Any]:
     """The initializers in which a quantized operator's matrix lies."""
-    found = []
+    values = []
     for place in _STORED_INPUTS[node.op_type]:
         value = node.inputs[place] if place < len(node.inputs) else None
         while value is not None and value.const_value is None and value.producer() is not None:
             value = value.producer().inputs[0]
         if value is not None and value.const_value is not None:
-            found.append(value)
-    return found
+            values.append(value)
+    return values
 
 
 def _quantized(model: Any) -> Iterator[QuantizedMatrix]:

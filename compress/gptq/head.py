@@ -76,13 +76,13 @@ def write_all_positions(graph: Path, target: Path) -> None:
 
 
 def _down_to_logits(model: Any, head: Any) -> list[Any]:
-    found = []
+    values = []
     nodes = [head]
     while nodes:
         node = nodes.pop()
-        found += node.outputs
+        values += node.outputs
         nodes += [use.node for value in node.outputs for use in value.uses()]
-    return found
+    return values
 
 
 def _with_tokens(shape: Any) -> Any:

@@ -79,17 +79,17 @@ def _passes(
 
 
 def _sums(graph: Path, sources: set[str], calibration: Calibration) -> dict[str, FloatArray]:
-    wanted = sorted(sources)
+    outputs_read = sorted(sources)
     totals: dict[str, FloatArray] = {}
     tokens = 0
     with tempfile.TemporaryDirectory(dir=graph.parent, prefix=".calibration-") as scratch:
         probe = Path(scratch, "probe.onnx")
-        _write_probe(graph, wanted, probe)
+        _write_probe(graph, outputs_read, probe)
         session = open_session(probe, provider="cpu", threads=calibration.threads, spinning=False)
         for ids in calibration.sequences:
-            found = session.run(wanted, prefill_feed(session, ids, calibration.spec))
+            outputs = session.run(outputs_read, prefill_feed(session, ids, calibration.spec))
             tokens += len(ids)
-            for name, values in zip(wanted, found, strict=True):
+            for name, values in zip(outputs_read, outputs, strict=True):
                 rows = values.reshape(-1, values.shape[-1])
                 total = totals.setdefault(name, np.zeros((rows.shape[1], rows.shape[1]), np.float32))
                 total += rows.T @ rows

@@ -110,13 +110,13 @@ def find_matrices(model: Any) -> tuple[Matrix, ...]:
     import onnx_ir
 
     floats = {onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16}
-    found = []
+    matrices = []
     for value in model.graph.initializers.values():
         tensor = value.const_value
         table = all(use.node.op_type in _ROTATES for use in value.uses()) and bool(value.uses())
         if tensor.dtype in floats and len(tensor.shape) >= 2 and tensor.size > 1 and not table:
-            found.append(_matrix(model, value, is_float32=tensor.dtype == onnx_ir.DataType.FLOAT))
-    return tuple(found)
+            matrices.append(_matrix(model, value, is_float32=tensor.dtype == onnx_ir.DataType.FLOAT))
+    return tuple(matrices)
 
 
 def _matrix(model: Any, value: Any, *, is_float32: bool) -> Matrix:
@@ -204,5 +204,5 @@ def _product(node: Any) -> Product:
 
 
 def _attribute(node: Any, name: str, default: float = 0) -> float:
-    found = node.attributes.get(name)
-    return default if found is None else float(found.value)
+    attribute = node.attributes.get(name)
+    return default if attribute is None else float(attribute.value)

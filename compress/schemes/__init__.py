@@ -75,8 +75,8 @@ class Scheme:
 
     def strengths(self, material: Material) -> Sequence[int]:
         """Weight level: the settings to try, from gentle to harsh."""
-        found: Sequence[int] = self._module().strengths(material)
-        return found
+        strengths: Sequence[int] = self._module().strengths(material)
+        return strengths
 
     def reshape(self, material: Material, folder: Path, strength: int) -> TunedModel:
         """Weight level: make another model in `folder`, described as a tuned model that has only `model/`.

@@ -32,6 +32,6 @@ def compress(graph: Path, target: Path, material: Material) -> str:
     from edgetune.compress.static_search import described, search
 
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        found = search(graph, material, Path(scratch))
-        write_planned(found.graph, found.plan, target, tables=True)
-    return described(found)
+        result = search(graph, material, Path(scratch))
+        write_planned(result.graph, result.plan, target, tables=True)
+    return described(result)

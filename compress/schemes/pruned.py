@@ -53,25 +53,25 @@ def compress(material: Material, folder: Path, strength: int) -> str:
     """
     from edgetune.compress.distillation import distil, schooling_for
     from edgetune.compress.importance import best_columns, column_importance
-    from edgetune.compress.lessons import Course
+    from edgetune.compress.soft_labels import Teacher
     from edgetune.compress.structure import with_columns, write_cut
 
-    course = Course.open(material, folder.parent)
+    teacher = Teacher.open(material, folder.parent)
     shape = read_shape(material.model.model_folder)
     drawn = spread(len(material.train), IMPORTANCE_TEXTS)
     importance = column_importance(
-        course.teacher,
-        course.encoder,
+        teacher.model,
+        teacher.encoder,
         [material.train.texts[row] for row in drawn],
-        course.objective.learnt([material.train.targets[row] for row in drawn]),
-        course.objective,
+        teacher.objective.learnt([material.train.targets[row] for row in drawn]),
+        teacher.objective,
         progress=material.progress,
     )
     kept = columns_kept(shape, strength)
-    pruned = with_columns(course.teacher, best_columns(importance, kept))
-    whole = schooling_for(len(course.train), course.teacher.config.hidden_size)
+    pruned = with_columns(teacher.model, best_columns(importance, kept))
+    whole = schooling_for(len(teacher.train), teacher.model.config.hidden_size)
     schooling = replace(whole, passes=-(-whole.passes // 2))  # all layers are there: it starts nearer than a student
-    learnt = distil(pruned, course, schooling, seed=material.seed, progress=material.progress)
+    learnt = distil(pruned, teacher, schooling, seed=material.seed, progress=material.progress)
     write_cut(pruned, material.model.model_folder, folder)
     return (
         f"{kept:,} of {shape.columns:,} feed-forward columns by first-order importance on {len(drawn):,} texts, "
@@ -80,7 +80,7 @@ def compress(material: Material, folder: Path, strength: int) -> str:
     )
 
 
-def spread(rows: int, wanted: int) -> list[int]:
-    """At most `wanted` of `rows` places, evenly over all of them."""
-    count = min(rows, wanted)
+def spread(rows: int, most: int) -> list[int]:
+    """At most `most` of `rows` places, evenly over all of them."""
+    count = min(rows, most)
     return [place * rows // count for place in range(count)]

@@ -43,17 +43,17 @@ def compress(material: Material, folder: Path, strength: int) -> str:
         CompressError: the student cannot be built.
     """
     from edgetune.compress.distillation import distil, schooling_for
-    from edgetune.compress.lessons import Course
+    from edgetune.compress.soft_labels import Teacher
     from edgetune.compress.structure import spread_layers, with_layers, write_cut
 
-    course = Course.open(material, folder.parent)
+    teacher = Teacher.open(material, folder.parent)
     shape = read_shape(material.model.model_folder)
     kept = spread_layers(shape.layers, strength)
-    schooling = schooling_for(len(course.train), course.teacher.config.hidden_size)
-    student = with_layers(course.teacher, kept)
-    learnt = distil(student, course, schooling, seed=material.seed, progress=material.progress)
+    schooling = schooling_for(len(teacher.train), teacher.model.config.hidden_size)
+    student = with_layers(teacher.model, kept)
+    learnt = distil(student, teacher, schooling, seed=material.seed, progress=material.progress)
     write_cut(student, material.model.model_folder, folder)
     return (
-        f"{strength} of {shape.layers} layers, taught in {schooling.passes} passes over {len(course.train):,} texts "
+        f"{strength} of {shape.layers} layers, taught in {schooling.passes} passes over {len(teacher.train):,} texts "
         f"(pass {learnt.best_pass} kept): the teacher's answer on {learnt.agreement:.1%} of the validation part"
     )

@@ -58,13 +58,13 @@ def _ancestors(model: Mapping[str, Any], kept: Collection[int]) -> set[int]:
     for merge in model["merges"]:
         left, right = _parts(merge)
         sources[vocab[_merged(left, right, model)]] += [vocab[left], vocab[right]]
-    found: set[int] = set()
+    ancestors: set[int] = set()
     waiting = list(kept)
     while waiting:
-        new = [part for part in sources[waiting.pop()] if part not in found]
-        found.update(new)
+        new = [part for part in sources[waiting.pop()] if part not in ancestors]
+        ancestors.update(new)
         waiting += new
-    return found
+    return ancestors
 
 
 def _parts(merge: str | list[str]) -> tuple[str, str]:

@@ -51,8 +51,8 @@ def _characters_without_piece(document: Mapping[str, Any]) -> list[str]:
     whole = {model["unk_token"], *(token["content"] for token in document["added_tokens"])}
     pieces = [_spelled(piece, prefix) for piece in model["vocab"] if piece not in whole]
     single = {(inside, letters) for inside, letters in pieces if len(letters) == 1}
-    wanted = {(inside or place > 0, letter) for inside, letters in pieces for place, letter in enumerate(letters)}
-    return sorted(prefix * inside + letter for inside, letter in wanted - single)
+    needed = {(inside or place > 0, letter) for inside, letters in pieces for place, letter in enumerate(letters)}
+    return sorted(prefix * inside + letter for inside, letter in needed - single)
 
 
 def _spelled(piece: str, prefix: str) -> tuple[bool, str]:

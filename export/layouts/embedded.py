@@ -66,17 +66,17 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path, faults: list[str]) -> dict[str, object]:
     """The JSON object in a file; empty, with a fault added, where there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         faults.append(f"{path.name} is missing")
         return {}
     except (OSError, ValueError, RecursionError) as error:
         faults.append(f"{path.name} cannot be read as JSON: {error}")
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         faults.append(f"{path.name} holds no object")
         return {}
-    return found
+    return value
 
 
 def read_source(path: Path, faults: list[str]) -> ast.Module:
@@ -97,9 +97,9 @@ def requirement_lines(path: Path, faults: list[str]) -> list[str]:
     except (OSError, ValueError):
         faults.append(f"{path.name} is missing")
         return []
-    found = [line for line in (line.partition("#")[0].strip() for line in lines) if line]
-    faults.extend(f"{path.name}: {line} is not pinned with ==" for line in found if "==" not in line)
-    return found
+    requirements = [line for line in (line.partition("#")[0].strip() for line in lines) if line]
+    faults.extend(f"{path.name}: {line} is not pinned with ==" for line in requirements if "==" not in line)
+    return requirements
 
 
 def requirement_names(lines: list[str]) -> set[str]:
@@ -107,7 +107,7 @@ def requirement_names(lines: list[str]) -> set[str]:
     return {re.split(r"[\[=<>~! ]", line)[0].lower().replace("_", "-") for line in lines}
 
 
-def missing_requirements(lines: list[str], wanted: tuple[str, ...]) -> list[str]:
+def missing_requirements(lines: list[str], packages: tuple[str, ...]) -> list[str]:
     """A fault for each wanted package that no line brings; none where there are no lines, which is told elsewhere."""
     names = requirement_names(lines)
-    return [f"requirements.txt does not bring {name}" for name in wanted if lines and name not in names]
+    return [f"requirements.txt does not bring {name}" for name in packages if lines and name not in names]

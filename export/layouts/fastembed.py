@@ -106,9 +106,9 @@ def write(bundle: Bundle, folder: Path) -> None:
 
 def _say_limits(path: Path, manifest: Manifest) -> None:
     """Where the texts are cut: fastembed takes it from here and not from the tokenizer."""
-    said = read_json(path, [])
+    config = read_json(path, [])
     limits = {"model_max_length": manifest.max_tokens, "max_length": manifest.max_tokens}
-    write_json(path, {**said, **limits})
+    write_json(path, {**config, **limits})
 
 
 def check(folder: Path) -> list[str]:
@@ -120,12 +120,12 @@ def check(folder: Path) -> list[str]:
     tokenizer = read_json(folder / TOKENIZER_NAME, faults)
     if tokenizer.get("padding") is not None:
         faults.append(f"{TOKENIZER_NAME} pads by itself, which fastembed keeps: every text to that length")
-    said = read_json(folder / _TOKENIZER_CONFIG, faults)
-    if said:
-        limits = [said[name] for name in ("model_max_length", "max_length") if name in said]
+    tokenizer_config = read_json(folder / _TOKENIZER_CONFIG, faults)
+    if tokenizer_config:
+        limits = [tokenizer_config[name] for name in ("model_max_length", "max_length") if name in tokenizer_config]
         if not limits or not all(isinstance(limit, int) and limit >= 1 for limit in limits):
             faults.append(f"{_TOKENIZER_CONFIG} says no model_max_length or max_length of at least 1")
-        if not isinstance(said.get("pad_token"), str):
+        if not isinstance(tokenizer_config.get("pad_token"), str):
             faults.append(f"{_TOKENIZER_CONFIG} names no pad_token")
     read_json(folder / _SPECIALS, faults)
     read_source(folder / _SCRIPT, faults)

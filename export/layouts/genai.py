@@ -158,10 +158,10 @@ def _numbered(name: str, part: str) -> str:
 
 
 def _size(config: dict[str, object], name: str, bundle: Bundle) -> int:
-    found = next((config[word] for word in (name, *_WORDS[name]) if word in config), None)
-    if not isinstance(found, int):
+    size = next((config[word] for word in (name, *_WORDS[name]) if word in config), None)
+    if not isinstance(size, int):
         raise BundleError(f"{CONFIG_NAME} of {bundle.folder} has no {name}.", expected="the model's own configuration")
-    return found
+    return size
 
 
 def check(folder: Path) -> list[str]:
@@ -169,8 +169,8 @@ def check(folder: Path) -> list[str]:
     faults: list[str] = []
     read_json(folder / TOKENIZER_NAME, faults)
     read_source(folder / SCRIPT, faults)
-    found = read_json(folder / CONFIG, faults)
-    model, search = _part(found, "model", faults), _part(found, "search", faults)
+    config = read_json(folder / CONFIG, faults)
+    model, search = _part(config, "model", faults), _part(config, "search", faults)
     decoder = _part(model, "decoder", faults)
     graph = decoder.get("filename")
     if not isinstance(graph, str) or Path(graph).name != graph or not (folder / graph).is_file():
@@ -195,23 +195,23 @@ def check(folder: Path) -> list[str]:
 
 
 def _part(value: dict[str, object], name: str, faults: list[str]) -> dict[str, object]:
-    found = value.get(name)
-    if isinstance(found, dict):
-        return found
+    part = value.get(name)
+    if isinstance(part, dict):
+        return part
     if value:  # an outer part that is missing was told already
         faults.append(f"{CONFIG} has no {name}")
     return {}
 
 
 def _no_count(value: dict[str, object], name: str) -> bool:
-    found = value.get(name)
-    return bool(value) and not (isinstance(found, int) and not isinstance(found, bool) and found >= 1)
+    count = value.get(name)
+    return bool(value) and not (isinstance(count, int) and not isinstance(count, bool) and count >= 1)
 
 
-def _name_faults(names: dict[str, object], wanted: tuple[str, ...], cache: str) -> list[str]:
+def _name_faults(names: dict[str, object], expected: tuple[str, ...], cache: str) -> list[str]:
     if not names:
         return []
-    faults = [f"{CONFIG}: the tensor {name} has no name" for name in wanted if not isinstance(names.get(name), str)]
+    faults = [f"{CONFIG}: the tensor {name} has no name" for name in expected if not isinstance(names.get(name), str)]
     for part in (f"{cache}_key_names", f"{cache}_value_names"):
         name = names.get(part)
         if not isinstance(name, str) or name.count("%d") != 1:

@@ -165,8 +165,8 @@ def _write_vocabulary(writer: Any, vocabulary: Vocabulary, spec: GenerationSpec,
 def _ends(vocabulary: Vocabulary, spec: GenerationSpec, bundle: Bundle) -> list[int]:
     """The ids that end an answer, first the one that the tokenizer calls its end."""
     path = bundle.folder / "tokenizer_config.json"
-    said = json.loads(path.read_text(encoding="utf-8")).get("eos_token") if path.is_file() else None
-    text = said.get("content") if isinstance(said, dict) else said
+    token = json.loads(path.read_text(encoding="utf-8")).get("eos_token") if path.is_file() else None
+    text = token.get("content") if isinstance(token, dict) else token
     return sorted(spec.eos_ids, key=lambda one: vocabulary.pieces[one] != text)
 
 
@@ -191,29 +191,29 @@ def _tensor_faults(reader: Any, family: Family) -> list[str]:
     sizes = _told_sizes(reader, family)
     pieces = reader.get_field("tokenizer.ggml.tokens")
     # The format lists the innermost axis first.
-    wanted = {
+    expected = {
         "token_embd.weight": [sizes.width, len(pieces.data) if pieces else 0],
         "output_norm.weight": [sizes.width],
     }
     if family.positions == "learnt":
-        wanted["position_embd.weight"] = [sizes.width, sizes.context]
+        expected["position_embd.weight"] = [sizes.width, sizes.context]
     if family.head == "apart":
-        wanted["output.weight"] = wanted["token_embd.weight"]
+        expected["output.weight"] = expected["token_embd.weight"]
     for layer in range(sizes.layers):
         for part, axes in family.layer.items():
-            wanted[f"blk.{layer}.{part}.weight"] = [sizes.axis(axis) for axis in axes]
-    found = {tensor.name: [int(axis) for axis in tensor.shape] for tensor in reader.tensors}
-    faults = [f"{FILE} has no tensor {name}" for name in wanted if name not in found]
-    unlike_wanted = [name for name, shape in wanted.items() if found.get(name, shape) != shape]
-    return faults + [f"{FILE}: {name} is {found[name]}, not {wanted[name]}" for name in unlike_wanted]
+            expected[f"blk.{layer}.{part}.weight"] = [sizes.axis(axis) for axis in axes]
+    shapes = {tensor.name: [int(axis) for axis in tensor.shape] for tensor in reader.tensors}
+    faults = [f"{FILE} has no tensor {name}" for name in expected if name not in shapes]
+    unlike_wanted = [name for name, shape in expected.items() if shapes.get(name, shape) != shape]
+    return faults + [f"{FILE}: {name} is {shapes[name]}, not {expected[name]}" for name in unlike_wanted]
 
 
 def _told_sizes(reader: Any, family: Family) -> Sizes:
     """The sizes that a file tells of itself, 0 where it is silent."""
 
     def size(name: str) -> int:
-        found = _value(reader, f"{family.architecture}.{name}")
-        return found if isinstance(found, int) else 0
+        value = _value(reader, f"{family.architecture}.{name}")
+        return value if isinstance(value, int) else 0
 
     return Sizes(
         width=size("embedding_length"),

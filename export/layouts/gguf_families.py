@@ -46,7 +46,7 @@ class Family:
         windows: whether its graph knows that some layers see the last tokens alone.
         head: "free", "tied" where it must be the embedding, or "apart" where it must not.
         scaled_by_width_at: the number of layers at which attention is scaled by the model's width a head.
-        wanted: further words of config.json, each with the values that its graph stands for.
+        settings: further words of config.json, each with the values that its graph stands for.
     """
 
     architecture: str
@@ -61,7 +61,7 @@ class Family:
     windows: bool = False
     head: str = "free"
     scaled_by_width_at: int | None = None
-    wanted: dict[str, tuple[object, ...]] = field(default_factory=dict)
+    settings: dict[str, tuple[object, ...]] = field(default_factory=dict)
 
 
 _LLAMA = Family("llama", _GATED, pairs=True, biases=_QKV | {"attn_output", "ffn_gate", "ffn_up", "ffn_down"})
@@ -75,25 +75,25 @@ FAMILIES = {
     "qwen2": Family("qwen2", {**_GATED, **_AS_WIDE}, biases=_QKV),
     "qwen3": Family("qwen3", {**_GATED, **_HEAD_NORMS}, biases=_QKV),
     "gemma": Family(
-        "gemma", _GATED, activations=_TANH_GELU, norm_offset=1.0, head="tied", wanted=_NO_BIDIRECTION
+        "gemma", _GATED, activations=_TANH_GELU, norm_offset=1.0, head="tied", settings=_NO_BIDIRECTION
     ),
     "gemma2": Family(
         "gemma2", {**_GATED, **_AFTER_NORMS}, activations=_TANH_GELU, norm_offset=1.0, windows=True, head="tied",
-        wanted=_NO_BIDIRECTION, scaled_by_width_at=46,
+        settings=_NO_BIDIRECTION, scaled_by_width_at=46,
     ),
     "gemma3_text": Family(
         "gemma3", {**_GATED, **_HEAD_NORMS, **_AFTER_NORMS}, activations=_TANH_GELU, norm_offset=1.0, windows=True,
-        wanted={**_NO_BIDIRECTION, "attn_logit_softcapping": (None,)}, scaled_by_width_at=62,
+        settings={**_NO_BIDIRECTION, "attn_logit_softcapping": (None,)}, scaled_by_width_at=62,
     ),
     "phi": Family(
         "phi2", {"attn_norm": ("width",), **_APART, **_OUTPUT, **_AS_WIDE}, activations=_TANH_GELU, biases=_ALL,
-        layer_norms=True, head="apart", wanted={"qk_layernorm": (None, False)},
+        layer_norms=True, head="apart", settings={"qk_layernorm": (None, False)},
     ),
     "phi3": Family("phi3", {**_NORMS, **_FUSED, **_OUTPUT, "ffn_up": ("width", "twice")}),
     "gpt2": Family(
         "gpt2", {**_NORMS, **_FUSED, **_OUTPUT}, activations=_TANH_GELU, biases=_ALL, layer_norms=True, conv1d=True,
         positions="learnt",
-        wanted={
+        settings={
             "scale_attn_weights": (None, True),
             "scale_attn_by_inverse_layer_idx": (None, False),
             "add_cross_attention": (None, False),
@@ -180,8 +180,8 @@ def rope_of(config: dict[str, Any], layers: str = "full_attention") -> dict[str,
         config: the value of config.json, as transformers 5 writes it.
         layers: "full_attention" or "sliding_attention".
     """
-    found = config.get("rope_parameters") or {}
-    part: dict[str, Any] = found.get(layers, found)
+    parameters = config.get("rope_parameters") or {}
+    part: dict[str, Any] = parameters.get(layers, parameters)
     return part
 
 
@@ -204,52 +204,52 @@ def family_of(config: dict[str, Any]) -> Family:
 
 def unlike(config: dict[str, Any], family: Family) -> list[str]:
     """What a model asks for that the graph of its family does not compute, each a clause; none where all is alike."""
-    found = [
-        f"{name} is {config.get(name)!r}" for name, values in family.wanted.items() if config.get(name) not in values
+    differences = [
+        f"{name} is {config.get(name)!r}" for name, values in family.settings.items() if config.get(name) not in values
     ]
     names = ("hidden_activation", "hidden_act", "activation_function")
     activation = next((config[name] for name in names if config.get(name)), family.activations[0])
     if activation not in family.activations:
-        found.append(f"its activation is {activation}, not {family.activations[-1]}")
+        differences.append(f"its activation is {activation}, not {family.activations[-1]}")
     tied = bool(config.get("tie_word_embeddings", family.head != "apart"))
     if family.head in ("tied", "apart") and tied is not (family.head == "tied"):
-        found.append(f"its head is {'' if tied else 'not '}the embedding")
+        differences.append(f"its head is {'' if tied else 'not '}the embedding")
     if family.positions == "rotary":
-        found += _unlike_positions(config, family)
-    return found + _unlike_attention(config, family)
+        differences += _unlike_positions(config, family)
+    return differences + _unlike_attention(config, family)
 
 
 def _unlike_positions(config: dict[str, Any], family: Family) -> list[str]:
     parts = [rope_of(config, layers) for layers in ("full_attention", "sliding_attention")]
     if any("rope_theta" not in part for part in parts):
         return ["its config.json has no rope_parameters with a rope_theta"]
-    told = {"default", "llama3"} if family.architecture == "llama" else {"default"}
-    found = [
+    known = {"default", "llama3"} if family.architecture == "llama" else {"default"}
+    differences = [
         f"its positions are scaled by {kind}"
-        for kind in sorted({part.get("rope_type", "default") for part in parts} - told)
+        for kind in sorted({part.get("rope_type", "default") for part in parts} - known)
     ]
     if family.architecture not in ("phi2", "phi3") and any(part.get("partial_rotary_factor", 1) != 1 for part in parts):
-        found.append("its positions rotate a part of each head")
-    return found
+        differences.append("its positions rotate a part of each head")
+    return differences
 
 
 def _unlike_attention(config: dict[str, Any], family: Family) -> list[str]:
     """The rules of single families, which no table of words holds."""
-    found = []
+    differences = []
     if family.windows:
         wide = config["num_hidden_layers"] == family.scaled_by_width_at
         scale = config["hidden_size"] // config["num_attention_heads"] if wide else config.get("head_dim")
         if config.get("query_pre_attn_scalar") != scale:
-            found.append(f"its attention is scaled by {config.get('query_pre_attn_scalar')}, not {scale}")
+            differences.append(f"its attention is scaled by {config.get('query_pre_attn_scalar')}, not {scale}")
     if family.architecture == "gemma2":
         caps = ("attn_logit_softcapping", "final_logit_softcapping")
-        found += [f"it has no {name}" for name in caps if not config.get(name)]
+        differences += [f"it has no {name}" for name in caps if not config.get(name)]
     if family.windows and not config.get("layer_types"):
-        found.append("its config.json has no layer_types")
+        differences.append("its config.json has no layer_types")
     if family.windows and not config.get("sliding_window"):
-        found.append("its config.json has no sliding_window")
+        differences.append("its config.json has no sliding_window")
     if family.architecture == "smollm3":
         rotated = config.get("no_rope_layers")
         if rotated != [int((layer + 1) % 4 != 0) for layer in range(config["num_hidden_layers"])]:
-            found.append("other layers than each fourth go without positions")
-    return found
+            differences.append("other layers than each fourth go without positions")
+    return differences

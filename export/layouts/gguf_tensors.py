@@ -50,7 +50,7 @@ class Renamed:
         return values + np.float32(self.offset) if self.offset else values
 
 
-def renamed_tensors(config: dict[str, Any], found: dict[str, Weight], gguf: Any) -> list[Renamed]:
+def renamed_tensors(config: dict[str, Any], weights: dict[str, Weight], gguf: Any) -> list[Renamed]:
     """The tensors of a merged model under their names in the format.
 
     Raises:
@@ -63,7 +63,7 @@ def renamed_tensors(config: dict[str, Any], found: dict[str, Weight], gguf: Any)
     used = {f"blk.{layer}.{part}" for layer in range(sizes.layers) for part in family.layer}
     used |= {"token_embd", "output_norm", "output", *(["position_embd"] if family.positions == "learnt" else [])}
     renamed = []
-    for name, weight in found.items():
+    for name, weight in weights.items():
         if name == "lm_head.weight" and config.get("tie_word_embeddings", family.head == "tied"):
             continue
         new = names.get_name(name, try_suffixes=(".weight", ".bias")) or name
@@ -105,5 +105,5 @@ def rope_factors(config: dict[str, Any], rotated: int) -> NDArray[np.float32] | 
     waves = 2 * np.pi * rope["rope_theta"] ** (np.arange(0, rotated, 2) / rotated)
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
     share = np.clip((rope["original_max_position_embeddings"] / waves - low) / (high - low), 0, 1)
-    found: NDArray[np.float32] = (1 / ((1 - share) / rope["factor"] + share)).astype(np.float32)
-    return found
+    factors: NDArray[np.float32] = (1 / ((1 - share) / rope["factor"] + share)).astype(np.float32)
+    return factors

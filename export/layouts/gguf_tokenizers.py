@@ -52,35 +52,35 @@ class Rules:
     notes: tuple[str, ...]
 
 
-def rules_of(said: dict[str, Any]) -> Rules:
+def rules_of(document: dict[str, Any]) -> Rules:
     """The rules of a tokenizer.json's value.
 
     Raises:
         BundleError: llama.cpp has no tokenizer with them.
     """
-    model = said["model"]
+    model = document["model"]
     if model.get("type") != "BPE":
         raise _unknown(f"its model is {model.get('type')}")
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(name):
             raise _unknown(f"its model has a {name}")
-    strips = _strips_behind(said["added_tokens"])
-    steps = _steps(said.get("normalizer"), "normalizers")
+    strips = _strips_behind(document["added_tokens"])
+    steps = _steps(document.get("normalizer"), "normalizers")
     notes = (_NFC_NOTE,) if any(step["type"] == "NFC" for step in steps) else ()
     steps = [step for step in steps if step["type"] != "NFC"]
     if model.get("byte_fallback", False):
-        adds, more = _character_rules(said, steps)
+        adds, more = _character_rules(document, steps)
         return Rules("llama", "default", adds, strips, notes + more)
     if steps:
         raise _unknown(f"it normalizes text by {steps[0]['type']}")
-    split = _split(said.get("pre_tokenizer"))
-    _check_whole_words(said, split)
+    split = _split(document.get("pre_tokenizer"))
+    _check_whole_words(document, split)
     return Rules("gpt2", split, adds_space=False, strips_behind=strips, notes=notes)
 
 
-def merge_pairs(said: dict[str, Any]) -> list[list[str]]:
+def merge_pairs(document: dict[str, Any]) -> list[list[str]]:
     """The merges of a tokenizer.json's value in their order, which files of two ages write in two ways."""
-    return [one.split(" ") if isinstance(one, str) else one for one in said["model"]["merges"]]
+    return [one.split(" ") if isinstance(one, str) else one for one in document["model"]["merges"]]
 
 
 def _steps(rule: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
@@ -112,48 +112,48 @@ def _split(rule: dict[str, Any] | None) -> str:
     if kinds == ["Digits", "ByteLevel"] and by_regex and steps[0].get("individual_digits"):
         return "smollm"
     if kinds == ["Split", "ByteLevel"] and not by_regex:
-        found = _SPLITS.get(steps[0].get("pattern", {}).get("Regex"))
-        if found and steps[0].get("behavior") == "Isolated" and not steps[0].get("invert"):
-            return found
+        split = _SPLITS.get(steps[0].get("pattern", {}).get("Regex"))
+        if split and steps[0].get("behavior") == "Isolated" and not steps[0].get("invert"):
+            return split
     raise _unknown(f"it splits text by {' and '.join(kinds) or 'nothing'} in a way of its own")
 
 
-def _check_whole_words(said: dict[str, Any], split: str) -> None:
+def _check_whole_words(document: dict[str, Any], split: str) -> None:
     """Taking words that are pieces as they are must not matter where the tokenizer and llama.cpp differ in it."""
-    if bool(said["model"].get("ignore_merges")) is (split in _WHOLE_WORDS):
+    if bool(document["model"].get("ignore_merges")) is (split in _WHOLE_WORDS):
         return
-    merging = Tokenizer.from_str(json.dumps({**said, "model": {**said["model"], "ignore_merges": False}})).model
-    added = {one["content"] for one in said["added_tokens"]}
-    for piece in said["model"]["vocab"]:
+    merging = Tokenizer.from_str(json.dumps({**document, "model": {**document["model"], "ignore_merges": False}})).model
+    added = {one["content"] for one in document["added_tokens"]}
+    for piece in document["model"]["vocab"]:
         if piece not in added and len(merging.tokenize(piece)) > 1:
             does = "takes" if split in _WHOLE_WORDS else "does not take"
             raise _unknown(f"llama.cpp {does} words that are pieces as they are, and {piece!r} merges to others")
 
 
-def _character_rules(said: dict[str, Any], steps: list[dict[str, Any]]) -> tuple[bool, tuple[str, ...]]:
+def _character_rules(document: dict[str, Any], steps: list[dict[str, Any]]) -> tuple[bool, tuple[str, ...]]:
     """Whether a space is put before a text, and notes; pieces are characters, with bytes to fall back on."""
-    vocabulary = said["model"]["vocab"]
+    vocabulary = document["model"]["vocab"]
     if any(f"<0x{byte:02X}>" not in vocabulary for byte in range(256)):
         raise _unknown("it has not a piece for each byte")
     prepends = [step for step in steps if step == {"type": "Prepend", "prepend": _SPACE}]
     escapes = [step for step in steps if step == {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}]
     if strange := [step["type"] for step in steps if step not in prepends + escapes]:
         raise _unknown(f"it normalizes text by {strange[0]} in a way of its own")
-    before = said.get("pre_tokenizer") or {"type": None}
+    before = document.get("pre_tokenizer") or {"type": None}
     by_scheme = before["type"] == "Metaspace" and before.get("prepend_scheme", "always") != "never"
     if before["type"] == "Metaspace" and before.get("replacement", _SPACE) == _SPACE:
         if before.get("split", True) and any(_SPACE in piece[1:] for piece in vocabulary):
             raise _unknown("it splits text at spaces, and has pieces with spaces in them")
     elif not (before["type"] is None or (escapes and before.get("pattern") == {"String": " "})) or not escapes:
         raise _unknown(f"it splits text by {before['type'] or 'nothing'} in a way of its own")
-    _check_scores(said)
+    _check_scores(document)
     return bool(prepends) or by_scheme, (_SPACE_NOTE,) if by_scheme else ()
 
 
-def _check_scores(said: dict[str, Any]) -> None:
+def _check_scores(document: dict[str, Any]) -> None:
     """One score a piece must tell the order of merges: all ways to make a piece are merges, one behind the other."""
-    vocabulary, pairs = said["model"]["vocab"], merge_pairs(said)
-    added = {one["content"] for one in said["added_tokens"]}
+    vocabulary, pairs = document["model"]["vocab"], merge_pairs(document)
+    added = {one["content"] for one in document["added_tokens"]}
     known, made, last = {tuple(pair) for pair in pairs}, set(), None
     for pair in pairs:
         piece = "".join(pair)

@@ -52,26 +52,26 @@ def read_vocabulary(path: Path, size: int, bos_id: int | None, eos_ids: Sequence
     Raises:
         BundleError: it is none of the tokenizers that llama.cpp knows, or has more pieces than the model.
     """
-    said = json.loads(path.read_text(encoding="utf-8"))
-    rules = rules_of(said)
-    pieces, kinds = _pieces(said, size)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    rules = rules_of(document)
+    pieces, kinds = _pieces(document, size)
     adds_bos, adds_eos = _added_ends(path, bos_id, eos_ids)
     by_bytes = rules.kind == "gpt2"
-    unknown = said["model"].get("unk_token")
+    unknown = document["model"].get("unk_token")
     return Vocabulary(
         rules=rules,
         pieces=pieces,
         kinds=kinds,
-        scores=[] if by_bytes else _scores(said, pieces),
-        merges=[" ".join(pair) for pair in merge_pairs(said)] if by_bytes else [],
+        scores=[] if by_bytes else _scores(document, pieces),
+        merges=[" ".join(pair) for pair in merge_pairs(document)] if by_bytes else [],
         unknown_id=pieces.index(unknown) if unknown in pieces else None,
         adds_bos=adds_bos,
         adds_eos=adds_eos,
     )
 
 
-def _pieces(said: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
-    vocabulary, added = said["model"]["vocab"], said["added_tokens"]
+def _pieces(document: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
+    vocabulary, added = document["model"]["vocab"], document["added_tokens"]
     largest = max([*vocabulary.values(), *(one["id"] for one in added)])
     if largest >= size:
         raise BundleError(
@@ -79,9 +79,9 @@ def _pieces(said: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
             expected="a tokenizer that fits its model",
         )
     pieces, kinds = [f"[unused{place}]" for place in range(size)], [UNUSED] * size
-    unknown = said["model"].get("unk_token")
+    unknown = document["model"].get("unk_token")
     for piece, place in vocabulary.items():
-        is_byte = said["model"].get("byte_fallback", False) and len(piece) == 6 and piece.startswith("<0x")
+        is_byte = document["model"].get("byte_fallback", False) and len(piece) == 6 and piece.startswith("<0x")
         pieces[place] = piece
         kinds[place] = UNKNOWN if piece == unknown else BYTE if is_byte else NORMAL
     for one in added:
@@ -94,10 +94,10 @@ def _pieces(said: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
     return pieces, kinds
 
 
-def _scores(said: dict[str, Any], pieces: list[str]) -> list[float]:
+def _scores(document: dict[str, Any], pieces: list[str]) -> list[float]:
     """The first merge that makes a piece is its rank: llama.cpp merges the pair whose piece has the greatest score."""
     ranks: dict[str, int] = {}
-    pairs = merge_pairs(said)
+    pairs = merge_pairs(document)
     for rank, pair in enumerate(pairs):
         ranks.setdefault("".join(pair), rank)
     return [-float(ranks.get(piece, len(pairs)) + 1) for piece in pieces]

@@ -100,13 +100,13 @@ def with_older_words(config: dict[str, Any]) -> dict[str, Any]:
     return {**older, **config}
 
 
-def with_older_tokenizer_words(said: dict[str, Any], template: str | None) -> dict[str, Any]:
+def with_older_tokenizer_words(config: dict[str, Any], template: str | None) -> dict[str, Any]:
     """A tokenizer_config.json's value in words of both ages, with the chat template that the model was tuned with.
 
     text-generation-inference reads no other file for the template. None leaves none: a model that was tuned to go on
     with texts would be asked by one that it never saw.
     """
-    kept = {name: value for name, value in said.items() if name not in _DROPPED}
+    kept = {name: value for name, value in config.items() if name not in _DROPPED}
     if kept.get("tokenizer_class") in (None, _NEW_CLASS):
         kept["tokenizer_class"] = _OLD_CLASS
     if isinstance(kept.get("extra_special_tokens"), list):
@@ -143,13 +143,13 @@ def check(folder: Path) -> list[str]:
 
 def _tokenizer_config_faults(folder: Path) -> list[str]:
     faults: list[str] = []
-    said = read_json(folder / _TOKENIZER_CONFIG, faults)
-    if said.get("tokenizer_class") == _NEW_CLASS:
+    config = read_json(folder / _TOKENIZER_CONFIG, faults)
+    if config.get("tokenizer_class") == _NEW_CLASS:
         faults.append(f"{_TOKENIZER_CONFIG}: its tokenizer_class {_NEW_CLASS} is none of transformers 4")
-    if isinstance(said.get("extra_special_tokens"), list):
+    if isinstance(config.get("extra_special_tokens"), list):
         faults.append(f"{_TOKENIZER_CONFIG}: extra_special_tokens is a list, which transformers 4 cannot read")
     template = folder / TEMPLATE_NAME
-    if template.is_file() and said and said.get("chat_template") != template.read_text(encoding="utf-8"):
+    if template.is_file() and config and config.get("chat_template") != template.read_text(encoding="utf-8"):
         faults.append(f"{_TOKENIZER_CONFIG}: its chat_template is not that of {TEMPLATE_NAME}")
     return faults
 
@@ -158,16 +158,16 @@ def _weight_faults(folder: Path, *, tied: object) -> list[str]:
     if not ((folder / WEIGHTS).is_file() or (folder / INDEX).is_file()):
         return [f"{WEIGHTS} is missing"]
     try:
-        found = weights(folder)
+        stored = weights(folder)
     except (WorkError, KeyError, ValueError) as error:
         return [f"the weights cannot be read: {error}"]
     faults = [
-        f"the weight {name} is an adapter's or a quantizer's" for name in found if any(one in name for one in _FOREIGN)
+        f"the weight {name} is an adapter's or a quantizer's" for name in stored if any(one in name for one in _FOREIGN)
     ]
     if (folder / INDEX).is_file():
         placed = read_json(folder / INDEX, faults).get("weight_map")
-        missing = sorted(set(placed) - set(found)) if isinstance(placed, dict) else []
+        missing = sorted(set(placed) - set(stored)) if isinstance(placed, dict) else []
         faults += [f"{INDEX} names {name}, which no file holds" for name in missing]
-    if tied is False and not any(name.endswith(("lm_head.weight", "embed_out.weight")) for name in found):
+    if tied is False and not any(name.endswith(("lm_head.weight", "embed_out.weight")) for name in stored):
         faults.append("the weights have no head, and config.json says that it is not the embedding")
     return faults

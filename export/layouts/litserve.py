@@ -124,8 +124,8 @@ def _server_faults(server: ast.Module) -> list[str]:
     if len(apis) != 1:
         return [f"server.py defines {len(apis)} classes of LitAPI instead of one"]
     methods = {node.name: len(node.args.args) for node in apis[0].body if isinstance(node, ast.FunctionDef)}
-    wanted = ("setup", "decode_request", "batch", "predict", "unbatch", "encode_response")
-    faults = [f"{apis[0].name} has no method {name}(self, one argument)" for name in wanted if methods.get(name) != 2]
+    needed = ("setup", "decode_request", "batch", "predict", "unbatch", "encode_response")
+    faults = [f"{apis[0].name} has no method {name}(self, one argument)" for name in needed if methods.get(name) != 2]
     # LitServe starts its workers as processes that import server.py again.
     mains = [node for node in server.body if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)]
     if not any("LitServer" in ast.unparse(main) for main in mains):

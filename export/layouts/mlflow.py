@@ -173,9 +173,9 @@ def _signature_faults(signature: object) -> list[str]:
     """Inputs and outputs are JSON documents within the document."""
     faults = []
     for key in ("inputs", "outputs"):
-        said = signature.get(key) if isinstance(signature, dict) else None
+        text = signature.get(key) if isinstance(signature, dict) else None
         try:
-            columns = json.loads(said) if isinstance(said, str) else None
+            columns = json.loads(text) if isinstance(text, str) else None
         except ValueError:
             columns = None
         types = [kind["type"] for kind in _TYPES.values()]
@@ -188,11 +188,11 @@ def _signature_faults(signature: object) -> list[str]:
 
 def _example_faults(folder: Path, model: dict[str, object]) -> list[str]:
     faults: list[str] = []
-    said = model.get("saved_input_example_info")
-    if not isinstance(said, dict):
+    example_info = model.get("saved_input_example_info")
+    if not isinstance(example_info, dict):
         return ["MLmodel has no saved_input_example_info"]
-    example = read_json(folder / str(said.get("artifact_path")), faults)
-    served = read_json(folder / str(said.get("serving_input_path")), faults)
+    example = read_json(folder / str(example_info.get("artifact_path")), faults)
+    served = read_json(folder / str(example_info.get("serving_input_path")), faults)
     columns = example.get("columns")
     if not faults and (not isinstance(columns, list) or columns[:1] != ["text"] or not example.get("data")):
         faults.append(f"{_EXAMPLE} is no frame with the column text")

@@ -241,13 +241,15 @@ def _runtime_faults(source: ast.Module, name: str) -> list[str]:
     classes = {node.name: node for node in source.body if isinstance(node, ast.ClassDef)}
     if name not in classes:
         return [f"the runtime's module defines no class {name}"]
-    found = classes[name]
+    runtime = classes[name]
     faults = []
-    if not any(ast.unparse(base).rpartition(".")[2] == "MLModel" for base in found.bases):
+    if not any(ast.unparse(base).rpartition(".")[2] == "MLModel" for base in runtime.bases):
         faults.append(f"{name} does not derive from MLModel")
-    awaited = {node.name: len(node.args.args) for node in found.body if isinstance(node, ast.AsyncFunctionDef)}
-    wanted = {"load": 1, "predict": 2}
-    faults += [f"{name} has no `async def {method}`" for method in wanted if awaited.get(method) != wanted[method]]
+    awaited = {node.name: len(node.args.args) for node in runtime.body if isinstance(node, ast.AsyncFunctionDef)}
+    parameters = {"load": 1, "predict": 2}
+    faults += [
+        f"{name} has no `async def {method}`" for method in parameters if awaited.get(method) != parameters[method]
+    ]
     return faults
 
 
@@ -256,9 +258,9 @@ def _tensor_faults(kind: str, tensors: object) -> list[str]:
         return [f"model-settings.json lists no {kind}"]
     faults = []
     for tensor in tensors:
-        found = tensor if isinstance(tensor, dict) else {}
-        shape = found.get("shape")
-        if not isinstance(found.get("name"), str) or found.get("datatype") not in _DATATYPES:
+        fields = tensor if isinstance(tensor, dict) else {}
+        shape = fields.get("shape")
+        if not isinstance(fields.get("name"), str) or fields.get("datatype") not in _DATATYPES:
             faults.append(f"one of the {kind} has no name or no datatype of the version 2 protocol")
         if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
             faults.append(f"one of the {kind} has the shape {shape!r} instead of a list of integers")

@@ -90,8 +90,8 @@ def _tar(name: str, content: bytes) -> bytes:
 
 def _metadata(name: str, size: int) -> str:
     """The file's attributes as the specification's JSON; 48 is the type flag of a regular file, "0" in a tar."""
-    said = {"name": name, "mode": _MODE, "uid": 0, "gid": 0, "size": size, "mtime": _EPOCH, "typeflag": 48}
-    return json.dumps(said, separators=(",", ":"))
+    fields = {"name": name, "mode": _MODE, "uid": 0, "gid": 0, "size": size, "mtime": _EPOCH, "typeflag": 48}
+    return json.dumps(fields, separators=(",", ":"))
 
 
 def _model_config(bundle: Bundle, diff_ids: list[object]) -> dict[str, object]:

@@ -50,9 +50,9 @@ def write(bundle: Bundle, folder: Path) -> None:
         copy_files(bundle, [_TOKENIZER_CONFIG], folder)
     config = json.loads((bundle.folder / CONFIG_NAME).read_text(encoding="utf-8"))
     for name, others in _SIZES.items():
-        found = next((config[other] for other in others if other in config), None)
-        if name not in config and found is not None:
-            config[name] = found
+        size = next((config[other] for other in others if other in config), None)
+        if name not in config and size is not None:
+            config[name] = size
     write_json(folder / CONFIG_NAME, config)
     write_json(folder / _LENGTH, {"max_seq_length": bundle.manifest.max_tokens})
     given = '[["a text", "another"]]' if len(codec_parts(bundle.manifest.codec)) > 1 else '"a text"'

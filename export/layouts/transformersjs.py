@@ -118,14 +118,14 @@ def _config_faults(config: dict[str, object]) -> list[str]:
     return faults
 
 
-def _graph_faults(folder: Path, said: object) -> list[str]:
-    dtype = said.get("dtype") if isinstance(said, dict) else None
+def _graph_faults(folder: Path, settings: object) -> list[str]:
+    dtype = settings.get("dtype") if isinstance(settings, dict) else None
     if dtype not in SUFFIXES:
         return [f"{CONFIG_NAME}: {OWN_KEY}.dtype is {dtype}, not one of {', '.join(SUFFIXES)}"]
     name = f"model{SUFFIXES[str(dtype)]}.onnx"
-    found = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
+    graphs = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
     known = {f"model{suffix}.onnx" for suffix in SUFFIXES.values()}
-    faults = [f"onnx/{one} has the name of no dtype, so that nobody opens it" for one in found if one not in known]
-    if name not in found:
-        faults.append(f"onnx/ holds {', '.join(found) or 'nothing'} and not {name}, the {dtype} graph")
+    faults = [f"onnx/{one} has the name of no dtype, so that nobody opens it" for one in graphs if one not in known]
+    if name not in graphs:
+        faults.append(f"onnx/ holds {', '.join(graphs) or 'nothing'} and not {name}, the {dtype} graph")
     return faults

@@ -85,9 +85,9 @@ def _write_warmup(bundle: Bundle, folder: Path) -> list[Value]:
     cases = sorted(bundle.golden().cases, key=lambda case: len(case.input_ids))
     if not cases:
         return []
-    wanted = dict.fromkeys((len(case.input_ids), batch) for case in (cases[0], cases[-1]) for batch in (1, MAX_BATCH))
+    shapes = dict.fromkeys((len(case.input_ids), batch) for case in (cases[0], cases[-1]) for batch in (1, MAX_BATCH))
     by_length = {len(case.input_ids): case for case in cases}
-    return [_warmup_sample(bundle, by_length[length], batch, folder) for length, batch in wanted]
+    return [_warmup_sample(bundle, by_length[length], batch, folder) for length, batch in shapes]
 
 
 def _warmup_sample(bundle: Bundle, case: GoldenCase, batch: int, folder: Path) -> Message:
@@ -123,7 +123,7 @@ def _readme(bundle: Bundle) -> str:
     names = [spec.name for spec in bundle.manifest.inputs]
     head = bundle.manifest.answer_heads[0]
     answer, output = _ANSWERS[head.kind]
-    said = {
+    fields = {
         "MODEL": model_name(bundle),
         "INPUTS": json.dumps(names),
         "TOKENS": str(bundle.manifest.max_tokens),
@@ -132,7 +132,7 @@ def _readme(bundle: Bundle) -> str:
         "OUTPUT": output,
         "PAD": str(json.loads((bundle.folder / CONFIG_NAME).read_text(encoding="utf-8")).get("pad_token_id") or 0),
     }
-    return re.sub("|".join(said), lambda found: said[found[0]], _README)
+    return re.sub("|".join(fields), lambda match: fields[match[0]], _README)
 
 
 # What the client's lines say of the answer, and what they ask for.

@@ -100,10 +100,10 @@ def settled_draft(
     """
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(draft.folder, folder)
-    told = [copy_variant(draft, one, folder) for one in variants]
-    write_manifest(folder, msgspec.structs.replace(draft.manifest, runtime=runtime, variants=told))
+    entries = [copy_variant(draft, one, folder) for one in variants]
+    write_manifest(folder, msgspec.structs.replace(draft.manifest, runtime=runtime, variants=entries))
     settled = Bundle.open(folder)
-    for one in told:
+    for one in entries:
         replay_golden(Predictor(settled, variant=one.scheme))
     return settled
 
@@ -184,14 +184,14 @@ def _texts_of(one: Input) -> Sequence[str]:
 def _write_tokenizer(source: Path, folder: Path, max_tokens: int) -> None:
     # A base's tokenizer.json may carry a truncation and a padding of its own, which other servers would obey.
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
-    said = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
-    tokenizer.enable_truncation(max_tokens, direction=said.get("truncation_side", "right"))
+    config = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+    tokenizer.enable_truncation(max_tokens, direction=config.get("truncation_side", "right"))
     tokenizer.no_padding()
     tokenizer.save(str(folder / "tokenizer.json"))
-    special = {name: said[name] for name in said if name.endswith("_token") and isinstance(said[name], str)}
+    special = {name: config[name] for name in config if name.endswith("_token") and isinstance(config[name], str)}
     # Servers that truncate by themselves (fastembed, text-embeddings-inference) read the limit here.
     limits = {"model_max_length": max_tokens, "max_length": max_tokens}
-    _write_json(folder / "tokenizer_config.json", {**said, **limits})
+    _write_json(folder / "tokenizer_config.json", {**config, **limits})
     _write_json(folder / "special_tokens_map.json", special)
 
 
@@ -237,13 +237,13 @@ def _manifest(candidate: Candidate, packing: Packing, folder: Path) -> Manifest:
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that shaped the bundle; absent ones are left out."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _write_golden(folder: Path, inputs: Sequence[Input], tolerance: float) -> None:

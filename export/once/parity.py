@@ -35,14 +35,14 @@ def check_graph(graph: Path, model: Any, encoder: Encoder, texts: Sequence[Input
     names = [value.name for value in session.get_inputs()]
     rows = encoder.rows(texts)
     _check_names(session, set(rows[0]))
-    expected, found = [], []
+    expected, actual = [], []
     # Unsorted batches of 8 on purpose: ragged rows are where a mask that was lost shows.
     for start in range(0, len(rows), 8):
         batch = encoder.pad(rows[start : start + 8])
         with torch.inference_mode():
             expected.append(model(**batch).logits.float().numpy())
-        found.append(session.run(["logits"], {name: batch[name].numpy() for name in names})[0])
-    return _check_values(np.concatenate(expected), np.concatenate(found), texts)
+        actual.append(session.run(["logits"], {name: batch[name].numpy() for name in names})[0])
+    return _check_values(np.concatenate(expected), np.concatenate(actual), texts)
 
 
 def _check_names(session: Any, given: set[str]) -> None:
@@ -54,10 +54,10 @@ def _check_names(session: Any, given: set[str]) -> None:
         raise ParityError(f"The graph's outputs are {outputs}.", expected="one, logits, float32")
 
 
-def _check_values(expected: NDArray[np.float32], found: NDArray[np.float32], texts: Sequence[Input]) -> float:
-    if expected.shape != found.shape:
-        raise ParityError(f"The graph's logits have shape {found.shape}.", expected=f"{expected.shape}")
-    differences = np.abs(expected - found).max(axis=1)
+def _check_values(expected: NDArray[np.float32], actual: NDArray[np.float32], texts: Sequence[Input]) -> float:
+    if expected.shape != actual.shape:
+        raise ParityError(f"The graph's logits have shape {actual.shape}.", expected=f"{expected.shape}")
+    differences = np.abs(expected - actual).max(axis=1)
     allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
     offenders = np.flatnonzero(~(differences <= allowed))
     if len(offenders):
@@ -81,11 +81,11 @@ def check_tokenizer(saved: Path, encoder: Encoder, texts: Sequence[Input]) -> No
     faults = []
     for indices in length_batches([length(text) for text in texts], 512):
         part = [texts[index] for index in indices]
-        wanted = encoder.rows(part)
+        expected = encoder.rows(part)
         got = runtime.encode(part)
         faults += [
             text
-            for text, row, encoded in zip(part, wanted, got, strict=True)
+            for text, row, encoded in zip(part, expected, got, strict=True)
             if row["input_ids"] != encoded.ids or row.get("token_type_ids", encoded.type_ids) != encoded.type_ids
         ]
     if faults:

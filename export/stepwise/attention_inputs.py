@@ -130,9 +130,9 @@ def _rotated_in_part(joined: Any, merged: Any) -> _Rotated | None:
     first = _sliced(node.inputs[0]) if node is not None and _suits(node) else None
     if node is None or first is None or rest is None or first[0] is not rest[0]:
         return None
-    found = _Rotated(node, first[0], rest=True, merged=merged)
-    ends = (first[1], first[2], rest[1]), (0, found.rotated_width, found.rotated_width)
-    return found if ends[0] == ends[1] and rest[2] > _LONGER_THAN_HEADS else None
+    rotated = _Rotated(node, first[0], rest=True, merged=merged)
+    ends = (first[1], first[2], rest[1]), (0, rotated.rotated_width, rotated.rotated_width)
+    return rotated if ends[0] == ends[1] and rest[2] > _LONGER_THAN_HEADS else None
 
 
 def _sliced(value: Any) -> tuple[Any, int, int] | None:
@@ -147,13 +147,13 @@ def _sliced(value: Any) -> tuple[Any, int, int] | None:
 
 def _suits(node: Any) -> bool:
     """Whether it is ONNX Runtime's own, rotates all that it is given, by the graph's positions and constant tables."""
-    told = {name: attribute.value for name, attribute in node.attributes.items()}
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     return (
         node.domain == "com.microsoft"
         and len(node.inputs) == 4
         and node.inputs[1].is_graph_input()
         and all(table.const_value is not None for table in node.inputs[2:])
-        and not told.get("rotary_embedding_dim", 0)
+        and not attributes.get("rotary_embedding_dim", 0)
     )
 
 

@@ -152,10 +152,10 @@ def _program(model: Any, *, batch_one: bool, full_logits: bool, fused: bool) -> 
         program = OnnxExporter().export(step, inputs, config=settings).program
     except Exception as error:
         # torch.export and onnxscript raise dozens of unrelated types; each means that this model has no graph.
-        said = str(error.__cause__ or error).strip()
+        message = str(error.__cause__ or error).strip()
         raise ExportError(
             f"transformers' exporter cannot make a decoder graph of a {model.config.model_type} model: "
-            f"{type(error).__name__}: {said.splitlines()[0] if said else ''}",
+            f"{type(error).__name__}: {message.splitlines()[0] if message else ''}",
             action="see docs/language-models.md for the architectures that were proven",
         ) from error
     if not batch_one:
@@ -172,10 +172,10 @@ def refuse_grouped_attention(program: Any) -> None:
     Raises:
         ExportError: there is such a node.
     """
-    found = [node.name for node in program.graph if node.op_type == "GroupQueryAttention"]
-    if found:
+    nodes = [node.name for node in program.graph if node.op_type == "GroupQueryAttention"]
+    if nodes:
         raise ExportError(
-            f"The exporter fused {len(found)} attentions into GroupQueryAttention in a graph for batches ({found[0]}).",
+            f"The exporter fused {len(nodes)} attentions into GroupQueryAttention in a graph for batches ({nodes[0]}).",
             expected="attention that reads the positions of each row",
             action="export without fusions, or with a batch of one",
         )

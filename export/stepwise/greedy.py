@@ -42,15 +42,15 @@ class GreedyLoop:
         """The next `tokens` ids of each row, the likeliest at every place; no token ends a row."""
         _, mask = left_padded(rows)
         logits, past = self._begin(rows)
-        found: list[NDArray[np.int64]] = []
+        steps: list[NDArray[np.int64]] = []
         while True:
             ids = logits.argmax(axis=1).astype(np.int64)[:, None]
-            found.append(ids)
-            if len(found) == tokens:
+            steps.append(ids)
+            if len(steps) == tokens:
                 break
             mask = np.concatenate([mask, np.ones_like(ids)], axis=1)
             logits, past = self._step(ids, mask, past)
-        return [[int(one) for one in row] for row in np.concatenate(found, axis=1)]
+        return [[int(one) for one in row] for row in np.concatenate(steps, axis=1)]
 
     def _begin(self, rows: Ids) -> tuple[NDArray[np.float32], list[Any]]:
         """The first step, left-padded; of a graph that cannot take it so, row by row and left-padded behind it."""
@@ -79,8 +79,8 @@ class GreedyLoop:
         positions = np.maximum(mask.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
         given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         given.update(zip(self._spec.past_names(), past, strict=True))
-        wanted = ["logits", *self._spec.present_names()]
-        logits, *present = self._session.run(wanted, {name: given[name] for name in self.inputs})
+        names = ["logits", *self._spec.present_names()]
+        logits, *present = self._session.run(names, {name: given[name] for name in self.inputs})
         return logits[:, -1], present
 
 

@@ -52,9 +52,9 @@ def group_attentions(model: Any) -> int:
     """
     from onnx_ir.passes.common import RemoveUnusedNodesPass, TopologicalSortPass
 
-    found = [one for one in map(_attention, _softmaxes(model)) if one is not None and _suits(one)]
+    attentions = [one for one in map(_attention, _softmaxes(model)) if one is not None and _suits(one)]
     lengths: dict[int, tuple[Any, Any]] = {}
-    for one in found:
+    for one in attentions:
         _replace(model, one, lengths)
     for node in list(model.graph):
         if node.op_type == "GroupQueryAttention":

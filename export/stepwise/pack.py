@@ -108,9 +108,9 @@ def _write_tokenizer(packing: LanguagePacking, folder: Path) -> None:
 
 def _drop_template(path: Path) -> None:
     """A model that learnt to go on with texts would be asked by a template that it was never tuned with."""
-    said = json.loads(path.read_text(encoding="utf-8"))
-    if said.pop("chat_template", None) is not None:
-        path.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.pop("chat_template", None) is not None:
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _manifest(scheme: str, dtypes: Mapping[str, float], packing: LanguagePacking, folder: Path) -> Manifest:

@@ -85,9 +85,9 @@ def _check_names(loop: GreedyLoop, graph: DecoderGraph) -> None:
     allowed = {"input_ids", "attention_mask", "position_ids", *graph.spec.past_names()}
     strange = set(loop.inputs) - allowed
     lost = {"input_ids", *graph.spec.past_names()} - set(loop.inputs)
-    wanted = {"logits", *graph.spec.present_names()}
-    if strange or lost or set(loop.outputs) != wanted:
-        unlike = sorted(strange | lost | (set(loop.outputs) ^ wanted))
+    expected = {"logits", *graph.spec.present_names()}
+    if strange or lost or set(loop.outputs) != expected:
+        unlike = sorted(strange | lost | (set(loop.outputs) ^ expected))
         raise ParityError(
             f"The graph's inputs and outputs are not those of its spec: {', '.join(unlike[:4])}.",
             expected="input_ids, the past, logits and the present of every layer",
@@ -97,14 +97,14 @@ def _check_names(loop: GreedyLoop, graph: DecoderGraph) -> None:
 def _check_logits(loop: GreedyLoop, graph: DecoderGraph, model: Any, rows: Rows) -> float:
     """Compare the first step's logits of every way in which rows are fed; the largest difference."""
     expected = np.concatenate([_model_logits(model, [row]) for row in rows])
-    found = {"alone": np.concatenate([loop.first_logits([row]) for row in rows])}
+    logits_by_way = {"alone": np.concatenate([loop.first_logits([row]) for row in rows])}
     halves = [loop.continued_logits(row) if len(row) > 1 else loop.first_logits([row]) for row in rows]
-    found["with half of it in the cache"] = np.concatenate(halves)
+    logits_by_way["with half of it in the cache"] = np.concatenate(halves)
     if not graph.spec.batch_one:
-        found["in a left-padded batch"] = loop.first_logits(rows)
+        logits_by_way["in a left-padded batch"] = loop.first_logits(rows)
     allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
     offenders, largest = [], 0.0
-    for way, logits in found.items():
+    for way, logits in logits_by_way.items():
         if logits.shape != expected.shape:
             raise ParityError(f"The graph's logits have shape {logits.shape}.", expected=f"{expected.shape}")
         differences = np.abs(expected - logits).max(axis=1)
@@ -119,17 +119,17 @@ def _unlike_tokens(loop: GreedyLoop, model: Any, rows: Rows, tokens: int, way: s
     """One clause for each row whose tokens differ from those of `generate`, ties aside."""
     faults = []
     answers = zip(rows, _model_tokens(model, rows, tokens), loop.generate(rows, tokens), strict=True)
-    for row, expected, found in answers:
-        places = [place for place in range(tokens) if expected[place] != found[place]]
-        if places and not _tied(model, [*row, *expected[: places[0]]], expected[places[0]], found[places[0]]):
+    for row, expected, actual in answers:
+        places = [place for place in range(tokens) if expected[place] != actual[place]]
+        if places and not _tied(model, [*row, *expected[: places[0]]], expected[places[0]], actual[places[0]]):
             faults.append(f"a prompt of {len(row)} tokens {way}: from token {places[0]} on")
     return faults
 
 
-def _tied(model: Any, prefix: list[int], expected: int, found: int) -> bool:
+def _tied(model: Any, prefix: list[int], expected: int, actual: int) -> bool:
     """Whether the model holds both tokens for equally likely after `prefix`."""
     logits = _model_logits(model, [prefix])[0]
-    return bool(abs(logits[expected] - logits[found]) <= TIE * max(1.0, float(np.abs(logits).max())))
+    return bool(abs(logits[expected] - logits[actual]) <= TIE * max(1.0, float(np.abs(logits).max())))
 
 
 def _model_logits(model: Any, rows: Rows) -> NDArray[np.float32]:
@@ -138,8 +138,8 @@ def _model_logits(model: Any, rows: Rows) -> NDArray[np.float32]:
     ids, mask = left_padded(rows)
     with torch.inference_mode():
         logits = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits
-    found: NDArray[np.float32] = logits[:, -1].float().numpy()
-    return found
+    last: NDArray[np.float32] = logits[:, -1].float().numpy()
+    return last
 
 
 def _model_tokens(model: Any, rows: Rows, tokens: int) -> Rows:

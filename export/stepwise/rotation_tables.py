@@ -46,8 +46,8 @@ def tabulate_rotations(model: Any, context_tokens: int) -> int:
         key = (id(pair[0]), id(pair[1]))
         if key not in tables:
             tables[key] = _tables(graph, pair, context_tokens)
-        if (found := tables[key]) is not None:
-            for place, value in zip(places, (positions, *found), strict=True):
+        if (table := tables[key]) is not None:
+            for place, value in zip(places, (positions, *table), strict=True):
                 node.replace_input_with(place, value)
             done += 1
     RemoveUnusedNodesPass()(model)
@@ -80,5 +80,5 @@ def _table(graph: Any, value: Any, context_tokens: int) -> NDArray[np.float32] |
 def _rows(nodes: list[Any], value: Any, positions: NDArray[np.int64]) -> NDArray[np.float32]:
     """Cosines or sines of positions (1, tokens), one row each; what pads them to the length of the cache is cut off."""
     ones = np.ones_like(positions)
-    found = evaluate(nodes, value, {"position_ids": positions, "input_ids": ones, "attention_mask": ones})
-    return np.ascontiguousarray(found[: positions.shape[1]], dtype=np.float32)
+    rows = evaluate(nodes, value, {"position_ids": positions, "input_ids": ones, "attention_mask": ones})
+    return np.ascontiguousarray(rows[: positions.shape[1]], dtype=np.float32)

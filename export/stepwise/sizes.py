@@ -86,11 +86,11 @@ def _vocabulary(program: Any) -> int:
 
 
 def _check_outputs(program: Any, spec: GenerationSpec) -> None:
-    found = {value.name for value in program.graph.outputs}
-    wanted = {"logits", *spec.present_names()}
-    if found != wanted:
+    names = {value.name for value in program.graph.outputs}
+    expected = {"logits", *spec.present_names()}
+    if names != expected:
         raise ExportError(
-            f"The graph's outputs differ from its cache: {sorted(found ^ wanted)[:4]}.",
+            f"The graph's outputs differ from its cache: {sorted(names ^ expected)[:4]}.",
             expected="logits, and the present keys and values of every layer",
         )
 

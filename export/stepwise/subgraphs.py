@@ -58,8 +58,8 @@ def evaluate(nodes: Sequence[Any], value: Any, feed: Mapping[str, NDArray[np.int
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in nodes[0].graph.opset_imports.items()]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found: NDArray[Any] = session.run(None, {name: feed[name] for name in read})[0]
-    return found
+    result: NDArray[Any] = session.run(None, {name: feed[name] for name in read})[0]
+    return result
 
 
 def constant(graph: Any, name: str, array: NDArray[Any]) -> Any:

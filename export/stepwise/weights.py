@@ -53,8 +53,8 @@ class Weight:
         raw: Any = np.fromfile(self.path, dtype=_DTYPES[self.dtype], count=count, offset=self.start)
         if self.dtype == "BF16":  # the upper half of a float32
             raw = (raw.astype(np.uint32) << 16).view(np.float32)
-        found: NDArray[np.float32] = raw.astype(np.float32).reshape(self.shape)
-        return found
+        values: NDArray[np.float32] = raw.astype(np.float32).reshape(self.shape)
+        return values
 
 
 def merged_folder(bundle: Bundle, work: Path | None = None) -> Path:
@@ -77,7 +77,7 @@ def merged_folder(bundle: Bundle, work: Path | None = None) -> Path:
             cost="the weights in floating point, several times the bundle's size",
         )
     for name, ignored in ((CONFIG_NAME, _REWRITTEN), (TOKENIZER_NAME, _CUTTING)):
-        if _said(folder / name, ignored) != _said(bundle.folder / name, ignored):
+        if _settings(folder / name, ignored) != _settings(bundle.folder / name, ignored):
             raise WorkError(
                 f"{folder} is not the model of {bundle.folder}: their {name} differ.",
                 expected="the work folder of the build that made this bundle",
@@ -85,11 +85,11 @@ def merged_folder(bundle: Bundle, work: Path | None = None) -> Path:
             )
     # Another build of the same base has the same configuration and tokenizer, and other weights. Bundles that were
     # packed before the manifest told the digest cannot be held against it.
-    wanted = bundle.manifest.model_digest
-    if wanted is not None and (found := model_digest(folder)) != wanted:
+    expected = bundle.manifest.model_digest
+    if expected is not None and (digest := model_digest(folder)) != expected:
         raise WorkError(
-            f"{folder} is not the model of {bundle.folder}: its weights are of another build ({found[:19]}...).",
-            expected=f"weights with the digest {wanted[:19]}..., which the bundle's manifest tells",
+            f"{folder} is not the model of {bundle.folder}: its weights are of another build ({digest[:19]}...).",
+            expected=f"weights with the digest {expected[:19]}..., which the bundle's manifest tells",
             action="name the work folder of the build that made this bundle with --work, or build again",
         )
     return folder
@@ -104,12 +104,12 @@ def model_digest(folder: Path) -> str:
     return "sha256:" + value_sha256({name: file_sha256(folder / name) for name in weight_files(folder)})
 
 
-def _said(path: Path, ignored: set[str]) -> dict[str, Any]:
+def _settings(path: Path, ignored: set[str]) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WorkError(f"{path} cannot be read: {error}.") from error
-    return {name: value for name, value in found.items() if name not in ignored}
+    return {name: value for name, value in settings.items() if name not in ignored}
 
 
 def weight_files(folder: Path) -> list[str]:
@@ -132,11 +132,11 @@ def weights(folder: Path) -> dict[str, Weight]:
     Raises:
         WorkError: a file is missing or no safetensors file.
     """
-    found: dict[str, Weight] = {}
+    tensors: dict[str, Weight] = {}
     for name in weight_files(folder):
         if name != INDEX:
-            found.update(_tensors(folder / name))
-    return found
+            tensors.update(_tensors(folder / name))
+    return tensors
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, Weight]]:

@@ -59,8 +59,8 @@ def visit_of(scope: Scope) -> Visit:
 
 def header(scope: Scope, name: bytes) -> str | None:
     """The first header of that lower-case name."""
-    for found, value in scope["headers"]:
-        if found == name:
+    for key, value in scope["headers"]:
+        if key == name:
             return str(value, "latin-1")
     return None
 
@@ -166,14 +166,14 @@ def _check_key(keys: Keys, scope: Scope) -> None:
     if scheme.lower() != "bearer" or not presented:
         presented = header(scope, b"x-api-key") or ""
     if not presented:
-        found = "The request carries no key."
+        problem = "The request carries no key."
     elif not keys.accepts(presented.strip()):
-        found = "The key is not known here, or no longer."
+        problem = "The key is not known here, or no longer."
     else:
         return
     raise Refused(
         401,
-        found,
+        problem,
         expected="the header Authorization: Bearer KEY, or X-API-Key: KEY",
         headers={"www-authenticate": "Bearer"},
     )

@@ -161,14 +161,14 @@ class Answering:
             raise unanswerable(f"Row {empty[0]} has no token: its attention_mask is all zeros.")
 
     def _ranges_of(self, predictor: Predictor) -> _IdRanges:
-        found = self._ranges.get(predictor)
-        if found is None:
-            found = _IdRanges()
+        ranges = self._ranges.get(predictor)
+        if ranges is None:
+            ranges = _IdRanges()
             with contextlib.suppress(OSError, *NOT_JSON):
                 config = (predictor.bundle.folder / CONFIG_NAME).read_bytes()
-                found = msgspec.json.decode(config, type=_IdRanges)
-            self._ranges[predictor] = found
-        return found
+                ranges = msgspec.json.decode(config, type=_IdRanges)
+            self._ranges[predictor] = ranges
+        return ranges
 
 
 def check_inputs(inputs: Sequence[Input], codec: Codec, most: int) -> int:
@@ -214,8 +214,8 @@ def _check_range(values: NDArray[np.int64], size: int, name: str) -> None:
 
 def _run(predictor: Predictor, rows: IdRows, max_batch: int) -> NDArray[np.float32]:
     feeds = {"input_ids": rows.input_ids, "attention_mask": rows.attention_mask}
-    wanted = {spec.name for spec in predictor.bundle.manifest.inputs}
-    if "token_type_ids" in wanted:
+    names = {spec.name for spec in predictor.bundle.manifest.inputs}
+    if "token_type_ids" in names:
         given = rows.token_type_ids
         feeds["token_type_ids"] = given if given is not None else np.zeros_like(rows.input_ids)
     starts = range(0, len(rows.input_ids), max_batch)

@@ -22,17 +22,17 @@ CONTENT_TYPE = b"application/octet-stream"
 INTEGERS: dict[str, np.dtype[Any]] = {"INT64": np.dtype("<i8"), "INT32": np.dtype("<i4")}
 
 
-def header_length(told: str | None, body_bytes: int) -> int | None:
+def header_length(value: str | None, body_bytes: int) -> int | None:
     """Bytes of the JSON part, by the header's value; None where there is no header: the body is JSON alone.
 
     Raises:
         Refused: the value is no number, or is more than the body has.
     """
-    if told is None:
+    if value is None:
         return None
-    if not (told.isascii() and told.isdigit()) or len(told) > 18:
-        raise invalid(f"The header Inference-Header-Content-Length is {told[:40]!r}.", expected="a number of bytes")
-    length = int(told)
+    if not (value.isascii() and value.isdigit()) or len(value) > 18:
+        raise invalid(f"The header Inference-Header-Content-Length is {value[:40]!r}.", expected="a number of bytes")
+    length = int(value)
     if length > body_bytes:
         raise invalid(f"Inference-Header-Content-Length is {length}, the body has {body_bytes} bytes.")
     return length

@@ -26,7 +26,7 @@ EXAMPLE = '{"text": "my card has not arrived"}'
 MEMBERS = ("text", "text_pair", "texts", "top", "model")
 
 
-class Wish(msgspec.Struct, forbid_unknown_fields=True):
+class ClassifyRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body: one input or several, how many answers of each, and of which model where several are served."""
 
     text: str | None = None
@@ -36,30 +36,30 @@ class Wish(msgspec.Struct, forbid_unknown_fields=True):
     model: str | None = None
 
 
-_DECODER = msgspec.json.Decoder(Wish)
+_DECODER = msgspec.json.Decoder(ClassifyRequest)
 
 
-def read_wish(body: bytes) -> tuple[Wish, Sequence[Input]]:
-    """Understand a request's body: the wish and its inputs.
+def read_request(body: bytes) -> tuple[ClassifyRequest, Sequence[Input]]:
+    """Understand a request's body: the request and its inputs.
 
     Raises:
         Refused: 400, telling what would have been understood.
     """
     try:
-        wish = _DECODER.decode(body)
+        request = _DECODER.decode(body)
     except NOT_JSON as error:
         raise _not_understood(body, error) from error
-    if (wish.text is None) == (wish.texts is None):
-        both = "both text and texts" if wish.text is not None else "neither text nor texts"
+    if (request.text is None) == (request.texts is None):
+        both = "both text and texts" if request.text is not None else "neither text nor texts"
         raise invalid(f"The body has {both}.", expected=f'{EXAMPLE} or {{"texts": ["...", "..."]}}')
-    if wish.text_pair is not None and wish.text is None:
+    if request.text_pair is not None and request.text is None:
         raise invalid("The body has text_pair without text.", expected='{"text": "...", "text_pair": "..."}')
-    if wish.top is not None and not (1 <= wish.top < 2**31 and wish.top == int(wish.top)):
-        raise invalid(f"top is {wish.top}.", expected="a whole number, 1 or more")
-    if wish.texts is not None:
-        return wish, wish.texts
-    text = wish.text or ""
-    return wish, [text if wish.text_pair is None else (text, wish.text_pair)]
+    if request.top is not None and not (1 <= request.top < 2**31 and request.top == int(request.top)):
+        raise invalid(f"top is {request.top}.", expected="a whole number, 1 or more")
+    if request.texts is not None:
+        return request, request.texts
+    text = request.text or ""
+    return request, [text if request.text_pair is None else (text, request.text_pair)]
 
 
 def _not_understood(body: bytes, error: Exception) -> Refused:
@@ -98,13 +98,13 @@ class ClassifyRoute:
 
     async def _answer(self, visit: Visit, body: bytes) -> Reply:
         begun = time.perf_counter()
-        wish, inputs = read_wish(body)
+        request, inputs = read_request(body)
         seconds = time.perf_counter() - begun
-        with self._answering.repository.lease(self._model(wish.model)) as served:
+        with self._answering.repository.lease(self._model(request.model)) as served:
             visit.model, visit.texts = served.name, len(inputs)
             self._answering.metrics.observe_stage(served.name, "parse", seconds)
             answers = await self._answering.inputs(served, inputs)
-            head, top = served.predictor.head, None if wish.top is None else int(wish.top)  # JSON may say 3.0
+            head, top = served.predictor.head, None if request.top is None else int(request.top)  # JSON may say 3.0
             predictions = [head.as_json(each, top) for each in head.answer(answers.logits, answers.truncated)]
             return json_reply({"model": served.name, "predictions": predictions})
 

@@ -146,14 +146,14 @@ class BoundedConnection(HttpToolsProtocol):
         else:
             self.transport.abort()
 
-    def _refuse(self, status: int, found: str) -> None:
+    def _refuse(self, status: int, problem: str) -> None:
         """Say why in the words of the protocol's errors, and close; the application hears that the client has left."""
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        body = msgspec.json.encode({"error": found})
+        body = msgspec.json.encode({"error": problem})
         head = (
             f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n"

@@ -122,7 +122,7 @@ def _raw_text(body: bytes, parts: Sequence[str]) -> list[str]:
 
 
 def _inputs(
-    tensors: list[InputTensor], blob: binary.Blob, told: object, parts: Sequence[str]
+    tensors: list[InputTensor], blob: binary.Blob, content_type: object, parts: Sequence[str]
 ) -> tuple[Sequence[Input] | None, IdRows | None]:
     """The inputs of a BYTES tensor for each part (a single one may have any name), or the rows of ids."""
     names = [tensor.name for tensor in tensors]
@@ -130,15 +130,15 @@ def _inputs(
         raise invalid("Two inputs have the same name.", expected="each input once")
     texts = "one BYTES tensor of texts" if len(parts) == 1 else f"BYTES tensors {' and '.join(parts)}"
     if tensors[0].is_text and (len(tensors) == 1 or len(parts) > 1):
-        columns = {tensor.name: _texts(tensor, blob, told) for tensor in tensors}
+        columns = {tensor.name: _texts(tensor, blob, content_type) for tensor in tensors}
         if len(parts) == 1:
             return columns[names[0]], None
         return _pairs(columns, parts, texts), None
     strangers = [name[:80] for name in names if name not in ID_INPUTS]
     missing = [name for name in ID_INPUTS[:2] if name not in names]
     if strangers or missing:
-        found = f"There is no input {', '.join(strangers)}" if strangers else f"{' and '.join(missing)} is missing"
-        raise invalid(found + ".", expected=f"{texts}, or input_ids and attention_mask [and token_type_ids]")
+        problem = f"There is no input {', '.join(strangers)}" if strangers else f"{' and '.join(missing)} is missing"
+        raise invalid(problem + ".", expected=f"{texts}, or input_ids and attention_mask [and token_type_ids]")
     matrices = {tensor.name: read_matrix(tensor, blob) for tensor in tensors}
     if len({matrix.shape for matrix in matrices.values()}) > 1:
         shapes = ", ".join(f"{name} {list(matrix.shape)}" for name, matrix in matrices.items())
@@ -146,10 +146,10 @@ def _inputs(
     return None, IdRows(matrices["input_ids"], matrices["attention_mask"], matrices.get("token_type_ids"))
 
 
-def _texts(tensor: InputTensor, blob: binary.Blob, told: object) -> list[str]:
+def _texts(tensor: InputTensor, blob: binary.Blob, content_type: object) -> list[str]:
     if not tensor.is_text:
         raise invalid(f"{tensor.name[:80]} is of datatype {tensor.datatype[:40]}.", expected="BYTES, as its fellow is")
-    return read_texts(tensor, blob, told if tensor.content_type is None else tensor.content_type)
+    return read_texts(tensor, blob, content_type if tensor.content_type is None else tensor.content_type)
 
 
 def _pairs(columns: dict[str, list[str]], parts: Sequence[str], texts: str) -> Sequence[Input]:
@@ -162,22 +162,22 @@ def _pairs(columns: dict[str, list[str]], parts: Sequence[str], texts: str) -> S
         raise invalid(f"{' and '.join(missing)} is missing.", expected=texts)
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
-        told = " and ".join(f"{count} in {name}" for name, count in counts.items())
-        raise invalid(f"The texts differ in number: {told}.", expected="as many of each part")
+        shown = " and ".join(f"{count} in {name}" for name, count in counts.items())
+        raise invalid(f"The texts differ in number: {shown}.", expected="as many of each part")
     return list(zip(*(columns[name] for name in parts), strict=True))
 
 
 def _outputs(request: InferenceRequest, default: tuple[str, ...], known: Mapping[str, OutputTensor]) -> dict[str, bool]:
     """The outputs by name, and whether each is wanted in binary: the server's choice where the client names none."""
     everywhere = _flag(request.parameters, "binary_data_output", default=False)
-    wanted: dict[str, bool] = {}
+    requested: dict[str, bool] = {}
     for output in request.outputs or ():
         if output.name not in known:
             raise invalid(f"There is no output {output.name[:80]}.", expected=" or ".join(known))
-        if output.name in wanted:
+        if output.name in requested:
             raise invalid(f"The output {output.name} is asked for twice.", expected="each output once")
-        wanted[output.name] = _flag(output.parameters, "binary_data", default=everywhere)
-    return wanted or dict.fromkeys(default, everywhere)
+        requested[output.name] = _flag(output.parameters, "binary_data", default=everywhere)
+    return requested or dict.fromkeys(default, everywhere)
 
 
 def _flag(parameters: dict[str, Any] | None, name: str, *, default: bool) -> bool:

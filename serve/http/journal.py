@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 
-class Wish(msgspec.Struct, frozen=True):
-    """What was asked for last for one model: the folder to load, or None to unload. `revision` counts the wishes."""
+class ModelRequest(msgspec.Struct, frozen=True):
+    """What was asked for last for one model: the folder to load, or None to unload. `revision` counts the requests."""
 
     revision: int
     path: str | None
@@ -24,7 +24,7 @@ class Wish(msgspec.Struct, frozen=True):
 
 class _Content(msgspec.Struct):
     versions: dict[str, list[str]] = msgspec.field(default_factory=dict)
-    wishes: dict[str, Wish] = msgspec.field(default_factory=dict)
+    requests: dict[str, ModelRequest] = msgspec.field(default_factory=dict)
 
 
 class Journal:
@@ -52,18 +52,18 @@ class Journal:
                 known.append(fingerprint)
             return str(len(known))
 
-    def wish(self, name: str, path: Path | None) -> int:
+    def request(self, name: str, path: Path | None) -> int:
         """Write down that `name` shall be loaded from `path`, or unloaded; returns the revision."""
         with self._open() as content:
-            before = content.wishes.get(name)
+            before = content.requests.get(name)
             revision = before.revision + 1 if before else 1
-            content.wishes[name] = Wish(revision, None if path is None else str(path))
+            content.requests[name] = ModelRequest(revision, None if path is None else str(path))
             return revision
 
-    def wishes(self) -> dict[str, Wish]:
-        """The last wish for each model that one was made for."""
+    def requests(self) -> dict[str, ModelRequest]:
+        """The last request for each model that one was made for."""
         with self._open() as content:
-            return dict(content.wishes)
+            return dict(content.requests)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[_Content]:

@@ -7,21 +7,13 @@ nor ONNX Runtime.
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgetune.serve.http.plan import ServerPlan, listen
-
-
-@dataclass(frozen=True)
-class Readiness:
-    """What answers, once all of it was proven: versions and execution providers by model name."""
-
-    models: dict[str, str]
-    providers: dict[str, list[str]]
+from edgetune.serve.http.startup import Readiness, open_log
 
 
 @dataclass(frozen=True)
@@ -60,12 +52,6 @@ def serve(plan: ServerPlan, announce: Callable[[Started], None]) -> None:
             from edgetune.serve.http.workers import supervise
 
             supervise(plan, listener, tell)
-
-
-def open_log() -> None:
-    """Write what the server has to say, and uvicorn's warnings, to standard error."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
-    logging.getLogger("edgetune.serve").setLevel(logging.INFO)  # not the access log's, which has a switch of its own
 
 
 def _allow_many_files() -> None:

@@ -201,8 +201,8 @@ def _check_headers(scope: Scope, most: int) -> None:
             _check_type(str(value, "latin-1"))
 
 
-def _check_type(told: str) -> None:
-    kind = told.partition(";")[0].strip().lower()
+def _check_type(content_type: str) -> None:
+    kind = content_type.partition(";")[0].strip().lower()
     family, _, subtype = kind.partition("/")
     if kind.startswith(_OTHER_TYPES) or (
         family == "application" and (subtype in _OTHER_APPLICATIONS or subtype.endswith("+xml"))

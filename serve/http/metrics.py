@@ -133,8 +133,8 @@ class Metrics:
             MultiProcessCollector(counted, path=self._folder)
         gauges = CollectorRegistry()
         gauges.register(self._gauges)
-        found: bytes = generate_latest(counted) + generate_latest(gauges)
-        return found
+        body: bytes = generate_latest(counted) + generate_latest(gauges)
+        return body
 
 
 class _Gauges(Collector):  # type: ignore[misc]

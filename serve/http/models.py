@@ -78,12 +78,12 @@ class ModelRoutes:
     async def index(self, request: Request) -> Response:
         """POST /v2/repository/index"""
         visit_of(request.scope).route = "index"
-        wish = await self._wish(request)
+        body = await self._body(request)
         return json_response(
             [
                 {"name": name, "version": served_version, "state": state.value, "reason": reason}
                 for name, (state, served_version, reason) in self._repository.states().items()
-                if state is State.READY or not wish.ready
+                if state is State.READY or not body.ready
             ]
         )
 
@@ -107,15 +107,15 @@ class ModelRoutes:
                 "This server has no keys, so nobody may change which models are loaded.",
                 action="start it with --api-key-file and ask with a key",
             )
-        await self._wish(request)
+        await self._body(request)
         name = request.path_params["name"]
         if name not in self._repository.states():
             raise UnknownModel(f"There is no model {name[:140]!r}.", expected="a name of /v2/repository/index")
 
-    async def _wish(self, request: Request) -> _RepositoryWish:
+    async def _body(self, request: Request) -> _RepositoryRequest:
         body = await self._limits.read(request.scope, request.receive)
         try:
-            return msgspec.json.decode(body or b"{}", type=_RepositoryWish)
+            return msgspec.json.decode(body or b"{}", type=_RepositoryRequest)
         except NOT_JSON as error:
             raise invalid(f"The body is no repository request: {error}.", expected='{}, or {"ready": true}') from error
 
@@ -131,7 +131,7 @@ class ModelRoutes:
         return self._repository.lease(path["name"], path.get("version"))
 
 
-class _RepositoryWish(msgspec.Struct):
+class _RepositoryRequest(msgspec.Struct):
     """The body of the repository's routes: `ready` asks the index for models that answer alone."""
 
     ready: bool = False

@@ -71,7 +71,7 @@ def _paths(settings: ServerSettings, *, guarded: bool) -> JsonObject:
         "schema": {"type": "string", "format": "binary"}
     }
     length = _parameter("Inference-Header-Content-Length", "header", {"type": "integer", "minimum": 0}, required=False)
-    classify = _operation("classify", "Answer texts", "Answer", (*READING, *ANSWERING), body="Wish")
+    classify = _operation("classify", "Answer texts", "Answer", (*READING, *ANSWERING), body="ClassifyRequest")
     paths = {
         "/v1/classify": {"post": classify},
         "/v2": {"get": _operation("server", "What this server is", "Server")},
@@ -112,8 +112,8 @@ def _openai_paths() -> JsonObject:
     # Without a schema: some readers take it for the whole text's, others for that of each event.
     events: JsonObject = {"text/event-stream": {}}
     errors = (*READING, "404", "429")
-    chat = _operation("chat", "Answer a chat", "ChatAnswer", errors, body="ChatWish")
-    complete = _operation("complete", "Continue a text", "CompletionAnswer", errors, body="CompletionWish")
+    chat = _operation("chat", "Answer a chat", "ChatAnswer", errors, body="ChatRequest")
+    complete = _operation("complete", "Continue a text", "CompletionAnswer", errors, body="CompletionRequest")
     for operation in (chat, complete):
         operation["responses"]["200"]["content"] |= events
     return {

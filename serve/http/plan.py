@@ -108,9 +108,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise EdgetuneError(
             f"There is no host {host!r}: {error}.", expected="a name or an address of this machine"
         ) from error
-    return [(family, str(address[0])) for family, _, _, _, address in found]
+    return [(family, str(address[0])) for family, _, _, _, address in entries]

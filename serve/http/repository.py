@@ -17,7 +17,7 @@ from typing import Any
 from edgetune.serve.batcher import BatchRun
 from edgetune.serve.errors import BundleError, EdgetuneError
 from edgetune.serve.http.errors import NotReady, UnknownModel
-from edgetune.serve.http.journal import Journal, Wish
+from edgetune.serve.http.journal import Journal, ModelRequest
 from edgetune.serve.http.names import check_name
 from edgetune.serve.http.opening import Opened, look_at, open_proven
 from edgetune.serve.http.served import Lent, Served, Slot, State
@@ -92,7 +92,7 @@ class Repository:
     @property
     def ready(self) -> bool:
         """Whether every model that is wanted answers, in all workers, and the server is not on its way out."""
-        answers = all(slot.state is State.READY for slot in self._slots.values() if slot.wanted)
+        answers = all(slot.state is State.READY for slot in self._slots.values() if slot.should_load)
         return self._started and self._journal.complete and not self._draining and answers
 
     @property
@@ -110,11 +110,11 @@ class Repository:
         Raises:
             EdgetuneError: the first of them that failed, after all were tried.
         """
-        wishes = await asyncio.to_thread(self._journal.wishes)
-        for name, wish in wishes.items():
-            self._take_wish(name, wish)
-        wanted = [slot for slot in self._slots.values() if slot.wanted]
-        ended = await asyncio.gather(*(self._bring(slot) for slot in wanted), return_exceptions=True)
+        requests = await asyncio.to_thread(self._journal.requests)
+        for name, request in requests.items():
+            self._take_request(name, request)
+        loading = [slot for slot in self._slots.values() if slot.should_load]
+        ended = await asyncio.gather(*(self._bring(slot) for slot in loading), return_exceptions=True)
         for fault in ended:
             if isinstance(fault, BaseException):
                 raise fault
@@ -136,16 +136,16 @@ class Repository:
             raise NotReady("The server is on its way out.", action="ask another one")
         check_name(name)
         if slot is None:
-            slot = Slot(name, Path(path or ""), wanted=False)
+            slot = Slot(name, Path(path or ""), should_load=False)
             self._slots[name] = slot
         async with slot.lock:
             try:
                 await self._bring_locked(slot, path or slot.path)
             except EdgetuneError:
-                if slot.lent is None and slot.revision == 0 and not slot.wanted:
+                if slot.lent is None and slot.revision == 0 and not slot.should_load:
                     self._slots.pop(name, None)  # it never was a model here
                 raise
-            slot.revision = await asyncio.to_thread(self._journal.wish, name, slot.path)
+            slot.revision = await asyncio.to_thread(self._journal.request, name, slot.path)
 
     async def unload(self, name: str) -> None:
         """Take a model out of use; requests that have it go on to their end.
@@ -158,7 +158,7 @@ class Repository:
             raise _unknown(name)
         async with slot.lock:
             self._drop(slot)
-            slot.revision = await asyncio.to_thread(self._journal.wish, name, None)
+            slot.revision = await asyncio.to_thread(self._journal.request, name, None)
 
     async def close(self, seconds: float) -> None:
         """Wait up to `seconds` for the leases to end, then close all bundles."""
@@ -218,14 +218,14 @@ class Repository:
         version = await asyncio.to_thread(self._journal.version, slot.name, opened.fingerprint)
         served = Served(slot.name, version, opened.answerer, opened.report)
         before, slot.lent = slot.lent, Lent(served, opened.fingerprint)
-        slot.path, slot.state, slot.reason, slot.wanted = path, State.READY, "", True
+        slot.path, slot.state, slot.reason, slot.should_load = path, State.READY, "", True
         logger.info("model %s: version %s of %s answers", slot.name, version, path)
         if before:
             self._keep(self._retire(before, None))
 
     def _drop(self, slot: Slot) -> None:
         before, slot.lent = slot.lent, None
-        slot.state, slot.reason, slot.wanted = State.UNAVAILABLE, "unloaded", False
+        slot.state, slot.reason, slot.should_load = State.UNAVAILABLE, "unloaded", False
         logger.info("model %s: unloaded", slot.name)
         if before:
             self._keep(self._retire(before, None))
@@ -247,14 +247,14 @@ class Repository:
         while True:
             await asyncio.sleep(self._settings.watch_seconds or JOURNAL_SECONDS)
             if self._journal.shared:
-                await self._follow_wishes()
+                await self._follow_requests()
             if self._settings.watch_seconds:
                 for slot in list(self._slots.values()):
                     await self._look(slot)
 
     async def _look(self, slot: Slot) -> None:
         """Load what lies in a model's folder now, if it is other than what answers and was not tried already."""
-        if not slot.wanted or slot.lock.locked():
+        if not slot.should_load or slot.lock.locked():
             return
         seen = await asyncio.to_thread(look_at, slot.path)
         if seen is None or seen == slot.tried:
@@ -267,25 +267,25 @@ class Repository:
         with contextlib.suppress(EdgetuneError):  # it stands in state and log
             await self._bring(slot)
 
-    async def _follow_wishes(self) -> None:
+    async def _follow_requests(self) -> None:
         """Load and unload what other workers were asked to."""
-        wishes = await asyncio.to_thread(self._journal.wishes)
-        for name, wish in wishes.items():
+        requests = await asyncio.to_thread(self._journal.requests)
+        for name, request in requests.items():
             slot = self._slots.get(name)
-            if slot is not None and (wish.revision <= slot.revision or slot.lock.locked()):
+            if slot is not None and (request.revision <= slot.revision or slot.lock.locked()):
                 continue
-            slot = self._take_wish(name, wish)
-            if slot.wanted:
+            slot = self._take_request(name, request)
+            if slot.should_load:
                 with contextlib.suppress(EdgetuneError):
                     await self._bring(slot)
             elif slot.lent:
                 self._drop(slot)
 
-    def _take_wish(self, name: str, wish: Wish) -> Slot:
-        slot = self._slots.setdefault(name, Slot(name, Path(wish.path or "")))
-        slot.revision, slot.wanted = wish.revision, wish.path is not None
-        if wish.path is not None:
-            slot.path = Path(wish.path)
+    def _take_request(self, name: str, request: ModelRequest) -> Slot:
+        slot = self._slots.setdefault(name, Slot(name, Path(request.path or "")))
+        slot.revision, slot.should_load = request.revision, request.path is not None
+        if request.path is not None:
+            slot.path = Path(request.path)
         elif slot.lent is None:
             slot.state, slot.reason = State.UNAVAILABLE, "unloaded"
         return slot

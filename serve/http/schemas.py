@@ -115,16 +115,16 @@ def _questions(settings: ServerSettings, interfaces: Interfaces) -> JsonObject:
             "parameters": _PARAMETERS,
         },
     )
-    wanted = _object("name", {"name": {"type": "string", "enum": list(interfaces.outputs)}, "parameters": _PARAMETERS})
+    output = _object("name", {"name": {"type": "string", "enum": list(interfaces.outputs)}, "parameters": _PARAMETERS})
     return {
-        "Wish": _wish(text, settings.max_texts, interfaces.parts),
+        "ClassifyRequest": _classify_request(text, settings.max_texts, interfaces.parts),
         "InferenceRequest": _object(
             "inputs",
             {
                 "id": {"type": ["string", "null"]},
                 "parameters": _PARAMETERS,
                 "inputs": {"type": "array", "items": tensor, "minItems": 1, "maxItems": MOST_INPUTS},
-                "outputs": {"type": ["array", "null"], "items": wanted},
+                "outputs": {"type": ["array", "null"], "items": output},
             },
         )
         | {
@@ -136,7 +136,7 @@ def _questions(settings: ServerSettings, interfaces: Interfaces) -> JsonObject:
     }
 
 
-def _wish(text: JsonObject, most: int, kinds: frozenset[tuple[str, ...]]) -> JsonObject:
+def _classify_request(text: JsonObject, most: int, kinds: frozenset[tuple[str, ...]]) -> JsonObject:
     """A body of /v1/classify: one input by its parts, or several, of a kind that a loaded model takes."""
     other = {
         **{name: {"type": "null"} for name in ("text", "text_pair", "texts")},

@@ -118,5 +118,5 @@ class Slot:
     lent: Lent | None = None
     tried: Seen | None = None
     revision: int = 0
-    wanted: bool = True
+    should_load: bool = True
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -27,10 +27,10 @@ from edgetune.serve.http.app import create_app
 from edgetune.serve.http.connection import BoundedConnection, bounded_by
 from edgetune.serve.http.journal import Journal
 from edgetune.serve.http.keys import Keys
-from edgetune.serve.http.launch import Readiness
 from edgetune.serve.http.metrics import Metrics
 from edgetune.serve.http.plan import ServerPlan, load_certificate
 from edgetune.serve.http.repository import Repository
+from edgetune.serve.http.startup import Readiness
 
 logger = logging.getLogger("edgetune.serve")
 
@@ -181,12 +181,12 @@ class Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        wanted = {signal.SIGTERM: self.handle_exit, signal.SIGINT: self.handle_exit}
+        actions = {signal.SIGTERM: self.handle_exit, signal.SIGINT: self.handle_exit}
         if hasattr(signal, "SIGHUP"):
-            wanted[signal.SIGHUP] = self._want_reload
+            actions[signal.SIGHUP] = self._want_reload
         if self._supervised:
-            del wanted[signal.SIGINT]  # the terminal sends it to the supervisor too, which passes on SIGTERM
-        before = {number: signal.signal(number, action) for number, action in wanted.items()}
+            del actions[signal.SIGINT]  # the terminal sends it to the supervisor too, which passes on SIGTERM
+        before = {number: signal.signal(number, action) for number, action in actions.items()}
         try:
             yield
         finally:

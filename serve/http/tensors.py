@@ -142,8 +142,8 @@ def _flat(values: list[Any], tensor: InputTensor) -> list[Any]:
     return values
 
 
-def _other_shape(tensor: InputTensor, found: str = "an array of another shape") -> Refused:
-    return invalid(f"The data of {tensor.name[:80]} is {found}.", expected=f"what its shape {tensor.shape[:8]} says")
+def _other_shape(tensor: InputTensor, problem: str = "an array of another shape") -> Refused:
+    return invalid(f"The data of {tensor.name[:80]} is {problem}.", expected=f"what its shape {tensor.shape[:8]} says")
 
 
 def _from_base64(element: str, index: int, name: str) -> str:

@@ -29,8 +29,8 @@ from edgetune.serve.errors import EdgetuneError
 
 if TYPE_CHECKING:
     from edgetune.serve.http.journal import Journal
-    from edgetune.serve.http.launch import Readiness
     from edgetune.serve.http.plan import ServerPlan
+    from edgetune.serve.http.startup import Readiness
 
 logger = logging.getLogger("edgetune.serve")
 
@@ -169,14 +169,14 @@ class Supervisor:
 
     def _listen_to(self, worker: _Worker, pipe: Connection) -> None:
         try:
-            said = pipe.recv()
+            message = pipe.recv()
         except (EOFError, OSError):
             worker.pipe = None
             return
-        if isinstance(said, EdgetuneError):
-            logger.error("a worker cannot serve: %s", said)
+        if isinstance(message, EdgetuneError):
+            logger.error("a worker cannot serve: %s", message)
             if not self._announced:
-                self._failure = self._failure or said
+                self._failure = self._failure or message
                 self._leave()
             return
         worker.ready, worker.failures = True, 0
@@ -184,7 +184,7 @@ class Supervisor:
             self._announced = True
             for one in self._workers:
                 self._tell_complete(one)
-            self._announce(said)
+            self._announce(message)
 
     @staticmethod
     def _tell_complete(worker: _Worker) -> None:
@@ -244,8 +244,8 @@ def work(plan: ServerPlan, listener: socket.socket, pipe: Connection, folder: Pa
 
     journal = Journal(folder / "journal.json", complete=replaces)
     threading.Thread(target=_obey_the_supervisor, args=(pipe, journal), daemon=True).start()
-    from edgetune.serve.http.launch import open_log
     from edgetune.serve.http.server import serve_here
+    from edgetune.serve.http.startup import open_log
 
     open_log()
     try:

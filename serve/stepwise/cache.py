@@ -161,7 +161,7 @@ def _gathered(
     store: Store, parts: Sequence[tuple[list[NDArray[Any]], Sequence[int]]], index: int, shape: tuple[int, ...]
 ) -> NDArray[Any]:
     """One of the tensors; `shape` is (rows, columns) of what comes out."""
-    arrays = [found[index] for found, _ in parts]
+    arrays = [tensors[index] for tensors, _ in parts]
     heads, width = store.sizes[index]
     columns = min(shape[1], max(array.shape[2] for array in arrays))
     joined = np.zeros((shape[0], heads, columns, width), dtype=store.dtypes[index])

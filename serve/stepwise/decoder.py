@@ -168,8 +168,8 @@ class Decoder:
     def _given(self, session: Any, fed: dict[str, Any]) -> list[Any]:
         """The outputs of a run as OrtValues, the logits on the CPU and the cache where caches lie."""
         if self.store.device == "cpu":  # binding takes a tenth to a fifth of a small model's step
-            found: list[Any] = session.run_with_ort_values(list(self._outputs), fed)
-            return found
+            results: list[Any] = session.run_with_ort_values(list(self._outputs), fed)
+            return results
         binding = session.io_binding()
         for name, value in fed.items():
             binding.bind_ortvalue_input(name, value)
@@ -213,8 +213,8 @@ class Decoder:
         unlike length not where it rotates them itself."""
         logits, parts = [], []
         for row, prompt in enumerate(prompts):
-            found, after = self.prefill([prompt], gather(self.store, [(cache, [row])]), chunk=chunk)
-            logits.append(found)
+            row_logits, after = self.prefill([prompt], gather(self.store, [(cache, [row])]), chunk=chunk)
+            logits.append(row_logits)
             parts.append((after, [0]))
         return np.concatenate(logits), gather(self.store, parts)
 
@@ -263,9 +263,9 @@ def _positions(before: NDArray[np.int64], tokens: int, real: NDArray[np.int64] |
     return positions
 
 
-def _size(said: object, otherwise: int) -> int:
+def _size(value: object, otherwise: int) -> int:
     """A fixed size of a graph's input, which exporters write as a number or as its digits."""
-    return int(said) if isinstance(said, int) or (isinstance(said, str) and said.isdigit()) else otherwise
+    return int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdigit()) else otherwise
 
 
 def _check_names(graph: Path, spec: GenerationSpec, taken: dict[str, Any], given: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ Needs numpy, onnxruntime and tokenizers only; a chat needs jinja2 too. Many call
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -103,6 +103,19 @@ class Generator:
             InputError: the prompt is empty or longer than the context, or a chat that the template refuses.
         """
         return self.generate_batch([prompt], sampling)[0]
+
+    def predict(self, prompts: Iterable[Prompt], sampling: Sampling | None = None) -> list[Generation]:
+        """Answer prompts, in order: `generate_batch` by the name that the bundles of all tasks have.
+
+        Raises:
+            InputError: as `generate_batch` does; no prompt at all, or a bare text instead of a list.
+        """
+        if isinstance(prompts, str):
+            raise InputError("One string was given.", expected="a list of prompts", action="use generate()")
+        listed = list(prompts)
+        if not listed:
+            raise InputError("There is no prompt to answer.", expected="at least one prompt")
+        return self.generate_batch(listed, sampling)
 
     def stream(self, prompt: Prompt, sampling: Sampling | None = None) -> Iterator[TokenPiece]:
         """Answer one prompt piece by piece; faults of the prompt are raised here, before the first piece.

@@ -72,7 +72,7 @@ class Sampling:
         ]
         if faults:
             raise InputError(
-                "The sampling cannot be used: " + "; ".join(f"{name} is {found}" for name, found, _ in faults) + ".",
+                "The sampling cannot be used: " + "; ".join(f"{name} is {value}" for name, value, _ in faults) + ".",
                 expected="; ".join(f"{name}: {expected}" for name, _, expected in faults),
             )
 
@@ -200,11 +200,11 @@ def _nucleus(scores: NDArray[np.float64], top_p: float) -> NDArray[np.int64]:
     return _gathered(shares, top_p * total)
 
 
-def _gathered(shares: NDArray[np.float64], wanted: float) -> NDArray[np.int64]:
+def _gathered(shares: NDArray[np.float64], share: float) -> NDArray[np.int64]:
     order = np.argsort(-shares, kind="stable")
     before = np.concatenate(([0.0], shares[order].cumsum()[:-1]))
     before[0] = -1.0  # the likeliest always stays
-    return order[before < wanted]
+    return order[before < share]
 
 
 def _logprob(logits: NDArray[np.float32], token: int, count: int | None) -> TokenLogprob | None:

@@ -74,10 +74,10 @@ class StopStrings:
         """The text that may be shown, and whether a stop string has come (the text before it is shown)."""
         text = self._held + piece
         # The string that is whole first counts, so that it does not matter how the text was cut.
-        found = [(place + len(one), place) for one in self._stop if (place := text.find(one)) >= 0]
-        if found:
+        stops = [(place + len(one), place) for one in self._stop if (place := text.find(one)) >= 0]
+        if stops:
             self._held = ""
-            return text[: min(found)[1]], True
+            return text[: min(stops)[1]], True
         held = max((_overlap(text, one) for one in self._stop), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held], False

@@ -195,7 +195,7 @@ def test_a_recipe_that_says_what_cannot_be(tune, setting, said):
     more = ("data.format=text",) if "columns" in setting else ()
     ended = tune(PAIRS, *more, setting)
     assert ended.code == 2, ended
-    assert ended.err.startswith("Error: The recipe that the flags make has 1 fault:\n")
+    assert ended.err.startswith("Error: The recipe has 1 fault:\n")
     assert said in ended.err
     assert "To do: correct all of them" in ended.err
 

@@ -155,7 +155,7 @@ def test_settings_that_say_nothing(edgetune, settings, said):
 def test_neither_base_nor_data(edgetune):
     ended = edgetune("build")
     assert ended.code == 2
-    assert ended.err.startswith("Error: The recipe that the flags make has 2 faults:\n  base: is required\n")
+    assert ended.err.startswith("Error: The recipe has 2 faults:\n  base: is required\n")
     assert "  data: is required" in ended.err
 
 

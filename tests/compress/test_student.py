@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgetune.compress import distillation, lessons
+from edgetune.compress import distillation, soft_labels
 from edgetune.compress.distillation import schooling_for
-from edgetune.compress.lessons import Course
 from edgetune.compress.schemes import student
 from edgetune.compress.seen_embedding import SeenEmbedding, restore_embedding, train_seen_only
+from edgetune.compress.soft_labels import Teacher
 from edgetune.compress.structure import LAYOUTS, read_shape, spread_layers, with_layers, write_cut
 from edgetune.serve.errors import CompressError
 from edgetune.tune.models.encoder import Encoder
@@ -182,21 +182,21 @@ def test_lessons_hold_every_text_once_with_its_label_if_known(
 
     material, _ = tiny_material("bert")
     more = ("something new", material.train.texts[0], material.validation.texts[0], "something new")
-    course = Course.open(replace(material, unlabeled=more), tmp_path)
+    teacher = Teacher.open(replace(material, unlabeled=more), tmp_path)
     n = len(material.train)
-    assert len(course.train) == n + 1
-    assert course.train.targets[:-1].tolist() == list(material.train.targets)
-    assert course.train.known.tolist() == [True] * len(material.train) + [False]
-    assert course.validation.targets.tolist() == list(material.validation.targets)
+    assert len(teacher.train) == n + 1
+    assert teacher.train.targets[:-1].tolist() == list(material.train.targets)
+    assert teacher.train.known.tolist() == [True] * len(material.train) + [False]
+    assert teacher.validation.targets.tolist() == list(material.validation.targets)
     texts = [*material.train.texts, "something new"]
     most = material.model.max_tokens
     expected = model_logits(
-        open_model(material.model.model_folder), Encoder(course.encoder.tokenizer, most, LABELLING), texts
+        open_model(material.model.model_folder), Encoder(teacher.encoder.tokenizer, most, LABELLING), texts
     )
     spread = float(np.abs(expected).max())
-    assert np.abs(course.train.answers - expected).max() < 0.05 * spread  # bf16 in the trunk
-    assert course.train.answers.shape == (n + 1, 4)
-    assert course.train.states.shape == (n + 1, 32)
+    assert np.abs(teacher.train.answers - expected).max() < 0.05 * spread  # bf16 in the trunk
+    assert teacher.train.answers.shape == (n + 1, 4)
+    assert teacher.train.states.shape == (n + 1, 32)
 
 
 @pytest.fixture(scope="module")
@@ -209,14 +209,14 @@ def taught(agreeing_material: Callable[[str], Any], tmp_path_factory: pytest.Tem
     material = agreeing_material("bert")
     material = replace(material, validation=material.train)
     folder, asked = tmp_path_factory.mktemp("students"), []
-    features = lessons.head_features
+    features = soft_labels.head_features
     with pytest.MonkeyPatch.context() as patch:
 
         def counted(*arguments: Any, **options: Any) -> Any:
             asked.append(len(arguments[2]))
             return features(*arguments, **options)
 
-        patch.setattr(lessons, "head_features", counted)
+        patch.setattr(soft_labels, "head_features", counted)
         patch.setattr(distillation, "MOST_PASSES", 40)
         lines = [student.compress(material, folder / name, 1) for name in ("first", "second")]
     return {"material": material, "folder": folder, "lines": lines, "asked": asked}

@@ -37,10 +37,10 @@ def choose_columns(table: Table, text: str | None, label: str | None) -> Columns
             require_column(table, name, key)
     if text is not None and text == label:
         raise _undecided(table, f"data.text and data.label both name the column {text!r}.")
-    found_label = label or _usual_label(table, text)
-    found_text = text or _guess_text(table, found_label)
-    found_label = found_label or _guess_label(table, found_text)
-    return Columns((found_text,), (found_label,), _said(text, label, found_text, found_label))
+    label_column = label or _usual_label(table, text)
+    text_column = text or _guess_text(table, label_column)
+    label_column = label_column or _guess_label(table, text_column)
+    return Columns((text_column,), (label_column,), _guesses(text, label, text_column, label_column))
 
 
 def require_column(table: Table, name: str, field: str) -> None:
@@ -53,13 +53,13 @@ def require_column(table: Table, name: str, field: str) -> None:
         )
 
 
-def _said(text: str | None, label: str | None, found_text: str, found_label: str) -> tuple[str, ...]:
+def _guesses(text: str | None, label: str | None, text_column: str, label_column: str) -> tuple[str, ...]:
     if text is None and label is None:
-        return (f"Text column {found_text!r} and label column {found_label!r} were guessed.",)
+        return (f"Text column {text_column!r} and label column {label_column!r} were guessed.",)
     if text is None:
-        return (f"Text column {found_text!r} was guessed.",)
+        return (f"Text column {text_column!r} was guessed.",)
     if label is None:
-        return (f"Label column {found_label!r} was guessed.",)
+        return (f"Label column {label_column!r} was guessed.",)
     return ()
 
 
@@ -89,10 +89,10 @@ def _guess_label(table: Table, text: str) -> str:
     if not repeating:
         raise _undecided(table, "no column looks like labels")
     fewest = min(repeating.values())
-    found = [name for name, count in repeating.items() if count == fewest]
-    if len(found) > 1:
-        raise _undecided(table, f"{found[0]!r} and {found[1]!r} could both be the label")
-    return found[0]
+    candidates = [name for name, count in repeating.items() if count == fewest]
+    if len(candidates) > 1:
+        raise _undecided(table, f"{candidates[0]!r} and {candidates[1]!r} could both be the label")
+    return candidates[0]
 
 
 def _is_wordy(values: Sequence[str]) -> bool:

@@ -195,7 +195,7 @@ class Dataset:
 
 def read_tables(recipe: DataRecipe) -> Tables:
     """Read what `recipe` names, and nothing more."""
-    return read_parts(recipe.named, recipe.said)
+    return read_parts(recipe.named, recipe.file_options)
 
 
 def _select(tables: Tables, columns: Columns, task: Task) -> Parts:
@@ -249,7 +249,7 @@ def _with_unlabeled(parts: Parts, recipe: DataRecipe, columns: Columns) -> tuple
         return parts, ()
     if len(columns.texts) > 1:
         raise RecipeError("data.unlabeled is given with pairs of texts.", expected="labelled pairs alone.")
-    texts, findings = read_unlabeled(recipe.unlabeled, recipe.said, columns.texts[0])
+    texts, findings = read_unlabeled(recipe.unlabeled, recipe.file_options, columns.texts[0])
     cleaning = recipe.clean
     texts, done = clean_unlabeled(texts, parts, normalize=cleaning.normalize, deduplicate=cleaning.deduplicate)
     return parts.saying(*findings, *done), texts
@@ -259,9 +259,8 @@ def _unlearnt(labels: Sequence[str], train: Part) -> tuple[str, ...]:
     """A sentence on labels that no training row has: of rows with several, a split can give each its part of one."""
     seen = {place for target in train.targets for place in (target if isinstance(target, tuple) else (target,))}
     missing = [repr(label) for place, label in enumerate(labels) if place not in seen]
-    return (
-        (f"The split left no training row of {', '.join(missing)}: never learnt, more rows help.",) if missing else ()
-    )
+    sentence = f"The split left no training row of {', '.join(missing)}: never learnt, more rows help."
+    return (sentence,) if missing else ()
 
 
 def _all_rows(parts: Parts) -> tuple[Rows, Rows, Rows]:

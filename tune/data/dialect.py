@@ -34,7 +34,7 @@ TEXT_NAMES = (
 
 
 @dataclass(frozen=True)
-class Said:
+class FileOptions:
     """What the user says about how files are written; None is detected."""
 
     encoding: str | None = None
@@ -81,12 +81,12 @@ class _Parsed:
         return tuple(record for record in self.records if len(record.cells) != width)
 
 
-def detect_dialect(text: str, said: Said, *, name: str, preferred: str) -> Dialect:
+def detect_dialect(text: str, options: FileOptions, *, name: str, preferred: str) -> Dialect:
     """Find out how `text`, the whole content of the file `name`, is written.
 
     Args:
         text: decoded content, without byte order mark.
-        said: what needs no detection.
+        options: what needs no detection.
         name: the file, for messages.
         preferred: the delimiter that wins where several fit alike.
 
@@ -94,13 +94,13 @@ def detect_dialect(text: str, said: Said, *, name: str, preferred: str) -> Diale
         DataError: a record has more or fewer fields than the others, or there are no rows.
     """
     with _long_fields(len(text)):
-        delimiter = said.delimiter or _delimiter(text, preferred)
+        delimiter = options.delimiter or _delimiter(text, preferred)
         parsed, findings = _parse_with_best_quoting(text, delimiter, name)
     if not parsed.records:
         raise DataError(f"{name} holds only blank lines.", expected="one labelled text a line.")
     if parsed.ragged:
         raise _ragged(parsed, delimiter, name)
-    header = has_header([record.cells for record in parsed.records]) if said.header is None else said.header
+    header = has_header([record.cells for record in parsed.records]) if options.header is None else options.header
     names = _column_names(parsed.records[0].cells, header)
     rows = len(parsed.records) - header
     if not rows:

@@ -32,19 +32,19 @@ def decode(content: bytes, encoding: str | None, name: str) -> Decoded:
         DataError: the bytes are not of that encoding, or of none that could be found.
     """
     mark = next((mark for mark in BYTE_ORDER_MARKS if content.startswith(mark)), None)
-    told = encoding or (BYTE_ORDER_MARKS[mark] if mark else None)
+    codec = encoding or (BYTE_ORDER_MARKS[mark] if mark else None)
     try:
-        return Decoded(content.decode(told or "utf-8").removeprefix("\ufeff"))
+        return Decoded(content.decode(codec or "utf-8").removeprefix("\ufeff"))
     except LookupError as error:
         raise DataError(
-            f"The encoding {told!r} is unknown.",
+            f"The encoding {codec!r} is unknown.",
             expected="a name such as utf-8, gb18030 or cp1252.",
             action="mend or drop data.encoding.",
         ) from error
     except UnicodeDecodeError as error:
-        if told:
+        if codec:
             line = content.count(b"\n", 0, error.start) + 1
-            raise _undecodable(f"{name}, line {line}: byte {error.start} is not {told} ({error.reason}).") from error
+            raise _undecodable(f"{name}, line {line}: byte {error.start} is not {codec} ({error.reason}).") from error
     return _guess_encoding(content, name)
 
 
@@ -57,9 +57,9 @@ def _guess_encoding(content: bytes, name: str) -> Decoded:
     return Decoded(content.decode(best.encoding).removeprefix("\ufeff"), guessed=best.encoding)
 
 
-def _undecodable(found: str) -> DataError:
+def _undecodable(problem: str) -> DataError:
     return DataError(
-        found,
+        problem,
         expected="text in one encoding, best UTF-8.",
         action="name the encoding with --set data.encoding=..., or convert the file: iconv -f ENCODING -t utf-8 FILE.",
     )

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from edgetune.serve.errors import DataError
-from edgetune.tune.data.dialect import Dialect, Said, detect_dialect
+from edgetune.tune.data.dialect import Dialect, FileOptions, detect_dialect
 from edgetune.tune.data.encoding import Decoded, decode, encoding_finding
 from edgetune.tune.data.json_text import NotJson, json_value
 
@@ -43,7 +43,7 @@ class Table:
         return len(next(iter(self.columns.values()), ()))
 
 
-def read_table(path: Path, said: Said) -> Table:
+def read_table(path: Path, options: FileOptions) -> Table:
     """Read the file `path`, whose suffix is one of `SUFFIXES`.
 
     Raises:
@@ -56,7 +56,7 @@ def read_table(path: Path, said: Said) -> Table:
             expected=f"a file of {', '.join(SUFFIXES)}, or a folder.",
             action="save the rows in one of these; a folder may hold one sub-folder of .txt files a class.",
         )
-    table = reader(read_bytes(path), path, said)
+    table = reader(read_bytes(path), path, options)
     if not len(table):
         raise DataError(f"{path} has no rows.", expected="at least two rows of each class.")
     return table
@@ -143,18 +143,18 @@ def _class_words(feature: Any, values: Sequence[int | None]) -> tuple[str, ...]:
     return tuple("" if value is None or value < 0 else str(feature.names[value]) for value in values)
 
 
-def _read_csv(content: bytes, path: Path, said: Said) -> Table:
-    return _read_delimited(content, path, said, preferred=",")
+def _read_csv(content: bytes, path: Path, options: FileOptions) -> Table:
+    return _read_delimited(content, path, options, preferred=",")
 
 
-def _read_tsv(content: bytes, path: Path, said: Said) -> Table:
-    return _read_delimited(content, path, said, preferred="\t")
+def _read_tsv(content: bytes, path: Path, options: FileOptions) -> Table:
+    return _read_delimited(content, path, options, preferred="\t")
 
 
-def _read_delimited(content: bytes, path: Path, said: Said, *, preferred: str) -> Table:
-    decoded = decode(content, said.encoding, str(path))
+def _read_delimited(content: bytes, path: Path, options: FileOptions, *, preferred: str) -> Table:
+    decoded = decode(content, options.encoding, str(path))
     text = decoded.text.replace("\0", "")
-    dialect = detect_dialect(text, said, name=path.name, preferred=preferred)
+    dialect = detect_dialect(text, options, name=path.name, preferred=preferred)
     loaded = _load("csv", text.encode("utf-8", "replace"), _csv_options(dialect), path)
     table = table_of(loaded, path.name)
     if len(table) != dialect.rows:
@@ -181,7 +181,7 @@ def _csv_options(dialect: Dialect) -> dict[str, object]:
     }
 
 
-def _read_parquet(content: bytes, path: Path, said: Said) -> Table:
+def _read_parquet(content: bytes, path: Path, options: FileOptions) -> Table:
     return table_of(_load("parquet", content, {}, path), path.name)
 
 
@@ -210,14 +210,14 @@ def _load(builder: str, content: bytes, options: dict[str, object], path: Path) 
             ) from error
 
 
-def _read_json(content: bytes, path: Path, said: Said) -> Table:
-    decoded = decode(content, said.encoding, str(path))
+def _read_json(content: bytes, path: Path, options: FileOptions) -> Table:
+    decoded = decode(content, options.encoding, str(path))
     try:
         document = json_value(decoded.text)
     except NotJson as error:
         if not decoded.text.lstrip().startswith("{"):
             raise _not_json(path, error.line, error.reason) from error
-        return _read_jsonl(content, path, said)
+        return _read_jsonl(content, path, options)
     if isinstance(document, dict):
         nested = [value for value in document.values() if isinstance(value, list)]
         document = nested[0] if len(document) == 1 and nested else [document]
@@ -226,8 +226,8 @@ def _read_json(content: bytes, path: Path, said: Said) -> Table:
     return _table_of_objects(document, [f"{path.name}, row {n}" for n in range(1, len(document) + 1)], decoded)
 
 
-def _read_jsonl(content: bytes, path: Path, said: Said) -> Table:
-    decoded = decode(content, said.encoding, str(path))
+def _read_jsonl(content: bytes, path: Path, options: FileOptions) -> Table:
+    decoded = decode(content, options.encoding, str(path))
     objects, places = [], []
     for number, line in enumerate(decoded.text.split("\n"), start=1):
         if not line.strip():
@@ -266,7 +266,7 @@ def _not_json(path: Path, line: int, reason: str) -> DataError:
     )
 
 
-_READERS: dict[str, Callable[[bytes, Path, Said], Table]] = {
+_READERS: dict[str, Callable[[bytes, Path, FileOptions], Table]] = {
     ".csv": _read_csv,
     ".tsv": _read_tsv,
     ".json": _read_json,

@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from edgetune.tune.data.dialect import Said
+from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.sources import Named
 
 
@@ -89,6 +89,6 @@ class SourceRecipe(BaseModel):
         return Named(self.source, self.validation, self.test)
 
     @property
-    def said(self) -> Said:
+    def file_options(self) -> FileOptions:
         """What the user says about how files are written."""
-        return Said(self.encoding, self.delimiter, self.header)
+        return FileOptions(self.encoding, self.delimiter, self.header)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgetune.tune.data.cleaning import INVISIBLE, counted
 from edgetune.tune.data.columns import require_column
-from edgetune.tune.data.dialect import Said
+from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.encoding import decode, encoding_finding
 from edgetune.tune.data.reading import read_bytes
 from edgetune.tune.data.rows import Input, Parts, Rows, key
@@ -20,12 +20,12 @@ from edgetune.tune.data.sources import read_source
 Texts = tuple[str, ...]
 
 
-def read_unlabeled(source: str, said: Said, text_column: str) -> tuple[Texts, Texts]:
+def read_unlabeled(source: str, options: FileOptions, text_column: str) -> tuple[Texts, Texts]:
     """The texts of `source` and what there is to say about how they were read.
 
     Args:
         source: a .txt file with a text a line, or whatever labelled rows are read from.
-        said: how files are written, by the user's word.
+        options: how files are written, by the user's word.
         text_column: the labelled rows' text column; a source with a single column may name it otherwise.
 
     Raises:
@@ -33,11 +33,11 @@ def read_unlabeled(source: str, said: Said, text_column: str) -> tuple[Texts, Te
     """
     path = Path(source).expanduser()
     if path.suffix.lower() == ".txt" and not path.is_dir():
-        decoded = decode(read_bytes(path), said.encoding, str(path))
+        decoded = decode(read_bytes(path), options.encoding, str(path))
         # Not splitlines, which also splits at separators that stand inside texts, such as U+2028.
         texts = tuple(decoded.text.replace("\r\n", "\n").removesuffix("\n").split("\n"))
         return texts, (_read(texts, path.name), *encoding_finding(decoded, path.name))
-    table = read_source(source, said).train
+    table = read_source(source, options).train
     column = next(iter(table.columns)) if len(table.columns) == 1 else text_column
     require_column(table, column, "text")
     texts = table.columns[column]

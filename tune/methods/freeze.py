@@ -13,8 +13,8 @@ from edgetune.tune.recipe import TuneRecipe
 
 def prepare(model: Any, recipe: TuneRecipe) -> Any:
     """Train the top layers, what follows them, and the head."""
-    wanted = recipe.freeze.top_layers
-    top = max(1, len(encoder_layers(model)) // 3) if wanted == "auto" else wanted
+    top_layers = recipe.freeze.top_layers
+    top = max(1, len(encoder_layers(model)) // 3) if top_layers == "auto" else top_layers
     model.requires_grad_(False)
     for module in [*top_of_trunk(model, top, "tune.freeze.top_layers"), *map(model.get_submodule, head_names(model))]:
         module.requires_grad_(True)

@@ -44,10 +44,10 @@ class Base:
         path = self.folder / "1_Pooling" / "config.json"
         if not path.is_file():
             return None
-        said = json.loads(path.read_text(encoding="utf-8"))
-        if said.get("pooling_mode_mean_tokens") or said.get("pooling_mode") == "mean":
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if settings.get("pooling_mode_mean_tokens") or settings.get("pooling_mode") == "mean":
             return "mean"
-        if said.get("pooling_mode_cls_token") or said.get("pooling_mode") == "cls":
+        if settings.get("pooling_mode_cls_token") or settings.get("pooling_mode") == "cls":
             return "cls"
         return None
 

@@ -71,14 +71,14 @@ def head_linear(model: nn.Module) -> tuple[str, nn.Linear]:
         ModelError: there is none with as many outputs as labels.
     """
     labels = model.config.num_labels  # type: ignore[union-attr]
-    found = [
+    linears = [
         (name, module)
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module.out_features == labels and "trunk." not in name
     ]
-    if not found:
+    if not linears:
         raise ModelError(f"{type(model).__name__} has no linear layer that gives the {labels} logits.")
-    return found[-1]
+    return linears[-1]
 
 
 def trained_head(model: Any) -> nn.Linear:

@@ -34,7 +34,7 @@ class Question:
 
 def find_questions(rows: Sequence[dict[str, list[int]]]) -> list[Question]:
     """The last answer of each row, asked with all that stands before it; none of a row without, as plain texts are."""
-    found = []
+    questions = []
     for row in rows:
         labels = row["labels"]
         ends = [place for place, label in enumerate(labels) if label != IGNORED]
@@ -45,8 +45,8 @@ def find_questions(rows: Sequence[dict[str, list[int]]]) -> list[Question]:
             start -= 1
         if start > 0:
             ids = row["input_ids"]
-            found.append(Question(tuple(ids[:start]), tuple(ids[start : end + 1])))
-    return found
+            questions.append(Question(tuple(ids[:start]), tuple(ids[start : end + 1])))
+    return questions
 
 
 def questions_of(rows: Sequence[dict[str, list[int]]]) -> list[Question]:
@@ -55,14 +55,14 @@ def questions_of(rows: Sequence[dict[str, list[int]]]) -> list[Question]:
     Raises:
         DataError: no row has an answer with something before it.
     """
-    found = find_questions(rows)
-    if not found:
+    questions = find_questions(rows)
+    if not questions:
         raise DataError(
             f"None of the {len(rows)} rows asks for an answer that could be generated.",
             expected="rows with a prompt before their answer",
             action="leave tune.metrics away for plain text, which perplexity measures",
         )
-    return found
+    return questions
 
 
 def answer_tokens(questions: Sequence[Question]) -> int:

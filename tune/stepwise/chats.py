@@ -102,12 +102,12 @@ def _joined(turns: tuple[Turn, ...]) -> str:
 
 def message(turn: Turn) -> dict[str, Any]:
     """The turn as chat templates take it: role, content and, where there are any, the tool calls."""
-    said: dict[str, Any] = {"role": turn.role, "content": turn.content}
+    fields: dict[str, Any] = {"role": turn.role, "content": turn.content}
     if turn.calls:
-        said["tool_calls"] = [_call(call) for call in turn.calls]
+        fields["tool_calls"] = [_call(call) for call in turn.calls]
     if turn.call_id:
-        said["tool_call_id"] = turn.call_id
-    return said
+        fields["tool_call_id"] = turn.call_id
+    return fields
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
@@ -120,13 +120,13 @@ def chat_to_json(chat: Chat) -> dict[str, Any]:
     """The chat as a JSON object, without what is empty: what a data set's digest is made of."""
     turns = []
     for turn in chat.turns:
-        said: dict[str, Any] = {"role": turn.role, "content": turn.content}
+        fields: dict[str, Any] = {"role": turn.role, "content": turn.content}
         if turn.calls:
-            said["calls"] = [{"name": call.name, "arguments": call.arguments, "id": call.id} for call in turn.calls]
+            fields["calls"] = [{"name": call.name, "arguments": call.arguments, "id": call.id} for call in turn.calls]
         if turn.call_id:
-            said["call_id"] = turn.call_id
+            fields["call_id"] = turn.call_id
         if not turn.learnt:
-            said["learnt"] = False
-        turns.append(said)
+            fields["learnt"] = False
+        turns.append(fields)
     more = {name: value for name, value in (("tools", chat.tools), ("place", chat.place)) if value}
     return {"turns": turns, **more}

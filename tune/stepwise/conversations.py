@@ -61,7 +61,7 @@ class Conversations(Stored):
         Raises:
             DataError: they cannot be read, are written in no format or in several, or are too few.
         """
-        return cls.of_rows(read_raw_parts(recipe.named, recipe.said), recipe, seed)
+        return cls.of_rows(read_raw_parts(recipe.named, recipe.file_options), recipe, seed)
 
     @classmethod
     def of_rows(cls, raw: RawParts, recipe: ConversationRecipe, seed: int) -> Conversations:
@@ -106,8 +106,8 @@ def _read(raw: RawParts, choice: FormatChoice) -> ChatParts:
     findings = [f"Read {counted(len(part), 'row')} from {part.source}." for part in raw.given]
     findings += [finding for part in raw.given for finding in part.findings]
     findings += choice.findings
-    found = iter(chats_of(raw.given, choice))
-    train, validation, test = (None if part is None else next(found) for part in (raw.train, raw.validation, raw.test))
+    chats = iter(chats_of(raw.given, choice))
+    train, validation, test = (None if part is None else next(chats) for part in (raw.train, raw.validation, raw.test))
     return ChatParts(train or (), validation, test, tuple(findings))
 
 
@@ -168,9 +168,9 @@ def _open_shares(parts: ChatParts, shares: tuple[float, float, float]) -> tuple[
 
 def _too_few(parts: ChatParts, name: str, recipe: ConversationRecipe) -> DataError:
     left = len(parts.train) + len(parts.validation or ()) + len(parts.test or ())
-    told = " ".join(parts.findings)
+    findings = " ".join(parts.findings)
     return DataError(
-        f"Nothing is left for the {name} part: {counted(left, 'usable row')} in all of {recipe.source}. {told}",
+        f"Nothing is left for the {name} part: {counted(left, 'usable row')} in all of {recipe.source}. {findings}",
         expected="at least five different rows, and one for each part whose share is not 0.",
         action="add rows, or name the parts with --set data.train=... --set data.validation=... --set data.test=...",
     )

@@ -79,11 +79,14 @@ def encode_parts(
     )
     named = {"train": conversations.train, "validation": conversations.validation, "test": conversations.test}
     parts = {name: encoder.encode(chats, name) for name, chats in named.items() if chats}
-    findings = [*(template.findings if template else ()), *(said for part in parts.values() for said in part.findings)]
+    findings = [
+        *(template.findings if template else ()),
+        *(finding for part in parts.values() for finding in part.findings),
+    ]
     rows = {name: part.rows for name, part in parts.items()}
     if recipe.packing:
-        rows["train"], said = _packed(rows["train"], most)
-        findings.append(said)
+        rows["train"], finding = _packed(rows["train"], most)
+        findings.append(finding)
     return EncodedParts(
         train=rows["train"],
         validation=rows.get("validation", ()),

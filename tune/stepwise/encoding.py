@@ -184,8 +184,8 @@ class Encoder:
 
     def _special_in(self, chat: Chat) -> str:
         """A special token that stands in the chat's own words."""
-        found = (self._special_words.search(turn.content) for turn in chat.turns) if self._special_words else ()
-        return next((match.group() for match in found if match), "")
+        matches = (self._special_words.search(turn.content) for turn in chat.turns) if self._special_words else ()
+        return next((match.group() for match in matches if match), "")
 
     def _begins_alike(self, ids: list[int], prompt: str) -> bool:
         alone = self._ids_alone(prompt)
@@ -199,10 +199,10 @@ class Encoder:
 
         A template writes BOS itself, for everything else the tokenizer puts it where it always does.
         """
-        said = self._tokenizer(
+        encoding = self._tokenizer(
             text, add_special_tokens=self._kind != "chat", return_offsets_mapping=True, verbose=False
         )
-        ids, offsets = list(said["input_ids"]), [tuple(one) for one in said["offset_mapping"]]
+        ids, offsets = list(encoding["input_ids"]), [tuple(one) for one in encoding["offset_mapping"]]
         if self._kind != "chat" and len(ids) > 1 and ids[-1] == self._tokenizer.eos_token_id and offsets[-1][1] == 0:
             return ids[:-1], offsets[:-1]
         return ids, offsets

@@ -36,22 +36,24 @@ class FormatChoice:
     findings: tuple[str, ...] = ()
 
 
-def choose_format(rows: RawRows, name: str | None, said: Mapping[str, str]) -> FormatChoice:
+def choose_format(rows: RawRows, name: str | None, recipe_columns: Mapping[str, str]) -> FormatChoice:
     """The format `name`, else the one that most rows fit.
 
     Args:
-        said: columns by field, by the user's word.
+        recipe_columns: columns by field, by the user's word.
 
     Raises:
         DataError: no format fits, a column is not there, or the rows hold preferences, which cannot be learnt here.
     """
     _refuse_preferences(rows)
-    chosen = FORMATS[name] if name else _guess(rows, said)
-    columns = _columns(chosen, rows, said)
+    chosen = FORMATS[name] if name else _guess(rows, recipe_columns)
+    columns = _columns(chosen, rows, recipe_columns)
     for field in chosen.required:
         if field not in columns:
-            raise _no_column(field, said, rows, chosen.name)
-    return FormatChoice(chosen, columns, _said(chosen, columns, rows, guessed=name is None, said=said))
+            raise _no_column(field, recipe_columns, rows, chosen.name)
+    return FormatChoice(
+        chosen, columns, _findings(chosen, columns, rows, guessed=name is None, recipe_columns=recipe_columns)
+    )
 
 
 def chats_of(parts: Sequence[RawRows], choice: FormatChoice) -> list[tuple[Chat, ...]]:
@@ -89,15 +91,15 @@ def _read(rows: RawRows, choice: FormatChoice) -> tuple[tuple[Chat, ...], list[F
     return tuple(chats), faults
 
 
-def _guess(rows: RawRows, said: Mapping[str, str]) -> Format:
-    counts = {name: sum(one.may_be(row.values, said) for row in rows.rows) for name, one in FORMATS.items()}
+def _guess(rows: RawRows, recipe_columns: Mapping[str, str]) -> Format:
+    counts = {name: sum(one.may_be(row.values, recipe_columns) for row in rows.rows) for name, one in FORMATS.items()}
     readable = sum(not row.fault for row in rows.rows)
     likely = next((name for name, count in counts.items() if count >= MOST_ROWS * readable), None)
     best = likely or max(counts, key=lambda name: counts[name])
     if not counts[best]:
-        missing = next((field for field, column in said.items() if column not in _all_names(rows)), None)
+        missing = next((field for field, column in recipe_columns.items() if column not in _all_names(rows)), None)
         if missing is not None:
-            raise _no_column(missing, said, rows)
+            raise _no_column(missing, recipe_columns, rows)
         raise DataError(
             f"{rows.source} is written in no format that is known: its columns are {_names(rows)}.",
             expected="one of " + "; ".join(f"{one.name}, such as {one.example}" for one in FORMATS.values()),
@@ -107,23 +109,23 @@ def _guess(rows: RawRows, said: Mapping[str, str]) -> Format:
     return FORMATS[best]
 
 
-def _columns(chosen: Format, rows: RawRows, said: Mapping[str, str]) -> dict[str, str]:
+def _columns(chosen: Format, rows: RawRows, recipe_columns: Mapping[str, str]) -> dict[str, str]:
     """The column of each field: the one that most rows have it in."""
     votes: dict[str, Counter[str]] = {field.name: Counter() for field in chosen.fields}
     for row in rows.rows:
-        for field, column in chosen.columns_in(row.values, said).items():
+        for field, column in chosen.columns_in(row.values, recipe_columns).items():
             votes[field][column] += 1
     return {field: counter.most_common(1)[0][0] for field, counter in votes.items() if counter}
 
 
-def _no_column(field: str, said: Mapping[str, str], rows: RawRows, name: str = "") -> DataError:
-    found = (
-        f"{rows.source} has no column {said[field]!r}."
-        if field in said
+def _no_column(field: str, recipe_columns: Mapping[str, str], rows: RawRows, name: str = "") -> DataError:
+    problem = (
+        f"{rows.source} has no column {recipe_columns[field]!r}."
+        if field in recipe_columns
         else f"{rows.source} has no column for the {field} of the format {name}."
     )
     return DataError(
-        found, expected=f"one of its columns: {_names(rows)}.", action=f"name it with --set data.columns.{field}=..."
+        problem, expected=f"one of its columns: {_names(rows)}.", action=f"name it with --set data.columns.{field}=..."
     )
 
 
@@ -138,14 +140,14 @@ def _lack(row: RawRow, choice: FormatChoice) -> str:
     return f"it has no column {missing[0]!r}; its columns are {', '.join(row.values) or 'none'}"
 
 
-def _said(
-    chosen: Format, columns: Mapping[str, str], rows: RawRows, *, guessed: bool, said: Mapping[str, str]
+def _findings(
+    chosen: Format, columns: Mapping[str, str], rows: RawRows, *, guessed: bool, recipe_columns: Mapping[str, str]
 ) -> tuple[str, ...]:
-    found = ", ".join(f"{field} from column {column!r}" for field, column in columns.items())
+    sources = ", ".join(f"{field} from column {column!r}" for field, column in columns.items())
     findings = []
-    if guessed or set(columns) - set(said):
+    if guessed or set(columns) - set(recipe_columns):
         what = f"Format {chosen.name!r} was guessed" if guessed else f"Columns of the format {chosen.name!r} guessed"
-        findings.append(f"{what}: {found}.")
+        findings.append(f"{what}: {sources}.")
     unused = [name for name in _all_names(rows) if name not in columns.values()]
     if unused:
         more = f" and {len(unused) - MOST_COLUMNS_NAMED:,} more" if len(unused) > MOST_COLUMNS_NAMED else ""
@@ -168,10 +170,10 @@ def _preference(values: Mapping[str, Any]) -> str:
 
 def _refuse_preferences(rows: RawRows) -> None:
     reasons = Counter(_preference(row.values) for row in rows.rows)
-    found, count = reasons.most_common(1)[0]
-    if found and count >= MOST_ROWS * len(rows):
+    reason, count = reasons.most_common(1)[0]
+    if reason and count >= MOST_ROWS * len(rows):
         raise DataError(
-            f"{rows.source} is preference data: in {counted(count, 'row')} of {len(rows):,}, {found}. "
+            f"{rows.source} is preference data: in {counted(count, 'row')} of {len(rows):,}, {reason}. "
             "Supervised fine-tuning learns answers and cannot use it.",
             expected="rows with one answer each to be learnt: a prompt and its completion, or a chat.",
             action="write the chosen answers alone, such as "

@@ -96,26 +96,28 @@ def _write(model: Any, name: str, values: torch.Tensor, *, add: bool = False) ->
 
 def _logits(model: Any, rows: Sequence[dict[str, list[int]]]) -> Logits:
     """Logits (tokens, vocabulary) float32 of each of the first rows, one row at a time."""
-    found: Logits = []
+    collected: Logits = []
     held = 0
     with torch.inference_mode():
         for row in rows[:_MOST_ROWS]:
             batch = pad_rows([row])
             batch.pop("labels")
             logits = model(**{name: values.to(model.device) for name, values in batch.items()}, use_cache=False).logits
-            found.append(logits[0].float().cpu().numpy())
-            held += found[-1].size
+            collected.append(logits[0].float().cpu().numpy())
+            held += collected[-1].size
             if held > _MOST_LOGITS:
                 break
-    return found
+    return collected
 
 
 def _compare(step: str, before: Logits, after: Logits) -> float:
-    shapes = [(found.shape, wanted.shape) for found, wanted in zip(after, before, strict=True)]
-    if any(found != wanted for found, wanted in shapes):
+    shapes = [(merged.shape, original.shape) for merged, original in zip(after, before, strict=True)]
+    if any(merged != original for merged, original in shapes):
         raise MergeError(f"After {step} the logits have shape {shapes[0][0]}.", expected=f"{shapes[0][1]}")
-    difference = float(np.max([np.abs(found - wanted).max() for found, wanted in zip(after, before, strict=True)]))
-    allowed = TOLERANCE * max(1.0, float(np.max([np.abs(wanted).max() for wanted in before])))
+    difference = float(
+        np.max([np.abs(merged - original).max() for merged, original in zip(after, before, strict=True)])
+    )
+    allowed = TOLERANCE * max(1.0, float(np.max([np.abs(original).max() for original in before])))
     if not difference <= allowed:
         raise MergeError(
             f"After {step} the model answers differently: logits are off by up to {difference:.4g}.",
@@ -130,8 +132,8 @@ def _compare_weights(model: Any) -> None:
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(model.config, trust_remote_code=hasattr(model.config, "auto_map"))
     expected = {name: tuple(weight.shape) for name, weight in plain.state_dict().items()}
-    found = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-    faults = [name for name in sorted(expected | found) if expected.get(name) != found.get(name)]
+    shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    faults = [name for name in sorted(expected | shapes) if expected.get(name) != shapes.get(name)]
     if faults:
         raise MergeError(
             f"The merged model's weights are not the base's: {', '.join(faults[:5])}"

@@ -106,7 +106,7 @@ def _adapted(model: Any, recipe: GenerationTuneRecipe, options: dict[str, Any]) 
 def _thaw_top(model: Any, recipe: GenerationTuneRecipe) -> None:
     from edgetune.tune.methods.freeze import encoder_layers, top_of_trunk
 
-    wanted = recipe.freeze.top_layers
-    top = max(1, len(encoder_layers(model)) // 3) if wanted == "auto" else wanted
+    top_layers = recipe.freeze.top_layers
+    top = max(1, len(encoder_layers(model)) // 3) if top_layers == "auto" else top_layers
     for module in top_of_trunk(model, top, "tune.freeze.top_layers"):
         module.requires_grad_(True)

@@ -34,14 +34,14 @@ class LanguageQuality(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
 
     @classmethod
-    def of(cls, found: Perplexity) -> LanguageQuality:
+    def of(cls, perplexity: Perplexity) -> LanguageQuality:
         """The summary of sums that were kept row by row."""
         return cls(
-            perplexity=found.value,
-            token_accuracy=found.token_accuracy,
-            loss=found.loss,
-            rows=len(found.tokens),
-            tokens=int(found.tokens.sum()),
+            perplexity=perplexity.value,
+            token_accuracy=perplexity.token_accuracy,
+            loss=perplexity.loss,
+            rows=len(perplexity.tokens),
+            tokens=int(perplexity.tokens.sum()),
         )
 
 
@@ -149,7 +149,7 @@ def open_pretrained(
     config = language_config(base, trust_remote_code=trust_remote_code)
     extra = {} if quantization is None else {"quantization_config": quantization, "device_map": {"": device}}
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             base.folder,
             config=config,
             dtype=torch.float32,
@@ -164,18 +164,18 @@ def open_pretrained(
             expected="the weights of the architecture that config.json names",
             action="copy them again from the model's source",
         ) from error
-    if found["missing_keys"]:
-        missing = sorted(found["missing_keys"])
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
         raise ModelError(
             f"{base.folder} lacks {len(missing)} weights, first {missing[0]}: they would be random.",
             expected="all weights of the architecture that config.json names",
             action="copy them again from the model's source",
         )
-    if found["mismatched_keys"]:
-        name, stored, wanted = sorted(found["mismatched_keys"])[0]
+    if report["mismatched_keys"]:
+        name, stored, expected = sorted(report["mismatched_keys"])[0]
         raise ModelError(
-            f"{base.folder} has {len(found['mismatched_keys'])} weights of another shape, first {name}: "
-            f"{tuple(stored)}, where config.json asks for {tuple(wanted)}.",
+            f"{base.folder} has {len(report['mismatched_keys'])} weights of another shape, first {name}: "
+            f"{tuple(stored)}, where config.json asks for {tuple(expected)}.",
             expected="the weights of the architecture that config.json names",
             action="copy both again from the model's source",
         )
@@ -193,7 +193,7 @@ def mend_generation_config(model: Any) -> None:
         return
     config.do_sample = True
     if not _is_valid(config):
-        bos, eos, pad = (_token_ids(found) for found in (config.bos_token_id, config.eos_token_id, config.pad_token_id))
+        bos, eos, pad = (_token_ids(value) for value in (config.bos_token_id, config.eos_token_id, config.pad_token_id))
         model.generation_config = GenerationConfig(
             bos_token_id=next(iter(bos), None), eos_token_id=eos or None, pad_token_id=next(iter(pad), None)
         )
@@ -207,8 +207,8 @@ def _is_valid(config: GenerationConfig) -> bool:
     return True
 
 
-def _token_ids(found: object) -> list[int]:
-    listed = found if isinstance(found, list) else [found]
+def _token_ids(value: object) -> list[int]:
+    listed = value if isinstance(value, list) else [value]
     return [token for token in listed if isinstance(token, int) and token >= 0]
 
 

@@ -66,7 +66,7 @@ def open_quantized(base: Base, recipe: GenerationTuneRecipe, *, device: str, bf1
     for _, layer in quantized_layers(model):
         if hasattr(layer, _SWITCH):
             setattr(layer, _SWITCH, False)
-    progress.say(_said(model, recipe.qlora.weights))
+    progress.say(_summary(model, recipe.qlora.weights))
     return model
 
 
@@ -142,7 +142,7 @@ def _kernel_has_switch(bitsandbytes: Any) -> bool:
     return hasattr(bitsandbytes.nn.Linear4bit(_BLOCK, _ROWS, device="meta"), _SWITCH)
 
 
-def _said(model: nn.Module, weights: str) -> str:
+def _summary(model: nn.Module, weights: str) -> str:
     layers = [layer for _, layer in quantized_layers(model)]
     held = sum(layer.in_features * layer.out_features for layer in layers)  # type: ignore[operator, misc]
     return f"qlora: {len(layers)} layers with {held:,} weights are held in {weights}, the head and the rest in fp32"

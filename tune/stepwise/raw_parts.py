@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetune.serve.errors import DataError
-from edgetune.tune.data.dialect import Said
+from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.saved_sets import open_from_hub, open_saved
 from edgetune.tune.data.sources import HUB_ID, PART_NAMES, Named, part_paths
 from edgetune.tune.stepwise.rows import ROW_SUFFIXES, RawRows, raw_rows_of, read_rows, text_of_folder
@@ -31,44 +31,44 @@ class RawParts:
         return tuple(part for part in (self.train, self.validation, self.test) if part is not None)
 
 
-def read_raw_parts(named: Named, said: Said) -> RawParts:
+def read_raw_parts(named: Named, options: FileOptions) -> RawParts:
     """Read all that is named. A part named on its own goes before one that lies in the training source.
 
     Raises:
         DataError: a source is missing, unreadable, damaged or of an unknown layout.
     """
-    parts = _read_source(named.train, said, "train")
-    validation = parts.validation if named.validation is None else _part(named.validation, "validation", said)
-    test = parts.test if named.test is None else _part(named.test, "test", said)
+    parts = _read_source(named.train, options, "train")
+    validation = parts.validation if named.validation is None else _part(named.validation, "validation", options)
+    test = parts.test if named.test is None else _part(named.test, "test", options)
     return RawParts(parts.train, validation, test)
 
 
-def _part(name: str, part: str, said: Said) -> RawRows:
+def _part(name: str, part: str, options: FileOptions) -> RawRows:
     """The part of that name in the source `name`, else its training part, which is all that a file has."""
-    parts = _read_source(name, said, part)
+    parts = _read_source(name, options, part)
     inside: RawRows | None = getattr(parts, part)
     return parts.train if inside is None else inside
 
 
-def _read_source(name: str, said: Said, wanted: str) -> RawParts:
+def _read_source(name: str, options: FileOptions, part: str) -> RawParts:
     path = Path(name).expanduser()
     if path.is_dir():
-        return _read_folder(path, said, wanted)
+        return _read_folder(path, options, part)
     if path.exists() or path.suffix.lower() in ROW_SUFFIXES or not HUB_ID.fullmatch(name):
-        return RawParts(read_rows(path, said))
-    return _from_library(open_from_hub(name), name, wanted)
+        return RawParts(read_rows(path, options))
+    return _from_library(open_from_hub(name), name, part)
 
 
-def _read_folder(folder: Path, said: Said, wanted: str) -> RawParts:
+def _read_folder(folder: Path, options: FileOptions, alone: str) -> RawParts:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-        return _from_library(open_saved(folder), str(folder), wanted)
+        return _from_library(open_saved(folder), str(folder), alone)
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     files = part_paths([path for path in visible if path.suffix.lower() in ROW_SUFFIXES], folder)
     if files:
-        return _raw_parts({part: read_rows(path, said) for part, path in files.items()}, str(folder), wanted)
+        return _raw_parts({part: read_rows(path, options) for part, path in files.items()}, str(folder), alone)
     texts = [path for path in visible if path.suffix.lower() == ".txt"]
     if texts:
-        return RawParts(text_of_folder(folder, texts, said))
+        return RawParts(text_of_folder(folder, texts, options))
     sight = ", ".join(path.name + "/" * path.is_dir() for path in visible[:5]) or "nothing"
     raise DataError(
         f"The folder {folder} has none of the layouts that can be read: it holds {sight}.",
@@ -78,8 +78,8 @@ def _read_folder(folder: Path, said: Said, wanted: str) -> RawParts:
     )
 
 
-def _raw_parts(parts: Mapping[str, RawRows], source: str, wanted: str) -> RawParts:
-    train = parts.get("train", parts.get(wanted))
+def _raw_parts(parts: Mapping[str, RawRows], source: str, alone: str) -> RawParts:
+    train = parts.get("train", parts.get(alone))
     if train is None:
         raise DataError(
             f"{source} has no training part: it has {', '.join(parts)}.",
@@ -89,22 +89,22 @@ def _raw_parts(parts: Mapping[str, RawRows], source: str, wanted: str) -> RawPar
     return RawParts(train, parts.get("validation"), parts.get("test"))
 
 
-def _from_library(loaded: Any, source: str, wanted: str) -> RawParts:
+def _from_library(loaded: Any, source: str, alone: str) -> RawParts:
     """The rows of a `datasets.Dataset` or `DatasetDict`."""
     if not isinstance(loaded, dict):
         return RawParts(_raw_rows(loaded, source))
     splits = {
         part: next((split for split in loaded if split.lower() in names), None) for part, names in PART_NAMES.items()
     }
-    found = {part: split for part, split in splits.items() if split is not None}
-    if not found:
+    present = {part: split for part, split in splits.items() if split is not None}
+    if not present:
         raise DataError(
             f"{source} has no part that is named as one: it has {', '.join(loaded)}.",
             expected="parts named train, and perhaps validation and test.",
             action="save the part that is wanted as a .jsonl or .parquet file and name that.",
         )
-    parts = {part: _raw_rows(loaded[split], f"{source} ({split})") for part, split in found.items()}
-    return _raw_parts(parts, source, wanted)
+    parts = {part: _raw_rows(loaded[split], f"{source} ({split})") for part, split in present.items()}
+    return _raw_parts(parts, source, alone)
 
 
 def _raw_rows(dataset: Any, source: str) -> RawRows:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from edgetune.tune.recipe import Auto, FreezeRecipe
 from edgetune.tune.stepwise.methods import METHODS
 from edgetune.tune.stepwise.metrics import METRICS
+from edgetune.tune.training.reporters import Reporter
 
 
 class AdapterRecipe(BaseModel):
@@ -65,6 +66,9 @@ class GenerationTuneRecipe(BaseModel):
     adapter: AdapterRecipe = AdapterRecipe()
     qlora: QloraRecipe = QloraRecipe()
     freeze: FreezeRecipe = FreezeRecipe()
+    report_to: tuple[Reporter, ...] = Field(
+        (), description="Trackers that the training's curves are sent to beside the report: tensorboard, mlflow, wandb."
+    )
     allow_pickle: bool = Field(False, description="Open .bin checkpoints, which can run code when opened.")
     trust_remote_code: bool = Field(False, description="Run model code that a hub repository brings.")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import counted
-from edgetune.tune.data.dialect import Said
+from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.encoding import decode, encoding_finding
 from edgetune.tune.data.json_text import NotJson, json_value
 from edgetune.tune.data.reading import read_bytes, read_table
@@ -48,7 +48,7 @@ class RawRows:
         return len(self.rows)
 
 
-def read_rows(path: Path, said: Said) -> RawRows:
+def read_rows(path: Path, options: FileOptions) -> RawRows:
     """Read the file `path`, whose suffix is one of `ROW_SUFFIXES`.
 
     Raises:
@@ -61,7 +61,7 @@ def read_rows(path: Path, said: Said) -> RawRows:
             expected=f"a file of {', '.join(ROW_SUFFIXES)}, or a folder.",
             action="save the rows in one of these; .jsonl holds every format.",
         )
-    rows = reader(path, said)
+    rows = reader(path, options)
     if not len(rows):
         raise DataError(f"{path} has no rows.", expected="texts or chats, one a row.")
     return rows
@@ -73,9 +73,9 @@ def raw_rows_of(objects: Sequence[Mapping[str, Any]], source: str, findings: tup
     return RawRows(source, rows, findings)
 
 
-def texts_of_file(path: Path, said: Said) -> RawRows:
+def texts_of_file(path: Path, options: FileOptions) -> RawRows:
     """The texts of a .txt file: what stands between lines of `<|endoftext|>` where it has any, else its lines."""
-    decoded = decode(read_bytes(path), said.encoding, str(path))
+    decoded = decode(read_bytes(path), options.encoding, str(path))
     text = decoded.text.replace("\r\n", "\n")
     said_of = encoding_finding(decoded, path.name)
     if TEXT_BORDER in text:
@@ -88,12 +88,12 @@ def texts_of_file(path: Path, said: Said) -> RawRows:
     return RawRows(path.name, rows, (*said_of, f"Each line of {path.name} is a text."))
 
 
-def text_of_folder(folder: Path, files: Sequence[Path], said: Said) -> RawRows:
+def text_of_folder(folder: Path, files: Sequence[Path], options: FileOptions) -> RawRows:
     """One text a file; an empty file is a row without text, which is dropped and counted later."""
     rows, guessed = [], []
     for path in files:
         content = read_bytes(path) if path.stat().st_size else b""
-        decoded = decode(content, said.encoding, str(path))
+        decoded = decode(content, options.encoding, str(path))
         rows.append(RawRow(f"{folder.name}/{path.name}", {"text": decoded.text.replace("\r\n", "\n")}))
         guessed += [decoded.guessed] if decoded.guessed else []
     findings = [f"Each of the {counted(len(files), '.txt file')} in {folder.name} is a text."]
@@ -103,14 +103,14 @@ def text_of_folder(folder: Path, files: Sequence[Path], said: Said) -> RawRows:
     return RawRows(folder.name, tuple(rows), tuple(findings))
 
 
-def _read_table(path: Path, said: Said) -> RawRows:
-    table = read_table(path, said)
+def _read_table(path: Path, options: FileOptions) -> RawRows:
+    table = read_table(path, options)
     names = list(table.columns)
     objects = [dict(zip(names, cells, strict=True)) for cells in zip(*table.columns.values(), strict=True)]
     return raw_rows_of(objects, path.name, table.findings)
 
 
-def _read_parquet(path: Path, said: Said) -> RawRows:
+def _read_parquet(path: Path, options: FileOptions) -> RawRows:
     import pyarrow
     import pyarrow.parquet
 
@@ -126,14 +126,14 @@ def _read_parquet(path: Path, said: Said) -> RawRows:
     return raw_rows_of(objects, path.name)
 
 
-def _read_json(path: Path, said: Said) -> RawRows:
-    decoded = decode(read_bytes(path), said.encoding, str(path))
+def _read_json(path: Path, options: FileOptions) -> RawRows:
+    decoded = decode(read_bytes(path), options.encoding, str(path))
     try:
         document = json_value(decoded.text)
     except NotJson as error:
         if not decoded.text.lstrip().startswith("{"):
             raise _no_rows(path, [RawRow(f"{path.name}, line {error.line}", {}, error.reason)]) from error
-        return _read_jsonl(path, said)
+        return _read_jsonl(path, options)
     if isinstance(document, dict):
         nested = [value for value in document.values() if isinstance(value, list)]
         # {"data": [...]} is a list of rows; a lone row, such as {"messages": [...]}, is one too.
@@ -145,12 +145,12 @@ def _read_json(path: Path, said: Said) -> RawRows:
     return _some_readable(path, rows, encoding_finding(decoded, path.name))
 
 
-def _are_turns(found: Sequence[object]) -> bool:
-    return bool(found) and all(isinstance(one, dict) and ({"role", "from"} & set(one)) for one in found)
+def _are_turns(values: Sequence[object]) -> bool:
+    return bool(values) and all(isinstance(one, dict) and ({"role", "from"} & set(one)) for one in values)
 
 
-def _read_jsonl(path: Path, said: Said) -> RawRows:
-    decoded = decode(read_bytes(path), said.encoding, str(path))
+def _read_jsonl(path: Path, options: FileOptions) -> RawRows:
+    decoded = decode(read_bytes(path), options.encoding, str(path))
     rows = []
     for number, line in enumerate(decoded.text.split("\n"), start=1):
         if not line.strip():
@@ -163,10 +163,10 @@ def _read_jsonl(path: Path, said: Said) -> RawRows:
     return _some_readable(path, rows, encoding_finding(decoded, path.name))
 
 
-def _row_of(place: str, found: object) -> RawRow:
-    if isinstance(found, dict):
-        return RawRow(place, found)
-    return RawRow(place, {}, f"{kind_of(found)} stands here, where an object was expected")
+def _row_of(place: str, value: object) -> RawRow:
+    if isinstance(value, dict):
+        return RawRow(place, value)
+    return RawRow(place, {}, f"{kind_of(value)} stands here, where an object was expected")
 
 
 def _some_readable(path: Path, rows: Sequence[RawRow], findings: tuple[str, ...]) -> RawRows:
@@ -185,7 +185,7 @@ def _no_rows(path: Path, rows: Sequence[RawRow]) -> DataError:
     )
 
 
-_READERS: dict[str, Callable[[Path, Said], RawRows]] = {
+_READERS: dict[str, Callable[[Path, FileOptions], RawRows]] = {
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
     ".json": _read_json,

@@ -79,21 +79,21 @@ class Rendered:
     left_out: tuple[Role, ...] = ()
 
 
-def choose_template(tokenizer: Any, said: str | None, fallback: str = "plain") -> ChatTemplate:
+def choose_template(tokenizer: Any, source: str | None, fallback: str = "plain") -> ChatTemplate:
     """The recipe's template, else the model's own, else the named one `fallback`; tried on a small chat.
 
     Args:
         tokenizer: a transformers tokenizer.
-        said: a name, Jinja text or a file, by the recipe.
+        source: a name, Jinja text or a file, by the recipe.
 
     Raises:
         RecipeError: what the recipe names is no template.
         ModelError: the model's own template fails, or answers could not end since the tokenizer has no EOS token.
     """
     own = _own_template(tokenizer)
-    if said is not None:
+    if source is not None:
         replaced = ("The recipe's chat template is used in place of the model's own.",) if own else ()
-        template = ChatTemplate(_said_text(said, tokenizer), "the recipe's", replaced)
+        template = ChatTemplate(_source_text(source, tokenizer), "the recipe's", replaced)
     elif own:
         template = ChatTemplate(own, "the model's own", ("Chats are written by the model's own chat template.",))
     else:
@@ -119,17 +119,17 @@ def _own_template(tokenizer: Any) -> str | None:
     return tokenizer.get_chat_template() if tokenizer.chat_template else None
 
 
-def _said_text(said: str, tokenizer: Any) -> str:
-    if said in NAMED_TEMPLATES:
-        return _named(said, tokenizer)
-    if "{%" in said or "{{" in said:
-        return said
+def _source_text(source: str, tokenizer: Any) -> str:
+    if source in NAMED_TEMPLATES:
+        return _named(source, tokenizer)
+    if "{%" in source or "{{" in source:
+        return source
     try:
-        return Path(said).expanduser().read_text(encoding="utf-8")
+        return Path(source).expanduser().read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # a path may hold what no file's name does
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise RecipeError(
-            f"data.template names {said!r:.200}, which is no chat template: {reason}.",
+            f"data.template names {source!r:.200}, which is no chat template: {reason}.",
             expected=f"Jinja text, a file of it in UTF-8, or one of {', '.join(NAMED_TEMPLATES)}.",
             action="mend data.template.",
         ) from error
@@ -165,9 +165,9 @@ def render(tokenizer: Any, template: ChatTemplate, chat: Chat) -> Rendered:
         spans, unconfirmed = _marked_spans(tokenizer, template, chat, text, marked)
     else:
         text, _ = _render(tokenizer, template, chat.turns, chat.tools)
-        found = [_confirmed_span(tokenizer, template, chat, answer, text) for answer in chat.answers]
-        spans = tuple(span for span in found if span is not None)
-        unconfirmed = len(found) - len(spans)
+        candidates = [_confirmed_span(tokenizer, template, chat, answer, text) for answer in chat.answers]
+        spans = tuple(span for span in candidates if span is not None)
+        unconfirmed = len(candidates) - len(spans)
     left_out = tuple(turn.role for turn in chat.turns if turn.content.strip() not in text)
     return Rendered(text, spans, unconfirmed, left_out)
 
@@ -192,12 +192,12 @@ def _marked_spans(
         if not all(chat.turns[i].learnt for i in written):
             return (), len(chat.answers)
         return spans, max(len(chat.answers) - len(spans), 0)
-    found = []
+    answer_spans = []
     for answer, (start, end) in zip(written, marked, strict=True):
         if answer in chat.answers and end > start:
             after = _render(tokenizer, template, chat.turns[: answer + 1], chat.tools)[0]
-            found.append(AnswerSpan(start, end, len(after) if whole.startswith(after) else end))
-    return tuple(found), len(chat.answers) - len(found)
+            answer_spans.append(AnswerSpan(start, end, len(after) if whole.startswith(after) else end))
+    return tuple(answer_spans), len(chat.answers) - len(answer_spans)
 
 
 def _confirmed_span(tokenizer: Any, template: ChatTemplate, chat: Chat, answer: int, whole: str) -> AnswerSpan | None:

@@ -72,13 +72,13 @@ def fit(
             cut += not whole
     of = f"of the {title(part)}"
     how = f"into pieces of at most {most:,} tokens" if pieces else f"to {most:,} tokens"
-    said = [
+    findings = [
         f"Cut {counted(cut, 'row')} {of} {how}; the longest had {longest:,}." if cut else "",
         _lost(lost["dropped"], f"{of} longer than {most:,} tokens, the longest of {longest:,}"),
         _lost(lost["behind"], f"{of} whose answers lie wholly behind token {most:,}"),
         _lost(lost["unfound"], f"{of} in which no token to learn was found"),
     ]
-    return kept, tuple(filter(None, said))
+    return kept, tuple(filter(None, findings))
 
 
 def _cut(trace: Trace, most: int, *, pieces: bool) -> list[Trace]:
@@ -97,31 +97,31 @@ def seen(traces: Sequence[Trace], part: str) -> tuple[str, ...]:
     extended = [trace for trace in traces if trace.extended]
     special = [trace for trace in traces if trace.special]
     left_out = Counter(role for trace in traces for role in trace.left_out)
-    said = []
+    findings = []
     if unconfirmed:
-        said.append(
+        findings.append(
             f"Not learnt: {counted(unconfirmed, 'answer')} {of}, which the template writes otherwise when turns follow."
         )
     if crossed:
-        said.append(
+        findings.append(
             f"In {counted(len(crossed), 'row')} {of} a token spans the border of prompt and answer: answering, the "
             "model will see the prompt in other tokens than it learnt with."
         )
     if extended:
-        said.append(
+        findings.append(
             "The template's marks leave the token that ends an answer out: it is learnt too, in "
             f"{counted(len(extended), 'row')} {of}."
         )
     if left_out:
         roles = ", ".join(counted(count, f"{role} turn") for role, count in left_out.items())
-        said.append(f"The template leaves out, or rewrites, {roles} {of}.")
+        findings.append(f"The template leaves out, or rewrites, {roles} {of}.")
     if special:
         places = places_of([trace.chat.place for trace in special])
-        said.append(
+        findings.append(
             f"The words of {counted(len(special), 'row')} {of} hold special tokens of the tokenizer, such as "
             f"{special[0].special!r}, and are encoded as such: {places}."
         )
-    return tuple(said)
+    return tuple(findings)
 
 
 def _lost(places: Sequence[str], why: str) -> str:

@@ -30,6 +30,7 @@ from edgetune.tune.training.curve import curve_of
 from edgetune.tune.training.interruption import StopOnInterrupt
 from edgetune.tune.training.memory import told_out_of_memory
 from edgetune.tune.training.progress import Progress
+from edgetune.tune.training.reporters import keep_event_files
 from edgetune.tune.training.steps import StepReporter
 
 EncodedRows = Sequence[dict[str, list[int]]]
@@ -94,9 +95,10 @@ def train_language_model(
             eval_dataset=shortest_first(validation_rows),
             data_collator=pad_rows,
             processing_class=tokenizer,
-            callbacks=[patience, StepReporter(progress, _told), stopper],
+            callbacks=[patience, StepReporter(progress, _summary), stopper],
         )
         trainer.remove_callback(PrinterCallback)
+        keep_event_files(trainer, folder.parent / "runs")
         try:
             train_from_checkpoint(trainer, stopper, patience, folder, progress)
         finally:
@@ -137,7 +139,7 @@ def _arguments(recipe: GenerationTuneRecipe, plan: LanguagePlan, folder: Path) -
         label_names=["labels"],
         dataloader_pin_memory=plan.device == "cuda",
         disable_tqdm=True,
-        report_to="none",
+        report_to=list(recipe.report_to) or "none",
         log_level="error",
     )
 
@@ -170,14 +172,17 @@ class _LanguageTrainer(SFTTrainer):
         # The Trainer's mean is over batches: a batch of few answer tokens would count as much as one of many.
         rows = self.eval_dataset
         try:
-            found = measure_perplexity(self.model, rows)
+            perplexity = measure_perplexity(self.model, rows)
         except ModelError as error:
             raise ModelError(
                 f"Training diverged: after epoch {self.state.epoch:.1f} the loss is no number.",
                 expected="a finite loss on the validation rows",
                 action=f"lower tune.learning_rate, which was {self._plan.rate:g}",
             ) from error
-        metrics = {f"{metric_key_prefix}_loss": found.loss, f"{metric_key_prefix}_value": found.token_accuracy}
+        metrics = {
+            f"{metric_key_prefix}_loss": perplexity.loss,
+            f"{metric_key_prefix}_value": perplexity.token_accuracy,
+        }
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(rows))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
@@ -199,7 +204,7 @@ class _LanguageTrainer(SFTTrainer):
         return self.optimizer
 
 
-def _told(metrics: Mapping[str, float]) -> str:
+def _summary(metrics: Mapping[str, float]) -> str:
     perplexity = math.exp(min(metrics["eval_loss"], 700.0))
     return f"validation perplexity {perplexity:.4g}, token accuracy {metrics['eval_value']:.4f}"
 

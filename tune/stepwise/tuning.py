@@ -86,14 +86,14 @@ class LanguageRows:
 
 
 def _faults(part: EncodedRows, vocabulary: int) -> list[tuple[int, str]]:
-    found = []
+    faults = []
     for number, row in enumerate(part):
         ids, labels = row["input_ids"], row["labels"]
         if len(ids) != len(labels) or len(ids) < 2:
-            found.append((number, f"{len(ids)} ids and {len(labels)} labels"))
+            faults.append((number, f"{len(ids)} ids and {len(labels)} labels"))
         elif min(ids) < 0 or max(ids) >= vocabulary or max(labels) >= vocabulary:
-            found.append((number, f"an id outside the vocabulary: {min(ids) if min(ids) < 0 else max(ids)}"))
-    return found
+            faults.append((number, f"an id outside the vocabulary: {min(ids) if min(ids) < 0 else max(ids)}"))
+    return faults
 
 
 def tune_language_model(
@@ -167,10 +167,10 @@ class _Job:
         measured = self.folder / "base_perplexity.npz"
         if measured.is_file():
             return Perplexity.load(measured)
-        found = self._measured(self._opened(), progress)
-        found.save(measured)
-        progress.say(f"base: {self.rows.measured_on} perplexity {found.value:.4g}")
-        return found
+        quality = self._measured(self._opened(), progress)
+        quality.save(measured)
+        progress.say(f"base: {self.rows.measured_on} perplexity {quality.value:.4g}")
+        return quality
 
     def _opened(self) -> Any:
         return open_pretrained(self.base, trust_remote_code=self.recipe.trust_remote_code)
@@ -233,7 +233,7 @@ class _Job:
             base=LanguageQuality.of(before),
             tuned=LanguageQuality.of(after),
             merge_max_abs_diff=difference,
-            training=self._told(result, remark),
+            training=self._summary(result, remark),
             answers=answers,
         ).save(self.folder)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
@@ -254,7 +254,7 @@ class _Job:
             for one, other in zip(base, tuned, strict=True)
         )
 
-    def _told(self, result: LanguageResult, remark: str) -> LanguageTraining:
+    def _summary(self, result: LanguageResult, remark: str) -> LanguageTraining:
         method = METHODS[self.recipe.method]
         return LanguageTraining(
             method=method.name,
@@ -283,18 +283,18 @@ def remark_on_tuning(curve: Sequence[CurvePoint], before: Perplexity, after: Per
     more than 2%.
     """
     if after.loss < before.loss:
-        said = f"The perplexity fell from {before.value:.4g} to {after.value:.4g} on {len(after.tokens):,} rows."
+        remark = f"The perplexity fell from {before.value:.4g} to {after.value:.4g} on {len(after.tokens):,} rows."
     else:
-        said = (
+        remark = (
             f"Tuning gained nothing: perplexity {after.value:.4g} against the base's {before.value:.4g} on "
             f"{len(after.tokens):,} rows; a lower learning_rate or more rows may do better."
         )
     lowest, last = min(curve, key=lambda point: point.validation_loss), curve[-1]
     if last.validation_loss > 1.02 * lowest.validation_loss:
         return (
-            f"{said} Overfitting after epoch {lowest.epoch:.0f}: the validation loss rose from "
+            f"{remark} Overfitting after epoch {lowest.epoch:.0f}: the validation loss rose from "
             f"{lowest.validation_loss:.3f} to {last.validation_loss:.3f}; the best epoch was kept."
         )
     if len(curve) > 1 and curve[-2].validation_loss > 1.02 * last.validation_loss:
-        return f"{said} Underfitting: the last epoch still lowered the validation loss; more epochs may do better."
-    return said
+        return f"{remark} Underfitting: the last epoch still lowered the validation loss; more epochs may do better."
+    return remark

@@ -154,8 +154,8 @@ class _Store:
         checked = [*checked[: _CHECKED_ROWS // 2], *checked[-_CHECKED_ROWS // 2 :]]
         _, expected = self._logits([rows[row] for row in checked])
         with _answering(layers, stored, size):
-            _, found = self._logits([{**rows[row], ROW: row} for row in checked], stored)
-        return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
+            _, logits = self._logits([{**rows[row], ROW: row} for row in checked], stored)
+        return float((logits - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
 
     def _logits(
         self, rows: Sequence[dict[str, Any]], stored: StoredStates | None = None

@@ -9,19 +9,19 @@ import torch
 from edgetune.serve.errors import ProviderError
 
 
-def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
+def choose_device(device: Literal["auto", "cpu", "cuda"]) -> str:
     """`cpu` or `cuda`: what was asked for, or the GPU where there is one.
 
     Raises:
         ProviderError: a GPU was asked for and torch sees none.
     """
     available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
+    if device == "cuda" and not available:
         raise ProviderError(
             "The device 'cuda' was asked for, and torch sees no NVIDIA GPU.",
             action="use --device cpu, or see `edgetune doctor`",
         )
-    return "cuda" if available and wanted != "cpu" else "cpu"
+    return "cuda" if available and device != "cpu" else "cpu"
 
 
 def fast_bf16(device: str) -> bool:

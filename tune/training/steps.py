@@ -16,10 +16,10 @@ from edgetune.tune.training.progress import Progress
 class StepReporter(TrainerCallback):
     """Tells the progress line each step, and each evaluation in a task's own words."""
 
-    def __init__(self, progress: Progress, told: Callable[[Mapping[str, float]], str]) -> None:
-        """Report to `progress`; `told` says what an evaluation found, of its metrics by name."""
+    def __init__(self, progress: Progress, describe: Callable[[Mapping[str, float]], str]) -> None:
+        """Report to `progress`; `describe` says what an evaluation found, of its metrics by name."""
         self._progress = progress
-        self._told = told
+        self._told = describe
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Advance the line."""

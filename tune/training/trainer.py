@@ -33,6 +33,7 @@ from edgetune.tune.training.curve import curve_of
 from edgetune.tune.training.interruption import StopOnInterrupt
 from edgetune.tune.training.memory import told_out_of_memory
 from edgetune.tune.training.progress import Progress
+from edgetune.tune.training.reporters import keep_event_files
 from edgetune.tune.training.steps import StepReporter
 
 Rows = Sequence[dict[str, Any]]
@@ -112,6 +113,7 @@ def train(
             callbacks=[patience, StepReporter(progress, _told), stopper],
         )
         trainer.remove_callback(PrinterCallback)
+        keep_event_files(trainer, folder.parent / "runs")
         train_from_checkpoint(trainer, stopper, patience, folder, progress)
         # accelerate leaves its bf16 autocast around `forward`, and the merge proof would compare bf16 with fp32.
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
@@ -166,7 +168,7 @@ def _arguments(recipe: TuneRecipe, plan: TrainingPlan, objective: Objective, fol
         label_names=["labels"],
         dataloader_pin_memory=plan.device == "cuda",
         disable_tqdm=True,
-        report_to="none",
+        report_to=list(recipe.report_to) or "none",
         log_level="error",
     )
 

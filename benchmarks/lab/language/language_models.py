@@ -22,7 +22,7 @@ from benchmarks.lab.language.artefacts import FILE, Artefacts, without_paths
 from benchmarks.lab.language.families import CONTEXT, FAMILIES, VOCABULARY
 from benchmarks.lab.language.page import page, place
 from benchmarks.lab.language.results import Result
-from edgetune.benchmarks.stepwise.race import Course, race
+from edgetune.benchmarks.stepwise.race import Workload, race
 from edgetune.benchmarks.stepwise.recipe import GenerationBenchmarkRecipe
 from edgetune.benchmarks.timing.machine import describe_machine
 from edgetune.serve.errors import EdgetuneError
@@ -87,10 +87,10 @@ def measured(
     if kept.is_file() and not fresh:
         return Result.open(kept)
     made = prepared(family, size, folder)
-    course = Course(VOCABULARY, CONTEXT, recipe)
-    found = race(made.sides(folder, course.threads), course, Loud(f"{family}, {size}"))
+    workload = Workload(VOCABULARY, CONTEXT, recipe)
+    found = race(made.sides(folder, workload.threads), workload, Loud(f"{family}, {size}"))
     sides = {name: replace(one, reason=without_paths(one.reason)) for name, one in found.sides.items()}
-    result = Result(size=size, artefacts=made, race=replace(found, sides=sides), machine=_machine(course.threads))
+    result = Result(size=size, artefacts=made, race=replace(found, sides=sides), machine=_machine(workload.threads))
     result.save(kept)
     if not keep:
         for one in (child for child in folder.iterdir() if child.is_dir()):

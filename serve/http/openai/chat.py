@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import msgspec
 
 from edgetune.serve.http.openai.faults import Unfit
+from edgetune.serve.http.openai.requests import COMMON_NEUTRALS, MOST_TOP_LOGPROBS, AnswerRequest, read_request
 from edgetune.serve.http.openai.shapes import Head, token_logprobs
 from edgetune.serve.http.openai.tokens import TokenTexts
-from edgetune.serve.http.openai.wishes import COMMON_NEUTRALS, MOST_TOP_LOGPROBS, Wish, read_wish
 from edgetune.serve.stepwise.answer import Generation, TokenPiece
 from edgetune.serve.stepwise.sampling import TokenLogprob
 
@@ -21,7 +21,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 MOST_MESSAGES = 2048
 
 
-class ChatWish(Wish, forbid_unknown_fields=True, kw_only=True):
+class ChatRequest(AnswerRequest, forbid_unknown_fields=True, kw_only=True):
     """The body. Members behind `metadata` are refused unless they ask for nothing."""
 
     messages: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1, max_length=MOST_MESSAGES)]
@@ -72,27 +72,27 @@ _NEUTRALS: dict[str, tuple[Any, ...]] = {
     "verbosity": (),
     "web_search_options": (),
 }
-_DECODER = msgspec.json.Decoder(ChatWish)
+_DECODER = msgspec.json.Decoder(ChatRequest)
 
 
-def read_chat(body: bytes) -> ChatWish:
+def read_chat(body: bytes) -> ChatRequest:
     """Understand a request's body.
 
     Raises:
         Unfit: 400; no JSON, a member that is not known, wrong or not supported, or messages that are no chat.
     """
-    wish = read_wish(body, _DECODER, _NEUTRALS)
-    if wish.top_logprobs is not None and not wish.logprobs:
+    request = read_request(body, _DECODER, _NEUTRALS)
+    if request.top_logprobs is not None and not request.logprobs:
         raise Unfit("top_logprobs go with logprobs.", expected='"logprobs": true', param="top_logprobs")
-    wish.messages = [_message(number, message) for number, message in enumerate(wish.messages)]
-    if all(message["role"] != "user" for message in wish.messages):
+    request.messages = [_message(number, message) for number, message in enumerate(request.messages)]
+    if all(message["role"] != "user" for message in request.messages):
         raise Unfit(
             "None of the messages is the user's.",
             expected='at least one message with "role": "user"',
             param="messages",
             code="invalid_value",
         )
-    return wish
+    return request
 
 
 def _message(number: int, message: dict[str, Any]) -> dict[str, Any]:
@@ -109,8 +109,8 @@ def _message(number: int, message: dict[str, Any]) -> dict[str, Any]:
     elif isinstance(content, list) and content:
         text = "".join(_part(f"{place}.content[{place_of}]", part) for place_of, part in enumerate(content))
     else:
-        found = "has no content" if content in (None, []) else f"has a content of type {type(content).__name__}"
-        raise Unfit(f"{place} {found}.", expected="a text, or text parts", param=place, code="invalid_value")
+        problem = "has no content" if content in (None, []) else f"has a content of type {type(content).__name__}"
+        raise Unfit(f"{place} {problem}.", expected="a text, or text parts", param=place, code="invalid_value")
     return {**message, "role": "system" if role == "developer" else role, "content": text}
 
 
@@ -146,15 +146,15 @@ class ChatShape:
 
     def piece(self, piece: TokenPiece) -> list[dict[str, Any]]:
         """The piece's text, and behind the last one why it was the last."""
-        told = []
+        choices = []
         if piece.text or (self.texts is not None and piece.logprobs):
-            told.append({**self._delta({"content": piece.text}), "logprobs": self._logprobs(piece.logprobs)})
+            choices.append({**self._delta({"content": piece.text}), "logprobs": self._logprobs(piece.logprobs)})
         if piece.finish:
-            told.append({**self._delta({}), "finish_reason": piece.finish})
-        return told
+            choices.append({**self._delta({}), "finish_reason": piece.finish})
+        return choices
 
     def _delta(self, delta: dict[str, Any]) -> dict[str, Any]:
         return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def _logprobs(self, found: tuple[TokenLogprob, ...]) -> dict[str, Any] | None:
-        return None if self.texts is None else {"content": token_logprobs(found, self.texts), "refusal": None}
+    def _logprobs(self, logprobs: tuple[TokenLogprob, ...]) -> dict[str, Any] | None:
+        return None if self.texts is None else {"content": token_logprobs(logprobs, self.texts), "refusal": None}

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import msgspec
 
 from edgetune.serve.http.openai.faults import Unfit
+from edgetune.serve.http.openai.requests import COMMON_NEUTRALS, MOST_TOP_LOGPROBS, AnswerRequest, read_request
 from edgetune.serve.http.openai.shapes import Head, sayable_logprob
 from edgetune.serve.http.openai.tokens import TokenTexts
-from edgetune.serve.http.openai.wishes import COMMON_NEUTRALS, MOST_TOP_LOGPROBS, Wish, read_wish
 from edgetune.serve.stepwise.answer import Generation, TokenPiece
 from edgetune.serve.stepwise.sampling import TokenLogprob
 
@@ -21,7 +21,7 @@ from edgetune.serve.stepwise.sampling import TokenLogprob
 DEFAULT_TOKENS = 16
 
 
-class CompletionWish(Wish, forbid_unknown_fields=True, kw_only=True):
+class CompletionRequest(AnswerRequest, forbid_unknown_fields=True, kw_only=True):
     """The body. `best_of`, `echo` and `suffix` are refused unless they ask for nothing."""
 
     prompt: str | list[Any]
@@ -42,17 +42,17 @@ class CompletionWish(Wish, forbid_unknown_fields=True, kw_only=True):
 
 
 _NEUTRALS: dict[str, tuple[Any, ...]] = {**COMMON_NEUTRALS, "best_of": (1,), "echo": (False,), "suffix": ("",)}
-_DECODER = msgspec.json.Decoder(CompletionWish)
+_DECODER = msgspec.json.Decoder(CompletionRequest)
 
 
-def read_completion(body: bytes) -> tuple[CompletionWish, str | list[int]]:
-    """Understand a request's body: the wish, and its prompt as a text or as ids.
+def read_completion(body: bytes) -> tuple[CompletionRequest, str | list[int]]:
+    """Understand a request's body: the request, and its prompt as a text or as ids.
 
     Raises:
         Unfit: 400; no JSON, a member that is not known, wrong or not supported, or no single prompt.
     """
-    wish = read_wish(body, _DECODER, _NEUTRALS)
-    prompt: Any = wish.prompt
+    request = read_request(body, _DECODER, _NEUTRALS)
+    prompt: Any = request.prompt
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
         prompt = prompt[0]
     if isinstance(prompt, list) and any(isinstance(part, str | list) for part in prompt):
@@ -67,7 +67,7 @@ def read_completion(body: bytes) -> tuple[CompletionWish, str | list[int]]:
         raise Unfit("The prompt holds what is no token.", expected="whole numbers, or a text", param="prompt")
     if not prompt:
         raise Unfit("The prompt is empty.", expected="at least one token", param="prompt", code="invalid_value")
-    return wish, prompt
+    return request, prompt
 
 
 @dataclass
@@ -92,24 +92,25 @@ class CompletionShape:
         """The piece's text, and with the last one why it was the last."""
         return [self._choice(piece.text, piece.logprobs, piece.finish)]
 
-    def _choice(self, text: str, found: tuple[TokenLogprob, ...], finish: str | None) -> dict[str, Any]:
-        return {"index": 0, "text": text, "logprobs": self._logprobs(found), "finish_reason": finish}
+    def _choice(self, text: str, logprobs: tuple[TokenLogprob, ...], finish: str | None) -> dict[str, Any]:
+        return {"index": 0, "text": text, "logprobs": self._logprobs(logprobs), "finish_reason": finish}
 
-    def _logprobs(self, found: tuple[TokenLogprob, ...]) -> dict[str, Any] | None:
+    def _logprobs(self, logprobs: tuple[TokenLogprob, ...]) -> dict[str, Any] | None:
         """Four lists side by side; an offset is that of the token's first character in the answer."""
         texts = self.texts
         if texts is None:
             return None
         offsets = []
-        for one in found:
+        for one in logprobs:
             offsets.append(self._characters)
             self._characters += len(texts.raw(one.token_id).decode("utf-8", "ignore"))
         return {
-            "tokens": [texts.text(one.token_id) for one in found],
-            "token_logprobs": [sayable_logprob(one.logprob) for one in found],
+            "tokens": [texts.text(one.token_id) for one in logprobs],
+            "token_logprobs": [sayable_logprob(one.logprob) for one in logprobs],
             # Best last, so that of two tokens with the same text the better one stays.
             "top_logprobs": [
-                {texts.text(token): sayable_logprob(logprob) for token, logprob in reversed(one.top)} for one in found
+                {texts.text(token): sayable_logprob(logprob) for token, logprob in reversed(one.top)}
+                for one in logprobs
             ],
             "text_offset": offsets,
         }

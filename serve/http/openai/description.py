@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from edgetune.serve.http.openai.chat import ChatWish
-from edgetune.serve.http.openai.completions import CompletionWish
+from edgetune.serve.http.openai.chat import ChatRequest
+from edgetune.serve.http.openai.completions import CompletionRequest
 
 JsonObject = dict[str, Any]
 
@@ -20,7 +20,9 @@ _MAYBE_OBJECT = {"type": ["object", "null"]}
 
 def openai_schemas() -> JsonObject:
     """All schemas by name."""
-    _, bodies = msgspec.json.schema_components([ChatWish, CompletionWish], ref_template="#/components/schemas/{name}")
+    _, bodies = msgspec.json.schema_components(
+        [ChatRequest, CompletionRequest], ref_template="#/components/schemas/{name}"
+    )
     model = _object(
         {"id": _TEXT, "object": _TEXT, "created": _COUNT, "owned_by": _TEXT, "context_tokens": _COUNT},
     )

@@ -21,9 +21,9 @@ from edgetune.serve.errors import BundleError, EdgetuneError, InputError, Overlo
 from edgetune.serve.http.errors import NotReady, Refused
 from edgetune.serve.http.metrics import Metrics
 from edgetune.serve.http.openai.faults import Unfit
+from edgetune.serve.http.openai.requests import answer_tokens
 from edgetune.serve.http.openai.shapes import Usage
 from edgetune.serve.http.openai.tokens import TokenTexts
-from edgetune.serve.http.openai.wishes import answer_tokens
 from edgetune.serve.http.served import Served, State
 from edgetune.serve.http.settings import ServerSettings
 from edgetune.serve.stepwise.answer import Generation, TokenPiece
@@ -81,13 +81,13 @@ class Generating:
 
     def names(self) -> list[str]:
         """The models that generate text now, in order."""
-        found = []
+        names = []
         for name, (state, _, _) in self.repository.states().items():
             with contextlib.suppress(EdgetuneError):
                 if state is State.READY:
                     with self.repository.lease(name) as served:
-                        found += [name] if served.generates else []
-        return sorted(found)
+                        names += [name] if served.generates else []
+        return sorted(names)
 
     def _name(self, wished: str | None) -> str:
         if wished is not None:
@@ -146,13 +146,13 @@ class Generating:
     async def token_texts(self, served: Served) -> TokenTexts:
         """What single tokens are, for log-probabilities; opened when they are first asked for."""
         generator = served.generator
-        found = self._texts.get(generator)
-        if found is None:
+        texts = self._texts.get(generator)
+        if texts is None:
             path = served.bundle.folder / TOKENIZER_NAME
             loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(self._reading, lambda: TokenTexts(Tokenizer.from_file(str(path))))
-            self._texts[generator] = found
-        return found
+            texts = await loop.run_in_executor(self._reading, lambda: TokenTexts(Tokenizer.from_file(str(path))))
+            self._texts[generator] = texts
+        return texts
 
     @contextlib.contextmanager
     def writing(self, served: Served, task: Task) -> Iterator[Writing]:
@@ -214,5 +214,5 @@ class Writing:
 
     async def whole(self) -> Generation:
         """The whole answer."""
-        found = [piece async for piece in self.pieces()]
-        return Generation.of(found, prompt_tokens=self.handle.prompt_tokens, cached_tokens=self.handle.cached_tokens)
+        pieces = [piece async for piece in self.pieces()]
+        return Generation.of(pieces, prompt_tokens=self.handle.prompt_tokens, cached_tokens=self.handle.cached_tokens)

@@ -25,11 +25,11 @@ class ListingRoutes:
     async def models(self, request: Request) -> Response:
         """GET /v1/models: those that are ready."""
         visit_of(request.scope).route = "openai_models"
-        found = []
+        models = []
         for name in self._generating.names():
             with self._generating.lease(name) as served:
-                found.append(_model(served))
-        return json_response({"object": "list", "data": found})
+                models.append(_model(served))
+        return json_response({"object": "list", "data": models})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/{name}"""

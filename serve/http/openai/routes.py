@@ -16,11 +16,11 @@ from edgetune.serve.bundle import GRAPH_NAME
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.http.access import Visit, visit_of
 from edgetune.serve.http.limits import Limits
-from edgetune.serve.http.openai.chat import ChatShape, ChatWish, read_chat
+from edgetune.serve.http.openai.chat import ChatRequest, ChatShape, read_chat
 from edgetune.serve.http.openai.completions import (
     DEFAULT_TOKENS,
+    CompletionRequest,
     CompletionShape,
-    CompletionWish,
     read_completion,
 )
 from edgetune.serve.http.openai.faults import refusal
@@ -38,14 +38,14 @@ class Question:
     """What a body asks for.
 
     Attributes:
-        wish: its members.
+        request: its members.
         read_prompt: makes the ids of its prompt with a model's tokenizer and template.
         default_tokens: of an answer where the client does not say; None takes what is left of the context.
         prefix: of the answer's id.
         shape: how the answer is written.
     """
 
-    wish: ChatWish | CompletionWish
+    request: ChatRequest | CompletionRequest
     read_prompt: Callable[[Generator], Sequence[int]]
     default_tokens: int | None
     prefix: str
@@ -58,8 +58,8 @@ def chat_question(body: bytes) -> Question:
     Raises:
         Unfit: 400.
     """
-    wish = read_chat(body)
-    return Question(wish, lambda generator: generator.chat_ids(wish.messages), None, "chatcmpl", ChatShape)
+    request = read_chat(body)
+    return Question(request, lambda generator: generator.chat_ids(request.messages), None, "chatcmpl", ChatShape)
 
 
 def completion_question(body: bytes) -> Question:
@@ -68,12 +68,12 @@ def completion_question(body: bytes) -> Question:
     Raises:
         Unfit: 400.
     """
-    wish, prompt = read_completion(body)
+    request, prompt = read_completion(body)
 
     def read_prompt(generator: Generator) -> Sequence[int]:
         return generator.encode(prompt) if isinstance(prompt, str) else prompt
 
-    return Question(wish, read_prompt, DEFAULT_TOKENS, "cmpl", CompletionShape)
+    return Question(request, read_prompt, DEFAULT_TOKENS, "cmpl", CompletionShape)
 
 
 class GenerationRoute:
@@ -113,21 +113,21 @@ class GenerationRoute:
 
     async def _answer(self, visit: Visit, stream: EventStream, body: bytes) -> Reply | None:
         question = self._understand(body)
-        wish = question.wish
-        with self._generating.lease(wish.model) as served:
+        request = question.request
+        with self._generating.lease(request.model) as served:
             visit.model, visit.texts = served.name, 1
             task = await self._generating.task(
                 served,
                 question.read_prompt,
-                lambda tokens: wish.sampling(max_tokens=tokens, logprobs=wish.likeliest),
-                asked=wish.asked_tokens,
+                lambda tokens: request.sampling(max_tokens=tokens, logprobs=request.likeliest),
+                asked=request.asked_tokens,
                 default=question.default_tokens,
             )
-            texts = await self._generating.token_texts(served) if wish.likeliest is not None else None
+            texts = await self._generating.token_texts(served) if request.likeliest is not None else None
             head = Head.new(question.prefix, served.name, _fingerprint(served))
             shape = question.shape(head, texts)
-            if wish.wants_stream:
-                await self._stream(served, task, shape, stream, usage=wish.wants_usage)
+            if request.wants_stream:
+                await self._stream(served, task, shape, stream, usage=request.wants_usage)
                 return None
             with self._generating.writing(served, task) as writing:
                 choice = shape.answer(await writing.whole())

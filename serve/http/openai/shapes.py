@@ -91,14 +91,14 @@ class Shape(Protocol):
         ...
 
 
-def token_logprobs(found: Sequence[TokenLogprob], texts: TokenTexts) -> list[dict[str, Any]]:
+def token_logprobs(logprobs: Sequence[TokenLogprob], texts: TokenTexts) -> list[dict[str, Any]]:
     """Log-probabilities as the chat route writes them: one object a token, with the likeliest beside it."""
     return [
         {
             **_written(one.token_id, one.logprob, texts),
             "top_logprobs": [_written(token, logprob, texts) for token, logprob in one.top],
         }
-        for one in found
+        for one in logprobs
     ]
 
 

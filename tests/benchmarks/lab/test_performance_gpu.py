@@ -17,8 +17,8 @@ from benchmarks.lab.gpu_race import (
     KINDS,
     REFERENCE,
     SHAPES,
-    Course,
     Measured,
+    Workload,
     agreement,
     faster,
     measure_memory,
@@ -132,13 +132,15 @@ def test_a_missing_work_folder_is_an_error_of_the_tool(tmp_path):
 
 
 def test_a_side_is_described_to_its_process(tmp_path):
-    course = Course("cuda", tmp_path, {"fp16": tmp_path / "h" / "model.onnx"}, {"bf16": "no"}, tmp_path, 4, 0, SHAPES)
-    command = course.side("fused fp16, CUDA graphs").command("")
+    workload = Workload(
+        "cuda", tmp_path, {"fp16": tmp_path / "h" / "model.onnx"}, {"bf16": "no"}, tmp_path, 4, 0, SHAPES
+    )
+    command = workload.side("fused fp16, CUDA graphs").command("")
     settings = json.loads(command[-1])
     assert command[:4] == [sys.executable, "-m", "benchmarks.lab.gpu_contestant", "--side"]
     assert (settings["captured"], settings["device"], settings["runtime"]) == (True, "cuda", "onnx")
     assert settings["graph"] == str(tmp_path / "h" / "model.onnx")
-    assert [course.absent(name) for name in KINDS] == ["", "", "", "", "", "no"]
+    assert [workload.absent(name) for name in KINDS] == ["", "", "", "", "", "no"]
 
 
 @pytest.mark.slow
@@ -149,8 +151,8 @@ def test_a_side_that_does_not_open_keeps_its_reason_and_the_others_go_on(tiny_ma
     rows = tmp_path / "rows.json"
     rows.write_text(json.dumps(ROWS))
     model = material.model.model_folder
-    course = Course("cpu", model, {"fp16": tmp_path / "broken.onnx"}, {}, rows, 4, 0, [(1, 8)])
-    found = race(course, samples=20)
+    workload = Workload("cpu", model, {"fp16": tmp_path / "broken.onnx"}, {}, rows, 4, 0, [(1, 8)])
+    found = race(workload, samples=20)
     assert "cannot open" in found["fused fp16"].reason
     assert (found["fused fp16"].blocks, found["fused fp16"].logits) == ({}, None)
     assert [len(block) for block in found[REFERENCE].blocks[1, 8]] == [20]
@@ -163,12 +165,12 @@ def test_memory_is_the_rise_while_one_side_ran_every_shape(tiny_material, tmp_pa
     rows = tmp_path / "rows.json"
     rows.write_text(json.dumps(ROWS))
     model = material.model.model_folder
-    course = Course("cpu", model, {"fp16": graph, "bf16": tmp_path / "none.onnx"}, {}, rows, 4, 0, [(1, 8), (2, 8)])
+    workload = Workload("cpu", model, {"fp16": graph, "bf16": tmp_path / "none.onnx"}, {}, rows, 4, 0, [(1, 8), (2, 8)])
     used = iter([1000, 1250, 1000])
     monkeypatch.setattr("benchmarks.lab.gpu_race.device_memory_used", lambda: next(used))
     found, absent = Measured(), Measured()
-    measure_memory(course, "fused fp16", found)
-    measure_memory(course, "fused bf16", absent)
+    measure_memory(workload, "fused fp16", found)
+    measure_memory(workload, "fused bf16", absent)
     # A side in ONNX Runtime has no torch, whose counter would say nothing of its memory.
     assert (found.device_rise_bytes, found.torch_peak_bytes, found.reason) == (250, None, "")
     assert (absent.device_rise_bytes, absent.torch_peak_bytes) == (None, None)
@@ -179,9 +181,9 @@ def test_a_side_that_ends_on_the_way_leaves_the_race_with_its_reason(tiny_materi
     material, graph = tiny_material("bert")
     rows = tmp_path / "rows.json"
     rows.write_text(json.dumps(ROWS))
-    course = Course("cpu", material.model.model_folder, {"fp16": graph}, {}, rows, 4, 0, [(1, 8)])
+    workload = Workload("cpu", material.model.model_folder, {"fp16": graph}, {}, rows, 4, 0, [(1, 8)])
     name, measured = "fused fp16", {"fused fp16": Measured()}
-    with ContestantProcess(course.side(name), "") as process:
+    with ContestantProcess(workload.side(name), "") as process:
         running = {name: process}
         time_block(running, measured, (1, 8))
         time_block(running, measured, (1, 4096))  # more tokens than the model has positions
@@ -232,11 +234,11 @@ def tables(text):
 
 def test_the_page_names_machine_and_gpu(toy_dataset):
     machine = describe_machine(2)
-    course = Course("cuda", Path("model"), {}, {}, Path("rows"), 4, 0, SHAPES)
+    workload = Workload("cuda", Path("model"), {}, {}, Path("rows"), 4, 0, SHAPES)
     measured = {name: Measured() for name in KINDS}
     measured["fused fp16"].torch_peak_bytes = 12_300_000
     measured["fused bf16"].reason = "no | kernel\nfor it"
-    text = page(replace(machine, gpu="NVIDIA X"), course, measured, toy_dataset(), "banking77")
+    text = page(replace(machine, gpu="NVIDIA X"), workload, measured, toy_dataset(), "banking77")
     assert f"banking77; GPU: NVIDIA X; {machine.cpu}, 2 cores; torch " in text
     assert "No GPU was used" not in text
     assert "| fused fp16 | 12 | not measured |" in text

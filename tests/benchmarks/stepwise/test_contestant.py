@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.lab.language.artefacts import FILE, FP32, INT4, PYTORCH, STATIC, Artefacts
 from edgetune.benchmarks.stepwise.contestant import graph_steps, respond, timed, torch_steps
-from edgetune.benchmarks.stepwise.race import Course, race
+from edgetune.benchmarks.stepwise.race import Workload, race
 from edgetune.benchmarks.stepwise.recipe import GenerationBenchmarkRecipe
 from edgetune.tune.training.progress import Silent
 
@@ -90,7 +90,7 @@ def test_a_race_of_real_processes(tiny_family, artefacts, monkeypatch):
     monkeypatch.setattr("edgetune.benchmarks.stepwise.race.COLD_STARTS", 1)
     recipe = GenerationBenchmarkRecipe(prompt_tokens=[16, 64, 512], batches=[1, 2], new_tokens=8, rounds=2, threads=1)
     sides = {name: side for name, side in artefacts.sides(tiny_family, 1).items() if name != STATIC}
-    found = race(sides, Course(vocabulary=300, context_tokens=128, recipe=recipe), Silent())
+    found = race(sides, Workload(vocabulary=300, context_tokens=128, recipe=recipe), Silent())
     assert list(found.sides) == [PYTORCH, FP32, INT4]
     base, ours, small = found.sides.values()
     assert [one.reason for one in found.sides.values()] == ["", "", ""]

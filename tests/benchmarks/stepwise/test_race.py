@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgetune.benchmarks.stepwise import race as races
-from edgetune.benchmarks.stepwise.race import COLD_STARTS, DECODE_PROMPT, Course, GenerationSide, race, weight_bytes
+from edgetune.benchmarks.stepwise.race import COLD_STARTS, DECODE_PROMPT, GenerationSide, Workload, race, weight_bytes
 from edgetune.benchmarks.stepwise.recipe import GenerationBenchmarkRecipe
 from edgetune.benchmarks.timing.quiet import TimingVerdict
 from edgetune.serve.cores import usable_cores
@@ -53,9 +53,9 @@ class FakeSide(GenerationSide):
         return [sys.executable, "-c", FAKE, json.dumps(settings)]
 
 
-def course(**settings: object) -> Course:
+def workload(**settings: object) -> Workload:
     recipe = GenerationBenchmarkRecipe(prompt_tokens=[16, 128], batches=[1, 4], new_tokens=8, rounds=3, threads=1)
-    return Course(**{"vocabulary": 50, "context_tokens": 256, "recipe": recipe, **settings})
+    return Workload(**{"vocabulary": 50, "context_tokens": 256, "recipe": recipe, **settings})
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def asked(log: Path) -> list[tuple[str, dict]]:
 
 
 def test_every_round_but_the_first_counts(log):
-    found = race({"one": side("one", log), "two": side("two", log)}, course(), Silent())
+    found = race({"one": side("one", log), "two": side("two", log)}, workload(), Silent())
     assert list(found.sides) == ["one", "two"]
     for name, one in found.sides.items():
         assert one.side == name
@@ -89,7 +89,7 @@ def test_every_round_but_the_first_counts(log):
 
 
 def test_all_sides_get_the_same_prompts_in_turn(log):
-    found = race({"one": side("one", log), "two": side("two", log)}, course(), Silent())
+    found = race({"one": side("one", log), "two": side("two", log)}, workload(), Silent())
     commands = [(name, command) for name, command in asked(log) if command["do"] == "generate"]
     pairs = list(zip(commands[::2], commands[1::2], strict=True))
     assert all(first[1] == second[1] for first, second in pairs)
@@ -99,11 +99,11 @@ def test_all_sides_get_the_same_prompts_in_turn(log):
     prompts = [json.dumps(first[1]["prompts"]) for first, _ in pairs]
     assert len(set(prompts)) == 3 * 4
     assert all(3 <= token < 50 for prompt in prompts for row in json.loads(prompt) for token in row)
-    assert found.sides["one"].answer == found.sides["two"].answer == course().prompts(1, 1, DECODE_PROMPT)[0][:2]
+    assert found.sides["one"].answer == found.sides["two"].answer == workload().prompts(1, 1, DECODE_PROMPT)[0][:2]
 
 
 def test_the_round_that_does_not_count_is_short(log):
-    race({"one": side("one", log)}, course(), Silent())
+    race({"one": side("one", log)}, workload(), Silent())
     decodes = [c["new_tokens"] for _, c in asked(log) if c["do"] == "generate" and c["new_tokens"]]
     assert decodes == [4, 8, 8, 8] * 2
 
@@ -112,19 +112,19 @@ def test_a_side_raced_against_a_copy_of_itself_shows_the_noise(log, monkeypatch)
     given = []
     monkeypatch.setattr(races, "judge_timing", lambda known: given.append(known) or TimingVerdict(False, "Too busy."))
     sides = {"base": side("base", log), "bundle": side("bundle", log)}
-    assert race(sides, course(), Silent()).timing_remark == "Too busy."
+    assert race(sides, workload(), Silent()).timing_remark == "Too busy."
     assert given[0].noise_ci95 == [1.0, 1.0]
     assert given[0].blocks == {"base": [[2.0]] * 3, "bundle": [[2.0]] * 3}
     assert given[0].threads == 1
     # A side that is not there, or cannot be opened twice, leaves the noise unknown.
-    race({"base": side("base", log)}, course(), Silent())
-    race({"base": side("base", log), "bundle": side("bundle", log, dies_at=0)}, course(), Silent())
+    race({"base": side("base", log)}, workload(), Silent())
+    race({"base": side("base", log), "bundle": side("bundle", log, dies_at=0)}, workload(), Silent())
     assert [known.noise_ci95 for known in given[1:]] == [None, None]
     assert [list(known.blocks) for known in given[1:]] == [["base"], ["base"]]
 
 
 def test_a_graph_for_one_row_is_not_asked_for_more(log):
-    found = race({"one": side("one", log, most_batch=1), "two": side("two", log)}, course(), Silent())
+    found = race({"one": side("one", log, most_batch=1), "two": side("two", log)}, workload(), Silent())
     assert set(found.sides["one"].step_ms) == {1}
     assert found.sides["one"].reason == ""
     # Its peak is that of batch 1: there is no second one.
@@ -134,7 +134,7 @@ def test_a_graph_for_one_row_is_not_asked_for_more(log):
 
 
 def test_a_side_that_ends_keeps_its_figures_and_its_reason(log):
-    found = race({"one": side("one", log, dies_at=4), "two": side("two", log)}, course(), Silent())
+    found = race({"one": side("one", log, dies_at=4), "two": side("two", log)}, workload(), Silent())
     assert "no room for 4 rows" in found.sides["one"].reason
     assert found.sides["one"].step_ms == {1: [2.0] * 3}
     assert len(found.sides["one"].cold_start_ms) == 1
@@ -143,7 +143,7 @@ def test_a_side_that_ends_keeps_its_figures_and_its_reason(log):
 
 
 def test_a_side_that_does_not_open_leaves_the_others(log):
-    found = race({"one": side("one", log, dies_at=0), "two": side("two", log)}, course(), Silent())
+    found = race({"one": side("one", log, dies_at=0), "two": side("two", log)}, workload(), Silent())
     assert "no such model" in found.sides["one"].reason
     assert (found.sides["one"].first_ms, found.sides["one"].memory.rss_peak_bytes) == ({}, None)
     assert found.sides["two"].step_ms[4] == [8.0] * 3
@@ -151,12 +151,12 @@ def test_a_side_that_does_not_open_leaves_the_others(log):
 
 def test_the_context_bounds_what_is_asked():
     recipe = GenerationBenchmarkRecipe(threads="auto")
-    short = Course(vocabulary=300, context_tokens=64, recipe=recipe)
+    short = Workload(vocabulary=300, context_tokens=64, recipe=recipe)
     assert short.prompt_tokens == [16]
     # 16 of the prompt, the first token, and 47 steps fill a context of 64.
     assert short.new_tokens == 47
     assert short.threads == usable_cores()
-    assert Course(vocabulary=300, context_tokens=4096, recipe=recipe).prompt_tokens == [16, 128, 512]
+    assert Workload(vocabulary=300, context_tokens=4096, recipe=recipe).prompt_tokens == [16, 128, 512]
     # Prompts depend on round, batch and length alone.
     assert short.prompts(1, 2, 3) == short.prompts(1, 2, 3) != short.prompts(2, 2, 3)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.heads import open_head
 from edgetune.serve.http import binary
-from edgetune.serve.http.classify import read_wish
+from edgetune.serve.http.classify import read_request
 from edgetune.serve.http.errors import Refused
 from edgetune.serve.http.inference import ID_INPUTS, Question, output_tensors, read_question
 
@@ -155,11 +155,11 @@ def test_what_is_written_is_read_again(texts):
 )
 @parsing
 def test_the_parser_for_people_refuses_or_understands(body):
-    understood_wish = unless_refused(lambda: read_wish(body))
-    if understood_wish is None:
+    understood_request = unless_refused(lambda: read_request(body))
+    if understood_request is None:
         return
-    wish, inputs = understood_wish
-    assert (wish.text is None) != (wish.texts is None)
+    request, inputs = understood_request
+    assert (request.text is None) != (request.texts is None)
     assert all(isinstance(text, str) for given in inputs for text in ([given] if isinstance(given, str) else given))
 
 

@@ -168,7 +168,7 @@ def test_the_server_answers_as_it_describes_itself(make_service, kind_bundle, co
     import schemathesis
 
     service = make_service(sources={"golden": kind_bundle(kind, codec)})
-    wishes = {
+    settings = {
         "seed": 0,
         "generation": {"max-examples": 5},
         "parameters": {"path.name": "golden", "path.version": "1"},
@@ -177,7 +177,7 @@ def test_the_server_answers_as_it_describes_itself(make_service, kind_bundle, co
             for name in ("infer", "infer_version", "chat", "complete")
         ],
     }
-    config = schemathesis.config.SchemathesisConfig.from_dict(wishes)
+    config = schemathesis.config.SchemathesisConfig.from_dict(settings)
     found, requests = complaints(schemathesis.openapi.from_asgi("/openapi.json", service.app, config=config))
     assert found == []
     assert requests > 200

@@ -35,7 +35,7 @@ def test_the_limits_and_the_keys_are_those_of_the_server(make_service, tmp_path)
     assert service.get("/openapi.json").status_code == 401
     service.headers = {"x-api-key": "secret-key-of-this-test-0123456789"}
     description = service.get("/openapi.json").json()
-    assert description["components"]["schemas"]["Wish"]["oneOf"][1]["properties"]["texts"]["maxItems"] == 7
+    assert description["components"]["schemas"]["ClassifyRequest"]["oneOf"][1]["properties"]["texts"]["maxItems"] == 7
     assert description["security"] == [{"bearer": []}, {"key": []}]
     assert "401" in description["paths"]["/v1/classify"]["post"]["responses"]
     assert description["paths"]["/metrics"]["get"]["security"] == []
@@ -45,7 +45,7 @@ def test_the_limits_and_the_keys_are_those_of_the_server(make_service, tmp_path)
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 6))])
 def test_the_server_answers_as_it_describes_itself(make_service, complaints, seed):
     service = make_service()  # one of its own: the client runs its lifespan, which closes it
-    wishes = {
+    settings = {
         "seed": seed,
         "generation": {"max-examples": 10},
         "parameters": {"path.name": "golden", "path.version": "1"},
@@ -54,7 +54,7 @@ def test_the_server_answers_as_it_describes_itself(make_service, complaints, see
             for name in UNSAYABLE
         ],
     }
-    config = schemathesis.config.SchemathesisConfig.from_dict(wishes)
+    config = schemathesis.config.SchemathesisConfig.from_dict(settings)
     found, requests = complaints(schemathesis.openapi.from_asgi("/openapi.json", service.app, config=config))
     assert found == []
     assert requests > 500

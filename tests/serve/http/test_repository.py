@@ -308,7 +308,7 @@ def test_workers_follow_each_other(toy, expected, tmp_path):
 
     running({"toy": toy.folder}, work, journal=Journal(path))
     content = json.loads(path.read_text("utf-8"))
-    assert content["wishes"] == {"toy": {"revision": 3, "path": str(GOLDEN)}}
+    assert content["requests"] == {"toy": {"revision": 3, "path": str(GOLDEN)}}
     assert len(content["versions"]["toy"]) == 3
 
 

@@ -10,7 +10,7 @@ import datasets
 import pytest
 
 from edgetune.serve.errors import DataError
-from edgetune.tune.data.dialect import Said
+from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.encoding import decode
 from edgetune.tune.data.reading import read_table, word
 
@@ -29,7 +29,7 @@ def written(path, content):
 
 
 def read(path, **said):
-    return read_table(path, Said(**said))
+    return read_table(path, FileOptions(**said))
 
 
 def fault(path, **said):

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgetune.serve.errors import DataError
-from edgetune.tune.data.dialect import Said
+from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.sources import Named
 from edgetune.tune.stepwise.chats import Chat, ToolCall, Turn
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
@@ -287,7 +287,7 @@ def test_lists_inside_a_table_are_read_from_their_json(tmp_path):
     messages = json.dumps(WRITTEN["messages"][0]["messages"])
     path = tmp_path / "a.csv"
     path.write_text('messages,source\n"{}",x\n'.format(messages.replace('"', '""')) * 1, encoding="utf-8")
-    raw = read_rows(path, Said())
+    raw = read_rows(path, FileOptions())
     choice = choose_format(raw, None, {})
     assert choice.format.name == "messages"
     assert [(turn.role, turn.content) for turn in chats_of([raw], choice)[0][0].turns] == HELLO
@@ -306,13 +306,13 @@ def test_jsonl_rows_are_named_by_line_and_all_broken_lines_are_listed(tmp_path):
     ]
     path.write_text("\n" + "".join(lines), encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.jsonl is not JSON rows: 6 faults") as caught:
-        read_rows(path, Said())
+        read_rows(path, FileOptions())
     assert caught.value.found.splitlines()[1:] == [
         f"  a.jsonl, line {number}: {fault}" for number, fault in enumerate(faults, start=2)
     ]
     # Among rows that can be read they are told with those of another format.
     path.write_text('{"text": "a"}\n' * 2 + "".join(lines) + '{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
-    raw = read_rows(path, Said())
+    raw = read_rows(path, FileOptions())
     choice = choose_format(raw, None, {})
     assert choice.format.name == "text"
     with pytest.raises(DataError, match=r"7 rows of 9 in a\.jsonl cannot be read as text") as caught:
@@ -322,7 +322,7 @@ def test_jsonl_rows_are_named_by_line_and_all_broken_lines_are_listed(tmp_path):
         "  a.jsonl, line 9: it is written as prompt-completion, with the columns prompt, completion.",
     ]
     path.write_text('{"text": "a"}\n\n{"text": "b"}\n', encoding="utf-8")
-    assert [row.place for row in read_rows(path, Said()).rows] == ["a.jsonl, line 1", "a.jsonl, line 3"]
+    assert [row.place for row in read_rows(path, FileOptions()).rows] == ["a.jsonl, line 1", "a.jsonl, line 3"]
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_jsonl_rows_are_named_by_line_and_all_broken_lines_are_listed(tmp_path):
 def test_json_documents_are_rows(tmp_path, document):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(document), encoding="utf-8")
-    assert [(row.place, row.values["text"]) for row in read_rows(path, Said()).rows] == [
+    assert [(row.place, row.values["text"]) for row in read_rows(path, FileOptions()).rows] == [
         ("a.json, row 1", "a"),
         ("a.json, row 2", "b"),
     ]
@@ -344,7 +344,7 @@ def test_json_documents_are_rows(tmp_path, document):
 def test_a_lone_chat_in_a_json_file_is_one_row(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(WRITTEN["messages"][0]), encoding="utf-8")
-    assert [list(row.values) for row in read_rows(path, Said()).rows] == [["messages"]]
+    assert [list(row.values) for row in read_rows(path, FileOptions()).rows] == [["messages"]]
 
 
 def test_nested_parquet_is_read(tmp_path):
@@ -353,24 +353,24 @@ def test_nested_parquet_is_read(tmp_path):
 
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([WRITTEN["messages"][0]]), path)
-    raw = read_rows(path, Said())
+    raw = read_rows(path, FileOptions())
     assert [(turn.role, turn.content) for turn in chats_of([raw], choose_format(raw, None, {}))[0][0].turns] == HELLO
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DataError, match="cannot be read as parquet"):
-        read_rows(path, Said())
+        read_rows(path, FileOptions())
 
 
 def test_text_files_hold_a_text_a_line_or_texts_between_borders(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one\n\ntwo\u2028more\r\n", encoding="utf-8")
-    raw = read_rows(path, Said())
+    raw = read_rows(path, FileOptions())
     assert [(row.place, row.values["text"]) for row in raw.rows] == [
         ("a.txt, line 1", "one"),
         ("a.txt, line 3", "two\u2028more"),
     ]
     assert raw.findings == ("Each line of a.txt is a text.",)
     path.write_text("one\nmore\n<|endoftext|>\ntwo\n<|endoftext|>\n", encoding="utf-8")
-    raw = read_rows(path, Said())
+    raw = read_rows(path, FileOptions())
     assert [row.values["text"] for row in raw.rows] == ["one\nmore", "two"]
     assert raw.findings == ("The texts of a.txt are separated by <|endoftext|>.",)
 
@@ -378,9 +378,9 @@ def test_text_files_hold_a_text_a_line_or_texts_between_borders(tmp_path):
 def test_a_text_file_in_another_encoding_says_so(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("人类说你好，这是一个故事。\n很久以前有一只猫住在山里。\n".encode("gb18030"))
-    assert read_rows(path, Said("gb18030")).rows[0].values["text"] == "人类说你好，这是一个故事。"
+    assert read_rows(path, FileOptions("gb18030")).rows[0].values["text"] == "人类说你好，这是一个故事。"
     with pytest.raises(DataError, match="is not utf-8"):
-        read_rows(path, Said("utf-8"))
+        read_rows(path, FileOptions("utf-8"))
 
 
 def test_folders_hold_parts_or_texts(tmp_path):
@@ -388,21 +388,21 @@ def test_folders_hold_parts_or_texts(tmp_path):
     parts.mkdir()
     jsonl(parts / "train.jsonl", [{"text": "a"}])
     jsonl(parts / "dev.jsonl", [{"text": "b"}])
-    raw = read_raw_parts(Named(str(parts)), Said())
+    raw = read_raw_parts(Named(str(parts)), FileOptions())
     assert [rows.rows[0].values["text"] for rows in raw.given] == ["a", "b"]
     assert raw.test is None
     texts = tmp_path / "texts"
     texts.mkdir()
     (texts / "one.txt").write_text("one\nmore", encoding="utf-8")
     (texts / "two.txt").write_text("two", encoding="utf-8")
-    raw = read_raw_parts(Named(str(texts)), Said())
+    raw = read_raw_parts(Named(str(texts)), FileOptions())
     assert [(row.place, row.values["text"]) for row in raw.train.rows] == [
         ("texts/one.txt", "one\nmore"),
         ("texts/two.txt", "two"),
     ]
     jsonl(parts / "valid.jsonl", [{"text": "c"}])
     with pytest.raises(DataError, match="two files for the validation part: dev"):
-        read_raw_parts(Named(str(parts)), Said())
+        read_raw_parts(Named(str(parts)), FileOptions())
 
 
 def test_what_datasets_saved_is_read_with_its_lists(tmp_path):
@@ -410,7 +410,7 @@ def test_what_datasets_saved_is_read_with_its_lists(tmp_path):
 
     rows = datasets.Dataset.from_list([WRITTEN["messages"][0]])
     datasets.DatasetDict(train=rows, test=rows).save_to_disk(str(tmp_path / "saved"))
-    raw = read_raw_parts(Named(str(tmp_path / "saved")), Said())
+    raw = read_raw_parts(Named(str(tmp_path / "saved")), FileOptions())
     assert raw.validation is None
     for part in raw.given:
         chat = chats_of([part], choose_format(part, None, {}))[0][0]
@@ -431,7 +431,7 @@ def test_what_cannot_be_read_is_said(tmp_path, name, found):
     (tmp_path / "a.docx").write_text("x", encoding="utf-8")
     (tmp_path / "void").mkdir()
     with pytest.raises(DataError, match=found):
-        read_raw_parts(Named(str(tmp_path / name)), Said())
+        read_raw_parts(Named(str(tmp_path / name)), FileOptions())
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def load(tmp_path: Path) -> Load:
         *,
         suffix: str = "csv",
         test: Sequence[dict[str, Any]] = (),
+        seed: int = 0,
         **recipe: Any,
     ) -> Dataset:
         if test:
@@ -46,7 +47,7 @@ def load(tmp_path: Path) -> Load:
             recipe["test"] = write_rows(tmp_path / f"test.{suffix}", test)
         else:
             recipe["path"] = write_rows(tmp_path / f"rows.{suffix}", rows)
-        return Dataset.load(DataRecipe(**recipe), TASKS[task], seed=0)
+        return Dataset.load(DataRecipe(**recipe), TASKS[task], seed=seed)
 
     return read
 

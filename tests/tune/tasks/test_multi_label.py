@@ -124,6 +124,16 @@ def test_the_task_fits_lists_separators_and_flags_only():
     assert strength(text=texts, labels=["one, two, or three", "a longer sentence, once"] * 1) == 0
 
 
+def test_a_label_that_the_split_leaves_no_training_row_is_said(load):
+    given = [{"text": f"text {n}", "labels": ["ab"[n % 2]]} for n in range(40)]
+    # The only two rows of x count as other labels, which are as rare.
+    for row, labels in enumerate((["x", "p"], ["x", "q"], ["p"], ["q"])):
+        given[row]["labels"] = labels
+    findings = {load(NAME, given, suffix="jsonl", seed=seed).findings[-1] for seed in range(30)}
+    assert "The split left no training row of 'x': never learnt, more rows help." in findings
+    assert any(finding.startswith("Split 40 rows by rarest label") for finding in findings)
+
+
 def test_rows_count_as_their_rarest_label():
     assert TASK.strata([(0, 1), (0,), (0, 1), (0, 2), ()]) == [1, 0, 1, 2, -1]
 

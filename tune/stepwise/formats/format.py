@@ -67,21 +67,21 @@ class Format:
         """The names of the fields that no row may lack."""
         return tuple(field.name for field in self.fields if field.required)
 
-    def columns_in(self, names: Mapping[str, Any], said: Mapping[str, str]) -> dict[str, str]:
-        """The column of each field that `names` has one for: what is `said`, else a usual one, whatever its case."""
+    def columns_in(self, names: Mapping[str, Any], recipe_columns: Mapping[str, str]) -> dict[str, str]:
+        """The column of each field that `names` has one for: the recipe's, else a usual one, whatever its case."""
         folded = {name.casefold(): name for name in names}
-        found = {}
+        columns = {}
         for field in self.fields:
-            told = said.get(field.name)
+            recipe_column = recipe_columns.get(field.name)
             usual = next((folded[name] for name in field.usual if name in folded), None)
-            column = usual if told is None else (told if told in names else None)
+            column = usual if recipe_column is None else (recipe_column if recipe_column in names else None)
             if column is not None:
-                found[field.name] = column
-        return found
+                columns[field.name] = column
+        return columns
 
-    def may_be(self, values: Cells, said: Mapping[str, str]) -> bool:
+    def may_be(self, values: Cells, recipe_columns: Mapping[str, str]) -> bool:
         """Whether a row with these values by column looks like this format."""
-        columns = self.columns_in(values, said)
+        columns = self.columns_in(values, recipe_columns)
         return set(self.required) <= set(columns) and self.fits(cells(values, columns))
 
 
@@ -122,13 +122,13 @@ def turns_in(value: object, field: str) -> list[Mapping[str, Any]]:
     Raises:
         FormatFault: the value is no list, or something else stands among its turns.
     """
-    found = listed(value)
-    if found is None:
+    turns = listed(value)
+    if turns is None:
         raise FormatFault(f"{field} is {kind_of(value)}, where a list of turns was expected")
-    for number, turn in enumerate(found, start=1):
+    for number, turn in enumerate(turns, start=1):
         if not isinstance(turn, dict):
             raise FormatFault(f"turn {number} of {field} is {kind_of(turn)}, where an object was expected")
-    return found
+    return turns
 
 
 def role_of(value: object, number: int) -> Role:
@@ -152,10 +152,10 @@ def calls_of(written: object, number: int) -> tuple[ToolCall, ...]:
     """
     if written is None or written == "":
         return ()
-    found = listed(written)
-    if found is None:
+    calls = listed(written)
+    if calls is None:
         raise FormatFault(f"the tool calls of turn {number} are {kind_of(written)}, where a list was expected")
-    return tuple(call_of(call, number) for call in found)
+    return tuple(call_of(call, number) for call in calls)
 
 
 def call_of(written: object, number: int) -> ToolCall:
@@ -194,10 +194,10 @@ def tools_of(value: object) -> str:
     """
     if value is None or value == "" or value == []:
         return ""
-    found = listed(value)
-    if found is None or not all(isinstance(tool, dict) for tool in found):
+    tools = listed(value)
+    if tools is None or not all(isinstance(tool, dict) for tool in tools):
         raise FormatFault("tools is no list of function schemas")
-    return json.dumps(found, ensure_ascii=False) if found else ""
+    return json.dumps(tools, ensure_ascii=False) if tools else ""
 
 
 def checked(chat: Chat) -> Chat:

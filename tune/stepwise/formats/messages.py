@@ -54,16 +54,16 @@ def _content(value: object, number: int) -> str:
     pieces = []
     for part in value:
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-        said = part.get("text", part.get("value")) if isinstance(part, dict) else None
-        if kind != "text" or not isinstance(said, str):
+        text = part.get("text", part.get("value")) if isinstance(part, dict) else None
+        if kind != "text" or not isinstance(text, str):
             raise FormatFault(f"turn {number} has a part of type {kind!r}, where only text can be learnt")
-        pieces.append(word(said))
+        pieces.append(word(text))
     return "".join(pieces)
 
 
 def _fits(cells: Cells) -> bool:
-    found = listed(cells["messages"])
-    return found is not None and all(isinstance(turn, dict) and "role" in turn for turn in found)
+    turns = listed(cells["messages"])
+    return turns is not None and all(isinstance(turn, dict) and "role" in turn for turn in turns)
 
 
 FORMAT = Format(

@@ -50,8 +50,8 @@ def _marked(name: str, asks: tuple[str, ...], answers: tuple[str, ...], example:
         contents = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
         return Chat(
             tuple(
-                Turn("user" if role == "asks" else "assistant", said)
-                for role, said in zip(roles, contents, strict=True)
+                Turn("user" if role == "asks" else "assistant", content)
+                for role, content in zip(roles, contents, strict=True)
             )
         )
 

@@ -46,8 +46,8 @@ def _turn(speaker: object, value: object, number: int) -> Turn:
 
 
 def _fits(cells: Cells) -> bool:
-    found = listed(cells["conversations"])
-    return found is not None and all(isinstance(turn, dict) and "from" in turn for turn in found)
+    turns = listed(cells["conversations"])
+    return turns is not None and all(isinstance(turn, dict) and "from" in turn for turn in turns)
 
 
 FORMAT = Format(

@@ -18,9 +18,9 @@ def test_the_routes_are_described_with_their_errors(server):
     for status, answer in chat["responses"].items():
         if status != "200":
             assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/OpenAIError"}
-    wish = description["components"]["schemas"]["ChatWish"]
-    assert wish["required"] == ["messages"]
-    assert wish["additionalProperties"] is False
+    chat = description["components"]["schemas"]["ChatRequest"]
+    assert chat["required"] == ["messages"]
+    assert chat["additionalProperties"] is False
     assert "/v1/chat/completions" in server.get("/docs").text
 
 

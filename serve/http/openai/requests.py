@@ -33,7 +33,7 @@ class StreamOptions(msgspec.Struct):
     include_obfuscation: bool = False
 
 
-class Wish(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The members of both routes. `top_k`, `min_p` and `repetition_penalty` are not OpenAI's, but other servers'."""
 
     model: str | None = None
@@ -87,10 +87,12 @@ COMMON_NEUTRALS: dict[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
 }
 
-AnyWish = TypeVar("AnyWish", bound=Wish)
+AnyRequest = TypeVar("AnyRequest", bound=AnswerRequest)
 
 
-def read_wish(body: bytes, decoder: msgspec.json.Decoder[AnyWish], neutrals: dict[str, tuple[Any, ...]]) -> AnyWish:
+def read_request(
+    body: bytes, decoder: msgspec.json.Decoder[AnyRequest], neutrals: dict[str, tuple[Any, ...]]
+) -> AnyRequest:
     """Understand a request's body.
 
     Args:
@@ -102,11 +104,11 @@ def read_wish(body: bytes, decoder: msgspec.json.Decoder[AnyWish], neutrals: dic
         Unfit: 400, naming the member that is wrong.
     """
     try:
-        wish = decoder.decode(body)
+        request = decoder.decode(body)
     except NOT_JSON as error:
         raise _not_understood(body, error, decoder) from error
     for name, values in neutrals.items():
-        value = getattr(wish, name)
+        value = getattr(request, name)
         if value is not None and value not in values:
             raise Unfit(
                 f"This server does not support {name} {value!r:.60}.",
@@ -115,12 +117,12 @@ def read_wish(body: bytes, decoder: msgspec.json.Decoder[AnyWish], neutrals: dic
                 param=name,
                 code="unsupported_parameter" if name != "n" else "unsupported_value",
             )
-    if wish.stream_options is not None and not wish.wants_stream:
+    if request.stream_options is not None and not request.wants_stream:
         raise Unfit("stream_options go with a stream.", expected='"stream": true', param="stream_options")
-    return wish
+    return request
 
 
-def _not_understood(body: bytes, error: Exception, decoder: msgspec.json.Decoder[AnyWish]) -> Unfit:
+def _not_understood(body: bytes, error: Exception, decoder: msgspec.json.Decoder[AnyRequest]) -> Unfit:
     """The refusal of a body, with the member at fault: no JSON, no object, one that is not known, or a wrong value."""
     expected = "a JSON object, as OpenAI's API has it"
     if not body.strip():
@@ -178,5 +180,5 @@ def answer_tokens(asked: int | None, default: int | None, *, prompt_tokens: int,
     return asked if asked is not None else min(room, most, default or room)
 
 
-def _too_long(found: str, expected: str, action: str) -> Unfit:
-    return Unfit(found, expected=expected, action=action, code="context_length_exceeded")
+def _too_long(problem: str, expected: str, action: str) -> Unfit:
+    return Unfit(problem, expected=expected, action=action, code="context_length_exceeded")

@@ -1,4 +1,4 @@
-"""Lessons: what the tuned model says of every text, computed once and kept in a file for all of its students."""
+"""Soft labels: what the tuned model says of every text, computed once and kept in a file for all of its students."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ MOST_UNLABELED = 50_000
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """Texts as token ids, with what the teacher says of them.
+class SoftLabels:
+    """Texts as token ids, with the teacher's answers to them.
 
     Attributes:
         rows: input_ids, attention_mask [, token_type_ids] of each text, unpadded.
@@ -50,19 +50,19 @@ class Lessons:
 
 
 @dataclass(frozen=True)
-class Course:
-    """All that the students of one teacher share: the teacher as it was opened, and what it says of the texts."""
+class Teacher:
+    """All that the students of one teacher share: the teacher as it was opened, and its answers to the texts."""
 
-    teacher: Any
+    model: Any
     encoder: Encoder
     objective: Objective
-    train: Lessons
-    validation: Lessons
+    train: SoftLabels
+    validation: SoftLabels
     device: str
     bf16: bool
 
     @classmethod
-    def open(cls, material: Material, beside: Path) -> Course:
+    def open(cls, material: Material, beside: Path) -> Teacher:
         """Open the teacher; what it says is read from a file in the folder `beside`, or computed and kept there."""
         source = material.model
         teacher = open_model(source.model_folder).to(material.device)
@@ -75,12 +75,12 @@ class Course:
         if not kept.is_file():
             material.progress.say(f"the teacher answers {len(texts):,} texts, once for all students")
             _keep(kept, *_answers(teacher, encoder, texts, material, bf16))
-        with np.load(kept, allow_pickle=False) as said:
-            answers, states = said["answers"], said["states"]
+        with np.load(kept, allow_pickle=False) as stored:
+            answers, states = stored["answers"], stored["states"]
         rows = encoder.rows(texts)
         n = len(texts) - len(material.validation)
-        train = Lessons(rows[:n], answers[:n], states[:n], targets[:n], known[:n])
-        validation = Lessons(rows[n:], answers[n:], states[n:], targets[n:], known[n:])
+        train = SoftLabels(rows[:n], answers[:n], states[:n], targets[:n], known[:n])
+        validation = SoftLabels(rows[n:], answers[n:], states[n:], targets[n:], known[n:])
         return cls(teacher, encoder, objective, train, validation, material.device, bf16)
 
 
