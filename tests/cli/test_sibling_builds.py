@@ -40,6 +40,8 @@ from edgetune.tune.training.probe import Probe
 from tests.conftest import KEYWORDS, TINY_BASES, toy_sentences
 from tests.untimed import build_untimed
 
+pytestmark = pytest.mark.slow  # whole builds
+
 SHIFT = 50.0  # what the spoiled candidate adds to every number
 
 Row = dict[str, Any]
@@ -338,7 +340,6 @@ def test_a_trimmed_vocabulary_keeps_the_tokens_of_both_texts(sibling):
     assert predictor.logits(predictor.encode(given)) == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.slow
 def test_the_base_is_timed_on_pairs_as_it_was_tuned(sibling):
     build = sibling("text-pair-classification")
     pair = build.dataset.test.texts[0]

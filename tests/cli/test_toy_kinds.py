@@ -24,6 +24,8 @@ from edgetune.serve.report import Report
 from tests.toy_kinds import BiasMethod, MarkedTexts, MisfitTexts, marked, registered
 from tests.untimed import build_untimed
 
+pytestmark = pytest.mark.slow  # whole builds
+
 
 @dataclass(frozen=True)
 class ToyBuild:
@@ -74,7 +76,6 @@ def toy(
         yield ToyBuild(task, method, folder, values)
 
 
-@pytest.mark.slow
 def test_every_encoding_of_a_build_is_the_tasks(toy):
     tried = {candidate.scheme for candidate in toy.report.candidates}
     assert {"fused", "rounded", "int8_static"} <= tried
@@ -83,7 +84,6 @@ def test_every_encoding_of_a_build_is_the_tasks(toy):
     assert toy.task.encoded > 1000
 
 
-@pytest.mark.slow
 def test_the_bundle_encodes_as_the_task_does(toy):
     predictor = load(toy.folder / "bundle")
     tokenizer = AutoTokenizer.from_pretrained(toy.folder / "bundle")
@@ -93,7 +93,6 @@ def test_the_bundle_encodes_as_the_task_does(toy):
     assert predictor.bundle.manifest.codec == "marked-text"
 
 
-@pytest.mark.slow
 def test_the_method_moves_what_it_marked_and_nothing_else(toy):
     moved = toy.method.moved()
     assert "classifier.weight" in moved
@@ -102,7 +101,6 @@ def test_the_method_moves_what_it_marked_and_nothing_else(toy):
     assert toy.report.training.method == "bias"
 
 
-@pytest.mark.slow
 def test_the_schemes_graph_is_tried(toy):
     candidate = next(one for one in toy.report.candidates if one.scheme == "rounded")
     assert candidate.made_by == "rounded by numpy"
