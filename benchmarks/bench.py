@@ -130,8 +130,9 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
     (folder / REPORT_NAME).write_bytes(report.to_json())
     kept_report.write_bytes(report.to_json())
     if choice is None:
-        limit = contest.gate.limit_name(contest.metric)
-        raise GateError(report.verdict, action=f"see {kept_report}; loosen gate.{limit}, or tune a better model")
+        over_budget = any(candidate.stopped_at == "budget" for candidate in report.candidates)
+        limit = "raise the budget" if over_budget else f"loosen gate.{contest.gate.limit_name(contest.metric)}"
+        raise GateError(report.verdict, action=f"see {kept_report}; {limit}, or tune a better model")
     measured = _measured(report)
     check_budget(report.chosen, contest.budget, measured, kept_report, timing_valid=report.timing_valid)
 

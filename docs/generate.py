@@ -45,6 +45,7 @@ def parts() -> dict[str, Callable[[], str]]:
     """What is written between `<!-- NAME -->` and `<!-- /NAME -->`, by name."""
     return {
         "tasks": tables.tasks,
+        "task metrics": tables.task_metrics,
         "methods": tables.methods,
         "schemes": tables.schemes,
         "decoder schemes": tables.decoder_schemes,

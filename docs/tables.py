@@ -33,6 +33,20 @@ def tasks() -> str:
     )
 
 
+def task_metrics() -> str:
+    """Every task of the family `once`: input, and what its answers may be judged by."""
+    from edgetune.serve.codecs import CODECS
+    from edgetune.tune.tasks import TASKS
+
+    def judged_by(metrics: Sequence[Any]) -> str:
+        return ", ".join(f"`{metric.name}`" for metric in metrics)
+
+    rows = (
+        [f"`{task.name}`", task.summary, CODECS[task.codec].summary, judged_by(task.metrics)] for task in TASKS.values()
+    )
+    return markdown_table(["task", "what the model learns", "input", "`gate.metric`"], rows)
+
+
 def methods() -> str:
     """Every tuning method, with what it is for; one that two tables describe alike has one row."""
     from edgetune.tune.methods import METHODS

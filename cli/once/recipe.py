@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
-
-from pydantic import model_validator
+from pydantic import ValidationInfo, field_validator
 
 from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
 from edgetune.compress.recipe import CompressRecipe
@@ -29,17 +27,28 @@ class OnceRecipe(Recipe):
     budget: BudgetRecipe = BudgetRecipe()
     benchmark: BenchmarkRecipe = BenchmarkRecipe()
 
-    @model_validator(mode="after")
-    def _check_task(self) -> Self:
-        """Refuse what the task has no use for, before anything is read."""
-        task = TASKS[self.task]
-        self.gate.limit(task.metric(self.gate.metric))
-        if self.tune.class_weights != "none" and not task.has_labels:
-            raise RecipeError(
-                f"tune.class_weights is {self.tune.class_weights}, but the task {self.task} has no classes to weigh.",
-                expected="tune.class_weights: none",
-            )
-        return self
+    @field_validator("tune")
+    @classmethod
+    def _learnt_by_the_task(cls, tune: TuneRecipe, values: ValidationInfo) -> TuneRecipe:
+        """Classes are weighed only where there are any."""
+        task = TASKS.get(values.data.get("task", ""))
+        if task is not None and not task.has_labels and tune.class_weights != "none":
+            raise ValueError(f"class_weights is {tune.class_weights}, but {task.name} has no classes; expected none")
+        return tune
+
+    @field_validator("gate")
+    @classmethod
+    def _judged_by_the_task(cls, gate: GateRecipe, values: ValidationInfo) -> GateRecipe:
+        """The task has the metric, and the limit that is set is one of it."""
+        task = TASKS.get(values.data.get("task", ""))
+        try:
+            if task is not None:
+                gate.limit(task.metric(gate.metric))
+        except RecipeError as error:
+            raise ValueError(f"{error.found.rstrip('.')}; expected {error.expected}") from error
+        if task is not None and not task.has_labels and gate.min_agreement > 0:
+            raise ValueError("min_agreement counts answers that are equal, which numbers never are; expected 0")
+        return gate
 
     @property
     def allows_pickle(self) -> bool:

@@ -93,6 +93,8 @@ def test_stage_lines_are_plain_and_without_the_libraries_chatter(workshop):
         "bundle  ",
         "report  ",
         "accuracy",
+        "macro f1",
+        "balanced accuracy",
         "latency",
         "throughput",
         "peak memory",
@@ -119,7 +121,7 @@ def test_a_gate_that_is_not_met_writes_nothing_and_keeps_the_report(edgetune, wo
     assert ended.code == 3
     assert ended.err.startswith("Error: No candidate may be packed, so nothing was written. int8_dynamic: ")
     assert "the budget 0.001" in ended.err
-    assert f"To do: see {tmp_path / 'bundle.work' / 'report.json'}; loosen gate.max_drop" in ended.err
+    assert f"To do: see {tmp_path / 'bundle.work' / 'report.json'}; raise the budget, or tune" in ended.err
     assert {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()} == old
     report = read(tmp_path / "bundle.work" / "report.json")
     assert (report["chosen"], report["latency_ms"]) == ("", None)

@@ -87,6 +87,9 @@ def test_strengths_go_from_half_the_layers_to_one(tiny_material: Callable[[str],
     twelve = _config_only(material, tmp_path / "twelve", num_hidden_layers=12, **bert)
     assert student.strengths(six) == (3, 2, 1)
     assert student.strengths(twelve) == (6, 4, 3, 2, 1)
+    for layers in (1, 2, 3):  # never none, even where it is named for a model that has few
+        few = _config_only(material, tmp_path / f"few{layers}", num_hidden_layers=layers, **bert)
+        assert student.strengths(few) == (1,)
 
 
 def test_what_makes_a_student_unsuitable_is_said(tiny_material: Callable[[str], Any], tmp_path: Path) -> None:

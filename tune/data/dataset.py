@@ -134,7 +134,8 @@ class Dataset:
             Part(rows.texts, tuple(task.target(word, places) for word in rows.labels)) for rows in _all_rows(parts)
         )
         digest = _digest(labels, (train, validation, test), unlabeled)
-        return cls(train, validation, test, labels, digest, recipe.source, columns, parts.findings, unlabeled)
+        findings = (*parts.findings, *_unlearnt(labels, train))
+        return cls(train, validation, test, labels, digest, recipe.source, columns, findings, unlabeled)
 
     def save(self, folder: Path) -> None:
         """Write one .jsonl a part, one of the unlabeled texts where there are any, and the facts.
@@ -252,6 +253,15 @@ def _with_unlabeled(parts: Parts, recipe: DataRecipe, columns: Columns) -> tuple
     cleaning = recipe.clean
     texts, done = clean_unlabeled(texts, parts, normalize=cleaning.normalize, deduplicate=cleaning.deduplicate)
     return parts.saying(*findings, *done), texts
+
+
+def _unlearnt(labels: Sequence[str], train: Part) -> tuple[str, ...]:
+    """A sentence on labels that no training row has: of rows with several, a split can give each its part of one."""
+    seen = {place for target in train.targets for place in (target if isinstance(target, tuple) else (target,))}
+    missing = [repr(label) for place, label in enumerate(labels) if place not in seen]
+    return (
+        (f"The split left no training row of {', '.join(missing)}: never learnt, more rows help.",) if missing else ()
+    )
 
 
 def _all_rows(parts: Parts) -> tuple[Rows, Rows, Rows]:

@@ -13,8 +13,9 @@ from edgetune.benchmarks.prove.ledger import (
 )
 from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.heads import open_head
+from edgetune.serve.report import StageQuality
 from edgetune.tune.data.dataset import Part
-from edgetune.tune.metrics import ACCURACY
+from edgetune.tune.metrics import ACCURACY, MAE
 from edgetune.tune.models.model import TunedModel
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.text_classification import SingleLabel
@@ -63,9 +64,18 @@ def test_each_stage_is_compared_with_the_tuned_model(stages):
     assert int8.ci95[0] < 5 / 6 < int8.ci95[1]
 
 
+RISES = {"tuned": 0.0, "onnx": 3e-6, "int8_dynamic": 2e-3}
+
+
 def test_the_first_loss_is_where_it_arose(stages):
     assert first_loss(stages, ACCURACY) == "int8_dynamic"
     assert first_loss([entry for entry in stages if entry.stage != "int8_dynamic"], ACCURACY) is None
+
+
+def test_the_last_digits_of_an_error_are_no_loss():
+    stages = [StageQuality(stage=name, value=1 + rise, ci95=[], drop=rise) for name, rise in RISES.items()]
+    assert first_loss(stages, MAE) == "int8_dynamic"
+    assert first_loss(stages[:2], MAE) is None
 
 
 def test_a_base_below_the_tuned_model_is_no_loss(stages):

@@ -10,6 +10,7 @@ import pytest
 
 from edgetune.benchmarks.report import charts
 from edgetune.benchmarks.report.charts import Axis, Bar
+from edgetune.benchmarks.report.front import _frontier
 from edgetune.serve.report import CurvePoint, LatencySummary, Pair
 
 NAN = float("nan")
@@ -70,6 +71,32 @@ def test_accuracy_is_percent_and_f1_is_not() -> None:
     assert charts.difference(0.0019, "accuracy") == "0.19"
     assert charts.difference(0.0019, "accuracy", signed=True) == "+0.19"
     assert charts.difference(-0.0019, "f1_macro") == "−0.0019"
+
+
+def test_a_loss_of_a_score_is_a_drop_and_of_an_error_a_rise_in_percent() -> None:
+    assert (charts.loss_name("accuracy"), charts.loss(0.0019, "accuracy"), charts.loss_unit("accuracy")) == (
+        "drop",
+        "0.19",
+        " points",
+    )
+    assert (charts.loss_name("micro_f1"), charts.loss(0.0019, "micro_f1"), charts.loss_unit("micro_f1")) == (
+        "drop",
+        "0.0019",
+        "",
+    )
+    assert (charts.loss_name("mae"), charts.loss(0.0019, "mae", signed=True), charts.loss_unit("mae")) == (
+        "rise",
+        "+0.19%",
+        "",
+    )
+    assert charts.loss(-0.0019, "rmse", signed=True) == "−0.19%"
+    assert charts.loss(None, "mae") == charts.loss(NAN, "accuracy") == "not measured"
+
+
+def test_of_an_error_the_front_is_what_is_lowest() -> None:
+    times = [1.0, 2.0, 3.0]
+    assert _frontier([0.9, 0.8, 0.95], times) == [0, 2]
+    assert _frontier([-0.9, -0.8, -0.95], times) == [0, 1]  # as `pictures` turns errors
 
 
 def test_change_names_the_direction() -> None:

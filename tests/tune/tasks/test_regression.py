@@ -78,11 +78,13 @@ def test_rows_without_a_number_are_dropped_and_said(load):
 def test_keys_and_settings_of_other_tasks_are_refused(fault):
     assert "data.separator is given" in fault(NAME, rows(), separator="|", error=RecipeError)
     values = {"base": "b", "task": NAME, "data": {"path": "d.csv"}}
-    with pytest.raises(RecipeError, match="has no classes to weigh"):
+    with pytest.raises(RecipeError, match="class_weights is balanced, but text-regression has no classes"):
         OnceRecipe.of_values({**values, "tune": {"class_weights": "balanced"}}, None)
     with pytest.raises(RecipeError, match=r"gate.max_drop is 0.05, but the gate's metric mae is an error"):
         OnceRecipe.of_values({**values, "gate": {"max_drop": 0.05}}, None)
-    with pytest.raises(RecipeError, match="for text-regression: mae or rmse"):
+    with pytest.raises(RecipeError, match="min_agreement counts answers that are equal"):
+        OnceRecipe.of_values({**values, "gate": {"min_agreement": 0.9}}, None)
+    with pytest.raises(RecipeError, match=r"gate.metric is 'accuracy'; expected for text-regression: mae or rmse"):
         OnceRecipe.of_values({**values, "gate": {"metric": "accuracy"}}, None)
 
 
