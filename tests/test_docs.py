@@ -72,8 +72,11 @@ def test_every_command_has_help_with_an_example(name):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_says_what_it_does(name):
-    options = [one for one in command_of(name).params if isinstance(one, click.Option)]
-    assert [option.name for option in options if not option.help] == []
+    options = {one.name: one.help or "" for one in command_of(name).params if isinstance(one, click.Option)}
+    # A sentence that begins with what the option is, and not in the middle: "Of one request", "Until the answer".
+    middle = ("At ", "Between ", "For ", "From ", "In ", "Of ", "To ", "Until ", "What ", "Where ")
+    assert [name for name, text in options.items() if not re.match(r"[A-Z].*(\.|\.  \[default: .+\])$", text)] == []
+    assert [name for name, text in options.items() if text.startswith(middle)] == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)

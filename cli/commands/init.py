@@ -23,16 +23,21 @@ from edgetune.tasks import TASKS
     *("-o", "--out", "recipe"),
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("recipe.yaml"),
-    show_default=True,
-    help="Recipe to write.",
+    help="Recipe file to write.",
 )
 @click.option(
-    "--base", help="Pretrained model: a folder, a packaged model or a hub id [default: one that suits the task]."
+    "--base", help="Pretrained model: a folder, a packaged model or a hub id.", show_default="one that suits the task"
 )
-@click.option("--task", help=f"What to learn: {', '.join(TASKS)} [default: guessed from data and base].")
-@click.option("--text", help="Column of texts [default: guessed].")
-@click.option("--label", help="Column of labels [default: guessed].")
-@click.option("--set", "settings", multiple=True, metavar="data.KEY=VALUE", help="Any key of the data section; repeat.")
+@click.option("--task", help=f"Task to learn: {', '.join(TASKS)}.", show_default="guessed from data and base")
+@click.option("--text", help="Column of texts.", show_default="guessed")
+@click.option("--label", help="Column of labels.", show_default="guessed")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="data.KEY=VALUE",
+    help="Key of the data section and its value; may be repeated.",
+)
 @click.option("--force", is_flag=True, help="Replace the recipe if it exists.")
 @json_option
 def command(

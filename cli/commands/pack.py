@@ -13,15 +13,18 @@ from edgetune.serve.bundle import Bundle
 
 @click.command(name="pack")
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
-@click.option("--layout", type=click.Choice(list(LAYOUTS)), help="What is to open the folder; see --list.")
-@click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="The folder to make.")
+@click.option(
+    "--layout", type=click.Choice(list(LAYOUTS)), help="Layout of the folder, named after what opens it; see --list."
+)
+@click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
 @click.option(
     "--work",
     type=click.Path(path_type=Path, file_okay=False),
-    help="For hf and gguf: the work folder of the build that made BUNDLE, where it is not BUNDLE.work.",
+    help="Work folder of the build that made BUNDLE; for the layouts hf and gguf.",
+    show_default="BUNDLE.work beside it",
 )
 @click.option("--force", is_flag=True, help="Replace an older folder of the same layout and model.")
-@click.option("--list", "listed", is_flag=True, help="Show the layouts and do nothing.")
+@click.option("--list", "listed", is_flag=True, help="Print the layouts and do nothing.")
 @json_option
 def command(
     bundle: Path | None,

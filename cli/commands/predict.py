@@ -33,17 +33,35 @@ _OF_LANGUAGE_MODELS = ("max_tokens", "temperature", "top_p", "seed", "raw")
     "--column",
     "columns",
     multiple=True,
-    help="Column of the texts in a csv, tsv or jsonl file, given twice for pairs; guessed when not named.",
+    help="Column of the texts in a csv, tsv or jsonl file; given twice for pairs.",
+    show_default="guessed",
 )
-@click.option("--top", type=click.IntRange(min=1), help="Best labels shown for each text.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads; all usable cores when not said.")
-@click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the graph runs.")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Of a generated answer.")
 @click.option(
-    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 takes the likeliest token."
+    "--top",
+    type=click.IntRange(min=1),
+    help="Number of best labels shown for each text.",
+    show_default="the best alone",
 )
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Share of the likeliest tokens.")
-@click.option("--seed", type=int, help="Of the drawing of tokens.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads per inference run.", show_default="all usable cores"
+)
+@click.option(
+    "--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Execution provider of the graph."
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), default=256, help="Most tokens of a generated answer.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Temperature of sampling; 0 takes the likeliest token.",
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    help="Probability mass of the tokens that are sampled from.",
+)
+@click.option("--seed", type=int, help="Seed of sampling.", show_default="another each time")
 @click.option("--raw", is_flag=True, help="Continue the text itself, without the model's chat template.")
 @json_option
 def command(

@@ -26,85 +26,93 @@ _WITHOUT_KEYS = "Give --api-key-file, or --public if everybody may ask."
 
 @click.command(name="serve")
 @click.argument("bundles", nargs=-1, required=True, metavar="[NAME=]BUNDLE...")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 takes any that is free."
+    "--port", type=click.IntRange(0, 65535), default=8080, help="Port to listen on; 0 takes any that is free."
 )
 @click.option(
     "--public", is_flag=True, help="Listen on a public address without keys: everybody who reaches it may ask."
 )
-@click.option("--api-key-file", type=FILE, help="Keys, one a line: plain or sha256:HEX, and expires=2026-12-31 if so.")
-@click.option("--tls-cert", type=FILE, help="Certificate (PEM): serve HTTPS.")
-@click.option("--tls-key", type=FILE, help="Key of the certificate (PEM), where it stands in a file of its own.")
-@click.option("--workers", type=COUNT, default=1, show_default=True, help="Processes that answer on the one port.")
 @click.option(
-    "--threads", type=COUNT, default=DEFAULTS.threads, show_default=True, help="Of one run; more for large models."
+    "--api-key-file",
+    type=FILE,
+    help="File of API keys, one a line: plain or sha256:HEX, then expires=2026-12-31 if they do.",
 )
-@click.option("--lone-threads", type=COUNT, help="Of a run for a lone caller; what the build found best when not said.")
-@click.option("--runners", type=COUNT, help="Runs at the same time; as many as fill the cores when not said.")
-@click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the graphs run.")
+@click.option("--tls-cert", type=FILE, help="File of the TLS certificate (PEM); with it, HTTPS is served.")
+@click.option("--tls-key", type=FILE, help="File of the certificate's key (PEM), where it is another one.")
+@click.option("--workers", type=COUNT, default=1, help="Worker processes on the one port.")
 @click.option(
-    "--truncate/--refuse", default=DEFAULTS.truncate, help="What happens to texts longer than the model takes."
+    "--threads", type=COUNT, default=DEFAULTS.threads, help="Threads per inference run; more for large models."
 )
 @click.option(
-    "--max-body-bytes", type=COUNT, default=DEFAULTS.max_body_bytes, show_default=True, help="Of one request."
-)
-@click.option("--max-texts", type=COUNT, default=DEFAULTS.max_texts, show_default=True, help="In one request.")
-@click.option("--max-batch", type=COUNT, default=DEFAULTS.max_batch, show_default=True, help="Texts in one run.")
-@click.option("--max-waiting", type=COUNT, default=DEFAULTS.max_waiting, show_default=True, help="Texts in the queue.")
-@click.option("--max-requests", type=COUNT, default=DEFAULTS.max_requests, show_default=True, help="At the same time.")
-@click.option(
-    "--max-connections", type=COUNT, default=DEFAULTS.max_connections, show_default=True, help="Open at the same time."
+    "--lone-threads", type=COUNT, help="Threads per run for a lone caller.", show_default="best measured in the build"
 )
 @click.option(
-    "--request-seconds", type=SECONDS, default=DEFAULTS.request_seconds, show_default=True, help="Until the answer."
+    "--runners", type=COUNT, help="Inference runs at the same time.", show_default="as many as fill the cores"
 )
 @click.option(
-    "--read-seconds", type=SECONDS, default=DEFAULTS.read_seconds, show_default=True, help="For a head or body to come."
+    "--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Execution provider of the graphs."
+)
+@click.option(
+    "--truncate/--refuse", default=DEFAULTS.truncate, help="Cut texts longer than the model takes, or refuse them."
+)
+@click.option(
+    "--max-body-bytes", type=COUNT, default=DEFAULTS.max_body_bytes, help="Bytes of one request's body at most."
+)
+@click.option("--max-texts", type=COUNT, default=DEFAULTS.max_texts, help="Texts of one request at most.")
+@click.option("--max-batch", type=COUNT, default=DEFAULTS.max_batch, help="Texts of one inference run at most.")
+@click.option("--max-waiting", type=COUNT, default=DEFAULTS.max_waiting, help="Texts in the queue at most.")
+@click.option("--max-requests", type=COUNT, default=DEFAULTS.max_requests, help="Requests at the same time at most.")
+@click.option("--max-connections", type=COUNT, default=DEFAULTS.max_connections, help="Open connections at most.")
+@click.option(
+    "--request-seconds",
+    type=SECONDS,
+    default=DEFAULTS.request_seconds,
+    help="Seconds until a request must be answered.",
+)
+@click.option(
+    "--read-seconds",
+    type=SECONDS,
+    default=DEFAULTS.read_seconds,
+    help="Seconds for a request's head or body to arrive.",
 )
 @click.option(
     "--grace-seconds",
     type=click.FloatRange(min=0),
     default=DEFAULTS.grace_seconds,
-    show_default=True,
-    help="To finish what is running when told to stop.",
+    help="Seconds to finish running requests when told to stop.",
 )
 @click.option(
     "--watch-seconds",
     type=click.FloatRange(min=0),
     default=DEFAULTS.watch_seconds,
-    show_default=True,
-    help="Between looks for a new bundle in the folders; 0 does not look.",
+    help="Seconds between checks for a new bundle in the folders; 0 never checks.",
 )
 @click.option(
     "--generation-seconds",
     type=SECONDS,
     default=DEFAULTS.generation_seconds,
-    show_default=True,
-    help="Until a generated answer ends.",
+    help="Seconds until a generated answer must end.",
 )
 @click.option(
     "--max-sequences",
     type=COUNT,
     default=DEFAULTS.max_sequences,
-    show_default=True,
-    help="Answers generated at the same time, of each model.",
+    help="Answers generated at the same time by each model, at most.",
 )
 @click.option(
     "--max-prompts",
     type=COUNT,
     default=DEFAULTS.max_prompts,
-    show_default=True,
-    help="Prompts that wait, of each model.",
+    help="Prompts waiting for each model at most.",
 )
 @click.option(
     "--max-answer-tokens",
     type=COUNT,
     default=DEFAULTS.max_answer_tokens,
-    show_default=True,
-    help="Of one generated answer.",
+    help="Tokens of one generated answer at most.",
 )
-@click.option("--access-log/--no-access-log", default=DEFAULTS.access_log, help="One line a request on stderr.")
+@click.option("--access-log/--no-access-log", default=DEFAULTS.access_log, help="Write one line a request to stderr.")
 @json_option
 def command(
     bundles: tuple[str, ...],
