@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgetune.serve.errors import RecipeError
+from edgetune.serve.json_types import JsonObject
 from edgetune.tune.metrics import Metric
 
 
@@ -56,7 +57,7 @@ class GateRecipe(BaseModel):
             )
         return float(getattr(self, name))
 
-    def as_used(self, metric: Metric) -> dict[str, Any]:
+    def as_used(self, metric: Metric) -> JsonObject:
         """The terms that hold for a metric, as a report has them."""
         without = {"max_drop", "max_rise"} - {self.limit_name(metric)}
         return {**self.model_dump(mode="json", exclude=without), "metric": metric.name}

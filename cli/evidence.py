@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetune.serve.errors import DataError, ModelError
+from edgetune.serve.json_types import JsonObject
 from edgetune.tune.data.dialect import LABEL_NAMES, FileOptions
 from edgetune.tune.data.sources import Named
 from edgetune.tune.models.base import DECODER_ENDINGS, PACKAGED, find_base
@@ -101,7 +102,7 @@ def _config_of(name: str) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-def look_at_rows(section: Mapping[str, Any]) -> Rows:
+def look_at_rows(section: JsonObject) -> Rows:
     """What the rows that a data section names are, by their columns; of a hub id nothing can be said."""
     source = section.get("path") or section.get("train")
     if not isinstance(source, str):
@@ -120,7 +121,7 @@ def look_at_rows(section: Mapping[str, Any]) -> Rows:
     return replace(_observe(rows, path.name), columns=columns)
 
 
-def _dialect(section: Mapping[str, Any]) -> FileOptions:
+def _dialect(section: JsonObject) -> FileOptions:
     encoding, delimiter, header = (section.get(name) for name in ("encoding", "delimiter", "header"))
     return FileOptions(
         encoding if isinstance(encoding, str) else None,

@@ -14,7 +14,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -36,12 +39,12 @@ class ProviderTrial:
     reason: str | None
 
 
-def try_providers(runtime: Any) -> dict[str, ProviderTrial]:
+def try_providers(runtime: ModuleType) -> dict[str, ProviderTrial]:
     """A trial of each provider that the imported `onnxruntime` offers, by name."""
     return {name: _try_provider(runtime, name) for name in runtime.get_available_providers()}
 
 
-def _try_provider(runtime: Any, name: str) -> ProviderTrial:
+def _try_provider(runtime: ModuleType, name: str) -> ProviderTrial:
     errors = _errors(runtime)
     with _silence() as noise:
         try:
@@ -55,7 +58,7 @@ def _try_provider(runtime: Any, name: str) -> ProviderTrial:
     return ProviderTrial(works=False, reason=_in_one_line(reason, noise))
 
 
-def _run_square(runtime: Any, name: str) -> str | None:
+def _run_square(runtime: ModuleType, name: str) -> str | None:
     """Square a matrix on one provider; what is wrong with the session or its answer, or None."""
     import numpy as np
 
@@ -70,7 +73,7 @@ def _run_square(runtime: Any, name: str) -> str | None:
     return None if answer.tolist() == [[7, 10], [15, 22]] else f"it gave a wrong product: {answer.tolist()}"
 
 
-def _errors(runtime: Any) -> tuple[type[Exception], ...]:
+def _errors(runtime: ModuleType) -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises: its own errors, which share no root but Exception, and two of Python's."""
     known = vars(runtime.capi.onnxruntime_pybind11_state).values()
     own = [value for value in known if isinstance(value, type) and issubclass(value, Exception)]

@@ -13,12 +13,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgetune.serve.errors import RecipeError
+from edgetune.serve.json_types import JsonObject
 from edgetune.task_choice import TaskChoice, choose_task
 from edgetune.tasks import TASKS
 from edgetune.tune.training.reporters import Reporter
 
 
-def _without_default(schema: dict[str, Any]) -> None:
+def _without_default(schema: JsonObject) -> None:
     schema.pop("default")
 
 
@@ -56,7 +57,7 @@ class Recipe(BaseModel):
         return ()
 
     @classmethod
-    def load(cls, path: Path | None, overrides: Mapping[str, Any]) -> Self:
+    def load(cls, path: Path | None, overrides: Mapping[str, object]) -> Self:
         """Read a YAML recipe and lay `overrides` over it.
 
         Args:
@@ -69,7 +70,7 @@ class Recipe(BaseModel):
         return cls.of_values(recipe_values(path, overrides), path)
 
     @classmethod
-    def of_values(cls, values: Mapping[str, Any], path: Path | None) -> Self:
+    def of_values(cls, values: Mapping[str, object], path: Path | None) -> Self:
         """As `load`, of what was read from `path` already."""
         try:
             return cls.model_validate(values)
@@ -86,7 +87,7 @@ class Recipe(BaseModel):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def read_recipe(path: Path | None, overrides: Mapping[str, Any]) -> tuple[Recipe, TaskChoice]:
+def read_recipe(path: Path | None, overrides: Mapping[str, object]) -> tuple[Recipe, TaskChoice]:
     """The recipe of the task that it names, or that fits its data and base; arguments as for `Recipe.load`.
 
     Returns:
@@ -101,7 +102,7 @@ def read_recipe(path: Path | None, overrides: Mapping[str, Any]) -> tuple[Recipe
     return recipe.of_values({**values, "task": choice.task}, path), choice
 
 
-def recipe_values(path: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def recipe_values(path: Path | None, overrides: Mapping[str, object]) -> JsonObject:
     """A recipe's values, not yet checked: those of the file with `overrides` laid over them.
 
     Raises:
@@ -113,7 +114,7 @@ def recipe_values(path: Path | None, overrides: Mapping[str, Any]) -> dict[str, 
     return values
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> JsonObject:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -126,7 +127,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
+def _put(values: JsonObject, dotted: str, value: object) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
         inner = values.setdefault(parent, {})
@@ -136,7 +137,7 @@ def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
     values[last] = value
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+def parse_settings(settings: Sequence[str]) -> JsonObject:
     """`key.path=value` texts to values by dotted path; values are read as YAML, so 3 is a number and [1, 2] a list.
 
     Raises:
@@ -179,7 +180,7 @@ def _place(recipe: type[BaseModel], location: Sequence[int | str]) -> tuple[int 
     return tuple(place)
 
 
-def _fault(recipe: type[BaseModel], place: tuple[int | str, ...], message: str, kind: str, value: Any) -> str:
+def _fault(recipe: type[BaseModel], place: tuple[int | str, ...], message: str, kind: str, value: object) -> str:
     dotted = ".".join(str(part) for part in place) or "recipe"
     if kind == "extra_forbidden":
         known = _keys(recipe, place[:-1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -25,7 +24,7 @@ def comments(findings: Iterable[str]) -> str:
     return "\n".join(f"#   {comment(finding)}" for finding in findings)
 
 
-def lines_of(values: Mapping[str, Any], remarks: Mapping[str, str]) -> str:
+def lines_of(values: Mapping[str, object], remarks: Mapping[str, str]) -> str:
     """A section's keys, indented, a line each, with a remark behind those that have one."""
     written = ((key, f"  {key}: {scalar(value)}") for key, value in values.items())
     return "".join(f"{line}  # {remarks[key]}\n" if key in remarks else f"{line}\n" for key, line in written)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from edgetune.tune.models.dropout import quicken_dropout
 from edgetune.tune.models.forward import length_batches
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from edgetune.tune.training.progress import Progress
 
 
@@ -71,7 +73,9 @@ class Learnt:
     agreement: float
 
 
-def distil(student: Any, teacher: Teacher, schooling: Schooling, *, seed: int, progress: Progress) -> Learnt:
+def distil(
+    student: PreTrainedModel, teacher: Teacher, schooling: Schooling, *, seed: int, progress: Progress
+) -> Learnt:
     """Train `student` in place, and leave it with its best pass in evaluation mode on the CPU.
 
     Passes are judged on the validation part by the metric, an error taken off, and agreement with the teacher together:
@@ -85,7 +89,7 @@ def distil(student: Any, teacher: Teacher, schooling: Schooling, *, seed: int, p
 class _Run:
     """One student's training."""
 
-    def __init__(self, student: Any, teacher: Teacher, schooling: Schooling, seed: int) -> None:
+    def __init__(self, student: PreTrainedModel, teacher: Teacher, schooling: Schooling, seed: int) -> None:
         self._student, self._teacher, self._schooling = student.to(teacher.device), teacher, schooling
         self._drawn = np.random.default_rng(seed)
         if teacher.device == "cpu":

@@ -22,6 +22,8 @@ from edgetune.compress.layers import tidy
 from edgetune.serve.errors import CompressError
 
 if TYPE_CHECKING:
+    import onnx_ir
+
     from edgetune.compress.material import Material
 
 _MOST_FEEDS = 24
@@ -48,7 +50,7 @@ class Format:
     step: float
 
     @property
-    def onnx_type(self) -> Any:
+    def onnx_type(self) -> onnx_ir.DataType:
         """The type, as onnx_ir has it."""
         import onnx_ir
 
@@ -126,7 +128,7 @@ def _run_float(graph: Path, feeds: Sequence[Feed], scratch: Path) -> _Seen:
     return seen
 
 
-def _read_values(model: Any) -> list[str]:
+def _read_values(model: onnx_ir.Model) -> list[str]:
     """Names of what nodes make and something reads; an optional output that nothing reads may not exist at all."""
     outputs = [output for node in model.graph for output in node.outputs]
     return [output.name for output in outputs if output.uses() or output.is_graph_output()]
@@ -155,12 +157,12 @@ def _magnitude(value: Any, seen: _Seen) -> float:
     return _largest(array) if array is not None else seen.largest.get(value.name, 0.0)
 
 
-def key_of(node: Any) -> str:
+def key_of(node: onnx_ir.Node) -> str:
     """What a node is called here: the name of its first output."""
     return str(node.outputs[0].name)
 
 
-def float_constant(value: Any) -> NDArray[np.float32] | None:
+def float_constant(value: onnx_ir.Value) -> NDArray[np.float32] | None:
     """The array of a float32 initializer, else None."""
     if value is None or not value.is_initializer() or value.const_value.dtype.name != "FLOAT":
         return None
@@ -239,7 +241,7 @@ def write_half(graph: Path, target: Path, form: Format, floats: set[str], kept: 
 class _Halver:
     """One pass over a graph in the order of its nodes: constants converted, casts put where the two types meet."""
 
-    def __init__(self, model: Any, form: Format, floats: set[str], kept: set[str]) -> None:
+    def __init__(self, model: onnx_ir.Model, form: Format, floats: set[str], kept: set[str]) -> None:
         self.model = model
         self.form = form
         self.floats = floats
@@ -259,7 +261,7 @@ class _Halver:
                 self.halves |= {output.name for output in node.outputs if output.name in self.floats}
         self._restore_outputs()
 
-    def _input(self, node: Any, value: Any, half: bool) -> Any:
+    def _input(self, node: onnx_ir.Node, value: onnx_ir.Value, half: bool) -> onnx_ir.Value | None:
         """What the node reads in the place of `value`; None where it stays."""
         array = float_constant(value)
         if array is not None:
@@ -268,10 +270,10 @@ class _Halver:
             return None
         return self._cast(node, value, half)
 
-    def _constant(self, name: str, array: NDArray[np.float32]) -> Any:
+    def _constant(self, name: str, array: NDArray[np.float32]) -> onnx_ir.Value:
         return add_constant(self.model, f"{name}_{self.form.name}", self.form.nearest(array))
 
-    def _cast(self, node: Any, value: Any, half: bool) -> Any:
+    def _cast(self, node: onnx_ir.Node, value: onnx_ir.Value, half: bool) -> onnx_ir.Value:
         import onnx_ir
 
         if (value.name, half) not in self.casts:
@@ -282,7 +284,7 @@ class _Halver:
             self.casts[value.name, half] = cast.outputs[0]
         return self.casts[value.name, half]
 
-    def _convert_attributes(self, node: Any) -> None:
+    def _convert_attributes(self, node: onnx_ir.Node) -> None:
         """Constants within nodes, and the target of a Cast."""
         import onnx_ir
 
@@ -330,7 +332,7 @@ class _Rounder(_Halver):
                 elif value is not None and value.name in self.floats:
                     node.replace_input_with(place, self._rounded(node, value))
 
-    def _rounded(self, node: Any, value: Any) -> Any:
+    def _rounded(self, node: onnx_ir.Node, value: onnx_ir.Value) -> onnx_ir.Value:
         import onnx_ir
 
         if (value.name, True) not in self.casts:

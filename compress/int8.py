@@ -5,13 +5,16 @@ The operators' signatures are those of the com.microsoft domain in ONNX Runtime 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.compress.fusion.surgery import MICROSOFT, add_constant, constant, nodes_of, put, swap
 from edgetune.compress.linear import linear_layers
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 # A table with fewer rows is not worth the nodes.
 _SMALLEST_TABLE_ROWS = 32
@@ -31,7 +34,7 @@ def quantize_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDA
     return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
 
 
-def quantize_linear(model: Any) -> int:
+def quantize_linear(model: onnx_ir.Model) -> int:
     """Make each linear layer one DynamicQuantizeMatMul; returns how many there were."""
     layers = list(linear_layers(model))
     for layer in layers:
@@ -47,7 +50,7 @@ def quantize_linear(model: Any) -> int:
     return len(layers)
 
 
-def quantize_attention(model: Any) -> int:
+def quantize_attention(model: onnx_ir.Model) -> int:
     """Make each fused Attention with at most a padding mask a QAttention; returns how many there were."""
     done = 0
     for node in nodes_of(model, "Attention"):
@@ -70,7 +73,7 @@ def quantize_attention(model: Any) -> int:
     return done
 
 
-def quantize_tables(model: Any) -> int:
+def quantize_tables(model: onnx_ir.Model) -> int:
     """Make each look-up in a constant table one in uint8 with a scale for each row; returns how many there were."""
     done = 0
     for node in nodes_of(model, "Gather"):
@@ -100,7 +103,7 @@ def quantize_tables(model: Any) -> int:
     return done
 
 
-def _shared_columns(model: Any, name: str, weight: NDArray[np.float32]) -> tuple[Any, Any]:
+def _shared_columns(model: onnx_ir.Model, name: str, weight: NDArray[np.float32]) -> tuple[Any, Any]:
     """The quantized matrix and its scales as initializers; layers that share a matrix (ALBERT's) go on sharing it."""
     if f"{name}.int8" in model.graph.initializers:
         return model.graph.initializers[f"{name}.int8"], model.graph.initializers[f"{name}.scale"]
@@ -108,7 +111,7 @@ def _shared_columns(model: Any, name: str, weight: NDArray[np.float32]) -> tuple
     return add_constant(model, f"{name}.int8", quantized), add_constant(model, f"{name}.scale", scale)
 
 
-def _quantized(model: Any, before: Any, x: Any) -> list[Any]:
+def _quantized(model: onnx_ir.Model, before: onnx_ir.Node, x: onnx_ir.Value) -> list[onnx_ir.Value]:
     """`x` in uint8 with its scale and zero point, by one node for all that read it."""
     for use in x.uses():
         if use.node.op_type == "DynamicQuantizeLinear":
@@ -117,7 +120,7 @@ def _quantized(model: Any, before: Any, x: Any) -> list[Any]:
     return outputs
 
 
-def _only_mask(node: Any) -> bool:
+def _only_mask(node: onnx_ir.Node) -> bool:
     """QAttention knows a mask, and nothing of biases, pasts or widths that differ."""
     extra = [value for value in node.inputs[4:] if value is not None]
     odd = {"qkv_hidden_sizes", "unidirectional", "do_rotary", "past_present_share_buffer"} & set(node.attributes)

@@ -6,13 +6,16 @@ What static int8 and weight-only quantization put other kernels in the place of.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.compress.fusion.surgery import MICROSOFT, constant, nodes_of
 from edgetune.compress.linear import linear_layers
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 FloatArray = NDArray[np.float32]
 # What QAttention and MultiHeadAttention take over as it is.
@@ -38,7 +41,7 @@ class Layer:
     bias: FloatArray | None
 
     @property
-    def source(self) -> Any:
+    def source(self) -> onnx_ir.Value:
         """The activation, (..., K) float32; asked of the node, whose inputs change as layers before it are replaced."""
         return self.node.inputs[0]
 
@@ -53,17 +56,17 @@ class Layer:
         return bool(self.node.op_type == "Attention")
 
     @property
-    def mask(self) -> Any:
+    def mask(self) -> onnx_ir.Value:
         """What a fused attention knows of padding, (batch, tokens) int32, or None."""
         return self.node.inputs[3] if len(self.node.inputs) > 3 else None
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """The attributes of a fused attention that its stand-ins take over, by name."""
         return {name: one.value for name, one in self.node.attributes.items() if name in ATTENTION_SETTINGS}
 
 
-def find_layers(model: Any) -> list[Layer]:
+def find_layers(model: onnx_ir.Model) -> list[Layer]:
     """The layers of an `onnx_ir.Model`, in the order of its nodes."""
     linears = {one.node: one for one in linear_layers(model)}
     attentions = {node for node in nodes_of(model, "Attention") if _is_plain_attention(node)}
@@ -79,7 +82,7 @@ def find_layers(model: Any) -> list[Layer]:
     return layers
 
 
-def _is_plain_attention(node: Any) -> bool:
+def _is_plain_attention(node: onnx_ir.Node) -> bool:
     """Whether its weights are constant, with no past, no bias of positions, and query, key and value equally wide."""
     if node.domain != MICROSOFT or constant(node.inputs[1]) is None or constant(node.inputs[2]) is None:
         return False
@@ -87,7 +90,7 @@ def _is_plain_attention(node: Any) -> bool:
     return not odd and all(value is None for value in node.inputs[4:])
 
 
-def replace(model: Any, old: list[Any], new: list[Any]) -> None:
+def replace(model: onnx_ir.Model, old: list[onnx_ir.Node], new: list[onnx_ir.Node]) -> None:
     """Put the nodes `new` in the place of `old`; the last new one makes what the last old one made."""
     import onnx_ir
 
@@ -96,7 +99,7 @@ def replace(model: Any, old: list[Any], new: list[Any]) -> None:
     onnx_ir.convenience.replace_nodes_and_values(model.graph, old[-1], old, new, [before], [after])
 
 
-def tidy(model: Any) -> None:
+def tidy(model: onnx_ir.Model) -> None:
     """Drop what nothing reads any more, and make sure that Microsoft's operators are declared."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 

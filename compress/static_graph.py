@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from edgetune.compress.fusion.surgery import MICROSOFT, add_constant
 from edgetune.compress.int8 import quantize_columns, quantize_tables
 from edgetune.compress.layers import Layer, find_layers, replace, tidy
 from edgetune.compress.ranges import Range
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 FloatArray = NDArray[np.float32]
 Mode = Literal["static", "dynamic", "float"]
@@ -67,7 +70,7 @@ def write_planned(graph: Path, plan: Plan, target: Path, *, tables: bool = False
 class _Builder:
     """One pass over a graph; quantized inputs and weights are made once and shared."""
 
-    def __init__(self, model: Any, plan: Plan) -> None:
+    def __init__(self, model: onnx_ir.Model, plan: Plan) -> None:
         self.model = model
         self.plan = plan
         self.balanced: dict[str, Any] = {}
@@ -83,11 +86,11 @@ class _Builder:
             else:
                 self._replace(layer, self._product(layer, mode))
 
-    def _replace(self, layer: Layer, product: Any) -> None:
+    def _replace(self, layer: Layer, product: onnx_ir.Value) -> None:
         old = [layer.node] if layer.tail is layer.node else [layer.node, layer.tail]
         replace(self.model, old, [product])
 
-    def _product(self, layer: Layer, mode: str) -> Any:
+    def _product(self, layer: Layer, mode: str) -> onnx_ir.Value:
         """MatMulIntegerToFloat or QAttention behind the shared quantization of its input."""
         import onnx_ir
 
@@ -99,14 +102,14 @@ class _Builder:
         inputs = [values, weight, self._bias(layer), scale, weight_scale, layer.mask, zero, weight_zero]
         return onnx_ir.node("QAttention", inputs, attributes=layer.settings, domain=MICROSOFT)
 
-    def _dynamic_product(self, layer: Layer) -> Any:
+    def _dynamic_product(self, layer: Layer) -> onnx_ir.Value:
         import onnx_ir
 
         weight, scale, _ = self._weight(layer)
         inputs = [self._balanced(layer), weight, scale, None, self._bias(layer)]
         return onnx_ir.node("DynamicQuantizeMatMul", inputs, domain=MICROSOFT)
 
-    def _input(self, layer: Layer, mode: str) -> tuple[Any, Any, Any]:
+    def _input(self, layer: Layer, mode: str) -> tuple[onnx_ir.Value, onnx_ir.Value, onnx_ir.Value]:
         """The quantized activation with its scale and zero point, one for all layers that read it in this mode."""
         import onnx_ir
 
@@ -127,7 +130,7 @@ class _Builder:
             self.quantized[source.name, mode] = (values, scale, zero)
         return self.quantized[source.name, mode]
 
-    def _balanced(self, layer: Layer) -> Any:
+    def _balanced(self, layer: Layer) -> onnx_ir.Value:
         """The activation, divided by its balance where it has one: in the norm before it, else by a Mul."""
         import onnx_ir
 
@@ -146,7 +149,7 @@ class _Builder:
                 self.balanced[source.name] = source
         return self.balanced[source.name]
 
-    def _folded(self, source: Any, factors: FloatArray) -> bool:
+    def _folded(self, source: onnx_ir.Value, factors: FloatArray) -> bool:
         """Fold the balance into the norm's weight and bias, where linear layers alone read what it makes."""
         norm = source.producer()
         places = norm_parameters(norm)
@@ -162,10 +165,10 @@ class _Builder:
             norm.replace_input_with(next(i for i, one in enumerate(norm.inputs) if one is value), new)
         return True
 
-    def _bias(self, layer: Layer) -> Any:
+    def _bias(self, layer: Layer) -> onnx_ir.Value:
         return None if layer.bias is None else add_constant(self.model, f"{layer.key}.bias", layer.bias)
 
-    def _weight(self, layer: Layer) -> tuple[Any, Any, Any]:
+    def _weight(self, layer: Layer) -> tuple[onnx_ir.Value, onnx_ir.Value, onnx_ir.Value]:
         """The int8 matrix with scales and zero points by column, one for all layers that share it."""
         name = layer.weight_name
         factors = self.plan.balance.get(layer.source.name)
@@ -189,7 +192,7 @@ _NORM_PARAMETERS = {
 }
 
 
-def norm_parameters(node: Any) -> tuple[int, ...]:
+def norm_parameters(node: onnx_ir.Node) -> tuple[int, ...]:
     """Where a norm's weight and bias stand among its inputs; empty for another node."""
     return () if node is None else _NORM_PARAMETERS.get(node.op_type, ())
 

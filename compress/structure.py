@@ -13,9 +13,15 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgetune.serve.errors import CompressError
+from edgetune.serve.json_types import JsonObject
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def read_shape(model_folder: Path) -> Shape:
     return Shape(layout, int(config[layout.depth]), int(config[layout.width]))
 
 
-def _config(model_folder: Path) -> Any:
+def _config(model_folder: Path) -> JsonObject:
     return json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
 
 
@@ -98,7 +104,7 @@ def spread_layers(layers: int, kept: int) -> tuple[int, ...]:
     return tuple(round(place * (layers - 1) / (kept - 1)) for place in range(kept))
 
 
-def with_layers(model: Any, kept: Sequence[int]) -> Any:
+def with_layers(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     """A new model of the layers `kept` (indices, rising, the first one 0), in fp32 and evaluation mode.
 
     Raises:
@@ -117,7 +123,9 @@ def with_layers(model: Any, kept: Sequence[int]) -> Any:
     return _built(model, config, weights)
 
 
-def _renumbered(weights: dict[str, Any], inside: str, places: dict[str, str]) -> Iterator[tuple[str, Any]]:
+def _renumbered(
+    weights: dict[str, torch.Tensor], inside: str, places: dict[str, str]
+) -> Iterator[tuple[str, torch.Tensor]]:
     for name, weight in weights.items():
         layer, _, rest = name.removeprefix(inside).partition(".")
         if not name.startswith(inside):
@@ -126,14 +134,14 @@ def _renumbered(weights: dict[str, Any], inside: str, places: dict[str, str]) ->
             yield f"{inside}{places[layer]}.{rest}", weight
 
 
-def feed_forward(model: Any) -> list[tuple[Any, Any]]:
+def feed_forward(model: PreTrainedModel) -> list[tuple[nn.Linear, nn.Linear]]:
     """The two linear layers of each feed-forward block, bottom to top; one pair for a shared layer."""
     layout = LAYOUTS[model.config.model_type]
     layers = model.base_model.get_submodule(layout.layers)
     return [(layer.get_submodule(layout.up), layer.get_submodule(layout.down)) for layer in layers]
 
 
-def with_columns(model: Any, kept: Sequence[Sequence[int]]) -> Any:
+def with_columns(model: PreTrainedModel, kept: Sequence[Sequence[int]]) -> PreTrainedModel:
     """A new model of the feed-forward columns `kept`, as many indices for each of the layers, in evaluation mode.
 
     Raises:
@@ -156,11 +164,11 @@ def with_columns(model: Any, kept: Sequence[Sequence[int]]) -> Any:
     return _built(model, config, weights)
 
 
-def _trunk_prefix(model: Any) -> str:
+def _trunk_prefix(model: PreTrainedModel) -> str:
     return f"{model.base_model_prefix}."
 
 
-def _built(model: Any, config: Any, weights: dict[str, Any]) -> Any:
+def _built(model: PreTrainedModel, config: PreTrainedConfig, weights: dict[str, torch.Tensor]) -> PreTrainedModel:
     cut = type(model)(config)
     try:
         cut.load_state_dict(weights, strict=True)
@@ -171,7 +179,7 @@ def _built(model: Any, config: Any, weights: dict[str, Any]) -> Any:
     return cut.float().eval()
 
 
-def write_cut(cut: Any, source: Path, folder: Path) -> None:
+def write_cut(cut: PreTrainedModel, source: Path, folder: Path) -> None:
     """Write a cut model to `folder/model` with the tokenizer's files of the folder `source`, whole or not at all."""
     part, place = folder / "part-model", folder / "model"
     shutil.rmtree(part, ignore_errors=True)

@@ -27,6 +27,8 @@ from edgetune.compress.tables import quantize_tables_int4
 from edgetune.serve.errors import CompressError
 
 if TYPE_CHECKING:
+    import onnx_ir
+
     from edgetune.compress.material import Material
 
 BLOCK = 32
@@ -151,7 +153,7 @@ def _quiet() -> Iterator[None]:
         root.handlers[:] = handlers
 
 
-def _as_products(model: Any) -> list[str]:
+def _as_products(model: onnx_ir.Model) -> list[str]:
     """Make every linear layer a MatMul, which is all that the quantizer knows; their names."""
     for layer in find_layers(model):
         if layer.is_attention:
@@ -165,7 +167,7 @@ def _as_products(model: Any) -> list[str]:
     return names
 
 
-def _split_gemm(model: Any, layer: Layer) -> None:
+def _split_gemm(model: onnx_ir.Model, layer: Layer) -> None:
     import onnx_ir
 
     weight = add_constant(model, f"{layer.weight_name}_columns", np.ascontiguousarray(layer.weight))
@@ -176,7 +178,7 @@ def _split_gemm(model: Any, layer: Layer) -> None:
     replace(model, [layer.node], new)
 
 
-def _split_attention(model: Any, layer: Layer) -> None:
+def _split_attention(model: onnx_ir.Model, layer: Layer) -> None:
     """Attention with weights as one product, a Split and the MultiHeadAttention that takes what they give."""
     import onnx_ir
 

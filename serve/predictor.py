@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from edgetune.serve.heads import Answer, open_head
 from edgetune.serve.variants import open_variant
 
 if TYPE_CHECKING:
+    import onnxruntime
+
     from edgetune.serve.batcher import Batcher
 
 # Of the async forms: texts that may wait, all calls together; texts of one call that wait at once, the others behind
@@ -253,7 +255,9 @@ def _only_head(bundle: Bundle) -> HeadSpec:
     return heads[0]
 
 
-def _check_graph(session: Any, manifest: Manifest, output: str, width: int, folder: Path) -> None:
+def _check_graph(
+    session: onnxruntime.InferenceSession, manifest: Manifest, output: str, width: int, folder: Path
+) -> None:
     """Refuse a manifest that tells of another graph: neither digests nor ONNX Runtime would notice."""
     inputs = {value.name for value in session.get_inputs()}
     listed = {spec.name for spec in manifest.inputs}

@@ -80,7 +80,7 @@ class Replica:
         await self.check_health()
         sent: list[Mapping[str, Any]] = []
 
-        async def send(message: Mapping[str, Any]) -> None:
+        async def send(message: Mapping[str, object]) -> None:
             sent.append(message)
 
         await self._app(request.scope, request.receive, send)

@@ -11,15 +11,20 @@ import os
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import BundleDamaged, InputError, MissingDependency, ProviderError
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import onnxruntime
+
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-def _onnxruntime() -> Any:
+def _onnxruntime() -> ModuleType:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -27,7 +32,8 @@ def _onnxruntime() -> Any:
             "ONNX Runtime is not installed.",
             action="pip install 'edgetune[cpu]', or 'edgetune[gpu]' on a machine with an NVIDIA GPU",
         ) from error
-    return onnxruntime
+    runtime: ModuleType = onnxruntime
+    return runtime
 
 
 def provider_is_built_in(provider: str) -> bool:
@@ -43,7 +49,7 @@ def open_session(
     spinning: bool = True,
     varying: bool = False,
     record_placement: bool = False,
-) -> Any:
+) -> onnxruntime.InferenceSession:
     """Open `graph` for answering.
 
     Args:
@@ -93,7 +99,7 @@ def open_session(
     return session
 
 
-def _preload_cuda(runtime: Any) -> str:
+def _preload_cuda(runtime: ModuleType) -> str:
     """Find the CUDA libraries that pip brought (by itself ONNX Runtime sees the system's only); what it missed first.
 
     It prints its complaints on stdout, where a caller may be writing its answers.
@@ -103,7 +109,7 @@ def _preload_cuda(runtime: Any) -> str:
     return output.getvalue().partition("\n")[0]
 
 
-def _session_errors(runtime: Any) -> tuple[type[Exception], ...]:
+def _session_errors(runtime: ModuleType) -> tuple[type[Exception], ...]:
     """What opening a session raises; ONNX Runtime's types derive straight from Exception."""
     state = runtime.capi.onnxruntime_pybind11_state
     names = (
@@ -125,7 +131,7 @@ def _no_provider(provider: str, reason: str) -> ProviderError:
     )
 
 
-def placement(session: Any) -> dict[str, int]:
+def placement(session: onnxruntime.InferenceSession) -> dict[str, int]:
     """How many nodes each provider really got, of a session opened with `record_placement`."""
     counts: dict[str, int] = {}
     for part in session.get_provider_graph_assignment_info():

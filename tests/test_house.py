@@ -25,6 +25,7 @@ NEVER_ON_THE_FLOOR = {"torch", "transformers", "onnx", "pandas", "pydantic"}
 MOST_FILE_LINES = 500
 MOST_FUNCTION_LINES = 80
 MOST_PARAMETERS = 8
+MOST_ANY = 0.05  # of the annotated parameters and returns
 
 # What is over the measure and known to be; who mends one takes it off the list.
 TOO_MANY_PARAMETERS: dict[str, int] = {}
@@ -285,6 +286,31 @@ def test_signatures_name_what_they_take():
         if function.args.kwarg
     }
     assert found == CATCH_ALLS
+
+
+def annotations_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.expr]:
+    """The annotations of the parameters and of what is returned."""
+    arguments = function.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    annotations = [*(argument.annotation for argument in every if argument is not None), function.returns]
+    return (annotation for annotation in annotations if annotation is not None)
+
+
+def names_any(annotation: ast.expr) -> bool:
+    """Whether `Any` stands in it, alone or within: Any, dict[str, Any]."""
+    return any(isinstance(node, ast.Name) and node.id == "Any" for node in ast.walk(annotation))
+
+
+def test_signatures_name_their_types():
+    functions = [function for path in shipped_modules() for function in functions_of(path)]
+    annotations = [annotation for function in functions for annotation in annotations_of(function)]
+    assert sum(map(names_any, annotations)) / len(annotations) < MOST_ANY
+
+
+def test_any_is_seen_wherever_it_stands():
+    (function,) = ast.parse("def f(a: Any, b, *c: list[Any], d: int = 1, **e: str) -> dict[str, Any]: ...").body
+    assert isinstance(function, ast.FunctionDef)
+    assert [names_any(annotation) for annotation in annotations_of(function)] == [True, False, True, False, True]
 
 
 def test_nothing_is_left_for_later():

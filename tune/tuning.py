@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,9 @@ from edgetune.tune.training.trainer import (
     automatic_epochs,
     train,
 )
+
+if TYPE_CHECKING:
+    from edgetune.tune.models.types import Model
 
 MERGE_SLICE = 64
 
@@ -163,7 +166,7 @@ class _Job:
     def _slice(self) -> Sequence[Input]:
         return self.dataset.validation.texts[:MERGE_SLICE]
 
-    def train(self, head: Head, progress: Progress) -> tuple[Any, TrainingResult]:
+    def train(self, head: Head, progress: Progress) -> tuple[Model, TrainingResult]:
         """Train by the recipe's method from a probed head; the model with its best epoch in place, and its curve."""
         set_head(self.model, head.weight, head.bias)
         names = head_names(self.model)

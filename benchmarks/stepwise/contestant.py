@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edgetune.serve.json_types import JsonObject
+
 if TYPE_CHECKING:
     from edgetune.serve.stepwise.decoder import Decoder
 
@@ -28,7 +30,7 @@ class Steps(Protocol):
     def __call__(self, prompts: list[list[int]], new_tokens: int) -> Iterator[list[int]]: ...
 
 
-def torch_steps(settings: dict[str, Any]) -> Steps:
+def torch_steps(settings: JsonObject) -> Steps:
     """PyTorch, fp32 and eager: the loop of `generate` without its bookkeeping, so not a step slower than it.
 
     "torch-static" preallocates the cache for the whole answer instead of growing it.
@@ -59,7 +61,7 @@ def torch_steps(settings: dict[str, Any]) -> Steps:
     return steps
 
 
-def genai_steps(settings: dict[str, Any]) -> Steps:
+def genai_steps(settings: JsonObject) -> Steps:
     """onnxruntime-genai's own loop over a folder that its builder wrote."""
     import numpy as np
     import onnxruntime_genai as og
@@ -84,7 +86,7 @@ def genai_steps(settings: dict[str, Any]) -> Steps:
     return steps
 
 
-def graph_steps(settings: dict[str, Any]) -> Steps:
+def graph_steps(settings: JsonObject) -> Steps:
     """A decoder graph, or a bundle with one, in the loop that answers batches in our runtime."""
     from edgetune.serve.stepwise.answer import Answer
     from edgetune.serve.stepwise.group import answer_together
@@ -103,7 +105,7 @@ def graph_steps(settings: dict[str, Any]) -> Steps:
     return steps
 
 
-def open_decoder(settings: dict[str, Any]) -> Decoder:
+def open_decoder(settings: JsonObject) -> Decoder:
     """The decoder of a bare graph's folder, or of a bundle that is verified and opened with its tokenizer."""
     from edgetune.serve.stepwise.decoder import Decoder
 
@@ -129,7 +131,7 @@ RUNTIMES: dict[str, Callable[[dict[str, Any]], Steps]] = {
 }
 
 
-def timed(steps: Steps, prompts: list[list[int]], new_tokens: int) -> dict[str, Any]:
+def timed(steps: Steps, prompts: list[list[int]], new_tokens: int) -> JsonObject:
     """One answer: ms to the first token, ms of each step after it, and the tokens, row by row.
 
     `cpu_share` is the processor time of all threads over the wall time.
@@ -148,7 +150,7 @@ def timed(steps: Steps, prompts: list[list[int]], new_tokens: int) -> dict[str, 
     return {"first_ms": times[0], "steps_ms": times[1:], "tokens": tokens, "cpu_share": share}
 
 
-def respond(steps: Steps, command: dict[str, Any], warm: list[int]) -> dict[str, Any]:
+def respond(steps: Steps, command: JsonObject, warm: list[int]) -> JsonObject:
     """The answer to one command: generate, memory or modules."""
     if command["do"] == "memory":
         import msgspec
@@ -175,7 +177,7 @@ def main() -> None:
         _say(respond(steps, json.loads(line), settings["first"]))
 
 
-def _say(answer: dict[str, Any]) -> None:
+def _say(answer: JsonObject) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -22,6 +22,9 @@ from edgetune.serve.errors import DataError, EdgetuneError, GateError, ParityErr
 from edgetune.serve.session import open_session
 from edgetune.serve.stepwise.spec import GenerationSpec
 from edgetune.tune.metrics import PERPLEXITY, Statistics
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 UNSCORED = -100
 # Logits are turned into probabilities in doubles, so many at once.
@@ -217,13 +220,17 @@ def _scored_texts(
     return texts
 
 
-def _session(graph: Path, opened: Path, threads: int | None) -> Any:
+def _session(graph: Path, opened: Path, threads: int | None) -> onnxruntime.InferenceSession:
     write_all_positions(graph, opened)
     return open_session(opened, provider="cpu", threads=threads, spinning=False)
 
 
 def _logits(
-    session: Any, ids: Sequence[int], spec: GenerationSpec, whose: str, fault: type[EdgetuneError]
+    session: onnxruntime.InferenceSession,
+    ids: Sequence[int],
+    spec: GenerationSpec,
+    whose: str,
+    fault: type[EdgetuneError],
 ) -> NDArray[np.float32]:
     logits: NDArray[np.float32] = session.run(["logits"], prefill_feed(session, ids, spec))[0][0]
     if len(logits) != len(ids):

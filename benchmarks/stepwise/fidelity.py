@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,12 +23,15 @@ from edgetune.serve.session import open_session
 from edgetune.serve.stepwise.spec import GenerationSpec
 from edgetune.tune.training.progress import Progress
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 # The two differ by rounding, on every row alike: more rows would cost a pass of PyTorch over them and say no more.
 FIDELITY_ROWS = 100
 
 
 def graph_fidelity(
-    open_model: Callable[[], Any],
+    open_model: Callable[[], PreTrainedModel],
     graph: Path,
     rows: JudgedRows,
     *,
@@ -70,7 +73,7 @@ def graph_fidelity(
     return Divergence(tuple(scores))
 
 
-def _model_logits(model: Any, ids: tuple[int, ...]) -> NDArray[np.float32]:
+def _model_logits(model: PreTrainedModel, ids: tuple[int, ...]) -> NDArray[np.float32]:
     """Logits (tokens, vocabulary) float32."""
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits

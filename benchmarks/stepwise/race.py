@@ -30,6 +30,7 @@ from edgetune.benchmarks.timing.quiet import Conditions, TimingVerdict, judge_ti
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
 from edgetune.serve.cores import affinity_cores, usable_cores
 from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.json_types import JsonObject
 from edgetune.serve.report import Memory
 from edgetune.serve.stepwise.spec import GenerationSpec
 from edgetune.tune.data.rows import Input
@@ -133,7 +134,7 @@ class _Running:
         """Whether it is still there and runs batches so large."""
         return self.process is not None and (self.side.most_batch is None or batch <= self.side.most_batch)
 
-    def ask(self, do: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+    def ask(self, do: str, arguments: dict[str, Any] | None = None) -> JsonObject:
         """Send a command; a side that has ended, or ends over it, gives nothing."""
         if self.process is None:
             return {}
@@ -292,7 +293,7 @@ def _decode(workload: Workload, batch: int) -> Callable[[_Running, int], None]:
     return run
 
 
-def _command(prompts: list[list[int]], new_tokens: int) -> dict[str, Any]:
+def _command(prompts: list[list[int]], new_tokens: int) -> JsonObject:
     return {"prompts": prompts, "new_tokens": new_tokens, "warm_ms": WARM_MS}
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from edgetune.serve.json_types import JsonObject
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -99,7 +101,7 @@ def base_contestant(folder: str, threads: int, device: str, tuned_folder: str) -
     return Contestant(lambda text: answer_batch([text])[0], answer_many, forward, dict, device == "cpu")
 
 
-def _respond(contestant: Contestant, command: dict[str, Any]) -> dict[str, Any]:
+def _respond(contestant: Contestant, command: JsonObject) -> JsonObject:
     kind = command["do"]
     if kind == "latency":
         _warm_up(contestant, command["texts"], command.get("warm_ms", 0))
@@ -119,7 +121,7 @@ def _respond(contestant: Contestant, command: dict[str, Any]) -> dict[str, Any]:
     return {"placement": contestant.placement()}
 
 
-def _time_calls(contestant: Contestant, texts: list[str]) -> dict[str, Any]:
+def _time_calls(contestant: Contestant, texts: list[str]) -> JsonObject:
     """Milliseconds and label of each text, and the processor time of all threads over the wall time of all calls."""
     times, answers = [], []
     began, worked = time.perf_counter(), time.process_time()

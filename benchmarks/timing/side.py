@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.json_types import JsonObject
 from edgetune.tune.data.rows import Input
 
 
@@ -86,7 +87,7 @@ class ContestantProcess:
         """Of the side; where it takes its own, the cores that it may use."""
         return self._side.threads or usable_cores()
 
-    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+    def ask(self, do: str, **arguments: Any) -> JsonObject:
         """Send one command and wait for its measurement."""
         assert self._process.stdin is not None
         try:
@@ -96,7 +97,7 @@ class ContestantProcess:
             raise self._death() from None
         return self._read()
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> JsonObject:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:

@@ -91,7 +91,7 @@ def command(
     click.echo(f"Next: edgetune build {recipe}")
 
 
-def _given(flags: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
+def _given(flags: dict[str, object], settings: tuple[str, ...]) -> dict[str, Any]:
     """Base, task and data section as the options give them.
 
     Raises:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgetune.look import Look, given_values
+from edgetune.serve.json_types import JsonObject
 from edgetune.stepwise.recipe import StepwiseRecipe
 from edgetune.tune.data.dataset import PART_NAMES
 from edgetune.tune.data.sources import Named
@@ -49,7 +49,7 @@ _HINTS = {
 }
 
 
-def look(task: str, data: Mapping[str, Any], base: str | None) -> Look:
+def look(task: str, data: JsonObject, base: str | None) -> Look:
     """Read the data; see `edgetune.look.look_at`."""
     base = base or FIRST_BASE
     recipe = StepwiseRecipe.of_values({"base": base, "task": task, "data": data}, None).data
@@ -82,7 +82,7 @@ def look(task: str, data: Mapping[str, Any], base: str | None) -> Look:
     )
 
 
-def _hints(values: Mapping[str, Any], conversations: Conversations) -> str:
+def _hints(values: JsonObject, conversations: Conversations) -> str:
     hints = {key: hint for key, hint in _HINTS.items() if key not in values}
     if conversations.kind != "chat":
         hints.pop("template", None)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -29,6 +29,9 @@ from edgetune.tune.stepwise.traces import EncodedRow
 from edgetune.tune.training.hardware import choose_device, fast_bf16
 from edgetune.tune.training.memory import told_out_of_memory
 from edgetune.tune.training.trainer import automatic_epochs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SAMPLE, ENOUGH_SECONDS = 16, 0.5  # most rows and time of the timed passes
 
@@ -125,7 +128,7 @@ def estimate(recipe: StepwiseRecipe, base: Base, encoded: EncodedConversations) 
     )
 
 
-def _forward_seconds(model: Any, sample: Sequence[EncodedRow], *, bf16: bool) -> float:
+def _forward_seconds(model: PreTrainedModel, sample: Sequence[EncodedRow], *, bf16: bool) -> float:
     """Of a token of a forward pass in the precision of training."""
 
     def forward(row: EncodedRow) -> None:
@@ -135,7 +138,7 @@ def _forward_seconds(model: Any, sample: Sequence[EncodedRow], *, bf16: bool) ->
     return _token_seconds(forward, sample, model.device.type)
 
 
-def _step_seconds(model: Any, sample: Sequence[EncodedRow], *, bf16: bool) -> float:
+def _step_seconds(model: PreTrainedModel, sample: Sequence[EncodedRow], *, bf16: bool) -> float:
     """Of a token of a training step, but for the optimizer's part."""
     device = model.device
 
@@ -163,7 +166,7 @@ def _token_seconds(run: Callable[[EncodedRow], None], sample: Sequence[EncodedRo
     return seconds / tokens
 
 
-def _prepared(model: Any, recipe: GenerationTuneRecipe) -> Any:
+def _prepared(model: PreTrainedModel, recipe: GenerationTuneRecipe) -> PreTrainedModel:
     """The model with what the method trains; not fit for anything else afterwards."""
     method = METHODS[recipe.method]
     # PiSSA's start takes a singular value decomposition of every layer, and changes no number.

@@ -20,6 +20,7 @@ from edgetune.export.stepwise.pack import LanguagePacking
 from edgetune.inputs import plain, source_state
 from edgetune.pipeline import Build, Pipeline, Stage
 from edgetune.serve.bundle import REPORT_NAME, BaseIdentity
+from edgetune.serve.json_types import JsonObject
 from edgetune.serve.stepwise.report import LanguageReport
 from edgetune.stepwise.plan import estimate
 from edgetune.stepwise.recipe import StepwiseRecipe
@@ -93,7 +94,7 @@ class TuneStage(Stage[StepwiseRecipe, TunedLanguageModel]):
     def line(self, result: TunedLanguageModel) -> str:
         return f"perplexity {result.base.perplexity:.4g} to {result.tuned.perplexity:.4g}"
 
-    def summary(self, result: TunedLanguageModel) -> dict[str, Any]:
+    def summary(self, result: TunedLanguageModel) -> JsonObject:
         return {
             "tuned": {
                 "folder": str(result.model_folder),
@@ -128,7 +129,7 @@ class ExportStage(Stage[StepwiseRecipe, DecoderGraph]):
     def line(self, result: DecoderGraph) -> str:
         return f"{result.nodes} nodes, first logits within {result.max_abs_diff or 0:.1e}"
 
-    def summary(self, result: DecoderGraph) -> dict[str, Any]:
+    def summary(self, result: DecoderGraph) -> JsonObject:
         return {"graph": {"path": str(result.path), "max_abs_diff": result.max_abs_diff}}
 
 
@@ -151,7 +152,7 @@ class CompressStage(Stage[StepwiseRecipe, Climbed]):
     def line(self, result: Climbed) -> str:
         return f"{len(result.candidates)} tried, {result.order[0] if result.order else 'none'} preferred"
 
-    def summary(self, result: Climbed) -> dict[str, Any]:
+    def summary(self, result: Climbed) -> JsonObject:
         candidates = [msgspec.to_builtins(candidate) for candidate in result.candidates]
         return {"candidates": candidates, "order": list(result.order), "skipped": result.failed}
 

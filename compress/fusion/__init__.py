@@ -6,10 +6,13 @@ not know. `fuse` says the order; `parity.py` proves the result on texts.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 
-def fuse(model: Any, provider: str, max_tokens: int, constant_inputs: dict[str, int]) -> None:
+def fuse(model: onnx_ir.Model, provider: str, max_tokens: int, constant_inputs: dict[str, int]) -> None:
     """Apply all fusions to an `onnx_ir.Model` in place.
 
     Args:
@@ -59,7 +62,7 @@ def fuse(model: Any, provider: str, max_tokens: int, constant_inputs: dict[str, 
     model.graph.sort()
 
 
-def _read_length_from_ids(model: Any) -> None:
+def _read_length_from_ids(model: onnx_ir.Model) -> None:
     """All inputs have one shape: read it off input_ids, so that the others can go."""
     from edgetune.compress.fusion.surgery import graph_input, nodes_of
 
@@ -69,7 +72,7 @@ def _read_length_from_ids(model: Any) -> None:
             node.replace_input_with(0, ids)
 
 
-def _drop_input(model: Any, name: str) -> None:
+def _drop_input(model: onnx_ir.Model, name: str) -> None:
     from edgetune.compress.fusion.surgery import graph_input
 
     value = graph_input(model, name)

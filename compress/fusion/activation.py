@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetune.compress.fusion.surgery import MICROSOFT, constant, nodes_of, produced_by, put, scalar, swap
 
+if TYPE_CHECKING:
+    import onnx_ir
 
-def fuse_activations(model: Any) -> None:
+
+def fuse_activations(model: onnx_ir.Model) -> None:
     """Fuse the tanh form of GELU (ALBERT's gelu_new) to FastGelu, and plain Gelu behind a bias to BiasGelu."""
     for node in nodes_of(model, "Tanh"):
         _fuse_tanh_gelu(model, node)
@@ -18,7 +21,7 @@ def fuse_activations(model: Any) -> None:
             _replace(model, node, "BiasGelu", [source, bias], node.outputs[0])
 
 
-def _fuse_tanh_gelu(model: Any, tanh: Any) -> None:
+def _fuse_tanh_gelu(model: onnx_ir.Model, tanh: onnx_ir.Node) -> None:
     """`0.5 x (1 + tanh(0.79788 (x + 0.044715 x^3)))`."""
     scaled = produced_by(tanh.inputs[0], "Mul")
     inner = produced_by(scaled and scaled.inputs[0], "Add")
@@ -42,24 +45,26 @@ def _fuse_tanh_gelu(model: Any, tanh: Any) -> None:
     _replace(model, product, "FastGelu", [x] if bias is None else [source, bias], product.outputs[0])
 
 
-def _replace(model: Any, node: Any, operator: str, inputs: list[Any], output: Any) -> None:
+def _replace(
+    model: onnx_ir.Model, node: onnx_ir.Node, operator: str, inputs: list[onnx_ir.Value], output: onnx_ir.Value
+) -> None:
     swap(output, put(model, node, operator, inputs, f"{output.name}.fused", domain=MICROSOFT))
     model.graph.remove(node, safe=True)
 
 
-def _near(value: Any, number: float) -> bool:
+def _near(value: onnx_ir.Value, number: float) -> bool:
     constant = scalar(value)
     return constant is not None and abs(constant - number) < 1e-5 * abs(number)
 
 
-def _sole_user(node: Any, operator: str) -> Any:
+def _sole_user(node: onnx_ir.Node, operator: str) -> Any:
     if node is None:
         return None
     users = [use.node for use in node.outputs[0].uses()]
     return users[0] if len(users) == 1 and users[0].op_type == operator else None
 
 
-def _split_bias(value: Any) -> tuple[Any, Any]:
+def _split_bias(value: onnx_ir.Value) -> tuple[Any, Any]:
     """`x` and `bias` of a sum with a constant row; the value itself and None where it is no such sum."""
     node = produced_by(value, "Add")
     if node is not None:

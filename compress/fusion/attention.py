@@ -7,7 +7,7 @@ it: its form in the graph changes with each release of transformers.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,18 +26,21 @@ from edgetune.compress.fusion.surgery import (
     swap,
 )
 
+if TYPE_CHECKING:
+    import onnx_ir
+
 _HEADS_FIRST = [0, 2, 1, 3]
 _MASK = frozenset({"attention_mask"})
 
 
-def fuse_attention(model: Any, max_tokens: int) -> None:
+def fuse_attention(model: onnx_ir.Model, max_tokens: int) -> None:
     """Fuse each `softmax(scale * q k + bias + mask) v` of heads that were split by reshaping."""
     masks: dict[Any, Any] = {}
     for softmax in nodes_of(model, "Softmax"):
         _fuse_one(model, softmax, max_tokens, masks)
 
 
-def _fuse_one(model: Any, softmax: Any, max_tokens: int, masks: dict[Any, Any]) -> None:
+def _fuse_one(model: onnx_ir.Model, softmax: onnx_ir.Node, max_tokens: int, masks: dict[Any, Any]) -> None:
     total = produced_by(softmax.inputs[0], "Add")
     product = only_use(softmax.outputs[0])
     turned = product and only_use(product.outputs[0])
@@ -88,11 +91,11 @@ def _target_rank(reshape: Any) -> int | None:
     return None if joined is None else len(joined.inputs)
 
 
-def _order(node: Any) -> list[int]:
+def _order(node: onnx_ir.Node) -> list[int]:
     return list(node.attributes["perm"].as_ints())
 
 
-def _scores(value: Any) -> tuple[Any, Any, float, int] | None:
+def _scores(value: onnx_ir.Value) -> tuple[Any, Any, float, int] | None:
     """Query, key (both (batch, tokens, width)), scale and number of heads of `scale * q k`; else None."""
     scale, node = 1.0, produced_by(value, "Mul")
     if node is not None and scalar(node.inputs[1]) is not None:
@@ -110,7 +113,7 @@ def _scores(value: Any) -> tuple[Any, Any, float, int] | None:
     return query[0], key[0], scale, query[1]
 
 
-def _heads(value: Any, order: list[int]) -> tuple[Any, int] | None:
+def _heads(value: onnx_ir.Value, order: list[int]) -> tuple[Any, int] | None:
     """The (batch, tokens, width) value whose heads were split and brought forward, and their number."""
     turned = produced_by(value, "Transpose")
     if turned is None or _order(turned) != order:
@@ -136,7 +139,7 @@ def _last_sizes(shape: Any) -> tuple[int, int] | None:
     return (int(array[2]), int(array[3])) if array.shape == (4,) else None
 
 
-def _width(value: Any) -> int | None:
+def _width(value: onnx_ir.Value) -> int | None:
     """The last size of a (batch, tokens, width) value, as far as the nodes before it tell."""
     for _ in range(8):
         node = value.producer()
@@ -161,7 +164,9 @@ def _width(value: Any) -> int | None:
     return None
 
 
-def _padding_and_bias(model: Any, before: Any, mask: Any, max_tokens: int) -> tuple[Any, Any] | None:
+def _padding_and_bias(
+    model: onnx_ir.Model, before: onnx_ir.Node, mask: onnx_ir.Value, max_tokens: int
+) -> tuple[Any, Any] | None:
     """The padding mask (batch, tokens) int32 and a bias by distance or None, which together do what `mask` does."""
     if dependencies(model).get(mask) not in (_MASK, _MASK | LENGTHS):
         return None

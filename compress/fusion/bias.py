@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgetune.compress.fusion.surgery import MICROSOFT, constant, nodes_of, produced_by, put, swap
 
+if TYPE_CHECKING:
+    import onnx_ir
 
-def free_biases(model: Any, gelu: str) -> None:
+
+def free_biases(model: onnx_ir.Model, gelu: str) -> None:
     """Give the bias of BiasGelu, FastGelu and SkipLayerNormalization back to the product before it.
 
     Args:
@@ -29,6 +32,6 @@ def free_biases(model: Any, gelu: str) -> None:
             node.resize_inputs(4)
 
 
-def _after_product(value: Any, bias: Any) -> bool:
+def _after_product(value: onnx_ir.Value, bias: onnx_ir.Value) -> bool:
     node = produced_by(value, "MatMul")
     return node is not None and constant(node.inputs[1]) is not None and constant(bias) is not None

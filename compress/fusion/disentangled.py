@@ -6,7 +6,7 @@ key and value as the linear layers left them, the padding mask itself, and any b
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetune.compress.fusion.evaluate import LENGTHS, dependencies
 from edgetune.compress.fusion.surgery import (
@@ -22,10 +22,13 @@ from edgetune.compress.fusion.surgery import (
     swap,
 )
 
+if TYPE_CHECKING:
+    import onnx_ir
+
 _MASK = frozenset({"attention_mask"})
 
 
-def fuse_disentangled_attention(model: Any) -> None:
+def fuse_disentangled_attention(model: onnx_ir.Model) -> None:
     """Fuse each `softmax(where(padding, low, reshape(q k / scale + bias))) v` over joined batch and heads."""
     marks = dependencies(model)
     for softmax in nodes_of(model, "Softmax"):
@@ -42,7 +45,7 @@ def fuse_disentangled_attention(model: Any) -> None:
             _rewrite(model, end, score, value, (total.inputs[1], split.inputs[1]))
 
 
-def _scores(value: Any) -> tuple[Any, Any, float, int] | None:
+def _scores(value: onnx_ir.Value) -> tuple[Any, Any, float, int] | None:
     """Query and key (batch, tokens, width), scale and heads of `q transpose(k) / c`."""
     product = produced_by(value, "MatMul")
     division = produced_by(product.inputs[1], "Div") if product is not None else None
@@ -55,7 +58,7 @@ def _scores(value: Any) -> tuple[Any, Any, float, int] | None:
     return query[0], key[0], 1 / divisor, query[1]
 
 
-def _unflattened(value: Any) -> tuple[Any, int] | None:
+def _unflattened(value: onnx_ir.Value) -> tuple[Any, int] | None:
     """The (batch, tokens, width) value behind `reshape(transpose(reshape(x, [.., heads, -1])), [-1, ..])`."""
     flat = produced_by(value, "Reshape")
     turned = produced_by(flat.inputs[0], "Transpose") if flat is not None else None
@@ -67,7 +70,7 @@ def _unflattened(value: Any) -> tuple[Any, int] | None:
     return None if heads is None or heads[0] < 1 else (split.inputs[0], int(heads[0]))
 
 
-def _weighed(softmax: Any) -> tuple[Any, Any]:
+def _weighed(softmax: onnx_ir.Node) -> tuple[Any, Any]:
     """The value (batch, tokens, width) that the softmax weighs, and the last node of joining the heads again."""
     chain, value = ["Reshape", "MatMul", "Reshape", "Transpose", "Reshape"], None
     node = softmax
@@ -84,7 +87,13 @@ def _weighed(softmax: Any) -> tuple[Any, Any]:
     return value, node
 
 
-def _rewrite(model: Any, end: Any, score: tuple[Any, Any, float, int], value: Any, bias: tuple[Any, Any]) -> None:
+def _rewrite(
+    model: onnx_ir.Model,
+    end: onnx_ir.Node,
+    score: tuple[Any, Any, float, int],
+    value: onnx_ir.Value,
+    bias: tuple[Any, Any],
+) -> None:
     query, key, scale, heads = score
     name = end.outputs[0].name
     padding = shared_cast(model, graph_input(model, "attention_mask"), "INT32", end)

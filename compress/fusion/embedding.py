@@ -6,11 +6,14 @@ added to the position table once and for all; BERT's positions become a slice of
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgetune.compress.fusion.surgery import add_constant, constant, nodes_of, only_use, produced_by, put, scalar, swap
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 # They move, repeat or pick elements: where all of them are equal, so are the results.
 _PICKING = (
@@ -27,7 +30,7 @@ _PICKING = (
 )
 
 
-def fold_embeddings(model: Any, max_tokens: int, constant_inputs: dict[str, int]) -> None:
+def fold_embeddings(model: onnx_ir.Model, max_tokens: int, constant_inputs: dict[str, int]) -> None:
     """Fold constant and ordered look-ups of `model` in place.
 
     Args:
@@ -54,15 +57,15 @@ def fold_embeddings(model: Any, max_tokens: int, constant_inputs: dict[str, int]
         _add_row_to_table(model, node)
 
 
-def _axis(node: Any) -> int:
+def _axis(node: onnx_ir.Node) -> int:
     return node.attributes["axis"].as_int() if "axis" in node.attributes else 0
 
 
-def _rank(value: Any) -> int | None:
+def _rank(value: onnx_ir.Value) -> int | None:
     return None if value.shape is None else len(value.shape)
 
 
-def _uniform(value: Any, constant_inputs: dict[str, int]) -> int | None:
+def _uniform(value: onnx_ir.Value, constant_inputs: dict[str, int]) -> int | None:
     """The number that all elements of an index have, or None where they may differ."""
     for _ in range(16):
         array = constant(value)
@@ -77,7 +80,7 @@ def _uniform(value: Any, constant_inputs: dict[str, int]) -> int | None:
     return None
 
 
-def _ordered(value: Any) -> Any:
+def _ordered(value: onnx_ir.Value) -> onnx_ir.Value | None:
     """For an index 0, 1, 2 ... of as many elements as there are tokens: that number, (1,) int64; else None."""
     node = produced_by(value, "Slice")
     if node is None:
@@ -89,7 +92,7 @@ def _ordered(value: Any) -> Any:
     return node.inputs[2] if plain and constant(node.inputs[2]) is None else None
 
 
-def _slice_table(model: Any, node: Any, table: Any, length: Any) -> None:
+def _slice_table(model: onnx_ir.Model, node: onnx_ir.Node, table: Any, length: onnx_ir.Value) -> None:
     name = node.outputs[0].name
     zero = add_constant(model, "fused.axis_0", np.array([0], np.int64))
     rows = add_constant(model, f"{name}.table", table)
@@ -97,7 +100,7 @@ def _slice_table(model: Any, node: Any, table: Any, length: Any) -> None:
     model.graph.remove(node, safe=True)
 
 
-def _add_row_to_table(model: Any, node: Any) -> None:
+def _add_row_to_table(model: onnx_ir.Model, node: onnx_ir.Node) -> None:
     """`table[index] + row`, with other summands between or not, becomes `(table + row)[index]`."""
     row = next((value for value in node.inputs if _is_row(value)), None)
     if row is None:
@@ -115,12 +118,12 @@ def _add_row_to_table(model: Any, node: Any) -> None:
     model.graph.remove(node, safe=True)
 
 
-def _is_row(value: Any) -> bool:
+def _is_row(value: onnx_ir.Value) -> bool:
     array = constant(value)
     return array is not None and array.ndim == 1 and value.name.endswith(".row")
 
 
-def _small_lookup(value: Any, width: int) -> Any:
+def _small_lookup(value: onnx_ir.Value, width: int) -> onnx_ir.Node | None:
     """The Slice or Gather that takes rows of `width` out of a constant table for `value` alone, words excepted."""
     node = produced_by(value, "Slice", "Gather")
     if node is None or only_use(value) is None:
@@ -131,7 +134,7 @@ def _small_lookup(value: Any, width: int) -> Any:
     return None if node.inputs[1].name == "input_ids" else node
 
 
-def _small_lookup_beside(node: Any, width: int) -> Any:
+def _small_lookup_beside(node: onnx_ir.Node, width: int) -> onnx_ir.Node:
     """The other summand's look-up where the sum goes straight into another sum, or a skip layer norm."""
     after = only_use(node.outputs[0])
     if after is None or after.op_type not in {"Add", "SkipLayerNormalization"}:

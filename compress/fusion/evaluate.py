@@ -6,10 +6,13 @@ windows, masks) can be computed for the longest input and written down as a tabl
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 LENGTHS = frozenset({"lengths"})
 # Their result changes from run to run.
@@ -24,7 +27,7 @@ _RANDOM = {
 }
 
 
-def dependencies(model: Any) -> dict[Any, frozenset[str]]:
+def dependencies(model: onnx_ir.Model) -> dict[onnx_ir.Value, frozenset[str]]:
     """For each value that a node computes: what it depends on, of `lengths` and the names of the inputs it reads.
 
     The sizes of an input, read by Shape, count as `lengths`, not as a reading of the input.
@@ -44,7 +47,7 @@ def dependencies(model: Any) -> dict[Any, frozenset[str]]:
     return marks_of
 
 
-def ancestors(value: Any) -> list[Any]:
+def ancestors(value: onnx_ir.Value) -> list[onnx_ir.Node]:
     """The nodes that `value` is computed by, each once."""
     seen: dict[Any, None] = {}
     pending = [value.producer()]
@@ -57,7 +60,7 @@ def ancestors(value: Any) -> list[Any]:
     return list(seen)
 
 
-def evaluate(model: Any, value: Any, feeds: dict[str, NDArray[np.int64]]) -> NDArray[Any]:
+def evaluate(model: onnx_ir.Model, value: onnx_ir.Value, feeds: dict[str, NDArray[np.int64]]) -> NDArray[Any]:
     """What ONNX Runtime computes for `value`; `feeds` has the graph's inputs that it reads, (batch, tokens) int64."""
     import onnx_ir
     from onnx import TensorProto, helper
@@ -94,6 +97,6 @@ def _by_name(values: set[Any]) -> list[Any]:
     return sorted(values, key=lambda value: value.name)
 
 
-def ones(model: Any, batch: int, tokens: int) -> dict[str, NDArray[np.int64]]:
+def ones(model: onnx_ir.Model, batch: int, tokens: int) -> dict[str, NDArray[np.int64]]:
     """Feeds of that shape for all inputs, all elements 1."""
     return {value.name: np.ones((batch, tokens), np.int64) for value in model.graph.inputs}

@@ -6,12 +6,15 @@ a Zen 5, where Add and LayerNormalization take 9 together. On a GPU it is one ke
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgetune.compress.fusion.surgery import nodes_of, put, swap
 
+if TYPE_CHECKING:
+    import onnx_ir
 
-def drop_unread_sums(model: Any) -> None:
+
+def drop_unread_sums(model: onnx_ir.Model) -> None:
     """A skip layer norm computes its mean, deviation and sum when their outputs have names, read or not."""
     for node in nodes_of(model, "SkipLayerNormalization"):
         used = max(
@@ -20,7 +23,7 @@ def drop_unread_sums(model: Any) -> None:
         node.resize_outputs(used + 1)
 
 
-def split_skips(model: Any) -> None:
+def split_skips(model: onnx_ir.Model) -> None:
     """Take each SkipLayerNormalization apart into Add (one more for its bias) and LayerNormalization."""
     for node in nodes_of(model, "SkipLayerNormalization"):
         name = node.outputs[0].name

@@ -6,14 +6,17 @@ product of (1, tokens) by (tokens, width) a text give the same, a row without an
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgetune.compress.fusion.surgery import add_constant, graph_input, nodes_of, produced_by, put, scalar, swap
 
+if TYPE_CHECKING:
+    import onnx_ir
 
-def fuse_mean_pooling(model: Any) -> None:
+
+def fuse_mean_pooling(model: onnx_ir.Model) -> None:
     """Rewrite `sum(states * mask) / max(sum(mask), 1)`, where the model has it."""
     mask = graph_input(model, "attention_mask")
     for division in nodes_of(model, "Div"):
@@ -32,19 +35,19 @@ def fuse_mean_pooling(model: Any) -> None:
         _rewrite(model, division, states, mask)
 
 
-def _over_tokens(node: Any) -> bool:
+def _over_tokens(node: onnx_ir.Node) -> bool:
     keeps = node.attributes["keepdims"].as_int() if "keepdims" in node.attributes else 1
     return scalar(node.inputs[1]) == 1 and keeps == 0
 
 
-def _is_float_mask(value: Any, mask: Any) -> bool:
+def _is_float_mask(value: onnx_ir.Value, mask: onnx_ir.Value) -> bool:
     """Whether `value` is the mask, (batch, tokens, 1) float32."""
     cast = produced_by(value, "Cast")
     unsqueeze = produced_by(cast and cast.inputs[0], "Unsqueeze")
     return unsqueeze is not None and unsqueeze.inputs[0] is mask and scalar(unsqueeze.inputs[1]) in (-1, 2)
 
 
-def _rewrite(model: Any, division: Any, states: Any, mask: Any) -> None:
+def _rewrite(model: onnx_ir.Model, division: onnx_ir.Node, states: onnx_ir.Value, mask: onnx_ir.Value) -> None:
     import onnx_ir
 
     name = division.outputs[0].name

@@ -8,7 +8,7 @@ positions anew for each text: 512 rows where the text itself has 14.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from edgetune.compress.fusion.evaluate import LENGTHS, ancestors, dependencies, evaluate, ones
 from edgetune.compress.fusion.surgery import add_constant, graph_input, put, swap
 
+if TYPE_CHECKING:
+    import onnx_ir
+
 # Below this the look-up costs as much as what it replaces.
 _FEWEST_NODES = 6
 
 
-def fold_constants(model: Any) -> None:
+def fold_constants(model: onnx_ir.Model) -> None:
     """Compute what depends on constants alone, now."""
     marks = dependencies(model)
     for node in list(model.graph):
@@ -31,11 +34,11 @@ def fold_constants(model: Any) -> None:
             swap(value, add_constant(model, f"{value.name}.folded", array))
 
 
-def _reads_more(node: Any, marks: dict[Any, frozenset[str]]) -> bool:
+def _reads_more(node: onnx_ir.Node, marks: dict[onnx_ir.Value, frozenset[str]]) -> bool:
     return bool(marks[node.outputs[0]])
 
 
-def fold_distances(model: Any, max_tokens: int) -> None:
+def fold_distances(model: onnx_ir.Model, max_tokens: int) -> None:
     """Replace what is computed from the distance of two tokens alone by a look-up in a table."""
     marks = dependencies(model)
     edge = []
@@ -52,7 +55,7 @@ def fold_distances(model: Any, max_tokens: int) -> None:
             swap(value, look_up_distances(model, value.producer(), table, value.name))
 
 
-def _table_of_distances(model: Any, value: Any, tokens: int) -> NDArray[Any] | None:
+def _table_of_distances(model: onnx_ir.Model, value: onnx_ir.Value, tokens: int) -> NDArray[Any] | None:
     """(..., 2 * tokens - 1) by column minus row, where `value` (..., tokens, tokens) depends on nothing else."""
     whole = evaluate(model, value, ones(model, 2, tokens))
     table = table_of_distances(whole, tokens)
@@ -74,7 +77,7 @@ def table_of_distances(square: NDArray[Any], tokens: int) -> NDArray[Any] | None
     return table if np.array_equal(table[..., places], square) else None
 
 
-def look_up_distances(model: Any, before: Any, table: NDArray[Any], name: str) -> Any:
+def look_up_distances(model: onnx_ir.Model, before: onnx_ir.Node, table: NDArray[Any], name: str) -> Any:
     """A value (..., tokens, tokens) of a table (..., 2 * longest - 1) by column minus row."""
     lead = table.shape[:-1]
     flat = table.reshape(-1, table.shape[-1]) if table.size > table.shape[-1] else table.reshape(-1)
@@ -89,7 +92,7 @@ def look_up_distances(model: Any, before: Any, table: NDArray[Any], name: str) -
     return distances
 
 
-def _distances(model: Any, before: Any, longest: int) -> Any:
+def _distances(model: onnx_ir.Model, before: onnx_ir.Node, longest: int) -> Any:
     """Column minus row plus `longest` - 1, (tokens, tokens) int64; one for the whole graph."""
     name = f"fused.distance_{longest}"
     for node in model.graph:

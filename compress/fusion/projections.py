@@ -6,7 +6,7 @@ and a product with a constant that is not copied for each text first.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,11 @@ from edgetune.compress.fusion.surgery import (
     swap,
 )
 
+if TYPE_CHECKING:
+    import onnx_ir
 
-def split_joint_product(model: Any) -> None:
+
+def split_joint_product(model: onnx_ir.Model) -> None:
     """`reshape(squeeze(slice(reshape(x, [.., 3, heads, size]), i)), [0, 0, -1])` for i of 0, 1, 2 is a Split of x."""
     for view in nodes_of(model, "Reshape"):
         slices = [use.node for use in view.outputs[0].uses()]
@@ -40,7 +43,7 @@ def split_joint_product(model: Any) -> None:
             swap(end, parts[place])
 
 
-def _place(node: Any) -> int | None:
+def _place(node: onnx_ir.Node) -> int | None:
     """Which one of three a Slice takes along the third axis from the end."""
     start, end, axis = (constant(node.inputs[index]) for index in (1, 2, 3))
     if start is None or end is None or axis is None or axis.tolist() != [-3] or end[0] != start[0] + 1:
@@ -48,7 +51,7 @@ def _place(node: Any) -> int | None:
     return int(start[0])
 
 
-def _flattened(node: Any) -> Any:
+def _flattened(node: onnx_ir.Node) -> Any:
     """The (batch, tokens, width) value that a slice becomes by Squeeze and Reshape; None where it is used otherwise."""
     squeeze = only_use(node.outputs[0])
     reshape = only_use(squeeze.outputs[0]) if squeeze is not None and squeeze.op_type == "Squeeze" else None
@@ -58,7 +61,7 @@ def _flattened(node: Any) -> Any:
     return reshape.outputs[0] if target is not None and target.tolist() == [0, 0, -1] else None
 
 
-def join_biases(model: Any) -> None:
+def join_biases(model: onnx_ir.Model) -> None:
     """Biases that are added to each part of a Split are one bias before it."""
     for split in nodes_of(model, "Split"):
         adds = [only_use(value) for value in split.outputs]
@@ -78,7 +81,7 @@ def join_biases(model: Any) -> None:
             model.graph.remove(add, safe=True)
 
 
-def fold_rotations(model: Any, max_tokens: int) -> None:
+def fold_rotations(model: onnx_ir.Model, max_tokens: int) -> None:
     """Let each RotaryEmbedding read tables of cosines and sines, when they follow from the places of the tokens."""
     marks = dependencies(model)
     tables: dict[tuple[str, ...], Any] = {}
@@ -105,7 +108,7 @@ def fold_rotations(model: Any, max_tokens: int) -> None:
             node.replace_input_with(3, tables[key][1])
 
 
-def join_reshapes(model: Any) -> None:
+def join_reshapes(model: onnx_ir.Model) -> None:
     """`reshape(reshape(x, 4 sizes), [0, 0, -1])` is x, where x has three sizes: the output of a rotation."""
     for node in nodes_of(model, "Reshape"):
         inner = produced_by(node.inputs[0], "Reshape")
@@ -116,7 +119,7 @@ def join_reshapes(model: Any) -> None:
             swap(node.outputs[0], inner.inputs[0])
 
 
-def broadcast_tables(model: Any) -> None:
+def broadcast_tables(model: onnx_ir.Model) -> None:
     """A product of heads with a constant that is tiled over the batch broadcasts it instead (DeBERTa's positions)."""
     for node in nodes_of(model, "FusedMatMul"):
         flat, tile = produced_by(node.inputs[0], "Reshape"), produced_by(node.inputs[1], "Tile")
@@ -133,12 +136,12 @@ def broadcast_tables(model: Any) -> None:
         model.graph.remove(node, safe=True)
 
 
-def _only_transposes_b(node: Any) -> bool:
+def _only_transposes_b(node: onnx_ir.Node) -> bool:
     set_to = {key: attribute.value for key, attribute in node.attributes.items()}
     return set_to.pop("transB", 0) == 1 and set_to.pop("alpha", 1.0) == 1.0 and not any(set_to.values())
 
 
-def constant_tail(model: Any, before: Any, shape: Any, last: int) -> Any:
+def constant_tail(model: onnx_ir.Model, before: onnx_ir.Node, shape: Any, last: int) -> Any:
     """The target [-1, tokens, size] with another last size."""
     joined = produced_by(shape, "Concat")
     size = add_constant(model, f"fused.size_{last}", np.array([last], np.int64))

@@ -6,9 +6,12 @@ feed-forward network and both layer norms run on one row a text. With mean pooli
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetune.compress.fusion.surgery import constant, nodes_of, put, scalar, swap
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 # Each row of their output depends on the same row of their inputs alone.
 _BY_ROW = {
@@ -17,18 +20,18 @@ _BY_ROW = {
 }  # fmt: skip
 
 
-def drop_rows(model: Any) -> None:
+def drop_rows(model: onnx_ir.Model) -> None:
     """Move each `states[:, position]` up through the operators that treat rows by themselves."""
     for pick in nodes_of(model, "Gather"):
         if _axis(pick) == 1 and scalar(pick.inputs[1]) is not None and constant(pick.inputs[0]) is None:
             _raise_pick(model, pick)
 
 
-def _axis(node: Any) -> int:
+def _axis(node: onnx_ir.Node) -> int:
     return node.attributes["axis"].as_int() if "axis" in node.attributes else 0
 
 
-def _raise_pick(model: Any, pick: Any) -> None:
+def _raise_pick(model: onnx_ir.Model, pick: onnx_ir.Node) -> None:
     island = _island(pick)
     if not island:
         return
@@ -54,7 +57,7 @@ def _last_axis() -> Any:
     return onnx_ir.AttrInt64("axis", -1)
 
 
-def _island(pick: Any) -> set[Any]:
+def _island(pick: onnx_ir.Node) -> set[Any]:
     """The nodes above `pick` that work by row and serve nothing else."""
     island: set[Any] = set()
     pending = [pick.inputs[0]]
@@ -71,7 +74,7 @@ def _island(pick: Any) -> set[Any]:
     return island
 
 
-def _keeps_rows(node: Any) -> bool:
+def _keeps_rows(node: onnx_ir.Node) -> bool:
     """A product has to be with a constant matrix; a constant summand or factor has to be the same for all rows."""
     arrays = [constant(value) for value in node.inputs if value is not None]
     if node.op_type == "MatMul":

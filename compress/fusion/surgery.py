@@ -6,15 +6,18 @@ Kept in one place, so that the fusions read as patterns. onnx_ir is imported ins
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    import onnx_ir
+
 MICROSOFT = "com.microsoft"
 
 
-def constant(value: Any) -> NDArray[Any] | None:
+def constant(value: onnx_ir.Value) -> NDArray[Any] | None:
     """The array of an initializer; None for what is computed, or absent."""
     if value is None or value.const_value is None:
         return None
@@ -22,30 +25,30 @@ def constant(value: Any) -> NDArray[Any] | None:
     return array
 
 
-def scalar(value: Any) -> float | None:
+def scalar(value: onnx_ir.Value) -> float | None:
     """The one number of an initializer with a single element; None for anything else."""
     array = constant(value)
     return None if array is None or array.size != 1 else float(array.reshape(-1)[0])
 
 
-def produced_by(value: Any, *operators: str) -> Any:
+def produced_by(value: onnx_ir.Value | None, *operators: str) -> Any:
     """The node that computes `value`, when it is one of these operators; else None."""
     node = None if value is None else value.producer()
     return node if node is not None and node.op_type in operators else None
 
 
-def nodes_of(model: Any, *operators: str) -> Iterator[Any]:
+def nodes_of(model: onnx_ir.Model, *operators: str) -> Iterator[onnx_ir.Node]:
     """The graph's nodes of these operators, first to last; safe to edit meanwhile."""
     yield from [node for node in model.graph if node.op_type in operators]
 
 
-def only_use(value: Any) -> Any:
+def only_use(value: onnx_ir.Value) -> Any:
     """The one node that reads `value`; None where there are several, or where it is the graph's output."""
     users = {use.node for use in value.uses()}
     return next(iter(users)) if len(users) == 1 and not value.is_graph_output() else None
 
 
-def add_constant(model: Any, name: str, array: NDArray[Any]) -> Any:
+def add_constant(model: onnx_ir.Model, name: str, array: NDArray[Any]) -> onnx_ir.Value:
     """A new initializer; under a name that is taken already, the array is expected to be the same and is shared."""
     import onnx_ir
 
@@ -59,16 +62,16 @@ def add_constant(model: Any, name: str, array: NDArray[Any]) -> Any:
 
 
 def put(
-    model: Any,
-    before: Any,
+    model: onnx_ir.Model,
+    before: onnx_ir.Node,
     operator: str,
-    inputs: Sequence[Any],
+    inputs: Sequence[onnx_ir.Value],
     name: str,
     *,
     attributes: Mapping[str, Any] | None = None,
     domain: str = "",
     outputs: int = 1,
-) -> Any:
+) -> onnx_ir.Value:
     """Insert a node ahead of `before`; its output named `name`, or a list of them, named with their number."""
     import onnx_ir
 
@@ -80,7 +83,7 @@ def put(
     return node.outputs[0] if outputs == 1 else list(node.outputs)
 
 
-def swap(old: Any, new: Any) -> None:
+def swap(old: onnx_ir.Value, new: onnx_ir.Value) -> None:
     """Let all that read `old` read `new`; a graph's output keeps its name, type and shape."""
     import onnx_ir
 
@@ -93,12 +96,12 @@ def swap(old: Any, new: Any) -> None:
         onnx_ir.convenience.replace_all_uses_with(old, new)
 
 
-def graph_input(model: Any, name: str) -> Any:
+def graph_input(model: onnx_ir.Model, name: str) -> onnx_ir.Value:
     """The graph's input of that name, or None."""
     return next((value for value in model.graph.inputs if value.name == name), None)
 
 
-def shared_cast(model: Any, value: Any, dtype: str, before: Any) -> Any:
+def shared_cast(model: onnx_ir.Model, value: onnx_ir.Value, dtype: str, before: onnx_ir.Node) -> Any:
     """`value` cast to an ONNX type such as "INT32": by the cast that is there already, or a new one."""
     import onnx_ir
 

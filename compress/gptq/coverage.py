@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetune.compress.gptq.graph_file import file_bytes, open_graph
 from edgetune.compress.gptq.matrices import LARGEST_BLOCK, LEAST_BLOCK, Matrix, find_matrices
 from edgetune.serve.errors import CompressError
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 _QUANTIZED = ("MatMulNBits", "GatherBlockQuantized")
 # Where the two operators have levels, scales and zero points among their inputs.
@@ -125,7 +128,7 @@ def _why_left(one: Matrix) -> str:
     return f"{one.inputs} wide, which no block of {LEAST_BLOCK} or more divides"
 
 
-def _stored(node: Any) -> list[Any]:
+def _stored(node: onnx_ir.Node) -> list[onnx_ir.Value]:
     """The initializers in which a quantized operator's matrix lies."""
     values = []
     for place in _STORED_INPUTS[node.op_type]:
@@ -137,7 +140,7 @@ def _stored(node: Any) -> list[Any]:
     return values
 
 
-def _quantized(model: Any) -> Iterator[QuantizedMatrix]:
+def _quantized(model: onnx_ir.Model) -> Iterator[QuantizedMatrix]:
     readers: dict[str, list[Any]] = {}
     for node in model.graph:
         if node.op_type in _QUANTIZED:

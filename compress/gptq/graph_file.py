@@ -7,14 +7,17 @@ level: `edgetune --help` loads this package.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgetune.serve.errors import CompressError
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 MOST_INLINE_BYTES = 1_500_000_000
 
 
-def open_graph(path: Path) -> Any:
+def open_graph(path: Path) -> onnx_ir.Model:
     """The graph as an `onnx_ir.Model`; weights in a file beside it stay there until they are read.
 
     Raises:
@@ -29,7 +32,7 @@ def open_graph(path: Path) -> Any:
         raise CompressError(f"{path} cannot be opened: {error}", expected="a decoder graph in ONNX") from error
 
 
-def write_graph(model: Any, path: Path, *, most_inline_bytes: int = MOST_INLINE_BYTES) -> None:
+def write_graph(model: onnx_ir.Model, path: Path, *, most_inline_bytes: int = MOST_INLINE_BYTES) -> None:
     """Write an `onnx_ir.Model` as `path`, with its weights in `<name>.data` where they are larger than the limit.
 
     The names of source files and lines that the exporter left on every node go: most of a small graph is made of them.
@@ -67,7 +70,7 @@ def file_bytes(path: Path) -> int:
     return path.stat().st_size + (data.stat().st_size if data.exists() else 0)
 
 
-def _strip(model: Any) -> None:
+def _strip(model: onnx_ir.Model) -> None:
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.graph.doc_string = None

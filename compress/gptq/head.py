@@ -8,7 +8,7 @@ module level.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetune.compress.fusion.surgery import swap
 from edgetune.compress.gptq.graph_file import open_graph, write_graph
@@ -16,13 +16,16 @@ from edgetune.compress.gptq.matrices import PRODUCTS
 from edgetune.compress.layers import tidy
 from edgetune.serve.errors import CompressError
 
+if TYPE_CHECKING:
+    import onnx_ir
+
 LOGITS = "logits"
 _CUTS = ("Slice", "Gather")
 # Between the head and the logits: a bias, a factor, the soft cap of Gemma 2, a change of type.
 _MOST_STEPS = 8
 
 
-def head_product(model: Any) -> Any:
+def head_product(model: onnx_ir.Model) -> Any:
     """The node that multiplies by the head.
 
     Raises:
@@ -46,13 +49,13 @@ def head_product(model: Any) -> Any:
     raise CompressError("no product with a weight matrix makes the logits of this graph")
 
 
-def before_cut(value: Any) -> Any:
+def before_cut(value: onnx_ir.Value) -> onnx_ir.Value:
     """What `value` was before it was cut to the last position; `value` itself where it was not cut."""
     node = value.producer()
     return node.inputs[0] if node is not None and node.op_type in _CUTS and _is_activation(node) else value
 
 
-def _is_activation(node: Any) -> bool:
+def _is_activation(node: onnx_ir.Node) -> bool:
     return node.inputs[0] is not None and node.inputs[0].const_value is None
 
 
@@ -75,7 +78,7 @@ def write_all_positions(graph: Path, target: Path) -> None:
     write_graph(model, target)
 
 
-def _down_to_logits(model: Any, head: Any) -> list[Any]:
+def _down_to_logits(model: onnx_ir.Model, head: onnx_ir.Node) -> list[onnx_ir.Value]:
     values = []
     nodes = [head]
     while nodes:
@@ -85,7 +88,7 @@ def _down_to_logits(model: Any, head: Any) -> list[Any]:
     return values
 
 
-def _with_tokens(shape: Any) -> Any:
+def _with_tokens(shape: onnx_ir.Shape) -> onnx_ir.Shape:
     import onnx_ir
 
     return onnx_ir.Shape([shape[0], "tokens", shape[2]])

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from edgetune.compress.gptq.matrices import FloatArray, Matrix, find_matrices
 from edgetune.compress.gptq.prefill import prefill_feed
 from edgetune.serve.session import open_session
 from edgetune.serve.stepwise.spec import GenerationSpec
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 MOST_HESSIAN_BYTES = 1_000_000_000
 
@@ -57,7 +60,7 @@ def hessians(
             yield one.name, sum(others, first)
 
 
-def _source(node: Any) -> str:
+def _source(node: onnx_ir.Node) -> str:
     """The name of what a product multiplies; for the head at every position, not at the last one alone."""
     return str(before_cut(node.inputs[0]).name)
 

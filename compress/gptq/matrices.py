@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.compress.fusion.surgery import constant, only_use
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 FloatArray = NDArray[np.float32]
 PRODUCTS = ("MatMul", "FusedMatMul", "Gemm")
@@ -102,7 +105,7 @@ class Matrix:
         return block <= self.inputs and (block == LEAST_BLOCK or 8 * padding <= self.inputs)
 
 
-def find_matrices(model: Any) -> tuple[Matrix, ...]:
+def find_matrices(model: onnx_ir.Model) -> tuple[Matrix, ...]:
     """All float weights of two dimensions or more of an `onnx_ir.Model`, in the order of their storing.
 
     Tables of sines and cosines are none: nothing of them was learnt.
@@ -119,7 +122,7 @@ def find_matrices(model: Any) -> tuple[Matrix, ...]:
     return tuple(matrices)
 
 
-def _matrix(model: Any, value: Any, *, is_float32: bool) -> Matrix:
+def _matrix(model: onnx_ir.Model, value: onnx_ir.Value, *, is_float32: bool) -> Matrix:
     products: list[Product] = []
     lookups = []
     ways = set()
@@ -148,7 +151,7 @@ def _matrix(model: Any, value: Any, *, is_float32: bool) -> Matrix:
     return Matrix(value, transposed, tuple(products), tuple(lookups), why)
 
 
-def _readers(value: Any, flipped: bool = False) -> Iterator[tuple[Any, int, bool]]:
+def _readers(value: onnx_ir.Value, flipped: bool = False) -> Iterator[tuple[Any, int, bool]]:
     """The nodes that read a weight, at which input, and whether through a transposition."""
     for use in value.uses():
         node = use.node
@@ -159,7 +162,7 @@ def _readers(value: Any, flipped: bool = False) -> Iterator[tuple[Any, int, bool
             yield node, use.idx, flipped
 
 
-def _why_unfit(model: Any, value: Any, node: Any, place: int, *, flipped: bool) -> str:
+def _why_unfit(model: onnx_ir.Model, value: onnx_ir.Value, node: onnx_ir.Node, place: int, *, flipped: bool) -> str:
     if node.graph is not model.graph:
         return f"read inside a {node.op_type} of a subgraph"
     if node.op_type == "Gather":
@@ -180,12 +183,12 @@ def _why_unfit(model: Any, value: Any, node: Any, place: int, *, flipped: bool) 
     return ""
 
 
-def _outputs(node: Any, value: Any, *, flipped: bool) -> int:
+def _outputs(node: onnx_ir.Node, value: onnx_ir.Value, *, flipped: bool) -> int:
     stored_as_rows = _attribute(node, "transB") != int(flipped)
     return int(value.const_value.shape[0 if stored_as_rows else 1])
 
 
-def _product(node: Any) -> Product:
+def _product(node: onnx_ir.Node) -> Product:
     factor = float(_attribute(node, "alpha", 1))
     if node.op_type == "Gemm":
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
@@ -203,6 +206,6 @@ def _product(node: Any) -> Product:
     return Product(node, node, factor, None)
 
 
-def _attribute(node: Any, name: str, default: float = 0) -> float:
+def _attribute(node: onnx_ir.Node, name: str, default: float = 0) -> float:
     attribute = node.attributes.get(name)
     return default if attribute is None else float(attribute.value)

@@ -7,7 +7,7 @@ Must not import onnx_ir at module level.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from edgetune.serve.errors import CompressError
 from edgetune.serve.stepwise.spec import GenerationSpec
 
+if TYPE_CHECKING:
+    import onnxruntime
+
 Feed = dict[str, NDArray[Any]]
 
 
-def prefill_feed(session: Any, ids: Sequence[int], spec: GenerationSpec) -> Feed:
+def prefill_feed(session: onnxruntime.InferenceSession, ids: Sequence[int], spec: GenerationSpec) -> Feed:
     """The inputs of one run over `ids` with nothing in the cache, of those that the session lists.
 
     Args:

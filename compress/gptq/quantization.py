@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from edgetune.compress.gptq.coverage import Coverage, quantized_coverage
 from edgetune.compress.gptq.gptq import gptq
@@ -23,6 +23,9 @@ from edgetune.compress.gptq.writer import write_matrix
 from edgetune.compress.layers import tidy
 from edgetune.serve.errors import CompressError
 from edgetune.serve.stepwise.spec import GenerationSpec
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 Method = Literal["rtn", "gptq"]
 BLOCK = 32
@@ -104,7 +107,9 @@ def _check(bits: int, block: int, head_bits: int | None, method: str) -> None:
         raise CompressError(f"the method is {method!r}", expected=" or ".join(get_args(Method)))
 
 
-def _choices(model: Any, matrices: Sequence[Matrix], body: Choice, head_bits: int | None) -> dict[str, Choice]:
+def _choices(
+    model: onnx_ir.Model, matrices: Sequence[Matrix], body: Choice, head_bits: int | None
+) -> dict[str, Choice]:
     """How each matrix that can be quantized is to be, by name."""
     head = head_product(model)
     chosen = {}
@@ -120,7 +125,7 @@ def _choices(model: Any, matrices: Sequence[Matrix], body: Choice, head_bits: in
 
 
 def _write_all(
-    model: Any, graph: Path, matrices: Sequence[Matrix], chosen: dict[str, Choice], texts: Calibration | None
+    model: onnx_ir.Model, graph: Path, matrices: Sequence[Matrix], chosen: dict[str, Choice], texts: Calibration | None
 ) -> None:
     waiting = {one.name: one for one in matrices if one.name in chosen}
     calibrated = [name for name in waiting if chosen[name].method == "gptq"] if texts else []

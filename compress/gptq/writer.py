@@ -6,7 +6,7 @@ look-up reads. Must not import onnx_ir at module level.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,11 +15,14 @@ from edgetune.compress.gptq.matrices import Matrix, Product
 from edgetune.compress.gptq.rounding import Blocks
 from edgetune.compress.layers import replace
 
+if TYPE_CHECKING:
+    import onnx_ir
+
 # The kernel rounds activations to int8 by block: about twice as fast a step as floats, with the same divergence.
 ACCURACY_LEVEL = 4
 
 
-def write_matrix(model: Any, matrix: Matrix, blocks: Blocks) -> None:
+def write_matrix(model: onnx_ir.Model, matrix: Matrix, blocks: Blocks) -> None:
     """Let everything that reads `matrix` read `blocks`, in place; `tidy` then drops the float weights."""
     stored = _stored(model, matrix, blocks)
     for product in matrix.products:
@@ -28,7 +31,7 @@ def write_matrix(model: Any, matrix: Matrix, blocks: Blocks) -> None:
         _write_lookup(model, matrix, lookup, blocks, stored)
 
 
-def _stored(model: Any, matrix: Matrix, blocks: Blocks) -> list[Any]:
+def _stored(model: onnx_ir.Model, matrix: Matrix, blocks: Blocks) -> list[onnx_ir.Value]:
     """The levels, scales and zero points as initializers, the levels in the shape that their first reader wants."""
     packed = blocks.packed()
     if not matrix.products:
@@ -42,7 +45,9 @@ def _stored(model: Any, matrix: Matrix, blocks: Blocks) -> list[Any]:
     ]
 
 
-def _write_product(model: Any, matrix: Matrix, product: Product, blocks: Blocks, stored: list[Any]) -> None:
+def _write_product(
+    model: onnx_ir.Model, matrix: Matrix, product: Product, blocks: Blocks, stored: list[onnx_ir.Value]
+) -> None:
     import onnx_ir
 
     outputs = len(blocks.levels)
@@ -63,7 +68,9 @@ def _write_product(model: Any, matrix: Matrix, product: Product, blocks: Blocks,
     replace(model, old, [node])
 
 
-def _write_lookup(model: Any, matrix: Matrix, lookup: Any, blocks: Blocks, stored: list[Any]) -> None:
+def _write_lookup(
+    model: onnx_ir.Model, matrix: Matrix, lookup: onnx_ir.Node, blocks: Blocks, stored: list[onnx_ir.Value]
+) -> None:
     import onnx_ir
 
     levels, scales, zeros = stored

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgetune.serve.errors import CompressError
 from edgetune.tune.data.rows import Input, each_text
 
 if TYPE_CHECKING:
+    import onnx_ir
+
     from edgetune.compress.material import Material
     from edgetune.tune.models.encoder import Encoder
 
@@ -47,7 +49,7 @@ def compress(graph: Path, target: Path, material: Material) -> str:
     return f"edgetune.compress.fusion.fuse: {before} to {len(model.graph)} nodes, logits within {difference:.0e}"
 
 
-def constant_inputs(model: Any, encoder: Encoder, texts: Sequence[Input]) -> dict[str, int]:
+def constant_inputs(model: onnx_ir.Model, encoder: Encoder, texts: Sequence[Input]) -> dict[str, int]:
     """The graph's inputs that this encoder gives the same number for every token of a single input."""
     if all(value.name != "token_type_ids" for value in model.graph.inputs):
         return {}

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from edgetune.compress.vocabulary.byte_tokens import is_byte_token
+from edgetune.serve.json_types import JsonObject
 
 
-def unsupported(document: Mapping[str, Any]) -> str:
+def unsupported(document: JsonObject) -> str:
     """Why the tokenizer cannot be trimmed: because its splits are drawn by chance; empty where it can.
 
     Args:
@@ -23,7 +23,7 @@ def unsupported(document: Mapping[str, Any]) -> str:
     return "its merges are dropped at random" if document["model"].get("dropout") else ""
 
 
-def needed(model: Mapping[str, Any], seen: Collection[int]) -> set[int]:
+def needed(model: JsonObject, seen: Collection[int]) -> set[int]:
     """Numbers of the tokens to keep: those seen, single characters, bytes, and all that a kept one is merged from.
 
     Args:
@@ -41,7 +41,7 @@ def needed(model: Mapping[str, Any], seen: Collection[int]) -> set[int]:
     return kept | _ancestors(model, kept)
 
 
-def cut(model: Mapping[str, Any], numbers: Mapping[int, int]) -> dict[str, Any]:
+def cut(model: JsonObject, numbers: Mapping[int, int]) -> JsonObject:
     """The section `model` with only the tokens in `numbers` (old to new) and the merges among them, in their order."""
     vocab = {token: numbers[old] for token, old in model["vocab"].items() if old in numbers}
     merges = [
@@ -52,7 +52,7 @@ def cut(model: Mapping[str, Any], numbers: Mapping[int, int]) -> dict[str, Any]:
     return {**model, "vocab": dict(sorted(vocab.items(), key=lambda item: item[1])), "merges": merges}
 
 
-def _ancestors(model: Mapping[str, Any], kept: Collection[int]) -> set[int]:
+def _ancestors(model: JsonObject, kept: Collection[int]) -> set[int]:
     vocab: dict[str, int] = model["vocab"]
     sources: dict[int, list[int]] = defaultdict(list)
     for merge in model["merges"]:
@@ -73,11 +73,11 @@ def _parts(merge: str | list[str]) -> tuple[str, str]:
     return left, right
 
 
-def _merged(left: str, right: str, model: Mapping[str, Any]) -> str:
+def _merged(left: str, right: str, model: JsonObject) -> str:
     return left + right[len(model.get("continuing_subword_prefix") or "") :]
 
 
-def _letters(token: str, model: Mapping[str, Any]) -> str:
+def _letters(token: str, model: JsonObject) -> str:
     """A token's characters without the marks of a word's inside and end."""
     prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
     bare = token.removeprefix(prefix) or token

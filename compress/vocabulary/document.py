@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from edgetune.compress.vocabulary import bpe, unigram, wordpiece
 from edgetune.serve.errors import CompressError
+from edgetune.serve.json_types import JsonObject
 
 _KINDS: dict[str, ModuleType] = {"WordPiece": wordpiece, "BPE": bpe, "Unigram": unigram}
 _TEXTS_AT_ONCE = 1024
@@ -46,7 +47,7 @@ class Vocabulary:
             ) from error
 
     @classmethod
-    def of(cls, document: dict[str, Any]) -> Vocabulary:
+    def of(cls, document: JsonObject) -> Vocabulary:
         """The vocabulary that `document`, the content of a tokenizer.json, describes."""
         tokenizer = Tokenizer.from_str(json.dumps(document))
         tokenizer.no_padding()
@@ -94,7 +95,7 @@ class Vocabulary:
         )
 
 
-def renumbered_settings(settings: Mapping[str, Any], numbers: Mapping[int, int]) -> dict[str, Any]:
+def renumbered_settings(settings: JsonObject, numbers: Mapping[int, int]) -> JsonObject:
     """A tokenizer_config.json or the like with its token numbers made new; those outside the vocabulary stay.
 
     Args:
@@ -111,7 +112,7 @@ def renumbered_settings(settings: Mapping[str, Any], numbers: Mapping[int, int])
     return {key: renumbered(key, value) for key, value in settings.items()}
 
 
-def _model_size(model: Mapping[str, Any]) -> int:
+def _model_size(model: JsonObject) -> int:
     vocab = model["vocab"]
     return len(vocab) if isinstance(vocab, list) else 1 + max(vocab.values())
 

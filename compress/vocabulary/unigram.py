@@ -7,12 +7,12 @@ so that none becomes unknown as long as every character of every piece has a pie
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from edgetune.compress.vocabulary.byte_tokens import is_byte_token
+from edgetune.serve.json_types import JsonObject
 
 
-def unsupported(document: Mapping[str, Any]) -> str:
+def unsupported(document: JsonObject) -> str:
     """Why the tokenizer cannot be trimmed without new unknowns; empty where it can.
 
     Args:
@@ -28,7 +28,7 @@ def unsupported(document: Mapping[str, Any]) -> str:
     return ""
 
 
-def needed(model: Mapping[str, Any], seen: Collection[int]) -> set[int]:
+def needed(model: JsonObject, seen: Collection[int]) -> set[int]:
     """Numbers of the pieces to keep: those seen, the unknown token, single characters, bytes, and the least likely.
 
     The least likely piece stays because the price of an unknown character is counted from its score.
@@ -43,7 +43,7 @@ def needed(model: Mapping[str, Any], seen: Collection[int]) -> set[int]:
     return {*seen, *short, *unknown, min(range(len(vocab)), key=lambda number: vocab[number][1])}
 
 
-def cut(model: Mapping[str, Any], numbers: Mapping[int, int]) -> dict[str, Any]:
+def cut(model: JsonObject, numbers: Mapping[int, int]) -> JsonObject:
     """The section `model` with only the pieces in `numbers` (old to new), in the order of their new numbers."""
     kept = sorted((old for old in numbers if old < len(model["vocab"])), key=numbers.__getitem__)
     unknown = None if model["unk_id"] is None else numbers[model["unk_id"]]

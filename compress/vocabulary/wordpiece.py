@@ -7,10 +7,11 @@ characters, so that none becomes unknown as long as every character of every pie
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+
+from edgetune.serve.json_types import JsonObject
 
 
-def unsupported(document: Mapping[str, Any]) -> str:
+def unsupported(document: JsonObject) -> str:
     """Why the tokenizer cannot be trimmed without new unknowns; empty where it can.
 
     Args:
@@ -26,7 +27,7 @@ def unsupported(document: Mapping[str, Any]) -> str:
     return ""
 
 
-def needed(model: Mapping[str, Any], seen: Collection[int]) -> set[int]:
+def needed(model: JsonObject, seen: Collection[int]) -> set[int]:
     """Numbers of the pieces to keep: those seen, the unknown token, and each single character in both forms.
 
     Args:
@@ -38,13 +39,13 @@ def needed(model: Mapping[str, Any], seen: Collection[int]) -> set[int]:
     return {*seen, *single, model["vocab"][model["unk_token"]]}
 
 
-def cut(model: Mapping[str, Any], numbers: Mapping[int, int]) -> dict[str, Any]:
+def cut(model: JsonObject, numbers: Mapping[int, int]) -> JsonObject:
     """The section `model` with only the pieces in `numbers` (old to new), under their new numbers."""
     vocab = {piece: numbers[old] for piece, old in model["vocab"].items() if old in numbers}
     return {**model, "vocab": dict(sorted(vocab.items(), key=lambda item: item[1]))}
 
 
-def _characters_without_piece(document: Mapping[str, Any]) -> list[str]:
+def _characters_without_piece(document: JsonObject) -> list[str]:
     """Characters at the start (`a`) or inside (`##a`) of a piece that no single-character piece can stand for."""
     model = document["model"]
     prefix = model["continuing_subword_prefix"]

@@ -21,6 +21,7 @@ from edgetune.export.layouts.gguf_vocabulary import Vocabulary, read_vocabulary
 from edgetune.export.stepwise.weights import merged_folder, weights
 from edgetune.serve.bundle import CONFIG_NAME, TOKENIZER_NAME, Bundle
 from edgetune.serve.errors import BundleError, MissingDependency
+from edgetune.serve.json_types import JsonObject
 from edgetune.serve.stepwise.spec import GenerationSpec
 from edgetune.serve.stepwise.template import TEMPLATE_NAME
 
@@ -102,7 +103,7 @@ def _package() -> Any:
     return gguf
 
 
-def _write_sizes(writer: Any, config: dict[str, Any], family: Family, sizes: Sizes) -> None:
+def _write_sizes(writer: Any, config: JsonObject, family: Family, sizes: Sizes) -> None:
     writer.add_context_length(sizes.context)
     writer.add_embedding_length(sizes.width)
     writer.add_block_count(sizes.layers)

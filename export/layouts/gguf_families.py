@@ -8,9 +8,9 @@ llama.cpp's src/models/*.cpp and conversion/*.py. Needs the floor only.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from edgetune.serve.errors import BundleError
+from edgetune.serve.json_types import JsonObject
 
 _SILU = ("silu", "swish")
 _TANH_GELU = ("gelu_new", "gelu_pytorch_tanh")
@@ -129,7 +129,7 @@ class Sizes:
         return {**named, "queries": queries, "keys": keys, "fused": queries + 2 * keys}[name]
 
 
-def sizes_of(config: dict[str, Any], family: Family, context_tokens: int) -> Sizes:
+def sizes_of(config: JsonObject, family: Family, context_tokens: int) -> Sizes:
     """The sizes that a config.json tells.
 
     Args:
@@ -162,30 +162,30 @@ def sizes_of(config: dict[str, Any], family: Family, context_tokens: int) -> Siz
     )
 
 
-def _first(config: dict[str, Any], *names: str) -> int:
+def _first(config: JsonObject, *names: str) -> int:
     return int(next(config[name] for name in names if config.get(name) is not None))
 
 
-def _window(config: dict[str, Any], layers: int) -> tuple[int | None, tuple[bool, ...]]:
+def _window(config: JsonObject, layers: int) -> tuple[int | None, tuple[bool, ...]]:
     window, kinds = config.get("sliding_window"), config.get("layer_types")
     windowed = tuple(kind == "sliding_attention" for kind in kinds) if kinds else (True,) * layers
     used = window is not None and any(windowed) and config.get("use_sliding_window", True)
     return (window, windowed) if used else (None, (False,) * layers)
 
 
-def rope_of(config: dict[str, Any], layers: str = "full_attention") -> dict[str, Any]:
+def rope_of(config: JsonObject, layers: str = "full_attention") -> JsonObject:
     """What rotates the positions, of the layers of a kind where they differ: the part of config.json as it stands.
 
     Args:
         config: the value of config.json, as transformers 5 writes it.
         layers: "full_attention" or "sliding_attention".
     """
-    parameters = config.get("rope_parameters") or {}
-    part: dict[str, Any] = parameters.get(layers, parameters)
+    parameters: JsonObject = config.get("rope_parameters") or {}
+    part: JsonObject = parameters.get(layers, parameters)
     return part
 
 
-def family_of(config: dict[str, Any]) -> Family:
+def family_of(config: JsonObject) -> Family:
     """The family of a model by its config.json.
 
     Raises:
@@ -202,7 +202,7 @@ def family_of(config: dict[str, Any]) -> Family:
     return FAMILIES[kind]
 
 
-def unlike(config: dict[str, Any], family: Family) -> list[str]:
+def unlike(config: JsonObject, family: Family) -> list[str]:
     """What a model asks for that the graph of its family does not compute, each a clause; none where all is alike."""
     differences = [
         f"{name} is {config.get(name)!r}" for name, values in family.settings.items() if config.get(name) not in values
@@ -219,7 +219,7 @@ def unlike(config: dict[str, Any], family: Family) -> list[str]:
     return differences + _unlike_attention(config, family)
 
 
-def _unlike_positions(config: dict[str, Any], family: Family) -> list[str]:
+def _unlike_positions(config: JsonObject, family: Family) -> list[str]:
     parts = [rope_of(config, layers) for layers in ("full_attention", "sliding_attention")]
     if any("rope_theta" not in part for part in parts):
         return ["its config.json has no rope_parameters with a rope_theta"]
@@ -233,7 +233,7 @@ def _unlike_positions(config: dict[str, Any], family: Family) -> list[str]:
     return differences
 
 
-def _unlike_attention(config: dict[str, Any], family: Family) -> list[str]:
+def _unlike_attention(config: JsonObject, family: Family) -> list[str]:
     """The rules of single families, which no table of words holds."""
     differences = []
     if family.windows:

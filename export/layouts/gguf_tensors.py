@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgetune.export.layouts.gguf_families import Family, family_of, rope_of, sizes_of
 from edgetune.export.stepwise.weights import Weight
 from edgetune.serve.errors import BundleError
+from edgetune.serve.json_types import JsonObject
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Renamed:
         return values + np.float32(self.offset) if self.offset else values
 
 
-def renamed_tensors(config: dict[str, Any], weights: dict[str, Weight], gguf: Any) -> list[Renamed]:
+def renamed_tensors(config: JsonObject, weights: dict[str, Weight], gguf: Any) -> list[Renamed]:
     """The tensors of a merged model under their names in the format.
 
     Raises:
@@ -93,7 +94,7 @@ def interleaved(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
 
 
-def rope_factors(config: dict[str, Any], rotated: int) -> NDArray[np.float32] | None:
+def rope_factors(config: JsonObject, rotated: int) -> NDArray[np.float32] | None:
     """What the frequencies of Llama 3's scaled positions are divided by, (rotated / 2,); None for plain positions.
 
     Long waves turn `factor` times slower, short ones as before, those between by a share of both. Source: the Llama

@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from edgetune.serve.errors import BundleError
+from edgetune.serve.json_types import JsonObject
 
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _SPLITS = {_WORDS % r"\p{N}{1,3}": "llama-bpe", _WORDS % r"\p{N}": "qwen2"}
@@ -52,7 +53,7 @@ class Rules:
     notes: tuple[str, ...]
 
 
-def rules_of(document: dict[str, Any]) -> Rules:
+def rules_of(document: JsonObject) -> Rules:
     """The rules of a tokenizer.json's value.
 
     Raises:
@@ -78,18 +79,18 @@ def rules_of(document: dict[str, Any]) -> Rules:
     return Rules("gpt2", split, adds_space=False, strips_behind=strips, notes=notes)
 
 
-def merge_pairs(document: dict[str, Any]) -> list[list[str]]:
+def merge_pairs(document: JsonObject) -> list[list[str]]:
     """The merges of a tokenizer.json's value in their order, which files of two ages write in two ways."""
     return [one.split(" ") if isinstance(one, str) else one for one in document["model"]["merges"]]
 
 
-def _steps(rule: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+def _steps(rule: dict[str, Any] | None, name: str) -> list[JsonObject]:
     if not rule:
         return []
     return list(rule[name]) if rule["type"] == "Sequence" else [rule]
 
 
-def _strips_behind(added: list[dict[str, Any]]) -> bool:
+def _strips_behind(added: list[JsonObject]) -> bool:
     """Whether tokens swallow spaces as Phi-3's; any other swallowing is llama.cpp's for no model."""
     for one in added:
         if one.get("lstrip") or one.get("single_word"):
@@ -118,7 +119,7 @@ def _split(rule: dict[str, Any] | None) -> str:
     raise _unknown(f"it splits text by {' and '.join(kinds) or 'nothing'} in a way of its own")
 
 
-def _check_whole_words(document: dict[str, Any], split: str) -> None:
+def _check_whole_words(document: JsonObject, split: str) -> None:
     """Taking words that are pieces as they are must not matter where the tokenizer and llama.cpp differ in it."""
     if bool(document["model"].get("ignore_merges")) is (split in _WHOLE_WORDS):
         return
@@ -130,7 +131,7 @@ def _check_whole_words(document: dict[str, Any], split: str) -> None:
             raise _unknown(f"llama.cpp {does} words that are pieces as they are, and {piece!r} merges to others")
 
 
-def _character_rules(document: dict[str, Any], steps: list[dict[str, Any]]) -> tuple[bool, tuple[str, ...]]:
+def _character_rules(document: JsonObject, steps: list[JsonObject]) -> tuple[bool, tuple[str, ...]]:
     """Whether a space is put before a text, and notes; pieces are characters, with bytes to fall back on."""
     vocabulary = document["model"]["vocab"]
     if any(f"<0x{byte:02X}>" not in vocabulary for byte in range(256)):
@@ -150,7 +151,7 @@ def _character_rules(document: dict[str, Any], steps: list[dict[str, Any]]) -> t
     return bool(prepends) or by_scheme, (_SPACE_NOTE,) if by_scheme else ()
 
 
-def _check_scores(document: dict[str, Any]) -> None:
+def _check_scores(document: JsonObject) -> None:
     """One score a piece must tell the order of merges: all ways to make a piece are merges, one behind the other."""
     vocabulary, pairs = document["model"]["vocab"], merge_pairs(document)
     added = {one["content"] for one in document["added_tokens"]}

@@ -10,12 +10,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
 from edgetune.export.layouts.gguf_tokenizers import Rules, merge_pairs, rules_of
 from edgetune.serve.errors import BundleError
+from edgetune.serve.json_types import JsonObject
 
 # The kinds of a piece, by their numbers in the format.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -70,7 +70,7 @@ def read_vocabulary(path: Path, size: int, bos_id: int | None, eos_ids: Sequence
     )
 
 
-def _pieces(document: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
+def _pieces(document: JsonObject, size: int) -> tuple[list[str], list[int]]:
     vocabulary, added = document["model"]["vocab"], document["added_tokens"]
     largest = max([*vocabulary.values(), *(one["id"] for one in added)])
     if largest >= size:
@@ -94,7 +94,7 @@ def _pieces(document: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
     return pieces, kinds
 
 
-def _scores(document: dict[str, Any], pieces: list[str]) -> list[float]:
+def _scores(document: JsonObject, pieces: list[str]) -> list[float]:
     """The first merge that makes a piece is its rank: llama.cpp merges the pair whose piece has the greatest score."""
     ranks: dict[str, int] = {}
     pairs = merge_pairs(document)

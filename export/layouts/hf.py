@@ -16,6 +16,7 @@ from edgetune.export.layouts.genai import decoder_of
 from edgetune.export.stepwise.weights import INDEX, WEIGHTS, merged_folder, weight_files, weights
 from edgetune.serve.bundle import CONFIG_NAME, TOKENIZER_NAME, Bundle
 from edgetune.serve.errors import WorkError
+from edgetune.serve.json_types import JsonObject
 from edgetune.serve.stepwise.template import TEMPLATE_NAME
 
 HELP = "vLLM, text-generation-inference, transformers: the merged weights, from the build's work folder."
@@ -82,7 +83,7 @@ def write_model(bundle: Bundle, model_folder: Path, folder: Path) -> None:
     (folder / "README.md").write_text(_README.replace("NAME", bundle.manifest.name), encoding="utf-8")
 
 
-def with_older_words(config: dict[str, Any]) -> dict[str, Any]:
+def with_older_words(config: JsonObject) -> JsonObject:
     """A config.json's value with what transformers 4 reads too: without them it takes other positions, unseen.
 
     Source: `convert_rope_params_to_dict` of transformers 5, which reads both.
@@ -90,7 +91,7 @@ def with_older_words(config: dict[str, Any]) -> dict[str, Any]:
     older: dict[str, Any] = {}
     if "dtype" in config:
         older["torch_dtype"] = config["dtype"]
-    rope = config.get("rope_parameters") or {}
+    rope: JsonObject = config.get("rope_parameters") or {}
     if "sliding_attention" in rope:  # Gemma 3: of the layers that see all, then of the others
         older["rope_local_base_freq"] = rope["sliding_attention"].get("rope_theta")
     rope = rope.get("full_attention", rope)
@@ -100,7 +101,7 @@ def with_older_words(config: dict[str, Any]) -> dict[str, Any]:
     return {**older, **config}
 
 
-def with_older_tokenizer_words(config: dict[str, Any], template: str | None) -> dict[str, Any]:
+def with_older_tokenizer_words(config: JsonObject, template: str | None) -> JsonObject:
     """A tokenizer_config.json's value in words of both ages, with the chat template that the model was tuned with.
 
     text-generation-inference reads no other file for the template. None leaves none: a model that was tuned to go on

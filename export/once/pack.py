@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -288,5 +287,5 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         os.fsync(stream.fileno())
 
 
-def pretty_json(value: Any) -> bytes:
+def pretty_json(value: object) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,15 @@ from edgetune.tune.data.rows import Input, length, shortened
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import length_batches
 
+if TYPE_CHECKING:
+    import onnxruntime
+    from transformers import PreTrainedModel
+
 # fp32 sums in another order; relative to the largest logit.
 TOLERANCE = 1e-3
 
 
-def check_graph(graph: Path, model: Any, encoder: Encoder, texts: Sequence[Input], provider: str) -> float:
+def check_graph(graph: Path, model: PreTrainedModel, encoder: Encoder, texts: Sequence[Input], provider: str) -> float:
     """Compare graph and model over ragged batches: names, then shapes, then values.
 
     Returns:
@@ -45,7 +49,7 @@ def check_graph(graph: Path, model: Any, encoder: Encoder, texts: Sequence[Input
     return _check_values(np.concatenate(expected), np.concatenate(actual), texts)
 
 
-def _check_names(session: Any, given: set[str]) -> None:
+def _check_names(session: onnxruntime.InferenceSession, given: set[str]) -> None:
     inputs = {value.name for value in session.get_inputs()}
     outputs = [(value.name, value.type) for value in session.get_outputs()]
     if not inputs <= given:

@@ -11,12 +11,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 _EVERY_SIZE = 1 << 40
 
 
-def rewrite(model: Any) -> None:
+def rewrite(model: onnx_ir.Model) -> None:
     """Rewrite an `onnx_ir.Model` in place."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
     from onnxscript.optimizer import fold_constants
@@ -28,7 +31,7 @@ def rewrite(model: Any) -> None:
     strip_metadata(model)
 
 
-def _mask_attention(model: Any) -> None:
+def _mask_attention(model: onnx_ir.Model) -> None:
     import onnx_ir
 
     mask = next((value for value in model.graph.inputs if value.name == "attention_mask"), None)
@@ -51,7 +54,7 @@ def _mask_attention(model: Any) -> None:
             node.attributes.pop("qkv_hidden_sizes")
 
 
-def _is_padding_mask(bias: Any, mask: Any) -> bool:
+def _is_padding_mask(bias: onnx_ir.Value, mask: onnx_ir.Value) -> bool:
     """Whether `bias` is computed from the mask, shapes and constants alone: no weight, no other input."""
     seen: set[Any] = set()
     pending, reaches_mask = [bias], False
@@ -72,7 +75,7 @@ def _is_padding_mask(bias: Any, mask: Any) -> bool:
     return reaches_mask
 
 
-def _tidy_inputs(graph: Any) -> None:
+def _tidy_inputs(graph: onnx_ir.Graph) -> None:
     """Keep the inputs that are read, and call the dimensions of all inputs and outputs `batch` and `tokens`."""
     import onnx_ir
 
@@ -90,7 +93,7 @@ def _tidy_inputs(graph: Any) -> None:
                 value.shape = None
 
 
-def strip_metadata(model: Any) -> None:
+def strip_metadata(model: onnx_ir.Model) -> None:
     """Drop documentation and metadata of the model, its graph, nodes and values."""
     model.doc_string = None
     model.metadata_props.clear()

@@ -8,10 +8,13 @@ length begin apart; of later steps it reads the positions of each.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetune.export.stepwise.grouped_attention import SWAPPED, constant_of, producer
 from edgetune.export.stepwise.rewrite import fixed_size
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 # Where GroupQueryAttention (com.microsoft) takes its cosines, sines and positions, and where RotaryEmbedding does.
 _TABLES = (7, 8, 9)
@@ -21,7 +24,7 @@ _HEAD_WIDTH_STEP, _TABLE_WIDTH_STEP = 16, 8
 _LONGER_THAN_HEADS = 1 << 16  # where a slice to the end of a head ends, at least
 
 
-def rotate_inside(model: Any) -> int:
+def rotate_inside(model: onnx_ir.Model) -> int:
     """Change an `onnx_ir.Model` in place: attention over rotated queries and keys takes them as they were before.
 
     Args:
@@ -37,7 +40,7 @@ def rotate_inside(model: Any) -> int:
     return done
 
 
-def pack_inputs(model: Any) -> None:
+def pack_inputs(model: onnx_ir.Model) -> None:
     """Change an `onnx_ir.Model` in place: attention reads the one value that a Split takes its three inputs from."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -46,7 +49,7 @@ def pack_inputs(model: Any) -> None:
     RemoveUnusedNodesPass()(model)
 
 
-def _attentions(model: Any) -> list[Any]:
+def _attentions(model: onnx_ir.Model) -> list[onnx_ir.Node]:
     return [node for node in model.graph if node.op_type == "GroupQueryAttention"]
 
 
@@ -78,7 +81,7 @@ class _Rotated:
         return 2 * int(self.node.inputs[2].const_value.shape[1])
 
 
-def _take_in(graph: Any, node: Any) -> bool:
+def _take_in(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     """Let one attention rotate; whether its queries and keys are rotated alike, by tables, and by nothing else."""
     import onnx_ir
 
@@ -105,7 +108,7 @@ def _take_in(graph: Any, node: Any) -> bool:
     return True
 
 
-def _rotated(value: Any) -> _Rotated | None:
+def _rotated(value: onnx_ir.Value) -> _Rotated | None:
     """What a value is rotated from, by positions of the graph and constant tables; None where it is not."""
     node = producer(value, "RotaryEmbedding")
     if node is not None:
@@ -135,7 +138,7 @@ def _rotated_in_part(joined: Any, merged: Any) -> _Rotated | None:
     return rotated if ends[0] == ends[1] and rest[2] > _LONGER_THAN_HEADS else None
 
 
-def _sliced(value: Any) -> tuple[Any, int, int] | None:
+def _sliced(value: onnx_ir.Value) -> tuple[Any, int, int] | None:
     """The value that a Slice takes a range of the last of four axes of, and the range; None where it is another."""
     node = producer(value, "Slice")
     numbers = [constant_of(one) for one in node.inputs[1:]] if node is not None else []
@@ -145,7 +148,7 @@ def _sliced(value: Any) -> tuple[Any, int, int] | None:
     return (node.inputs[0], start, end) if axis in (-1, 3) and step == 1 else None
 
 
-def _suits(node: Any) -> bool:
+def _suits(node: onnx_ir.Node) -> bool:
     """Whether it is ONNX Runtime's own, rotates all that it is given, by the graph's positions and constant tables."""
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     return (
@@ -157,11 +160,11 @@ def _suits(node: Any) -> bool:
     )
 
 
-def _swaps(node: Any) -> bool:
+def _swaps(node: onnx_ir.Node) -> bool:
     return list(node.attributes["perm"].value) == SWAPPED
 
 
-def _merged(one: _Rotated, new: list[Any]) -> Any:
+def _merged(one: _Rotated, new: list[onnx_ir.Node]) -> onnx_ir.Value:
     """The source as (batch, tokens, heads * width); a normalization of single heads stays, without the swaps around."""
     import onnx_ir
 
@@ -182,7 +185,7 @@ def _merged(one: _Rotated, new: list[Any]) -> Any:
     return new[-1].outputs[0]
 
 
-def _pack(node: Any) -> None:
+def _pack(node: onnx_ir.Node) -> None:
     """Let an attention read what a Split takes apart into its queries, keys and values, in this order and no others."""
     query = node.inputs[0]
     split = query.producer() if query is not None else None
@@ -192,7 +195,7 @@ def _pack(node: Any) -> None:
         node.replace_input_with(place, value)
 
 
-def _moved(node: Any) -> list[Any]:
+def _moved(node: onnx_ir.Node) -> list[Any]:
     """New values for a node's outputs, which take their names, their readers and their places among the graph's."""
     import onnx_ir
 

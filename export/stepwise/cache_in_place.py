@@ -6,12 +6,15 @@ way is that the exporter counts the past's columns. Apart from the fusion, which
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.export.stepwise.subgraphs import constant, evaluate, graph_inputs, upstream
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 LOWEST = np.finfo(np.float32).min
 _BOOL = 9
@@ -19,7 +22,7 @@ _BOOL = 9
 _SHAPES = ((2, 1, 0), (2, 5, 0), (3, 1, 7), (1, 4, 9), (1, 1, 131_071))
 
 
-def read_lengths_from_mask(model: Any) -> bool:
+def read_lengths_from_mask(model: onnx_ir.Model) -> bool:
     """Change an `onnx_ir.Model` in place where all that its past is read for is attention and its length.
 
     A graph for a batch of one, which needs no mask, gets one as an input for its length alone.
@@ -48,7 +51,7 @@ def read_lengths_from_mask(model: Any) -> bool:
     return True
 
 
-def _new_mask(graph: Any, ids: Any) -> Any:
+def _new_mask(graph: onnx_ir.Graph, ids: onnx_ir.Value) -> Any:
     import onnx_ir
 
     mask = onnx_ir.Value(name="attention_mask", type=ids.type, shape=onnx_ir.Shape([1, "total_tokens"]))
@@ -56,21 +59,21 @@ def _new_mask(graph: Any, ids: Any) -> Any:
     return mask
 
 
-def _only_attended(value: Any) -> bool:
+def _only_attended(value: onnx_ir.Value) -> bool:
     return all(
         use.node.op_type == "GroupQueryAttention" or _counts(use.node, 0) or _counts(use.node, 2)
         for use in value.uses()
     )
 
 
-def _counts(node: Any, axis: int) -> bool:
+def _counts(node: onnx_ir.Node, axis: int) -> bool:
     """Whether a node reads the size of one axis."""
     if node.op_type != "Shape" or "start" not in node.attributes or "end" not in node.attributes:
         return False
     return bool((node.attributes["start"].value, node.attributes["end"].value) == (axis, axis + 1))
 
 
-def _count_elsewhere(graph: Any, node: Any, mask: Any, ids: Any) -> None:
+def _count_elsewhere(graph: onnx_ir.Graph, node: onnx_ir.Node, mask: onnx_ir.Value, ids: onnx_ir.Value) -> None:
     """Let what reads the past's rows read those of the ids, and what reads its columns the mask's without the ids'."""
     import onnx_ir
 
@@ -85,12 +88,12 @@ def _count_elsewhere(graph: Any, node: Any, mask: Any, ids: Any) -> None:
         use.node.replace_input_with(use.idx, new[-1].outputs[0])
 
 
-def _biases(graph: Any) -> list[Any]:
+def _biases(graph: onnx_ir.Graph) -> list[onnx_ir.Value]:
     nodes = [node for node in graph if node.op_type == "GroupQueryAttention" and len(node.inputs) > 10]
     return [node.inputs[10] for node in nodes if node.inputs[10] is not None]
 
 
-def _is_plain(graph: Any, bias: Any, *, most_rows: int) -> bool:
+def _is_plain(graph: onnx_ir.Graph, bias: onnx_ir.Value, *, most_rows: int) -> bool:
     """Whether a bias masks padding and what comes later, and nothing else: then the kernel masks the latter itself."""
     nodes = upstream(graph, bias)
     if not graph_inputs(nodes) <= {"attention_mask", "input_ids", "position_ids"}:
@@ -129,7 +132,7 @@ def plain_bias(mask: NDArray[np.int64], tokens: int) -> NDArray[np.float32]:
     return np.where(seen[None, None] & (mask[:, None, None] != 0), np.float32(0), LOWEST)
 
 
-def _padding_bias(graph: Any, bias: Any, mask: Any, ids: Any) -> Any:
+def _padding_bias(graph: onnx_ir.Graph, bias: onnx_ir.Value, mask: onnx_ir.Value, ids: onnx_ir.Value) -> onnx_ir.Value:
     """A bias of a few nodes instead of another: (batch, 1, tokens, total tokens), the lowest float32 at padding."""
     import onnx_ir
 
@@ -150,7 +153,7 @@ def _padding_bias(graph: Any, bias: Any, mask: Any, ids: Any) -> Any:
     return spread.outputs[0]
 
 
-def _tidy(model: Any) -> None:
+def _tidy(model: onnx_ir.Model) -> None:
     from onnx_ir.passes.common import RemoveUnusedNodesPass, TopologicalSortPass
 
     RemoveUnusedNodesPass()(model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -24,6 +24,10 @@ from edgetune.serve.errors import BundleDamaged, ExportError, ModelError
 from edgetune.serve.session import open_session
 from edgetune.serve.stepwise.spec import GenerationSpec
 from edgetune.tune.models.stored import Stored
+
+if TYPE_CHECKING:
+    import onnx_ir
+    from transformers import PreTrainedModel
 
 # Weights beyond this lie in a file of their own: a protobuf ends at 2 GB.
 LARGEST_GRAPH_BYTES = 1_500_000_000
@@ -54,7 +58,7 @@ class DecoderGraph(Stored):
     max_abs_diff: float | None = None
 
 
-def open_decoder(model_folder: Path, *, attention: str | None = None) -> Any:
+def open_decoder(model_folder: Path, *, attention: str | None = None) -> PreTrainedModel:
     """Open a merged causal language model in fp32 and evaluation mode.
 
     Args:
@@ -126,7 +130,7 @@ def export_decoder(
         return exported(None)
 
 
-def _attend_raw(program: Any, context_tokens: int) -> int:
+def _attend_raw(program: onnx_ir.Model, context_tokens: int) -> int:
     """Let attention take its inputs as their product gave them; how many nodes rotate them themselves."""
     tabulate_rotations(program, context_tokens)
     rotating = rotate_inside(program)
@@ -134,7 +138,7 @@ def _attend_raw(program: Any, context_tokens: int) -> int:
     return rotating
 
 
-def _program(model: Any, *, batch_one: bool, full_logits: bool, fused: bool) -> Any:
+def _program(model: PreTrainedModel, *, batch_one: bool, full_logits: bool, fused: bool) -> onnx_ir.Model:
     """The exporter's `onnx_ir.Model` of one decoding step over any number of tokens."""
     from transformers import GenerationConfig
     from transformers.exporters import OnnxConfig, OnnxExporter
@@ -163,7 +167,7 @@ def _program(model: Any, *, batch_one: bool, full_logits: bool, fused: bool) -> 
     return program
 
 
-def refuse_grouped_attention(program: Any) -> None:
+def refuse_grouped_attention(program: onnx_ir.Model) -> None:
     """Refuse a batched `onnx_ir.Model` that was fused into GroupQueryAttention with rotation inside.
 
     ONNX Runtime's CPU kernel rotates every row of a first step by the first row's positions, and here no `begins_apart`
@@ -181,7 +185,7 @@ def refuse_grouped_attention(program: Any) -> None:
         )
 
 
-def _example(model: Any, *, batch_one: bool) -> dict[str, Any]:
+def _example(model: PreTrainedModel, *, batch_one: bool) -> dict[str, Any]:
     """Rows of unlike length, left-padded: sizes of one, or rows of equal length, would be frozen into the graph."""
     import torch
 
@@ -193,7 +197,7 @@ def _example(model: Any, *, batch_one: bool) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def _save(program: Any, folder: Path) -> Path:
+def _save(program: onnx_ir.Model, folder: Path) -> Path:
     import onnx_ir
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 SWAPPED = [0, 2, 1, 3]  # (batch, tokens, heads, width) and (batch, heads, tokens, width) into one another
 HEAD_WIDTH_STEP = 8  # ONNX Runtime's kernel takes heads whose width is a multiple of it
@@ -43,7 +46,7 @@ class _Attention:
     scale: float
 
 
-def group_attentions(model: Any) -> int:
+def group_attentions(model: onnx_ir.Model) -> int:
     """Replace what can be replaced of an `onnx_ir.Model`'s attentions in place; shapes must still be known.
 
     Returns:
@@ -66,11 +69,11 @@ def group_attentions(model: Any) -> int:
     return sum(node.op_type == "GroupQueryAttention" for node in model.graph)
 
 
-def _softmaxes(model: Any) -> list[Any]:
+def _softmaxes(model: onnx_ir.Model) -> list[onnx_ir.Node]:
     return [node for node in model.graph if node.op_type == "Softmax"]
 
 
-def _attention(softmax: Any) -> _Attention | None:
+def _attention(softmax: onnx_ir.Node) -> _Attention | None:
     """The attention around a softmax, as the exporter takes it apart again for the CPU; None where it is another."""
     add = producer(softmax.inputs[0], "Add")
     scaled = producer(add.inputs[0], "Mul") if add else None
@@ -118,13 +121,13 @@ def _suits(one: _Attention) -> bool:
     )
 
 
-def _sizes(shape: Any) -> tuple[int | None, int | None]:
+def _sizes(shape: onnx_ir.Shape) -> tuple[int | None, int | None]:
     from edgetune.export.stepwise.rewrite import fixed_size
 
     return fixed_size(shape[1]), fixed_size(shape[3])
 
 
-def _replace(model: Any, one: _Attention, lengths: dict[int, tuple[Any, Any]]) -> None:
+def _replace(model: onnx_ir.Model, one: _Attention, lengths: dict[int, tuple[Any, Any]]) -> None:
     import onnx_ir
 
     new: list[Any] = []
@@ -150,7 +153,7 @@ def _replace(model: Any, one: _Attention, lengths: dict[int, tuple[Any, Any]]) -
         use.node.replace_input_with(use.idx, attended)
 
 
-def _lengths(model: Any, bias: Any, new: list[Any]) -> tuple[Any, Any]:
+def _lengths(model: onnx_ir.Model, bias: onnx_ir.Value, new: list[onnx_ir.Node]) -> tuple[Any, Any]:
     """The kernel's two lengths, int32: of each row without its last token, (batch,), and with it, (1,)."""
     import onnx_ir
 
@@ -167,7 +170,9 @@ def _lengths(model: Any, bias: Any, new: list[Any]) -> tuple[Any, Any]:
     return spread.outputs[0], total.outputs[0]
 
 
-def _merged(value: Any, sizes: Any, new: list[Any], *, swapped: bool = False) -> Any:
+def _merged(
+    value: onnx_ir.Value, sizes: onnx_ir.Value, new: list[onnx_ir.Node], *, swapped: bool = False
+) -> onnx_ir.Value:
     """A value as (batch, tokens, heads * width); `swapped` where it is (batch, heads, tokens, width)."""
     import onnx_ir
 
@@ -188,7 +193,7 @@ def _merged(value: Any, sizes: Any, new: list[Any], *, swapped: bool = False) ->
     return new[-1].outputs[0]
 
 
-def _undo_split(node: Any) -> None:
+def _undo_split(node: onnx_ir.Node) -> None:
     """Let what reads heads merged again, [0, 0, -1], read the value of three axes that was split into them."""
     sizes, split = constant_of(node.inputs[1]), producer(node.inputs[0], "Reshape")
     if sizes is None or sizes.tolist() != [0, 0, -1] or split is None or _rank(split.inputs[0]) != 3:
@@ -198,7 +203,7 @@ def _undo_split(node: Any) -> None:
             use.node.replace_input_with(use.idx, split.inputs[0])
 
 
-def _read_merged(value: Any) -> None:
+def _read_merged(value: onnx_ir.Value) -> None:
     """Let what reads a value of three axes split into heads by one Reshape and merged by the next read the value."""
     for split in _users(value, "Reshape"):
         if (sizes := constant_of(split.inputs[1])) is not None and sizes.size == 4 and sizes[:2].tolist() == [0, 0]:
@@ -207,7 +212,7 @@ def _read_merged(value: Any) -> None:
                     use.node.replace_input_with(use.idx, value)
 
 
-def _appended(value: Any) -> Any:
+def _appended(value: onnx_ir.Value) -> onnx_ir.Node:
     """The node that puts new keys or values behind the past ones, upwards of what repeats and turns them."""
     node = value.producer()
     while node is not None and node.op_type in ("Reshape", "Transpose", "Unsqueeze", "Expand"):
@@ -216,13 +221,13 @@ def _appended(value: Any) -> Any:
     return node if appends and node.attributes["axis"].value in (-2, 2) and node.inputs[0].is_graph_input() else None
 
 
-def _unexpanded(bias: Any) -> Any:
+def _unexpanded(bias: onnx_ir.Value) -> onnx_ir.Value:
     """The bias before it was spread over heads, which the kernel does itself."""
     node = producer(bias, "Expand")
     return node.inputs[0] if node is not None and _rank(node.inputs[0]) == 4 else bias
 
 
-def _hand_over(graph: Any, old: Any, new: Any) -> None:
+def _hand_over(graph: onnx_ir.Graph, old: onnx_ir.Value, new: onnx_ir.Value) -> None:
     """Let everything that reads a value, the graph's output among it, read another one under its name."""
     new.shape, new.type = old.shape, old.type
     for use in list(old.uses()):
@@ -234,29 +239,29 @@ def _hand_over(graph: Any, old: Any, new: Any) -> None:
         graph.outputs[place] = new
 
 
-def producer(value: Any, op_type: str) -> Any:
+def producer(value: onnx_ir.Value, op_type: str) -> Any:
     """The node that gives a value, where it is of that type; else None."""
     node = value.producer() if value is not None else None
     return node if node is not None and node.op_type == op_type else None
 
 
-def _input_of(node: Any) -> Any:
+def _input_of(node: onnx_ir.Node) -> onnx_ir.Value:
     return node.inputs[0] if node is not None else None
 
 
-def _users(value: Any, op_type: str) -> Sequence[Any]:
+def _users(value: onnx_ir.Value, op_type: str) -> Sequence[Any]:
     return [use.node for use in value.uses() if use.node.op_type == op_type and use.idx == 0]
 
 
-def _only_user(node: Any, op_type: str) -> Any:
+def _only_user(node: onnx_ir.Node, op_type: str) -> onnx_ir.Node:
     users = [use.node for use in node.outputs[0].uses()] if node is not None else []
     return users[0] if len(users) == 1 and users[0].op_type == op_type else None
 
 
-def _rank(value: Any) -> int | None:
+def _rank(value: onnx_ir.Value) -> int | None:
     return None if value.shape is None else len(value.shape)
 
 
-def constant_of(value: Any) -> Any:
+def constant_of(value: onnx_ir.Value) -> Any:
     """The array of a constant value; None where it is none."""
     return value.const_value.numpy() if value is not None and value.const_value is not None else None

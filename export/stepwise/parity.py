@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from tokenizers import Tokenizer
 from edgetune.export.stepwise.graph import DecoderGraph
 from edgetune.export.stepwise.greedy import GreedyLoop, left_padded
 from edgetune.serve.errors import ParityError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # fp32 sums in another order; both relative to the largest logit. Two tokens nearer than TIE are equally likely: which
 # of them comes first is rounding.
@@ -27,7 +30,12 @@ Rows = list[list[int]]
 
 
 def check_decoder(
-    graph: DecoderGraph, model: Any, tokenizer: Any, prompts: Sequence[str], *, tokens: int = 64
+    graph: DecoderGraph,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    tokens: int = 64,
 ) -> float:
     """Compare graph and model: names, then the first step's logits, then `tokens` greedy tokens of each prompt.
 
@@ -64,7 +72,7 @@ def check_decoder(
     return difference
 
 
-def check_token_ids(saved: Path, tokenizer: Any, texts: Sequence[str]) -> None:
+def check_token_ids(saved: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
     """Compare the ids that the `tokenizers` library gives at run time with those of training, on every text.
 
     Raises:
@@ -94,7 +102,7 @@ def _check_names(loop: GreedyLoop, graph: DecoderGraph) -> None:
         )
 
 
-def _check_logits(loop: GreedyLoop, graph: DecoderGraph, model: Any, rows: Rows) -> float:
+def _check_logits(loop: GreedyLoop, graph: DecoderGraph, model: PreTrainedModel, rows: Rows) -> float:
     """Compare the first step's logits of every way in which rows are fed; the largest difference."""
     expected = np.concatenate([_model_logits(model, [row]) for row in rows])
     logits_by_way = {"alone": np.concatenate([loop.first_logits([row]) for row in rows])}
@@ -115,7 +123,7 @@ def _check_logits(loop: GreedyLoop, graph: DecoderGraph, model: Any, rows: Rows)
     return largest
 
 
-def _unlike_tokens(loop: GreedyLoop, model: Any, rows: Rows, tokens: int, way: str) -> list[str]:
+def _unlike_tokens(loop: GreedyLoop, model: PreTrainedModel, rows: Rows, tokens: int, way: str) -> list[str]:
     """One clause for each row whose tokens differ from those of `generate`, ties aside."""
     faults = []
     answers = zip(rows, _model_tokens(model, rows, tokens), loop.generate(rows, tokens), strict=True)
@@ -126,13 +134,13 @@ def _unlike_tokens(loop: GreedyLoop, model: Any, rows: Rows, tokens: int, way: s
     return faults
 
 
-def _tied(model: Any, prefix: list[int], expected: int, actual: int) -> bool:
+def _tied(model: PreTrainedModel, prefix: list[int], expected: int, actual: int) -> bool:
     """Whether the model holds both tokens for equally likely after `prefix`."""
     logits = _model_logits(model, [prefix])[0]
     return bool(abs(logits[expected] - logits[actual]) <= TIE * max(1.0, float(np.abs(logits).max())))
 
 
-def _model_logits(model: Any, rows: Rows) -> NDArray[np.float32]:
+def _model_logits(model: PreTrainedModel, rows: Rows) -> NDArray[np.float32]:
     import torch
 
     ids, mask = left_padded(rows)
@@ -142,7 +150,7 @@ def _model_logits(model: Any, rows: Rows) -> NDArray[np.float32]:
     return last
 
 
-def _model_tokens(model: Any, rows: Rows, tokens: int) -> Rows:
+def _model_tokens(model: PreTrainedModel, rows: Rows, tokens: int) -> Rows:
     """What `generate` answers, plainly greedy whatever the model's own settings are, and without an end."""
     import torch
     from transformers import GenerationConfig

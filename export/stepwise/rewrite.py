@@ -5,9 +5,12 @@ Apart from export/once/rewrite.py, whose folding of every constant would write a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgetune.export.once.rewrite import strip_metadata
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 # Of each input and output by its first axes; the last axes of logits and cache are fixed sizes.
 _AXES = {
@@ -20,7 +23,7 @@ _PAST_AXES = ("batch", "heads", "past_tokens")
 _PRESENT_AXES = ("batch", "heads", "total_tokens")
 
 
-def rewrite_decoder(model: Any) -> None:
+def rewrite_decoder(model: onnx_ir.Model) -> None:
     """Rewrite an `onnx_ir.Model` in place: names of open sizes, inputs that are read, no metadata, no shapes between.
 
     The exporter writes fixed sizes as names too ("4"), and source lines into the metadata: nine tenths of a small file.
@@ -40,7 +43,7 @@ def rewrite_decoder(model: Any) -> None:
         value.shape = value.type = None  # the tensor says both already
 
 
-def _drop_handed_through(model: Any) -> None:
+def _drop_handed_through(model: onnx_ir.Model) -> None:
     """Drop outputs that are inputs again, then inputs that nothing reads: windowed layers hand their width around."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -62,7 +65,7 @@ def fixed_size(size: object) -> int | None:
     return int(name) if isinstance(name, str) and name.isdigit() else None
 
 
-def _name_axes(value: Any, names: tuple[str, ...]) -> None:
+def _name_axes(value: onnx_ir.Value, names: tuple[str, ...]) -> None:
     import onnx_ir
 
     sizes = [fixed_size(size) for size in value.shape]

@@ -6,19 +6,23 @@ constants. Apart from the fusion of attention, which takes either.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.export.stepwise.subgraphs import constant, evaluate, graph_inputs, upstream
 
+if TYPE_CHECKING:
+    import onnx_ir
+
 # Tables beyond this would be a weight that a file notices: 8,192 positions of heads of 128.
 MOST_BYTES = 4_200_000
 _ROTARY = {"RotaryEmbedding": (1, 2, 3), "GroupQueryAttention": (9, 7, 8)}  # where positions, cosines and sines come in
 
 
-def tabulate_rotations(model: Any, context_tokens: int) -> int:
+def tabulate_rotations(model: onnx_ir.Model, context_tokens: int) -> int:
     """Change an `onnx_ir.Model` in place: what rotates by the graph's positions reads constant tables.
 
     A rotation whose frequencies depend on how long the text is stays as it is.
@@ -54,7 +58,7 @@ def tabulate_rotations(model: Any, context_tokens: int) -> int:
     return done
 
 
-def _tables(graph: Any, pair: tuple[Any, Any], context_tokens: int) -> tuple[Any, Any] | None:
+def _tables(graph: onnx_ir.Graph, pair: tuple[Any, Any], context_tokens: int) -> tuple[Any, Any] | None:
     """Constants (context tokens, half the rotated width) float32 for cosines and sines; None where there are none."""
     cosines, sines = (_table(graph, value, context_tokens) for value in pair)
     if cosines is None or sines is None:
@@ -63,7 +67,7 @@ def _tables(graph: Any, pair: tuple[Any, Any], context_tokens: int) -> tuple[Any
     return constant(graph, names[0], cosines), constant(graph, names[1], sines)
 
 
-def _table(graph: Any, value: Any, context_tokens: int) -> NDArray[np.float32] | None:
+def _table(graph: onnx_ir.Graph, value: onnx_ir.Value, context_tokens: int) -> NDArray[np.float32] | None:
     """The rows of all positions, if they are few enough and the same whatever other positions are at hand."""
     nodes = upstream(graph, value)
     if not nodes or not graph_inputs(nodes) <= {"position_ids", "input_ids", "attention_mask"}:
@@ -77,7 +81,7 @@ def _table(graph: Any, value: Any, context_tokens: int) -> NDArray[np.float32] |
     return whole
 
 
-def _rows(nodes: list[Any], value: Any, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+def _rows(nodes: Sequence[onnx_ir.Node], value: onnx_ir.Value, positions: NDArray[np.int64]) -> NDArray[np.float32]:
     """Cosines or sines of positions (1, tokens), one row each; what pads them to the length of the cache is cut off."""
     ones = np.ones_like(positions)
     rows = evaluate(nodes, value, {"position_ids": positions, "input_ids": ones, "attention_mask": ones})

@@ -8,18 +8,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetune.export.stepwise.rewrite import fixed_size
 from edgetune.serve.bundle import TOKENIZER_NAME
 from edgetune.serve.errors import ExportError
 from edgetune.serve.stepwise.spec import GenerationSpec
 
+if TYPE_CHECKING:
+    import onnx_ir
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 _PAST = re.compile(r"input\.past_key_values\.layers\.(\d+)\.(keys|values)")
 _OTHERS = {"input_ids", "attention_mask", "position_ids"}
 
 
-def decoder_spec(program: Any, model: Any, model_folder: Path, *, batch_one: bool) -> GenerationSpec:
+def decoder_spec(
+    program: onnx_ir.Model, model: PreTrainedModel, model_folder: Path, *, batch_one: bool
+) -> GenerationSpec:
     """Read the spec of an exported `onnx_ir.Model`.
 
     Raises:
@@ -51,7 +57,7 @@ def decoder_spec(program: Any, model: Any, model_folder: Path, *, batch_one: boo
     return spec
 
 
-def _cache_sizes(program: Any, model_type: str) -> tuple[int, int, int]:
+def _cache_sizes(program: onnx_ir.Model, model_type: str) -> tuple[int, int, int]:
     """Key-value heads, width of a head, layers."""
     sizes: set[tuple[int | None, int | None]] = set()
     places, strange = [], []
@@ -77,7 +83,7 @@ def _cache_sizes(program: Any, model_type: str) -> tuple[int, int, int]:
     return kv_heads, head_dim, layers
 
 
-def _vocabulary(program: Any) -> int:
+def _vocabulary(program: onnx_ir.Model) -> int:
     logits = next(value for value in program.graph.outputs if value.name == "logits")
     width = fixed_size(logits.shape[-1])
     if width is None:
@@ -85,7 +91,7 @@ def _vocabulary(program: Any) -> int:
     return width
 
 
-def _check_outputs(program: Any, spec: GenerationSpec) -> None:
+def _check_outputs(program: onnx_ir.Model, spec: GenerationSpec) -> None:
     names = {value.name for value in program.graph.outputs}
     expected = {"logits", *spec.present_names()}
     if names != expected:
@@ -95,7 +101,7 @@ def _check_outputs(program: Any, spec: GenerationSpec) -> None:
         )
 
 
-def _tokenizer(model_folder: Path) -> Any:
+def _tokenizer(model_folder: Path) -> PreTrainedTokenizerBase | None:
     """The folder's tokenizer, or None where it has none."""
     if not (model_folder / TOKENIZER_NAME).is_file():
         return None

@@ -6,13 +6,16 @@ A part that reads nothing but token ids, mask and positions is told by its value
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    import onnx_ir
 
-def upstream(graph: Any, value: Any) -> list[Any]:
+
+def upstream(graph: onnx_ir.Graph, value: onnx_ir.Value) -> list[onnx_ir.Node]:
     """The nodes that a value is computed by, in the graph's order."""
     needed: set[int] = set()
     open_values = [value]
@@ -24,12 +27,14 @@ def upstream(graph: Any, value: Any) -> list[Any]:
     return [node for node in graph if id(node) in needed]
 
 
-def graph_inputs(nodes: Sequence[Any]) -> set[str]:
+def graph_inputs(nodes: Sequence[onnx_ir.Node]) -> set[str]:
     """Names of the graph's inputs that nodes read."""
     return {value.name for node in nodes for value in node.inputs if value is not None and value.is_graph_input()}
 
 
-def evaluate(nodes: Sequence[Any], value: Any, feed: Mapping[str, NDArray[np.int64]]) -> NDArray[Any]:
+def evaluate(
+    nodes: Sequence[onnx_ir.Node], value: onnx_ir.Value, feed: Mapping[str, NDArray[np.int64]]
+) -> NDArray[Any]:
     """What a float32 value comes to by the nodes above it alone, in ONNX Runtime.
 
     Args:
@@ -62,7 +67,7 @@ def evaluate(nodes: Sequence[Any], value: Any, feed: Mapping[str, NDArray[np.int
     return result
 
 
-def constant(graph: Any, name: str, array: NDArray[Any]) -> Any:
+def constant(graph: onnx_ir.Graph, name: str, array: NDArray[Any]) -> onnx_ir.Value:
     """A new constant of a graph."""
     import onnx_ir
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edgetune.serve.bundle import CONFIG_NAME, TOKENIZER_NAME, Bundle
 from edgetune.serve.digest import file_sha256, value_sha256
 from edgetune.serve.errors import WorkError
+from edgetune.serve.json_types import JsonObject
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -104,7 +105,7 @@ def model_digest(folder: Path) -> str:
     return "sha256:" + value_sha256({name: file_sha256(folder / name) for name in weight_files(folder)})
 
 
-def _settings(path: Path, ignored: set[str]) -> dict[str, Any]:
+def _settings(path: Path, ignored: set[str]) -> JsonObject:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

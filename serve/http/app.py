@@ -33,8 +33,9 @@ from edgetune.serve.http.openai.routes import GenerationRoute, chat_question, co
 from edgetune.serve.http.openapi import docs_page, openapi
 from edgetune.serve.http.page import PageRoutes, html_response
 from edgetune.serve.http.repository import Repository
-from edgetune.serve.http.schemas import Interfaces, JsonObject
+from edgetune.serve.http.schemas import Interfaces
 from edgetune.serve.http.settings import ServerSettings
+from edgetune.serve.json_types import JsonObject
 
 if TYPE_CHECKING:
     from edgetune.serve.http.keys import Keys

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.http.errors import invalid
+from edgetune.serve.json_types import JsonObject
 
 HEADER_NAME = b"inference-header-content-length"
 CONTENT_TYPE = b"application/octet-stream"
@@ -115,7 +116,7 @@ def write_elements(values: Iterable[str]) -> bytes:
     return b"".join(parts)
 
 
-def join(answer: dict[str, Any], blobs: Sequence[bytes]) -> tuple[bytes, int]:
+def join(answer: JsonObject, blobs: Sequence[bytes]) -> tuple[bytes, int]:
     """An answer's JSON with the raw tensors behind it, and the bytes of the JSON part."""
     head = msgspec.json.encode(answer)
     return b"".join((head, *blobs)), len(head)

@@ -22,13 +22,14 @@ from edgetune.serve.http.inference import output_tensors
 from edgetune.serve.http.limits import Limits
 from edgetune.serve.http.repository import Repository
 from edgetune.serve.http.served import Served, State
+from edgetune.serve.json_types import JsonObject
 from edgetune.serve.predictor import Predictor
 
 EXTENSIONS = ("binary_tensor_data", "model_repository", "classify")
 PLATFORM = "onnxruntime_onnx"  # as Triton calls it
 
 
-def json_response(value: Any, status: int = 200) -> Response:
+def json_response(value: object, status: int = 200) -> Response:
     """A value as JSON, through msgspec."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
@@ -119,7 +120,7 @@ class ModelRoutes:
         except NOT_JSON as error:
             raise invalid(f"The body is no repository request: {error}.", expected='{}, or {"ready": true}') from error
 
-    def _state(self, name: str) -> dict[str, Any]:
+    def _state(self, name: str) -> JsonObject:
         state, served_version, reason = self._repository.states()[name]
         providers: list[str] = []
         with contextlib.suppress(EdgetuneError), self._repository.lease(name) as served:
@@ -138,7 +139,7 @@ class _RepositoryRequest(msgspec.Struct):
     parameters: dict[str, Any] | None = None
 
 
-def _metadata(served: Served) -> dict[str, Any]:
+def _metadata(served: Served) -> JsonObject:
     """What a model is; a model that writes is not asked by this protocol, so it tells of no tensors."""
     manifest = served.bundle.manifest
     inputs, outputs = ([], []) if served.generates else _tensors(served.predictor)
@@ -166,7 +167,7 @@ def _chosen(served: Served) -> dict[str, str]:
     return {"scheme": served.predictor.variant, "scheme_reason": served.predictor.variant_reason}
 
 
-def _tensors(predictor: Predictor) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _tensors(predictor: Predictor) -> tuple[list[JsonObject], list[JsonObject]]:
     """The tensors of a model: its texts, or the graph's own inputs together; and all outputs there are."""
     texts, ids = {"instead_of": "the ids"}, {"instead_of": " and ".join(predictor.codec.parts)}
     inputs: list[dict[str, Any]] = [

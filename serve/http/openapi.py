@@ -14,8 +14,9 @@ import msgspec
 from edgetune.serve.http.openai.description import openai_schemas
 from edgetune.serve.http.openai.faults import CHAT_PATH, COMPLETIONS_PATH, MODELS_PATH, is_openai
 from edgetune.serve.http.page import html_page
-from edgetune.serve.http.schemas import Interfaces, JsonObject, ref, schemas
+from edgetune.serve.http.schemas import Interfaces, ref, schemas
 from edgetune.serve.http.settings import ServerSettings
+from edgetune.serve.json_types import JsonObject
 
 WORDS = {
     "400": "The request cannot be understood; `error` says what was found and what was expected.",

@@ -6,7 +6,6 @@ A Starlette Response encodes its headers anew and waits on background tasks; the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from starlette.types import Send
@@ -37,6 +36,6 @@ class Reply:
 _ENCODER = msgspec.json.Encoder()
 
 
-def json_reply(value: Any, status: int = 200) -> Reply:
+def json_reply(value: object, status: int = 200) -> Reply:
     """A value as a JSON answer."""
     return Reply(_ENCODER.encode(value), status)

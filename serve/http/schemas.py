@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from edgetune.serve.http.inference import MOST_INPUTS
 from edgetune.serve.http.settings import ServerSettings
-
-JsonObject = dict[str, Any]
+from edgetune.serve.json_types import JsonObject
 
 # Something besides white space (Python's, which counts four separators more than the regular expression), and no NUL.
 TEXT_PATTERN = "^[^\\u0000]*[^\\s\\u0000\\u001c-\\u001f\\u0085][^\\u0000]*$"

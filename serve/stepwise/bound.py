@@ -8,12 +8,15 @@ Must import numpy only; session and store come in as arguments.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.stepwise.cache import Store
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 Ids = NDArray[np.int64]
 
@@ -23,7 +26,7 @@ class Bound:
 
     def __init__(
         self,
-        session: Any,
+        session: onnxruntime.InferenceSession,
         store: Store,
         names: Sequence[tuple[str, str]],
         values: Sequence[Any],

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.errors import BundleDamaged, EdgetuneError, InputError
+from edgetune.serve.json_types import JsonObject
 from edgetune.serve.session import open_session
 from edgetune.serve.stepwise.answer import Answer
 from edgetune.serve.stepwise.bound import Bound
@@ -22,6 +23,9 @@ from edgetune.serve.stepwise.codec import TokenCodec
 from edgetune.serve.stepwise.group import answer_together
 from edgetune.serve.stepwise.sampling import Sampling
 from edgetune.serve.stepwise.spec import GenerationSpec
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 # Tokens of a prompt that go through the graph at once: memory grows with them, and the speed of matrix products has
 # been reached (512 tokens of a model of 60 M parameters take no less time at once, and 30 MB more).
@@ -147,7 +151,11 @@ class Decoder:
         return mask, {name: array for name, array in feed.items() if name in self._takes}
 
     def _run_in_place(
-        self, session: Any, ids: NDArray[np.int64], cache: Cache, real: NDArray[np.int64] | None
+        self,
+        session: onnxruntime.InferenceSession,
+        ids: NDArray[np.int64],
+        cache: Cache,
+        real: NDArray[np.int64] | None,
     ) -> tuple[Logits, Cache]:
         """Write behind the cache in its own tensors; in larger ones where they are full or written by another."""
         tokens = ids.shape[1]
@@ -165,7 +173,7 @@ class Decoder:
         tail.used = mask.shape[1]
         return logits, Cache(cache.values, mask, tail)
 
-    def _given(self, session: Any, fed: dict[str, Any]) -> list[Any]:
+    def _given(self, session: onnxruntime.InferenceSession, fed: JsonObject) -> list[Any]:
         """The outputs of a run as OrtValues, the logits on the CPU and the cache where caches lie."""
         if self.store.device == "cpu":  # binding takes a tenth to a fifth of a small model's step
             results: list[Any] = session.run_with_ort_values(list(self._outputs), fed)
@@ -268,7 +276,7 @@ def _size(value: object, otherwise: int) -> int:
     return int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdigit()) else otherwise
 
 
-def _check_names(graph: Path, spec: GenerationSpec, taken: dict[str, Any], given: dict[str, Any]) -> None:
+def _check_names(graph: Path, spec: GenerationSpec, taken: JsonObject, given: JsonObject) -> None:
     past, present = spec.past_names(), spec.present_names()
     faults = [f"it does not take {name}" for name in ("input_ids", *past) if name not in taken]
     known = {"input_ids", "attention_mask", "position_ids", *past}

@@ -10,12 +10,16 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from edgetune.serve.bundle import NOT_JSON
 from edgetune.serve.errors import BundleDamaged, InputError, MissingDependency
+from edgetune.serve.json_types import JsonObject
+
+if TYPE_CHECKING:
+    pass
 
 TEMPLATE_NAME = "chat_template.jinja"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
@@ -127,7 +131,7 @@ def _roles(messages: Sequence[Message]) -> str:
     return ", ".join(str(message["role"]) for message in messages)
 
 
-def _checked(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def _checked(messages: Sequence[Message]) -> list[JsonObject]:
     """The messages as plain dicts, contents of several text parts joined."""
     if isinstance(messages, str | Mapping) or not all(isinstance(message, Mapping) for message in messages):
         raise InputError(
@@ -151,7 +155,7 @@ def _checked(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return plain
 
 
-def _says(content: Any) -> bool:
+def _says(content: object) -> bool:
     """Whether there are words, or what a template may know beside words."""
     return bool(content.strip() if isinstance(content, str) else content)
 
@@ -204,7 +208,7 @@ def _environment(jinja2: Any) -> Any:
 
 
 def _tojson(
-    value: Any,
+    value: object,
     ensure_ascii: bool = False,
     indent: int | None = None,
     separators: tuple[str, str] | None = None,
@@ -214,7 +218,7 @@ def _tojson(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def _settings(path: Path) -> JsonObject:
     if not path.is_file():
         return {}
     try:
@@ -223,7 +227,7 @@ def _settings(path: Path) -> dict[str, Any]:
         raise BundleDamaged(f"{path} cannot be read: {error}") from error
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     """A special token as tokenizer_config.json has it: its text, or a table with it."""
     content = value.get("content") if isinstance(value, dict) else value
     return content if isinstance(content, str) else None

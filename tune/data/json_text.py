@@ -7,7 +7,6 @@ lists that are nested too deeply. Must not import torch or transformers.
 from __future__ import annotations
 
 import json
-from typing import Any
 
 
 class NotJson(ValueError):
@@ -24,7 +23,7 @@ class NotJson(ValueError):
         self.line = line
 
 
-def json_value(text: str) -> Any:
+def json_value(text: str) -> object:
     """The value that `text` writes.
 
     Raises:

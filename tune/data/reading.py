@@ -16,12 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.dialect import Dialect, FileOptions, detect_dialect
 from edgetune.tune.data.encoding import Decoded, decode, encoding_finding
 from edgetune.tune.data.json_text import NotJson, json_value
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -110,7 +113,7 @@ def quiet_datasets() -> Iterator[ModuleType]:
             library.enable_progress_bars()
 
 
-def table_of(dataset: Any, source: str) -> Table:
+def table_of(dataset: Dataset, source: str) -> Table:
     """The columns of a `datasets.Dataset` with words, numbers or classes; others are left out, and said."""
     arrow = dataset.with_format("arrow")[:]
     columns: dict[str, tuple[str, ...]] = {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from edgetune.tune.models.types import Model
     from edgetune.tune.recipe import TuneRecipe
 
 Prepare = Callable[[Any, "TuneRecipe"], Any]
@@ -41,7 +42,7 @@ class Method:
         """What a model that this method has trained is called."""
         return self.learns or self.name
 
-    def prepare(self, model: Any, recipe: TuneRecipe) -> Any:
+    def prepare(self, model: Model, recipe: TuneRecipe) -> Model:
         """Mark what is trained in `model`; returns the model to train, wrapped where the method wraps."""
         module = importlib.import_module(f"edgetune.tune.methods.{self.name}")
         return cast(Prepare, module.prepare)(model, recipe)

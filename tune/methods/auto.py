@@ -5,12 +5,15 @@ LoRA and not another method, because its adapters start as nothing: training beg
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgetune.tune.methods import lora
 from edgetune.tune.recipe import TuneRecipe
 
+if TYPE_CHECKING:
+    from edgetune.tune.models.types import Model
 
-def prepare(model: Any, recipe: TuneRecipe) -> Any:
+
+def prepare(model: Model, recipe: TuneRecipe) -> Model:
     """Wrap the model in adapters, as `lora` does."""
     return lora.prepare(model, recipe)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -10,8 +10,11 @@ from edgetune.serve.errors import ModelError, RecipeError
 from edgetune.tune.models.classifier import head_names
 from edgetune.tune.recipe import TuneRecipe
 
+if TYPE_CHECKING:
+    from edgetune.tune.models.types import Model
 
-def prepare(model: Any, recipe: TuneRecipe) -> Any:
+
+def prepare(model: Model, recipe: TuneRecipe) -> Model:
     """Train the top layers, what follows them, and the head."""
     top_layers = recipe.freeze.top_layers
     top = max(1, len(encoder_layers(model)) // 3) if top_layers == "auto" else top_layers
@@ -47,7 +50,7 @@ def encoder_layers(model: nn.Module) -> list[nn.Module]:
     return list(heaviest)
 
 
-def after_layers(model: Any, last: nn.Module) -> list[nn.Module]:
+def after_layers(model: Model, last: nn.Module) -> list[nn.Module]:
     """The trunk's modules behind the one that holds the layers: a pooler, which may be random, or a last norm."""
     parts = list(model.base_model.children())
     holds = [place for place, part in enumerate(parts) if any(module is last for module in part.modules())]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgetune.tune.recipe import TuneRecipe
 
+if TYPE_CHECKING:
+    from edgetune.tune.models.types import Model
 
-def prepare(model: Any, recipe: TuneRecipe) -> Any:
+
+def prepare(model: Model, recipe: TuneRecipe) -> Model:
     """Train everything."""
     model.requires_grad_(True)
     return model

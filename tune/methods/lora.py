@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -12,8 +12,11 @@ from edgetune.tune.methods.freeze import top_of_trunk
 from edgetune.tune.models.classifier import head_names
 from edgetune.tune.recipe import TuneRecipe
 
+if TYPE_CHECKING:
+    from edgetune.tune.models.types import Model
 
-def prepare(model: Any, recipe: TuneRecipe) -> Any:
+
+def prepare(model: Model, recipe: TuneRecipe) -> Model:
     """Wrap the model in adapters; the whole head is trained and saved with them."""
     from peft import LoraConfig, get_peft_model
     from peft.tuners.lora import LoraLayer

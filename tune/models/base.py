@@ -8,10 +8,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgetune.serve.digest import file_sha256, value_sha256
 from edgetune.serve.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 # Models that a Python package carries, for machines without a hub: name -> (package, folder in it).
 PACKAGED = {
@@ -123,7 +126,7 @@ def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
     )
 
 
-def read_config(base: Base, *, trust_remote_code: bool = False) -> Any:
+def read_config(base: Base, *, trust_remote_code: bool = False) -> PreTrainedConfig:
     """The transformers config of a base.
 
     Raises:
@@ -148,7 +151,7 @@ def _unreadable_config(base: Base, reason: str) -> ModelError:
     )
 
 
-def open_tokenizer(base: Base, *, trust_remote_code: bool = False) -> Any:
+def open_tokenizer(base: Base, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The fast tokenizer of a base; the runtime needs the tokenizer.json that only fast ones have.
 
     Raises:
@@ -196,7 +199,7 @@ def _is_sentencepiece(folder: Path) -> bool:
     return not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model"))
 
 
-def _keep_inputs(tokenizer: Any, config: Any) -> None:
+def _keep_inputs(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
     """Let the tokenizer give what the trunk takes alone: DistilBERT comes with BERT's, which gives token_type_ids."""
     from transformers import AutoModel
 

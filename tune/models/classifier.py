@@ -8,14 +8,19 @@ class, so tuned folders are opened here; the graph needs nobody.
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from edgetune.serve.errors import ModelError
+
+if TYPE_CHECKING:
+    from edgetune.tune.models.types import Model
 
 
 class PooledClassifier(PreTrainedModel):
@@ -25,7 +30,7 @@ class PooledClassifier(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
 
-    def __init__(self, config: PretrainedConfig, trunk: PreTrainedModel | None = None) -> None:
+    def __init__(self, config: PretrainedConfig, trunk: Model | None = None) -> None:
         # The trunk first: it settles which attention the architecture supports, the wrapper follows.
         built = trunk if trunk is not None else AutoModel.from_config(config, **trunk_options(config))
         config._attn_implementation = built.config._attn_implementation
@@ -81,7 +86,7 @@ def head_linear(model: nn.Module) -> tuple[str, nn.Linear]:
     return linears[-1]
 
 
-def trained_head(model: Any) -> nn.Linear:
+def trained_head(model: Model) -> nn.Linear:
     """The linear layer that gives the logits, in a model with adapters the trained copy of it."""
     inside = model.get_base_model() if hasattr(model, "get_base_model") else model
     return head_linear(inside)[1]
@@ -99,7 +104,7 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
     )
 
 
-def set_head(model: nn.Module, weight: Any, bias: Any) -> None:
+def set_head(model: nn.Module, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
     """Put a solved head in place: weight (labels, features) and bias (labels) float32."""
     _, linear = head_linear(model)
     with torch.no_grad():

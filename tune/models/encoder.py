@@ -6,7 +6,7 @@ time `edgetune.serve.codecs` does the same without transformers, and the export 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.task import Task
 
 if TYPE_CHECKING:
+    from transformers import BatchEncoding
+
     from edgetune.tune.data.rows import Input
     from edgetune.tune.models.model import TunedModel
 
@@ -39,10 +41,10 @@ class Encoder:
         names = [name for name in self.tokenizer.model_input_names if name in encoded]
         return [{name: encoded[name][row] for name in names} for row in range(len(inputs))]
 
-    def pad(self, rows: Sequence[dict[str, Any]], tensors: str = "pt") -> Any:
+    def pad(self, rows: Sequence[Mapping[str, object]], tensors: str = "pt") -> BatchEncoding:
         """Rows as one batch, padded to the longest of them: arrays (rows, tokens) int64 by name."""
         return self.tokenizer.pad(list(rows), return_tensors=tensors)
 
-    def batch(self, inputs: Sequence[Input]) -> Any:
+    def batch(self, inputs: Sequence[Input]) -> BatchEncoding:
         """Inputs as one padded batch of torch tensors, by a single call of the tokenizer."""
         return self.task.encode(self.tokenizer, inputs, self.max_tokens, padding=True, tensors="pt")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,9 +15,14 @@ from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.training.batches import FORWARD_FACTOR, PASS_TOKENS
 from edgetune.tune.training.progress import Progress, Silent
 
+if TYPE_CHECKING:
+    from transformers import BatchEncoding
+
+    from edgetune.tune.models.types import Model
+
 
 def model_logits(
-    model: Any,
+    model: Model,
     encoder: Encoder,
     inputs: Sequence[Input],
     *,
@@ -26,14 +31,14 @@ def model_logits(
 ) -> NDArray[np.float32]:
     """Logits (inputs, outputs) float32 of a model in evaluation mode."""
 
-    def run(batch: Any) -> torch.Tensor:
+    def run(batch: BatchEncoding) -> torch.Tensor:
         return model(**batch).logits.float()
 
     return _run_sorted(run, model, encoder, inputs, batch_size, progress or Silent())
 
 
 def head_features(
-    model: Any,
+    model: Model,
     encoder: Encoder,
     inputs: Sequence[Input],
     *,
@@ -46,7 +51,7 @@ def head_features(
     _, linear = head_linear(model)
     hook = linear.register_forward_pre_hook(lambda _, given: seen.append(given[0].float()))
 
-    def run(batch: Any) -> torch.Tensor:
+    def run(batch: BatchEncoding) -> torch.Tensor:
         seen.clear()
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
             model(**batch)
@@ -59,8 +64,8 @@ def head_features(
 
 
 def _run_sorted(
-    run: Callable[[Any], torch.Tensor],
-    model: Any,
+    run: Callable[[BatchEncoding], torch.Tensor],
+    model: Model,
     encoder: Encoder,
     inputs: Sequence[Input],
     batch_size: int,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,11 +21,14 @@ from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import model_logits
 from edgetune.tune.models.model import open_model
 
+if TYPE_CHECKING:
+    from edgetune.tune.models.types import Model
+
 # Merging adds two fp32 products in another order; on MiniLM that moves logits by about 1e-5.
 TOLERANCE = 1e-3
 
 
-def merge_and_save(model: Any, encoder: Encoder, inputs: Sequence[Input], folder: Path) -> float:
+def merge_and_save(model: Model, encoder: Encoder, inputs: Sequence[Input], folder: Path) -> float:
     """Merge adapters (if there are any), save the model to `folder`, open it again, and prove each step.
 
     Args:
@@ -51,7 +54,7 @@ def merge_and_save(model: Any, encoder: Encoder, inputs: Sequence[Input], folder
     return _compare("saving and opening", before, model_logits(reopened, encoder, inputs))
 
 
-def _trained_head(model: Any) -> dict[str, torch.Tensor]:
+def _trained_head(model: Model) -> dict[str, torch.Tensor]:
     """The head's tensors as peft trained them, which replace the original ones on merging."""
     inside = model.get_base_model()
     trained: dict[str, torch.Tensor] = {}
@@ -63,7 +66,7 @@ def _trained_head(model: Any) -> dict[str, torch.Tensor]:
     return trained
 
 
-def _head(model: Any) -> dict[str, torch.Tensor]:
+def _head(model: Model) -> dict[str, torch.Tensor]:
     parts = (_tensors(model.get_submodule(name), name) for name in head_names(model))
     return {name: tensor for part in parts for name, tensor in part.items()}
 

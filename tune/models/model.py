@@ -6,7 +6,7 @@ import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +20,11 @@ from edgetune.tune.models.classifier import PooledClassifier, head_linear, trunk
 from edgetune.tune.models.stored import Stored
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks.objective import Objective
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from edgetune.tune.models.types import Model
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class TunedModel(Stored):
         return folder if folder.is_dir() else None
 
 
-def start_model(base: Base, objective: Objective, recipe: TuneRecipe) -> Any:
+def start_model(base: Base, objective: Objective, recipe: TuneRecipe) -> Model:
     """The pretrained trunk with a fresh head for what is to be learnt, in fp32, pooled as the recipe says.
 
     Raises:
@@ -123,7 +128,7 @@ def chosen_pooling(base: Base, recipe: TuneRecipe) -> str:
     return recipe.pooling if recipe.pooling != "auto" else base.sentence_pooling or "head"
 
 
-def _pooled(base: Base, config: Any, pooling: str) -> PooledClassifier:
+def _pooled(base: Base, config: PreTrainedConfig, pooling: str) -> PooledClassifier:
     from transformers import AutoModel
 
     config.edgetune_pooling = pooling
@@ -131,7 +136,7 @@ def _pooled(base: Base, config: Any, pooling: str) -> PooledClassifier:
     return PooledClassifier(trunk.config, trunk)
 
 
-def open_model(folder: Path, *, attention: str | None = None, adapter: Path | None = None) -> Any:
+def open_model(folder: Path, *, attention: str | None = None, adapter: Path | None = None) -> PreTrainedModel:
     """Open a model that tuning has written, in fp32 and evaluation mode.
 
     Args:
@@ -151,7 +156,7 @@ def open_model(folder: Path, *, attention: str | None = None, adapter: Path | No
     return model.eval()
 
 
-def longest_input(model: Any, tokenizer: Any, base: Base) -> int:
+def longest_input(model: Model, tokenizer: PreTrainedTokenizerBase, base: Base) -> int:
     """The most tokens the model takes, at most 512, by its position table, its tokenizer and its own card."""
     limits = [512, int(min(tokenizer.model_max_length, 1 << 30)), _positions(model)]
     card = base.folder / "sentence_bert_config.json"
@@ -160,7 +165,7 @@ def longest_input(model: Any, tokenizer: Any, base: Base) -> int:
     return min(limits)
 
 
-def _positions(model: Any) -> int:
+def _positions(model: Model) -> int:
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
             # RoBERTa's kin count positions from behind the padding index.

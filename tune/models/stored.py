@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import msgspec
 
@@ -31,7 +31,7 @@ class Stored:
     def save(self, folder: Path) -> None:
         """Write the fields into `folder`."""
 
-        def plain(value: Any) -> str:
+        def plain(value: object) -> str:
             if not isinstance(value, Path):
                 raise NotImplementedError(f"{type(value).__name__} is not stored as JSON")
             return os.path.relpath(value, folder)
@@ -47,7 +47,7 @@ class Stored:
             WorkError: there is nothing, or its fields are not of their types.
         """
 
-        def typed(kind: type, value: Any) -> Path:
+        def typed(kind: type, value: object) -> Path:
             if kind is not Path or not isinstance(value, str):
                 raise TypeError(f"{value!r} is no {kind.__name__}")
             return Path(os.path.normpath(folder / value))

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import GenerationConfig
@@ -19,6 +19,11 @@ from edgetune.serve.errors import DataError
 from edgetune.tune.stepwise.batches import IGNORED
 from edgetune.tune.stepwise.metrics import GenerationScores, score_answers
 from edgetune.tune.training.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from edgetune.tune.models.types import Model
 
 ANSWER_BATCH = 16
 _SPARE_TOKENS = 8  # beyond the longest reference, so that an answer which does not end is seen to be longer
@@ -71,8 +76,8 @@ def answer_tokens(questions: Sequence[Question]) -> int:
 
 
 def generate_answers(
-    model: Any,
-    tokenizer: Any,
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[Question],
     *,
     max_tokens: int | None = None,
@@ -104,14 +109,14 @@ def generate_answers(
     return [texts[index] for index in range(len(questions))]
 
 
-def answer_texts(tokenizer: Any, ids: Sequence[Sequence[int]]) -> list[str]:
+def answer_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]) -> list[str]:
     """The text of each answer, without special tokens: the same whoever gave the ids."""
     texts: list[str] = tokenizer.batch_decode([list(one) for one in ids], skip_special_tokens=True)
     return texts
 
 
 def score_texts(
-    tokenizer: Any, questions: Sequence[Question], answers: Sequence[str], metrics: Sequence[str]
+    tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], answers: Sequence[str], metrics: Sequence[str]
 ) -> list[GenerationScores]:
     """Score an answer to each question by each metric, in the order of `metrics`."""
     references = answer_texts(tokenizer, [question.reference for question in questions])
@@ -119,8 +124,8 @@ def score_texts(
 
 
 def score_model(
-    model: Any,
-    tokenizer: Any,
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[Question],
     metrics: Sequence[str],
     *,
@@ -131,7 +136,7 @@ def score_model(
     return score_texts(tokenizer, questions, answers, metrics)
 
 
-def _ends(model: Any, tokenizer: Any, questions: Sequence[Question]) -> list[int]:
+def _ends(model: Model, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> list[int]:
     """The tokenizer's, the model's, and the special token that closes most references.
 
     A template often ends its turns with a special token that the model's own settings do not name.
@@ -143,7 +148,7 @@ def _ends(model: Any, tokenizer: Any, questions: Sequence[Question]) -> list[int
     return sorted((known | ({closing} & (special | set(tokenizer.all_special_ids)))) - {None})
 
 
-def _context_tokens(model: Any, tokenizer: Any) -> int:
+def _context_tokens(model: Model, tokenizer: PreTrainedTokenizerBase) -> int:
     """The most tokens of prompt and answer together, as a bundle's spec has it."""
     limit = int(tokenizer.model_max_length)  # of a tokenizer that knows none a number beyond any context
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -164,7 +169,7 @@ def _batches(questions: Sequence[Question], most: int, context: int) -> Iterator
 
 
 @contextmanager
-def _greedy(model: Any, max_tokens: int, ends: Sequence[int]) -> Iterator[None]:
+def _greedy(model: Model, max_tokens: int, ends: Sequence[int]) -> Iterator[None]:
     """The model's own settings put aside: a penalty or an end of theirs would fill what is left open here."""
     own = model.generation_config
     model.generation_config = GenerationConfig(

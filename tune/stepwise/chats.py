@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from edgetune.serve.json_types import JsonObject
 from edgetune.tune.data.rows import key
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -100,7 +101,7 @@ def _joined(turns: tuple[Turn, ...]) -> str:
     )
 
 
-def message(turn: Turn) -> dict[str, Any]:
+def message(turn: Turn) -> JsonObject:
     """The turn as chat templates take it: role, content and, where there are any, the tool calls."""
     fields: dict[str, Any] = {"role": turn.role, "content": turn.content}
     if turn.calls:
@@ -110,13 +111,13 @@ def message(turn: Turn) -> dict[str, Any]:
     return fields
 
 
-def _call(call: ToolCall) -> dict[str, Any]:
+def _call(call: ToolCall) -> JsonObject:
     # Templates print the arguments with tojson, so they are given as an object.
     function = {"name": call.name, "arguments": json.loads(call.arguments)}
     return {"type": "function", "function": function, **({"id": call.id} if call.id else {})}
 
 
-def chat_to_json(chat: Chat) -> dict[str, Any]:
+def chat_to_json(chat: Chat) -> JsonObject:
     """The chat as a JSON object, without what is empty: what a data set's digest is made of."""
     turns = []
     for turn in chat.turns:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgetune.serve.errors import RecipeError
 from edgetune.tune.data.cleaning import counted
@@ -18,6 +18,9 @@ from edgetune.tune.stepwise.formats import FORMATS
 from edgetune.tune.stepwise.packing import pack
 from edgetune.tune.stepwise.template import choose_template
 from edgetune.tune.stepwise.traces import EncodedRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MOST_TOKENS = 1_024  # of a row where nothing is said: what a row takes of memory grows with its length
 
@@ -48,7 +51,7 @@ class EncodedParts:
 def encode_parts(
     conversations: Conversations,
     recipe: ConversationRecipe,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     *,
     context_tokens: int,
     vocabulary: int,
@@ -108,7 +111,7 @@ def _packed(rows: Sequence[EncodedRow], most: int) -> tuple[tuple[EncodedRow, ..
     )
 
 
-def _most_tokens(recipe: ConversationRecipe, context_tokens: int, tokenizer: Any) -> int:
+def _most_tokens(recipe: ConversationRecipe, context_tokens: int, tokenizer: PreTrainedTokenizerBase) -> int:
     # A tokenizer that knows no limit gives a number far beyond any context.
     limit = min(context_tokens, tokenizer.model_max_length)
     if recipe.max_tokens == "auto":

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgetune.serve.errors import DataError, ModelError
 from edgetune.tune.data.cleaning import counted, title
@@ -19,6 +19,9 @@ from edgetune.tune.stepwise.chats import Chat, Kind
 from edgetune.tune.stepwise.faults import Fault, faults_error
 from edgetune.tune.stepwise.template import AnswerSpan, ChatTemplate, Rendered, TemplateFault, prompt_text, render
 from edgetune.tune.stepwise.traces import EncodedRow, OverLong, Trace, fit, learnt_tokens, seen
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Offsets = list[tuple[int, int]]
 
@@ -63,7 +66,7 @@ class Encoder:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         kind: Kind,
         template: ChatTemplate | None,
         *,

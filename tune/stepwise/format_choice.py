@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import counted
@@ -156,7 +155,7 @@ def _findings(
     return tuple(findings)
 
 
-def _preference(values: Mapping[str, Any]) -> str:
+def _preference(values: Mapping[str, object]) -> str:
     """What a row holds that ranks or judges answers instead of giving one; empty where it holds none."""
     names = {name.casefold() for name in values}
     for pair in _PREFERENCES:

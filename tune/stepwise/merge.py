@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +23,11 @@ from edgetune.tune.stepwise.batches import pad_rows
 from edgetune.tune.stepwise.model import mend_generation_config, open_language_model, open_pretrained
 from edgetune.tune.stepwise.qlora import dequantized, exact_arithmetic, is_quantized, quantized_layers
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from edgetune.tune.models.types import Model
+
 # Floats of the logits that are kept for the comparison: 128 MB, whatever the vocabulary.
 _MOST_LOGITS = 1 << 25
 _MOST_ROWS = 16
@@ -31,7 +36,12 @@ Logits = list[NDArray[np.float32]]
 
 
 def merge_language_model(
-    model: Any, tokenizer: Any, rows: Sequence[dict[str, list[int]]], *, base: Base, folder: Path
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[dict[str, list[int]]],
+    *,
+    base: Base,
+    folder: Path,
 ) -> float:
     """Merge adapters (if there are any), save the model to `folder`, open it again, and prove each step.
 
@@ -63,14 +73,14 @@ def merge_language_model(
     return _compare("saving and opening", before, _logits(reopened, rows))
 
 
-def _merged(model: Any, base: Base) -> Any:
+def _merged(model: Model, base: Base) -> Model:
     if is_quantized(model):
         return _merged_in_fp32(model, base)
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
 @torch.no_grad()
-def _merged_in_fp32(model: Any, base: Base) -> Any:
+def _merged_in_fp32(model: Model, base: Base) -> Model:
     """A plain fp32 model with the de-quantized weights, adapters added; it starts from the base for all the rest."""
     from peft.tuners.lora import LoraLayer
 
@@ -86,7 +96,7 @@ def _merged_in_fp32(model: Any, base: Base) -> Any:
     return merged.eval()
 
 
-def _write(model: Any, name: str, values: torch.Tensor, *, add: bool = False) -> None:
+def _write(model: Model, name: str, values: torch.Tensor, *, add: bool = False) -> None:
     module = model.get_submodule(name)
     values = values.to(module.weight.device)
     if isinstance(module, Conv1D):
@@ -94,7 +104,7 @@ def _write(model: Any, name: str, values: torch.Tensor, *, add: bool = False) ->
     module.weight.copy_(module.weight + values if add else values)
 
 
-def _logits(model: Any, rows: Sequence[dict[str, list[int]]]) -> Logits:
+def _logits(model: Model, rows: Sequence[dict[str, list[int]]]) -> Logits:
     """Logits (tokens, vocabulary) float32 of each of the first rows, one row at a time."""
     collected: Logits = []
     held = 0
@@ -127,7 +137,7 @@ def _compare(step: str, before: Logits, after: Logits) -> float:
     return difference
 
 
-def _compare_weights(model: Any) -> None:
+def _compare_weights(model: Model) -> None:
     """Names and shapes of the weights against those of the architecture, made without memory."""
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(model.config, trust_remote_code=hasattr(model.config, "auto_map"))

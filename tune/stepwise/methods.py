@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgetune.tune.models.types import Model
     from edgetune.tune.stepwise.recipe import GenerationTuneRecipe
 
 
@@ -40,7 +41,7 @@ class LanguageMethod:
         """Whether there is something to merge."""
         return self.kind == "adapters"
 
-    def prepare(self, model: Any, recipe: GenerationTuneRecipe) -> Any:
+    def prepare(self, model: Model, recipe: GenerationTuneRecipe) -> Model:
         """Mark what is trained in `model`; returns the model to train, wrapped where the method has adapters.
 
         Raises:
@@ -86,7 +87,7 @@ METHODS: dict[str, LanguageMethod] = {
 }
 
 
-def _adapted(model: Any, recipe: GenerationTuneRecipe, options: dict[str, Any]) -> Any:
+def _adapted(model: Model, recipe: GenerationTuneRecipe, options: dict[str, object]) -> Model:
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
@@ -103,7 +104,7 @@ def _adapted(model: Any, recipe: GenerationTuneRecipe, options: dict[str, Any]) 
     return get_peft_model(model, LoraConfig(**{**settings, **options}))
 
 
-def _thaw_top(model: Any, recipe: GenerationTuneRecipe) -> None:
+def _thaw_top(model: Model, recipe: GenerationTuneRecipe) -> None:
     from edgetune.tune.methods.freeze import encoder_layers, top_of_trunk
 
     top_layers = recipe.freeze.top_layers

@@ -14,13 +14,16 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.dependencies import require
 from edgetune.serve.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 Score = Callable[[str, str], float]
 
@@ -142,7 +145,7 @@ def load_function(name: str) -> Score:
     return function
 
 
-def _module(name: str) -> Any:
+def _module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -152,7 +155,7 @@ def _module(name: str) -> Any:
         ) from error
 
 
-def _module_of_file(path: Path) -> Any:
+def _module_of_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise RecipeError(f"The metric's file {path} does not exist.", action="check its path")
     spec = importlib.util.spec_from_file_location(f"edgetune_metric_{path.stem}", path)
@@ -163,7 +166,7 @@ def _module_of_file(path: Path) -> Any:
     return module
 
 
-def _checked(metric: str, value: Any) -> float:
+def _checked(metric: str, value: object) -> float:
     if not isinstance(value, int | float | np.integer | np.floating) or not math.isfinite(value):
         raise RecipeError(f"{metric} gave {value!r} for an answer.", expected="a finite number")
     return float(value)

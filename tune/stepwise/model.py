@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 import torch
@@ -20,6 +20,11 @@ from edgetune.serve.stepwise.report import LanguageTraining
 from edgetune.tune.models.base import UNREADABLE, Base, first_words, read_config
 from edgetune.tune.models.stored import Stored
 from edgetune.tune.stepwise.perplexity import Perplexity
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from edgetune.tune.models.types import Model
 
 _UNOPENABLE: tuple[type[Exception], ...] = (*UNREADABLE, RuntimeError, SafetensorError)
 
@@ -106,7 +111,7 @@ class TunedLanguageModel(Stored):
         return Perplexity.load(self.folder / "tuned_perplexity.npz")
 
 
-def language_config(base: Base, *, trust_remote_code: bool = False) -> Any:
+def language_config(base: Base, *, trust_remote_code: bool = False) -> PreTrainedConfig:
     """The config of a base that generates text.
 
     Raises:
@@ -135,8 +140,8 @@ def language_config(base: Base, *, trust_remote_code: bool = False) -> Any:
 
 
 def open_pretrained(
-    base: Base, *, trust_remote_code: bool = False, quantization: Any = None, device: str = "cpu"
-) -> Any:
+    base: Base, *, trust_remote_code: bool = False, quantization: object = None, device: str = "cpu"
+) -> PreTrainedModel:
     """The pretrained language model in fp32, its linear layers quantized where a configuration says so.
 
     Args:
@@ -183,7 +188,7 @@ def open_pretrained(
     return model
 
 
-def mend_generation_config(model: Any) -> None:
+def mend_generation_config(model: Model) -> None:
     """Let a checkpoint's generation settings be such as transformers saves; it refuses some that it has read.
 
     Sampling settings without `do_sample`, which many checkpoints bring, get it. Of other invalid ones the tokens stay.
@@ -212,7 +217,7 @@ def _token_ids(value: object) -> list[int]:
     return [token for token in listed if isinstance(token, int) and token >= 0]
 
 
-def open_language_model(folder: Path, *, attention: str | None = None) -> Any:
+def open_language_model(folder: Path, *, attention: str | None = None) -> PreTrainedModel:
     """Open a language model that tuning has written, in fp32 and evaluation mode.
 
     Args:

@@ -9,13 +9,16 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from edgetune.serve.errors import ModelError
 from edgetune.tune.stepwise.batches import IGNORED, pad_rows
 from edgetune.tune.stepwise.traces import EncodedRow
+
+if TYPE_CHECKING:
+    from edgetune.tune.models.types import Model
 
 # Of the largest logit. What orders of summing leave is far less, what another row's tokens do far more.
 PACKING_TOLERANCE = 1e-3
@@ -60,7 +63,7 @@ def _packed(rows: Sequence[EncodedRow]) -> PackedRow:
     return {"input_ids": ids, "labels": labels, "position_ids": positions}
 
 
-def check_packing(model: Any, rows: Sequence[EncodedRow]) -> float:
+def check_packing(model: Model, rows: Sequence[EncodedRow]) -> float:
     """The largest difference of the logits of packed rows from those of the same rows alone.
 
     Args:
@@ -102,7 +105,7 @@ def check_packing(model: Any, rows: Sequence[EncodedRow]) -> float:
     return worst
 
 
-def _logits(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _logits(model: Model, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     device = next(model.parameters()).device
     inputs = {name: values.to(device) for name, values in batch.items() if name != "labels"}
     # With a cache transformers would no longer look for packed rows.

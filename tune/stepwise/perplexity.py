@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from edgetune.serve.errors import DataError, ModelError
 from edgetune.tune.models.forward import length_batches
 from edgetune.tune.stepwise.batches import IGNORED, pad_rows
 from edgetune.tune.training.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from edgetune.tune.models.types import Model
 
 # Floats of the logits of one pass: 512 MB, whatever the vocabulary.
 _MOST_LOGITS = 1 << 27
@@ -66,7 +69,7 @@ class Perplexity:
 
 
 def measure_perplexity(
-    model: Any, rows: Sequence[dict[str, list[int]]], *, progress: Progress | None = None
+    model: Model, rows: Sequence[dict[str, list[int]]], *, progress: Progress | None = None
 ) -> Perplexity:
     """Run a causal language model over encoded rows, in evaluation mode, on the device where it is.
 
@@ -104,7 +107,9 @@ def measure_perplexity(
     return Perplexity(losses, tokens, hits)
 
 
-def _sums(model: Any, batch: dict[str, torch.Tensor]) -> tuple[Any, Any, Any]:
+def _sums(
+    model: Model, batch: dict[str, torch.Tensor]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     labels = batch.pop("labels")[:, 1:]
     logits = model(**{name: values.to(model.device) for name, values in batch.items()}, use_cache=False).logits
     known = labels != IGNORED

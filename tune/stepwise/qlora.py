@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -22,6 +22,13 @@ from edgetune.tune.stepwise.model import language_config, open_pretrained
 from edgetune.tune.stepwise.recipe import GenerationTuneRecipe
 from edgetune.tune.training.progress import Progress
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from edgetune.tune.models.types import Model
+
 # The switch of bitsandbytes' 4-bit inference kernel for processors with AVX512-BF16. That kernel repacks the weights at
 # the first evaluation, for shapes of whole 32 x 64 blocks only, and its result has no gradient: the training that goes
 # on after an evaluation would lose what flows through the frozen weights.
@@ -29,7 +36,9 @@ _SWITCH = "support_avx512bf16_for_cpu"
 _ROWS, _BLOCK = 32, 64
 
 
-def open_quantized(base: Base, recipe: GenerationTuneRecipe, *, device: str, bf16: bool, progress: Progress) -> Any:
+def open_quantized(
+    base: Base, recipe: GenerationTuneRecipe, *, device: str, bf16: bool, progress: Progress
+) -> PreTrainedModel:
     """The pretrained model with its linear layers in 4 or 8 bits, all of it frozen.
 
     Raises:
@@ -110,7 +119,7 @@ def exact_arithmetic(model: nn.Module) -> Iterator[None]:
             del layer.forward
 
 
-def is_quantized(model: Any) -> bool:
+def is_quantized(model: Model) -> bool:
     """Whether transformers has opened the model in 4 or 8 bits."""
     inside = model.get_base_model() if hasattr(model, "get_base_model") else model
     return bool(getattr(inside, "is_loaded_in_4bit", False) or getattr(inside, "is_loaded_in_8bit", False))
@@ -124,7 +133,7 @@ def _plain_forward(layer: Any) -> Any:
     return forward
 
 
-def _layers(config: Any, recipe: GenerationTuneRecipe) -> tuple[dict[str, tuple[int, int]], list[str]]:
+def _layers(config: PreTrainedConfig, recipe: GenerationTuneRecipe) -> tuple[dict[str, tuple[int, int]], list[str]]:
     """(outputs, inputs) of each linear layer but the head, and the head's names, without weights in memory."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=recipe.trust_remote_code)
@@ -138,7 +147,7 @@ def _layers(config: Any, recipe: GenerationTuneRecipe) -> tuple[dict[str, tuple[
     return shapes, [name for name, module in model.named_modules() if module is head]
 
 
-def _kernel_has_switch(bitsandbytes: Any) -> bool:
+def _kernel_has_switch(bitsandbytes: ModuleType) -> bool:
     return hasattr(bitsandbytes.nn.Linear4bit(_BLOCK, _ROWS, device="meta"), _SWITCH)
 
 
@@ -148,7 +157,7 @@ def _summary(model: nn.Module, weights: str) -> str:
     return f"qlora: {len(layers)} layers with {held:,} weights are held in {weights}, the head and the rest in fp32"
 
 
-def _bitsandbytes() -> Any:
+def _bitsandbytes() -> ModuleType:
     try:
         import bitsandbytes
     except ModuleNotFoundError as error:

@@ -67,7 +67,7 @@ def read_rows(path: Path, options: FileOptions) -> RawRows:
     return rows
 
 
-def raw_rows_of(objects: Sequence[Mapping[str, Any]], source: str, findings: tuple[str, ...] = ()) -> RawRows:
+def raw_rows_of(objects: Sequence[Mapping[str, object]], source: str, findings: tuple[str, ...] = ()) -> RawRows:
     """Rows that are counted from 1."""
     rows = tuple(RawRow(f"{source}, row {number}", one) for number, one in enumerate(objects, start=1))
     return RawRows(source, rows, findings)

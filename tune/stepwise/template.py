@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -19,6 +19,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from edgetune.serve.errors import EdgetuneError, ModelError, RecipeError
 from edgetune.tune.stepwise.chats import Chat, Role, Turn, message
 from edgetune.tune.stepwise.named_templates import NAMED_TEMPLATES, named_template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MARKS_ANSWERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 # What templates do with what they do not expect: text added to None, keys and indices that are not there, macros that
@@ -79,7 +82,7 @@ class Rendered:
     left_out: tuple[Role, ...] = ()
 
 
-def choose_template(tokenizer: Any, source: str | None, fallback: str = "plain") -> ChatTemplate:
+def choose_template(tokenizer: PreTrainedTokenizerBase, source: str | None, fallback: str = "plain") -> ChatTemplate:
     """The recipe's template, else the model's own, else the named one `fallback`; tried on a small chat.
 
     Args:
@@ -114,12 +117,12 @@ def choose_template(tokenizer: Any, source: str | None, fallback: str = "plain")
     return template
 
 
-def _own_template(tokenizer: Any) -> str | None:
+def _own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     # A checkpoint may have several by name; the tokenizer knows which is the usual one.
     return tokenizer.get_chat_template() if tokenizer.chat_template else None
 
 
-def _source_text(source: str, tokenizer: Any) -> str:
+def _source_text(source: str, tokenizer: PreTrainedTokenizerBase) -> str:
     if source in NAMED_TEMPLATES:
         return _named(source, tokenizer)
     if "{%" in source or "{{" in source:
@@ -135,11 +138,11 @@ def _source_text(source: str, tokenizer: Any) -> str:
         ) from error
 
 
-def _named(name: str, tokenizer: Any) -> str:
+def _named(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
     return named_template(name, with_bos=begins_with_bos(tokenizer))
 
 
-def begins_with_bos(tokenizer: Any) -> bool:
+def begins_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer puts its BOS token before every text by itself."""
     ids = tokenizer("a", add_special_tokens=True)["input_ids"]
     return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
@@ -154,7 +157,7 @@ def _unusable(template: ChatTemplate, reason: str) -> EdgetuneError:
     )
 
 
-def render(tokenizer: Any, template: ChatTemplate, chat: Chat) -> Rendered:
+def render(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, chat: Chat) -> Rendered:
     """The chat as text, with the places of its answers.
 
     Raises:
@@ -172,7 +175,9 @@ def render(tokenizer: Any, template: ChatTemplate, chat: Chat) -> Rendered:
     return Rendered(text, spans, unconfirmed, left_out)
 
 
-def prompt_text(tokenizer: Any, template: ChatTemplate, turns: Sequence[Turn], tools: str = "") -> str:
+def prompt_text(
+    tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, turns: Sequence[Turn], tools: str = ""
+) -> str:
     """The turns as text up to where the assistant's next answer begins.
 
     Raises:
@@ -182,7 +187,11 @@ def prompt_text(tokenizer: Any, template: ChatTemplate, turns: Sequence[Turn], t
 
 
 def _marked_spans(
-    tokenizer: Any, template: ChatTemplate, chat: Chat, whole: str, marked: Sequence[tuple[int, int]]
+    tokenizer: PreTrainedTokenizerBase,
+    template: ChatTemplate,
+    chat: Chat,
+    whole: str,
+    marked: Sequence[tuple[int, int]],
 ) -> tuple[tuple[AnswerSpan, ...], int]:
     """The spans that the template marks, without those of answers that are context alone, and how many are missing."""
     written = [i for i, turn in enumerate(chat.turns) if turn.role == "assistant"]
@@ -200,7 +209,9 @@ def _marked_spans(
     return tuple(answer_spans), len(chat.answers) - len(answer_spans)
 
 
-def _confirmed_span(tokenizer: Any, template: ChatTemplate, chat: Chat, answer: int, whole: str) -> AnswerSpan | None:
+def _confirmed_span(
+    tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, chat: Chat, answer: int, whole: str
+) -> AnswerSpan | None:
     """Where the answer stands, if the chat rendered up to it and the chat rendered with it are how `whole` begins."""
     before = _render(tokenizer, template, chat.turns[:answer], chat.tools, prompt=True)[0]
     after = _render(tokenizer, template, chat.turns[: answer + 1], chat.tools)[0]
@@ -209,7 +220,7 @@ def _confirmed_span(tokenizer: Any, template: ChatTemplate, chat: Chat, answer: 
 
 
 def _render(
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     template: ChatTemplate,
     turns: Sequence[Turn],
     tools: str,

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
@@ -32,6 +32,11 @@ from edgetune.tune.training.memory import told_out_of_memory
 from edgetune.tune.training.progress import Progress
 from edgetune.tune.training.reporters import keep_event_files
 from edgetune.tune.training.steps import StepReporter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from edgetune.tune.models.types import Model
 
 EncodedRows = Sequence[dict[str, list[int]]]
 
@@ -64,8 +69,8 @@ class LanguageResult:
 
 
 def train_language_model(
-    model: Any,
-    tokenizer: Any,
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
     train_rows: EncodedRows,
     validation_rows: EncodedRows,
     *,
@@ -158,15 +163,15 @@ class _LanguageTrainer(SFTTrainer):
     def _send_telemetry(self) -> None:
         """Nothing is reported."""
 
-    def create_model_card(self, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
+    def create_model_card(self, model_name: object = None, dataset_name: object = None, tags: object = None) -> None:
         """No card is written into checkpoints."""
 
     def evaluation_loop(
         self,
-        dataloader: Any,
+        dataloader: object,
         description: str,
         prediction_loss_only: bool | None = None,
-        ignore_keys: Any = None,
+        ignore_keys: object = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         # The Trainer's mean is over batches: a batch of few answer tokens would count as much as one of many.
@@ -185,11 +190,11 @@ class _LanguageTrainer(SFTTrainer):
         }
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(rows))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+    def _get_train_sampler(self, train_dataset: object = None) -> EpochSampler:
         lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
         return EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: Model = None) -> torch.optim.Optimizer:
         if self._plan.rate_ratio is None or getattr(self, "optimizer", None) is not None:
             return super().create_optimizer(model)
         from peft.optimizers import create_loraplus_optimizer
@@ -209,7 +214,7 @@ def _summary(metrics: Mapping[str, float]) -> str:
     return f"validation perplexity {perplexity:.4g}, token accuracy {metrics['eval_value']:.4f}"
 
 
-def _restore_forward(model: Any, forward: Any) -> None:
+def _restore_forward(model: Model, forward: Any) -> None:
     """Put back what `forward` was before TRL replaced it; None where the class's own was used."""
     if forward is not None:
         model.forward = forward

@@ -41,6 +41,9 @@ from edgetune.tune.training.progress import Progress
 from edgetune.tune.training.trainer import automatic_epochs
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from edgetune.tune.models.types import Model
     from edgetune.tune.stepwise.training import EncodedRows, LanguageResult
 
 
@@ -101,7 +104,7 @@ def tune_language_model(
     base: Base,
     recipe: GenerationTuneRecipe,
     *,
-    tokenizer: Any = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     device: str,
     seed: int,
     folder: Path,
@@ -172,13 +175,13 @@ class _Job:
         progress.say(f"base: {self.rows.measured_on} perplexity {quality.value:.4g}")
         return quality
 
-    def _opened(self) -> Any:
+    def _opened(self) -> PreTrainedModel:
         return open_pretrained(self.base, trust_remote_code=self.recipe.trust_remote_code)
 
-    def _measured(self, model: Any, progress: Progress) -> Perplexity:
+    def _measured(self, model: Model, progress: Progress) -> Perplexity:
         return measure_perplexity(model.to(self.device), self.rows.measured, progress=progress)
 
-    def train(self, progress: Progress) -> tuple[Any, LanguageResult]:
+    def train(self, progress: Progress) -> tuple[Model, LanguageResult]:
         """Train by the recipe's method; the model with its best epoch in place, and its curve."""
         from edgetune.tune.stepwise.training import LanguagePlan, train_language_model
 
@@ -213,7 +216,7 @@ class _Job:
         )
         return model, result
 
-    def finish(self, model: Any, result: LanguageResult, before: Perplexity, progress: Progress) -> None:
+    def finish(self, model: Model, result: LanguageResult, before: Perplexity, progress: Progress) -> None:
         """Merge, prove, measure and write the facts; drop the checkpoints."""
         if METHODS[self.recipe.method].has_adapters:
             model.save_pretrained(self.folder / "adapter")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -24,13 +24,18 @@ from edgetune.tune.training.batches import FORWARD_FACTOR
 from edgetune.tune.training.processes import process_count
 from edgetune.tune.training.progress import Progress
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from edgetune.tune.models.types import Model
+
 ROW = "row"  # the column that tells a batch's row numbers
 MOST_SHARE = 0.125  # of the memory that this process may use
 _FAITHFUL = {torch.float32: 1e-4, torch.bfloat16: 0.05}  # of the largest logit
 _CHECKED_ROWS = 4
 
 
-def frozen_layers(model: Any) -> list[nn.Module]:
+def frozen_layers(model: Model) -> list[nn.Module]:
     """The encoder's layers, from the bottom, in which and below which nothing is trained."""
     inside = model.get_base_model() if hasattr(model, "get_base_model") else model
     try:
@@ -76,8 +81,8 @@ class StoredStates:
 
 @contextmanager
 def stored_activations(
-    model: Any,
-    tokenizer: Any,
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[dict[str, Any]],
     *,
     bf16: bool,
@@ -102,7 +107,7 @@ def stored_activations(
 class _Store:
     """Fills the states by one pass over the rows, if they may be stored and are faithful."""
 
-    def __init__(self, model: Any, tokenizer: Any, bf16: bool) -> None:
+    def __init__(self, model: Model, tokenizer: PreTrainedTokenizerBase, bf16: bool) -> None:
         self._model, self._tokenizer, self._bf16 = model, tokenizer, bf16
         self._dtype = torch.bfloat16 if bf16 else torch.float32
 

@@ -10,9 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
 class StopOnInterrupt(TrainerCallback):
@@ -42,14 +45,18 @@ class StopOnInterrupt(TrainerCallback):
             raise KeyboardInterrupt
         self.stopped = True
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> TrainerControl:
         """Save and stop, where the user asked for it."""
         if self.stopped:
             control.should_save = True
             control.should_training_stop = True
         return control
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> TrainerControl:
         """Judge no half epoch."""
         # The Trainer ends an epoch that is stopped half-way too: judging it would use up patience and bend the curve.
         if self.stopped and abs(state.epoch - round(state.epoch)) > 1e-6:

@@ -6,11 +6,14 @@ Apart from progress.py, which stages without a Trainer import too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
 
 from edgetune.tune.training.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
 class StepReporter(TrainerCallback):
@@ -21,14 +24,19 @@ class StepReporter(TrainerCallback):
         self._progress = progress
         self._told = describe
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Advance the line."""
         self._progress.advance(
             state.global_step, state.max_steps, f"epoch {state.epoch:.1f} of {state.num_train_epochs}"
         )
 
     def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: object,
     ) -> None:
         """Say what was found."""
         if metrics:

@@ -14,6 +14,7 @@ from edgetune.serve.http.openai.faults import Unfit
 from edgetune.serve.http.openai.requests import COMMON_NEUTRALS, MOST_TOP_LOGPROBS, AnswerRequest, read_request
 from edgetune.serve.http.openai.shapes import Head, token_logprobs
 from edgetune.serve.http.openai.tokens import TokenTexts
+from edgetune.serve.json_types import JsonObject
 from edgetune.serve.stepwise.answer import Generation, TokenPiece
 from edgetune.serve.stepwise.sampling import TokenLogprob
 
@@ -95,7 +96,7 @@ def read_chat(body: bytes) -> ChatRequest:
     return request
 
 
-def _message(number: int, message: dict[str, Any]) -> dict[str, Any]:
+def _message(number: int, message: JsonObject) -> JsonObject:
     """A message as chat templates take it: a role that they know, and its content as one text."""
     place = f"messages[{number}]"
     role = message.get("role")
@@ -114,7 +115,7 @@ def _message(number: int, message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "role": "system" if role == "developer" else role, "content": text}
 
 
-def _part(place: str, part: Any) -> str:
+def _part(place: str, part: object) -> str:
     if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
         text: str = part["text"]
         return text
@@ -131,7 +132,7 @@ class ChatShape:
     kind: str = "chat.completion"
     stream_kind: str = "chat.completion.chunk"
 
-    def answer(self, generation: Generation) -> dict[str, Any]:
+    def answer(self, generation: Generation) -> JsonObject:
         """The one choice of a whole answer."""
         return {
             "index": 0,
@@ -140,11 +141,11 @@ class ChatShape:
             "finish_reason": generation.finish,
         }
 
-    def opening(self) -> dict[str, Any]:
+    def opening(self) -> JsonObject:
         """The choice that tells who speaks."""
         return self._delta({"role": "assistant", "content": "", "refusal": None})
 
-    def piece(self, piece: TokenPiece) -> list[dict[str, Any]]:
+    def piece(self, piece: TokenPiece) -> list[JsonObject]:
         """The piece's text, and behind the last one why it was the last."""
         choices = []
         if piece.text or (self.texts is not None and piece.logprobs):
@@ -153,7 +154,7 @@ class ChatShape:
             choices.append({**self._delta({}), "finish_reason": piece.finish})
         return choices
 
-    def _delta(self, delta: dict[str, Any]) -> dict[str, Any]:
+    def _delta(self, delta: JsonObject) -> JsonObject:
         return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
 
     def _logprobs(self, logprobs: tuple[TokenLogprob, ...]) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from edgetune.serve.http.openai.faults import Unfit
 from edgetune.serve.http.openai.requests import COMMON_NEUTRALS, MOST_TOP_LOGPROBS, AnswerRequest, read_request
 from edgetune.serve.http.openai.shapes import Head, sayable_logprob
 from edgetune.serve.http.openai.tokens import TokenTexts
+from edgetune.serve.json_types import JsonObject
 from edgetune.serve.stepwise.answer import Generation, TokenPiece
 from edgetune.serve.stepwise.sampling import TokenLogprob
 
@@ -80,7 +81,7 @@ class CompletionShape:
     stream_kind: str = "text_completion"
     _characters: int = field(default=0, init=False)  # told so far, where the offsets of the next tokens begin
 
-    def answer(self, generation: Generation) -> dict[str, Any]:
+    def answer(self, generation: Generation) -> JsonObject:
         """The one choice of a whole answer."""
         return self._choice(generation.text, generation.logprobs, generation.finish)
 
@@ -88,11 +89,11 @@ class CompletionShape:
         """Nothing stands before the first piece."""
         return
 
-    def piece(self, piece: TokenPiece) -> list[dict[str, Any]]:
+    def piece(self, piece: TokenPiece) -> list[JsonObject]:
         """The piece's text, and with the last one why it was the last."""
         return [self._choice(piece.text, piece.logprobs, piece.finish)]
 
-    def _choice(self, text: str, logprobs: tuple[TokenLogprob, ...], finish: str | None) -> dict[str, Any]:
+    def _choice(self, text: str, logprobs: tuple[TokenLogprob, ...], finish: str | None) -> JsonObject:
         return {"index": 0, "text": text, "logprobs": self._logprobs(logprobs), "finish_reason": finish}
 
     def _logprobs(self, logprobs: tuple[TokenLogprob, ...]) -> dict[str, Any] | None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from edgetune.serve.http.openai.chat import ChatRequest
 from edgetune.serve.http.openai.completions import CompletionRequest
-
-JsonObject = dict[str, Any]
+from edgetune.serve.json_types import JsonObject
 
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}

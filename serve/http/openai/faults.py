@@ -6,12 +6,11 @@ nothing of the web stack.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.http.errors import Refused, as_refused, error_body, sayable
+from edgetune.serve.json_types import JsonObject
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
@@ -61,7 +60,7 @@ def refusal(path: str, error: EdgetuneError) -> tuple[Refused, bytes]:
     return refused, msgspec.json.encode(error_object(refused))
 
 
-def error_object(refused: Refused) -> dict[str, Any]:
+def error_object(refused: Refused) -> JsonObject:
     """The object that stands for a refusal, in an answer or among the events of a stream."""
     status = refused.status
     default = "server_error" if status >= 500 else "invalid_request_error"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from datetime import datetime
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,6 +13,7 @@ from edgetune.serve.http.models import json_response
 from edgetune.serve.http.openai.faults import Unfit
 from edgetune.serve.http.openai.generating import Generating
 from edgetune.serve.http.served import Served
+from edgetune.serve.json_types import JsonObject
 
 
 class ListingRoutes:
@@ -41,7 +41,7 @@ class ListingRoutes:
             raise Unfit(error.found, expected=error.expected, action=error.action, status=404) from error
 
 
-def _model(served: Served) -> dict[str, Any]:
+def _model(served: Served) -> JsonObject:
     manifest = served.bundle.manifest
     created = 0
     with contextlib.suppress(ValueError):

@@ -91,7 +91,7 @@ AnyRequest = TypeVar("AnyRequest", bound=AnswerRequest)
 
 
 def read_request(
-    body: bytes, decoder: msgspec.json.Decoder[AnyRequest], neutrals: dict[str, tuple[Any, ...]]
+    body: bytes, decoder: msgspec.json.Decoder[AnyRequest], neutrals: dict[str, tuple[object, ...]]
 ) -> AnyRequest:
     """Understand a request's body.
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from edgetune.serve.http.openai.tokens import TokenTexts
+from edgetune.serve.json_types import JsonObject
 from edgetune.serve.stepwise.answer import Generation, TokenPiece
 from edgetune.serve.stepwise.sampling import TokenLogprob
 
@@ -30,7 +31,7 @@ class Head:
         """The head of a new answer."""
         return cls(f"{prefix}-{uuid4().hex}", model, fingerprint)
 
-    def object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def object(self, kind: str, choices: list[JsonObject]) -> JsonObject:
         """An object of that kind, with these choices."""
         return {
             "id": self.id,
@@ -50,7 +51,7 @@ class Usage:
     completion_tokens: int
     cached_tokens: int = 0
 
-    def object(self) -> dict[str, Any]:
+    def object(self) -> JsonObject:
         """As OpenAI's API has it."""
         return {
             "prompt_tokens": self.prompt_tokens,
@@ -78,7 +79,7 @@ class Shape(Protocol):
         """What an event is called."""
         ...
 
-    def answer(self, generation: Generation) -> dict[str, Any]:
+    def answer(self, generation: Generation) -> JsonObject:
         """The one choice of a whole answer."""
         ...
 
@@ -86,12 +87,12 @@ class Shape(Protocol):
         """The choice of an event before the first piece, where the API has one."""
         ...
 
-    def piece(self, piece: TokenPiece) -> list[dict[str, Any]]:
+    def piece(self, piece: TokenPiece) -> list[JsonObject]:
         """The choices of the events that tell of a piece, one each."""
         ...
 
 
-def token_logprobs(logprobs: Sequence[TokenLogprob], texts: TokenTexts) -> list[dict[str, Any]]:
+def token_logprobs(logprobs: Sequence[TokenLogprob], texts: TokenTexts) -> list[JsonObject]:
     """Log-probabilities as the chat route writes them: one object a token, with the likeliest beside it."""
     return [
         {
@@ -102,7 +103,7 @@ def token_logprobs(logprobs: Sequence[TokenLogprob], texts: TokenTexts) -> list[
     ]
 
 
-def _written(token: int, logprob: float, texts: TokenTexts) -> dict[str, Any]:
+def _written(token: int, logprob: float, texts: TokenTexts) -> JsonObject:
     return {"token": texts.text(token), "logprob": sayable_logprob(logprob), "bytes": list(texts.raw(token))}
 
 

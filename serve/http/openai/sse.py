@@ -6,7 +6,6 @@ Source: the WHATWG HTML standard, "Server-sent events", as OpenAI's API uses it.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import msgspec
 from starlette.types import Send
@@ -32,7 +31,7 @@ class EventStream:
         self._send = send
         self.begun = False
 
-    async def tell(self, value: Any) -> None:
+    async def tell(self, value: object) -> None:
         """Send one event."""
         await self._write(_ENCODER.encode(value))
 

@@ -67,7 +67,7 @@ class Format:
         """The names of the fields that no row may lack."""
         return tuple(field.name for field in self.fields if field.required)
 
-    def columns_in(self, names: Mapping[str, Any], recipe_columns: Mapping[str, str]) -> dict[str, str]:
+    def columns_in(self, names: Mapping[str, object], recipe_columns: Mapping[str, str]) -> dict[str, str]:
         """The column of each field that `names` has one for: the recipe's, else a usual one, whatever its case."""
         folded = {name.casefold(): name for name in names}
         columns = {}

@@ -6,7 +6,6 @@ The format of OpenAI's chat fine-tuning and of TRL; an answer whose `weight` is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from edgetune.tune.data.reading import word
 from edgetune.tune.stepwise.chats import Chat, Turn
@@ -33,7 +32,7 @@ def _chat(cells: Cells) -> Chat:
     return checked(Chat(turns, tools_of(cells.get("tools"))))
 
 
-def _turn(written: Mapping[str, Any], number: int) -> Turn:
+def _turn(written: Mapping[str, object], number: int) -> Turn:
     if "role" not in written:
         raise FormatFault(f"turn {number} has the keys {', '.join(written) or 'none'}, not role and content")
     role = role_of(written["role"], number)
