@@ -32,7 +32,7 @@ def build_of(tmp_path: Path, **sections: Any) -> Build[StepwiseRecipe]:
         "tune": TunedLanguageModel(tmp_path, "none", "sha256:0", "test", unused, unused, 0.0, unused),
         "export": DecoderGraph(tmp_path / "model.onnx", spec, 1),
     }
-    return Build(StepwiseRecipe.model_validate(values), base, work, lines, results)
+    return Build(StepwiseRecipe.model_validate(values), base, work, lines, results=results)
 
 
 def sorted_by_topic() -> EncodedConversations:
