@@ -185,7 +185,7 @@ def test_equal_rows_of_any_kind_open_the_finished_stages(desk, capfd):
 
     assert (result.folder, result.work) == (Path("bundle"), Path("bundle.work"))
     assert repr(result) == f"Bundle bundle: {result.report.verdict}"
-    assert [row[0] for row in result.rows][0::6] == ["accuracy", "size"]
+    assert (result.rows[0][0], result.rows[-1][0]) == ("accuracy", "size")
     assert [line.value for line in edgetune.compare([result, "bundle"]).bundles] == [result.report.packed.value] * 2
     shown = result._repr_html_()
     assert shown.startswith("<table><thead><tr><th></th><th>base (PyTorch)</th><th>bundle</th><th>change</th></tr>")
