@@ -195,6 +195,7 @@ def test_a_side_that_ends_on_the_way_leaves_the_race_with_its_reason(tiny_materi
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_script_runs_on_a_cpu(tiny_material, toy_dataset, tmp_path, monkeypatch):
     dataset, shapes = toy_dataset(), ((1, 16), (8, 64), (8, 128))
     monkeypatch.setattr(performance_gpu, "SHAPES", shapes)
