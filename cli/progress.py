@@ -17,7 +17,7 @@ class StageLines:
         self._console = console
         self.current: StageLine | None = None
 
-    def kept(self, name: str, result: str) -> None:
+    def show_finished(self, name: str, result: str) -> None:
         """A stage that was finished before and is not run again."""
         self._console.print(f"[green]✓[/] {name:<9} [dim]kept[/]     {result}", highlight=False)
 

@@ -112,7 +112,7 @@ class Work:
             self._chain = self._digests[name] = value_sha256([self._chain, name, inputs])
             if finished:
                 result = reopen(folder)
-                self._lines.kept(name, line(result))
+                self._lines.show_finished(name, line(result))
                 return result
             if others == "wait" and not is_main():
                 raise WorkError(f"The main process did not finish the stage {name}.")

@@ -20,7 +20,7 @@ from edgetune.tune.data.classes import check_unseen, ordered_labels
 from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.columns import Columns, choose_columns, require_column
 from edgetune.tune.metrics import LABEL_MACRO_F1, LABEL_MICRO_F1, SUBSET_ACCURACY, Metric
-from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, Objective, label_qualities
+from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, LabelObjective, label_qualities
 from edgetune.tune.tasks.task import Guess, Summary, Target, Task, describe_labels, possible_targets
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from edgetune.tune.data.reading import Table
     from edgetune.tune.data.rows import Parts
 
-STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
 SEPARATORS = ("|", ";", ",")  # in the order in which they are looked for
 COLUMN_NAMES = ("labels", "tags", "categories", "topics", "genres", "emotions")
 # A threshold chosen on fewer rows of a label than this says more of the rows than of the label: it stays at a half.
@@ -40,18 +39,10 @@ _FLAGS = {"0": False, "1": True, "false": False, "true": True, "": False}
 
 
 @dataclass(frozen=True)
-class SeveralLabels(Objective):
+class SeveralLabels(LabelObjective):
     """Any of the labels for each row; targets are their numbers, ascending."""
 
-    @property
-    def width(self) -> int:
-        return len(self.labels)
-
-    def configure(self, config: Any) -> None:
-        config.num_labels = len(self.labels)
-        config.id2label = dict(enumerate(self.labels))
-        config.label2id = {label: place for place, label in enumerate(self.labels)}
-        config.problem_type = "multi_label_classification"
+    problem_type: ClassVar[str] = "multi_label_classification"
 
     def expected(self, targets: Sequence[Target]) -> NDArray[np.bool_]:
         hot = np.zeros((len(targets), self.width), dtype=bool)
@@ -89,10 +80,6 @@ class SeveralLabels(Objective):
         cross = functional.binary_cross_entropy_with_logits(logits / temperature, wanted, reduction="none")
         own = functional.binary_cross_entropy_with_logits(teacher / temperature, wanted, reduction="none")
         return (cross - own).sum(dim=-1).mean() * temperature**2
-
-    @property
-    def strengths(self) -> tuple[float, ...]:
-        return STRENGTHS
 
     def solver(self, *, balanced: bool) -> OneVersusRest:
         return OneVersusRest(self.width, balanced=balanced)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float32]
 # Targets of held-out rows as the metric takes them, and a finished model's logits (rows, width) for them.
 HeldOut = Callable[[], tuple[NDArray[Any], FloatArray]]
+
+
+# Inverse regularization strengths tried, on features scaled to unit variance overall; weakest last, so that
+# each fit starts from the one before. On banking77 0.1 wins, 0.01 loses half a point and 1 a quarter.
+LABEL_STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,30 @@ class Objective(ABC):
     def classes(self, expected: NDArray[Any], answers: NDArray[Any]) -> list[ClassQuality]:
         """Precision, recall and F1 of each label, lowest F1 first; none where there are no labels."""
         return []
+
+
+class LabelObjective(Objective):
+    """What is learnt of labels: an output a label.
+
+    Attributes:
+        problem_type: as a transformers config names it.
+    """
+
+    problem_type: ClassVar[str]
+
+    @property
+    def width(self) -> int:
+        return len(self.labels)
+
+    def configure(self, config: Any) -> None:
+        config.num_labels = len(self.labels)
+        config.id2label = dict(enumerate(self.labels))
+        config.label2id = {label: place for place, label in enumerate(self.labels)}
+        config.problem_type = self.problem_type
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        return LABEL_STRENGTHS
 
 
 def label_qualities(

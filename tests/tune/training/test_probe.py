@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from edgetune.tune.metrics import ACCURACY, MACRO_F1
-from edgetune.tune.tasks.objective import Head
-from edgetune.tune.tasks.text_classification import STRENGTHS, SingleLabel
+from edgetune.tune.tasks.objective import LABEL_STRENGTHS, Head
+from edgetune.tune.tasks.text_classification import SingleLabel
 from edgetune.tune.training.probe import Probe, fit_probe
 
 
@@ -36,7 +36,7 @@ def test_what_can_be_told_apart_is_told_apart():
     assert ACCURACY.of(classes, answers(probe.start, features)) == 1
     assert ACCURACY.of(classes, answers(probe.final, features)) == 1
     # All strengths do equally well: the strongest regularization is taken.
-    assert probe.strength == STRENGTHS[0]
+    assert probe.strength == LABEL_STRENGTHS[0]
     assert (probe.start.weight.shape, probe.start.bias.shape) == ((3, 3), (3,))
     assert probe.start.weight.dtype == probe.start.bias.dtype == np.float32
 
@@ -66,7 +66,7 @@ def test_the_value_is_the_metric_on_the_validation_part_of_the_best_strength():
         probe = fit_probe(train, validation, classes_of(3, metric))
         assert 0.4 < probe.value < 1
         assert probe.value == metric.of(validation[1], answers(probe.start, validation[0]))
-        assert probe.strength in STRENGTHS
+        assert probe.strength in LABEL_STRENGTHS
 
 
 def test_the_head_that_is_handed_on_has_seen_the_validation_part_and_the_one_to_start_from_has_not():
