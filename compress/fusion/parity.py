@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgetune.serve.errors import CompressError
 from edgetune.serve.session import open_session
-from edgetune.tune.data.rows import Input, each_text, joined, length
+from edgetune.tune.data.rows import Input, each_text, filling, length
 from edgetune.tune.models.encoder import Encoder
 
 # Of the largest logit, or of 1 where all are smaller: fp32 sums in another order.
@@ -34,7 +34,7 @@ def check_parity(given: Path, made: Path, encoder: Encoder, texts: Sequence[Inpu
     Raises:
         CompressError: it is above `TOLERANCE`, or a logit is no number.
     """
-    rows = encoder.rows(_picked(texts))
+    rows = encoder.rows(_picked(texts, encoder.max_tokens))
     sessions = [open_session(path, provider=provider) for path in (given, made)]
     expected: list[NDArray[np.float32]] = []
     actual: list[NDArray[np.float32]] = []
@@ -58,10 +58,10 @@ def relative_difference(expected: NDArray[np.float32], actual: NDArray[np.float3
     return float(np.abs(expected - actual).max() / max(1.0, float(np.abs(expected).max())))
 
 
-def _picked(texts: Sequence[Input]) -> list[Input]:
+def _picked(texts: Sequence[Input], tokens: int) -> list[Input]:
     """Every length from shortest to longest in an order that leaves batches ragged, an empty text, and the longest."""
     by_length = sorted(texts, key=length)
     places = np.linspace(0, len(by_length) - 1, min(_TEXTS, len(by_length))).round().astype(int)
     picked = [by_length[place] for place in dict.fromkeys(places.tolist())]
     empty = each_text(lambda _: "", picked[0])
-    return [*picked[::2], empty, *picked[1::2], joined(by_length[-40:] * 16)]
+    return [*picked[::2], empty, *picked[1::2], filling(by_length[-40:] * 16, tokens)]

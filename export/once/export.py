@@ -10,7 +10,7 @@ from edgetune.export.once.graph import Graph, count_nodes, export_graph
 from edgetune.export.once.parity import check_graph, check_tokenizer
 from edgetune.serve.errors import BundleDamaged, ExportError
 from edgetune.tune.data.dataset import Dataset
-from edgetune.tune.data.rows import Input, joined, length
+from edgetune.tune.data.rows import Input, filling, length
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.model import TunedModel, open_model
 from edgetune.tune.training.progress import Progress
@@ -29,7 +29,7 @@ def export(tuned: TunedModel, dataset: Dataset, provider: str, folder: Path, pro
     texts = dataset.test.texts
     check_tokenizer(tuned.model_folder / "tokenizer.json", encoder, texts)
     progress.say(f"tokenizer: the same ids at run time on all {len(texts):,} test texts")
-    picked = _spread(texts)
+    picked = _spread(texts, encoder.max_tokens)
     model = open_model(tuned.model_folder)
 
     def proven(*, fused: bool) -> Graph:
@@ -47,10 +47,10 @@ def export(tuned: TunedModel, dataset: Dataset, provider: str, folder: Path, pro
     return graph
 
 
-def _spread(texts: tuple[Input, ...]) -> list[Input]:
+def _spread(texts: tuple[Input, ...], tokens: int) -> list[Input]:
     """Texts for parity: every length from shortest to longest, in an order that leaves batches ragged."""
     by_length = sorted(texts, key=length)
     places = np.linspace(0, len(by_length) - 1, min(PARITY_ROWS, len(by_length))).round().astype(int)
     picked = [by_length[place] for place in dict.fromkeys(places.tolist())]
     # The longest text the model takes, so that the last position is proven too.
-    return [*picked[::2], *picked[1::2], joined(by_length[-40:] * 8)]
+    return [*picked[::2], *picked[1::2], filling(by_length[-40:] * 8, tokens)]
