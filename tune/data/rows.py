@@ -79,7 +79,7 @@ def filling(texts: Sequence[Input], tokens: int) -> Input:
     No more than that: the tokenizers library keeps every combination of what it cuts off the two texts of a pair, and
     two texts of 25,000 tokens took ten gigabytes.
     """
-    words = itertools.accumulate(max(1, len(as_line(text).split())) for text in texts)
+    words = itertools.accumulate(max(1, len(" ".join(flat_texts([text])).split())) for text in texts)
     needed = sum(1 for _ in itertools.takewhile(lambda total: total < tokens, words)) + 1
     return joined(texts[:needed])
 
