@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -172,10 +173,13 @@ class Work:
                 raise
             raise self._refused(what, error.strerror or str(error)) from error
         except (RuntimeError, SafetensorError) as error:
-            # torch's archive writer says "unexpected pos", and safetensors wraps the number in words of its own.
-            if not _is_full(self.folder):
+            # torch's archive writer says "unexpected pos"; safetensors wraps the number in words of its own, and may
+            # have removed what it wrote, so that the disk has room again.
+            named = re.search(r"\(os error (\d+)\)", str(error))
+            number = int(named[1]) if named else errno.ENOSPC if _is_full(self.folder) else None
+            if number is None or number not in _REFUSALS:
                 raise
-            raise self._refused(what, os.strerror(errno.ENOSPC)) from error
+            raise self._refused(what, os.strerror(number)) from error
 
     def _refused(self, what: str, reason: str) -> WorkError:
         return WorkError(

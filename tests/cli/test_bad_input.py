@@ -220,6 +220,26 @@ def small_disk(tmp_path):
         subprocess.run(["umount", str(folder)], check=True)
 
 
+def test_a_full_disk_that_has_room_again_is_told_too(tmp_path):
+    """safetensors removes what it wrote before it says that there was no room."""
+    from rich.console import Console
+    from safetensors import SafetensorError
+
+    from edgetune.progress import StageLines
+    from edgetune.serve.errors import WorkError
+    from edgetune.work import Work
+
+    work = Work(tmp_path / "bundle.work", StageLines(Console()), fresh=False)
+
+    def full(_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(WorkError, match=r"The stage tune cannot write to .*: No space left on device"):
+        work.stage("tune", [], full, lambda _: None, str)
+    with pytest.raises(SafetensorError, match="a bug"):
+        work.stage("tune", [], lambda _: (_ for _ in ()).throw(SafetensorError("a bug")), lambda _: None, str)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kilobytes", "stage", "training"),
