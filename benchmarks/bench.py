@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from edgetune.benchmarks.prove.gate import Verdict, judge_answers, unless_change
 from edgetune.benchmarks.prove.ledger import (
     Logits,
     Slice,
+    batched_answers,
     bundle_logits,
     first_loss,
     frozen_slice,
@@ -38,7 +40,7 @@ from edgetune.serve.bundle import REPORT_NAME, Bundle, RuntimeSettings
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import GateError
 from edgetune.serve.predictor import Predictor
-from edgetune.serve.report import Pair, Proof, Report, StageQuality
+from edgetune.serve.report import BatchedAnswers, Pair, Proof, Report, StageQuality
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.metrics import Metric
 from edgetune.tune.models.encoder import Encoder
@@ -105,6 +107,7 @@ class Choice:
     draft: Bundle
     settings_ms: Mapping[str, float]
     notes: Sequence[str] = ()
+    batched: BatchedAnswers | None = None
 
 
 def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress) -> None:
@@ -124,7 +127,8 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
     if final.verdict is not None:
         value = contest.metric.of(rows.expected, rows.answers(logits[final.chosen]))
         proof = _proof(final.verdict, value, len(rows.texts), final.looks)
-        choice = _settle(contest, final.chosen, proof, folder, progress)
+        batched = batched_answers(Predictor(contest.draft(final.chosen)), rows, logits[final.chosen])
+        choice = replace(_settle(contest, final.chosen, proof, folder, progress), batched=batched)
     timing = _time(contest, choice.draft, progress) if choice else None
     report = _report(contest, rows, logits, choice, final.fallen, timing)
     (folder / REPORT_NAME).write_bytes(report.to_json())
@@ -234,7 +238,12 @@ def _report(
         chosen_answers=answers,
         size_bytes=Pair(base=_model_bytes(tuned.base_folder), bundle=choice.draft.size_bytes if choice else None),
         timing=timing,
-        notes=[*_notes(contest, rows, stages, answers, fallen, timing), *(choice.notes if choice else ())],
+        notes=[
+            *_notes(contest, stages, choice, fallen, timing),
+            *(_as_timed(timing, rows, answers) if timing else ()),
+            *(choice.notes if choice else ()),
+        ],
+        batched=choice.batched if choice else None,
         proof=choice.proof if choice else None,
         why=why_chosen(candidates, choice.name, contest.budget) if choice else "",
         gains=gains(candidates, choice.name, steps) if choice else [],
@@ -263,9 +272,8 @@ def _told_settings(choice: Choice | None) -> dict[str, str | int | bool | float]
 
 def _notes(
     contest: Contest,
-    rows: Slice,
     stages: Sequence[StageQuality],
-    answers: NDArray[Any],
+    choice: Choice | None,
     fallen: Mapping[str, str],
     timing: Timing | None,
 ) -> list[str]:
@@ -279,9 +287,10 @@ def _notes(
         if loss
         else f"No stage after tuning has a worse {metric} than the tuned model on the test slice."
     )
+    if choice is not None and choice.batched is not None:
+        notes.append(_in_batches(choice.batched))
     if timing is None:
         return notes
-    notes.append(_answers_alone(timing.answers, dict(zip(rows.texts, map(rows.head.plain, answers), strict=True))))
     if len(contest.dataset.test) < contest.benchmark.samples:
         notes.append(
             f"The test part has {len(contest.dataset.test):,} texts; they were timed again in turn to reach "
@@ -290,20 +299,27 @@ def _notes(
     return notes
 
 
-def _answers_alone(timed: Mapping[Any, Any], judged: Mapping[Any, Any]) -> str:
-    """How the answers to single inputs, as JSON values, differ from those in batches."""
-    both = [(timed[text], judged[text]) for text in timed if text in judged]
-    start = "While it was timed, one input a call, the bundle"
-    if both and all(isinstance(answer, float) for _, answer in both):
-        furthest = max(abs(one - other) for one, other in both)
-        return (
-            f"{start} gave numbers within {furthest:.3g} of those of the judged batches, on {len(both):,} inputs; int8 "
-            "takes its scales over the whole batch."
-        )
-    same = sum(one == other for one, other in both)
+def _as_timed(timing: Timing, rows: Slice, answers: NDArray[Any]) -> list[str]:
+    """Whether the bundle answered while it was timed what it was judged by, a sentence where it did not."""
+    judged = dict(zip(rows.texts, map(rows.head.plain, answers), strict=True))
+    pairs = [(answer, judged[text]) for text, answer in timing.answers.items() if text in judged]
+    same = sum(
+        math.isclose(answer, other, rel_tol=1e-4) if isinstance(other, float) else answer == other
+        for answer, other in pairs
+    )
+    if same == len(pairs):
+        return []
+    return [f"While it was timed, the bundle answered {same:,} of {len(pairs):,} inputs as it was judged."]
+
+
+def _in_batches(batched: BatchedAnswers) -> str:
+    """How answers in batches differ from those that were judged."""
+    start = f"Judged one input a run; in batches of {batched.batch_size} the bundle answers"
+    if batched.changed == 0:
+        return f"{start} all {batched.n:,} test inputs the same (outputs within {batched.max_abs_diff:.2g})."
     return (
-        f"{start} answered {same:,} of {len(both):,} inputs as in the judged batches; int8 takes its scales over the "
-        "whole batch, so a close call may turn."
+        f"{start} {batched.changed:.2%} of {batched.n:,} test inputs otherwise: int8_dynamic takes its scales over the "
+        "whole batch."
     )
 
 

@@ -43,6 +43,11 @@ class Route:
         return any(scheme.structural for scheme in self.schemes)
 
     @property
+    def neighbours(self) -> bool:
+        """Whether an answer may depend on what else is answered in the same batch."""
+        return any(scheme.neighbours for scheme in self.schemes)
+
+    @property
     def tolerance(self) -> float:
         """Largest logit difference when golden answers are replayed elsewhere, as a share of the logits' spread."""
         return max(scheme.tolerance for scheme in self.schemes)

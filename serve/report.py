@@ -72,8 +72,24 @@ class ClassQuality(_Value, frozen=True, kw_only=True):
     rows: int
 
 
+class BatchedAnswers(_Value, frozen=True, kw_only=True):
+    """How answers in runs of `batch_size` rows differ from those of one row a run, on `n` rows.
+
+    `changed` is the share of rows that are answered otherwise, `max_abs_diff` the largest difference of an output.
+    """
+
+    batch_size: int
+    n: int
+    changed: float
+    max_abs_diff: float
+
+
 class Quality(_Value, frozen=True, kw_only=True):
-    """The ledger. `first_loss` names the first stage after tuning whose answers changed for the worse."""
+    """The ledger: what is answered one row a run, and in `batched` how answers change in batches.
+
+    `first_loss` names the first stage after tuning whose answers changed for the worse. `batched` is None where nothing
+    was packed, and in reports of earlier releases.
+    """
 
     metric: str
     n: int
@@ -81,6 +97,7 @@ class Quality(_Value, frozen=True, kw_only=True):
     first_loss: str | None = None
     classes: list[ClassQuality] = msgspec.field(default_factory=list)
     confusions: list[Confusion] = msgspec.field(default_factory=list)
+    batched: BatchedAnswers | None = None
 
 
 class LatencySummary(_Value, frozen=True, kw_only=True):
@@ -178,8 +195,8 @@ class CandidateReport(_Value, frozen=True, kw_only=True):
     files; `latency_ms`, `rss_peak_bytes` and `cold_start_ms` were taken in the search, the candidates in turn, in
     processes of their own. `front` marks the candidates that no other one beats in quality and latency at once;
     `stopped_at` is the first gate that it failed: quality, budget or dominated; `timing_valid` is False where the
-    machine was too busy for the candidates' times to be compared. `rows_needed` is the rows that would settle an
-    inconclusive verdict.
+    machine was too busy for the candidates' times to be compared. `batch_dependent` says that an answer may depend on
+    what else is answered in the same batch. `rows_needed` is the rows that would settle an inconclusive verdict.
 
     `gate` is pass, fail or inconclusive; `accepted` says whether the recipe's policy lets it be packed.
     `drop_interval` is the paired interval of the drop at the gate's confidence; `p_value` McNemar's exact
@@ -208,6 +225,7 @@ class CandidateReport(_Value, frozen=True, kw_only=True):
     front: bool = False
     stopped_at: str = ""
     timing_valid: bool = True
+    batch_dependent: bool = False
 
 
 class CurvePoint(_Value, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from edgetune.benchmarks.prove.statistics import ratio_interval
@@ -14,6 +14,8 @@ from edgetune.tune.metrics import Metric
 
 # Medians closer than this are a tie, and so are those whose ratio's interval does not leave 1: the smaller bundle wins.
 TIE = 0.05
+# What answers that do not depend on their neighbours in a batch may cost, as a share of the median.
+INDEPENDENCE = 0.1
 # Limits that a figure has to reach; it has to stay within all others.
 _LEAST = frozenset({"tokens_per_second"})
 # Limits of speed: a busy machine measures none of them.
@@ -83,21 +85,35 @@ def quick_figures(bundle_bytes: int, figures: QuickFigures | None) -> dict[str, 
     return measured
 
 
-def preference(figures: Mapping[str, QuickFigures], sizes: Mapping[str, int]) -> list[str]:
+def preference(
+    figures: Mapping[str, QuickFigures], sizes: Mapping[str, int], dependent: Set[str] = frozenset()
+) -> list[str]:
     """The candidates, best first: the smallest of those within a tie of the fastest, then the same of the rest.
 
-    Where the machine was too busy for one of the times to mean anything, the smaller is better.
+    Where the machine was too busy for one of the times to mean anything, the smaller is better. A candidate among
+    `dependent`, whose answers depend on their neighbours in a batch, stands behind those whose answers do not, unless
+    it is better by more than INDEPENDENCE.
     """
     if not all(timed.timing_valid for timed in figures.values()):
-        return sorted(figures, key=lambda name: (sizes[name], name))
+        cost = {name: size * (1 + INDEPENDENCE * (name in dependent)) for name, size in sizes.items()}
+        return sorted(figures, key=lambda name: (cost[name], name))
     left, ordered = dict(figures), []
     while left:
-        fastest = min(left.values(), key=lambda one: one.p50_ms)
+        fastest = _fastest(left, dependent)
         tied = [name for name, one in left.items() if is_tie(one, fastest)]
+        tied = [name for name in tied if name not in dependent] or tied
         best = min(tied, key=lambda name: (sizes[name], name))
         ordered.append(best)
         del left[best]
     return ordered
+
+
+def _fastest(figures: Mapping[str, QuickFigures], dependent: Set[str]) -> QuickFigures:
+    """The fastest candidate, or the fastest of those that are not `dependent` where that costs little."""
+    fastest = min(figures.values(), key=lambda timed: timed.p50_ms)
+    bound = fastest.p50_ms * (1 + INDEPENDENCE)
+    near = [timed for name, timed in figures.items() if name not in dependent and timed.p50_ms <= bound]
+    return min(near, key=lambda timed: timed.p50_ms, default=fastest)
 
 
 def is_tie(one: QuickFigures, fastest: QuickFigures) -> bool:
@@ -108,15 +124,22 @@ def is_tie(one: QuickFigures, fastest: QuickFigures) -> bool:
     return low <= 1
 
 
-def dominated(name: str, figures: Mapping[str, QuickFigures], sizes: Mapping[str, int]) -> str:
-    """The name of a candidate that is both smaller and faster, beyond a tie; empty where there is none."""
+def dominated(
+    name: str, figures: Mapping[str, QuickFigures], sizes: Mapping[str, int], dependent: Set[str] = frozenset()
+) -> str:
+    """The name of a candidate that is both smaller and faster, beyond a tie; empty where there is none.
+
+    One that is `dependent` has to be faster by more than INDEPENDENCE than one that is not.
+    """
     if not all(timed.timing_valid for timed in figures.values()):
         return ""
     mine = figures[name]
     better = (
         other
         for other, one in figures.items()
-        if sizes[other] < sizes[name] and one.p50_ms < mine.p50_ms and not is_tie(mine, one)
+        if sizes[other] < sizes[name]
+        and one.p50_ms * (1 + INDEPENDENCE * (other in dependent and name not in dependent)) < mine.p50_ms
+        and not is_tie(mine, one)
     )
     return next(better, "")
 
@@ -177,7 +200,7 @@ def why_chosen(candidates: Sequence[CandidateReport], chosen: str, budget: Commo
         runner = min(others, key=_p50)
         times = _p50(runner) / _p50(mine)
         return f"{chosen} won: it is the fastest {place} ({speed}, {times:.2f} times faster than {runner.scheme})."
-    return (
-        f"{chosen} won: {speed} is a tie with the fastest {place} ({fastest.scheme}, {_p50(fastest):.2f} ms), and the "
-        "smaller wins a tie."
-    )
+    against = f"the fastest {place} ({fastest.scheme}, {_p50(fastest):.2f} ms)"
+    if fastest.batch_dependent and not mine.batch_dependent:
+        return f"{chosen} won: {speed} is near {against}, whose answers depend on their neighbours in a batch."
+    return f"{chosen} won: {speed} is a tie with {against}, and the smaller wins a tie."

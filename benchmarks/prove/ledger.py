@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgetune.benchmarks.prove.statistics import metric_interval
 from edgetune.serve.heads import Head, open_head
 from edgetune.serve.predictor import Predictor
-from edgetune.serve.report import StageQuality
+from edgetune.serve.report import BatchedAnswers, StageQuality
 from edgetune.tune.data.dataset import Part
 from edgetune.tune.data.rows import Input
 from edgetune.tune.data.slices import frozen_indices
@@ -31,6 +31,8 @@ Logits = NDArray[np.float32]
 
 # An error moves with the last digits of every output: a smaller relative rise is no loss of quality.
 ROUNDING = 1e-4
+# Rows a run where many are answered at once.
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,20 @@ def model_answers(tuned: TunedModel, rows: Slice) -> Logits:
 
 
 def bundle_logits(predictor: Predictor, rows: Slice) -> Logits:
-    """Logits (rows, labels) of a bundle through its own runtime, in batches of 32 sorted by length."""
-    return predictor.logits(predictor.encode(rows.texts))
+    """Logits (rows, labels) of a bundle through its own runtime, one row a run, as single requests are answered."""
+    return predictor.logits(predictor.encode(rows.texts), batch_size=1)
+
+
+def batched_answers(predictor: Predictor, rows: Slice, alone: Logits) -> BatchedAnswers:
+    """How a bundle's answers change where it answers many rows in a run; `alone` are its logits one row a run."""
+    together = predictor.logits(predictor.encode(rows.texts), batch_size=BATCH)
+    same = rows.objective.agreement(rows.answers(together), rows.answers(alone))
+    return BatchedAnswers(
+        batch_size=BATCH,
+        n=len(rows.texts),
+        changed=1 - same,
+        max_abs_diff=float(np.abs(together - alone).max()),
+    )
 
 
 def stage_qualities(logits: Mapping[str, Logits], rows: Slice) -> list[StageQuality]:

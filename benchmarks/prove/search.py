@@ -131,7 +131,9 @@ class Search:
         if not names:
             return "fused" if self.plan.has("fused") else "fp32"
         return (
-            preference({name: self.figures[name] for name in names}, self._sizes())[0] if len(names) > 1 else names[0]
+            preference({name: self.figures[name] for name in names}, self._sizes(), self._dependent())[0]
+            if len(names) > 1
+            else names[0]
         )
 
     def _reshaped_holds(self, steps: tuple[Step, ...]) -> bool:
@@ -190,6 +192,10 @@ class Search:
     def _sizes(self) -> dict[str, int]:
         return {name: trial.draft.size_bytes for name, trial in self.trials.items()}
 
+    def _dependent(self) -> set[str]:
+        """The candidates whose answers may depend on their neighbours in a batch."""
+        return {name for name, trial in self.trials.items() if trial.route.neighbours}
+
     def _time(self, names: list[str]) -> None:
         sides = {name: Side("bundle", self.trials[name].draft.folder, threads=self.terms.threads) for name in names}
         self.figures.update(quick_race(sides, self.bench.rows.texts, self._progress))
@@ -198,17 +204,17 @@ class Search:
         passed = [name for name in self.trials if self._accepted(name)]
         if passed:
             self._time(passed)
-        sizes = self._sizes()
+        sizes, dependent = self._sizes(), self._dependent()
         figures = {name: self.figures[name] for name in passed}
         for name in passed:
             if over := over_budget(self.terms.budget, quick_figures(sizes[name], figures[name])):
                 self.stopped[name] = ("budget", over)
-            elif better := dominated(name, figures, sizes):
+            elif better := dominated(name, figures, sizes, dependent):
                 self.stopped[name] = ("dominated", f"{better} is smaller and faster")
-        order = preference({name: figures[name] for name in passed if name not in self.stopped}, sizes)
+        order = preference({name: figures[name] for name in passed if name not in self.stopped}, sizes, dependent)
         # Behind them what is beaten but allowed: the ladder down which a choice that fails on the test part falls.
         beaten = {name: one for name, one in figures.items() if self.stopped.get(name, ("",))[0] == "dominated"}
-        order += preference(beaten, sizes)
+        order += preference(beaten, sizes, dependent)
         reports = [self._report(name) for name in self.trials]
         front = on_front(reports, self.bench.rows.objective.metric)
         return Searched(
@@ -242,4 +248,5 @@ class Search:
             cold_start_ms=figures.cold_start_ms if figures else None,
             timing_valid=figures.timing_valid if figures else True,
             stopped_at=stopped_at,
+            batch_dependent=trial.route.neighbours,
         )

@@ -13,7 +13,17 @@ from edgetune import __version__
 from edgetune.benchmarks.prove.ledger import Slice, first_loss
 from edgetune.benchmarks.timing.machine import describe_machine
 from edgetune.benchmarks.timing.race import Timing
-from edgetune.serve.report import CandidateReport, DataSummary, Gain, Pair, Proof, Quality, Report, StageQuality
+from edgetune.serve.report import (
+    BatchedAnswers,
+    CandidateReport,
+    DataSummary,
+    Gain,
+    Pair,
+    Proof,
+    Quality,
+    Report,
+    StageQuality,
+)
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.metrics import Metric
 from edgetune.tune.models.encoder import Encoder
@@ -31,6 +41,7 @@ class Findings:
     size_bytes: Pair
     timing: Timing | None
     notes: list[str]
+    batched: BatchedAnswers | None
     proof: Proof | None
     why: str
     gains: list[Gain]
@@ -95,6 +106,7 @@ def assemble_report(
             first_loss=first_loss(findings.stages, metric),
             classes=rows.objective.classes(rows.expected, findings.chosen_answers),
             confusions=rows.objective.confusions(rows.expected, findings.chosen_answers, rows.texts),
+            batched=findings.batched,
         ),
         candidates=findings.candidates,
         proof=findings.proof,

@@ -45,6 +45,7 @@ class Scheme:
         structural: whether it takes parts of the model away; the gate then rejects what it cannot prove.
         needs: instruction sets, as /proc/cpuinfo names them, of which a processor must have one to run the graph fast;
             none where any will do.
+        neighbours: whether an answer may depend on what else is answered in the same batch.
         turned: share of the answers that it is expected to turn, read off runs (docs/log.md); with it the search knows
             before minutes are spent whether the rows at hand could prove the candidate at all.
     """
@@ -58,6 +59,7 @@ class Scheme:
     structural: bool = False
     turned: float = 0.0
     needs: tuple[str, ...] = ()
+    neighbours: bool = False
 
     def unsuitable(self, material: Material) -> str:
         """Why this scheme does not apply here; empty where it does."""
@@ -114,10 +116,11 @@ SCHEMES: dict[str, Scheme] = {
             "graph",
             "Weights in int8 per output channel, activations quantized to uint8 as they come.",
             "on processors with VNNI, AMX or dot-product instructions; a quarter of the size everywhere",
-            "usually a few tenths of a point; nothing to calibrate",
+            "usually a few tenths of a point, and answers that depend on their neighbours in a batch",
             tolerance=0.05,
             turned=0.015,
             needs=_INT8_INSTRUCTIONS,
+            neighbours=True,
         ),
         Scheme(
             "int8_static",

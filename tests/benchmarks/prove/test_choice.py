@@ -142,3 +142,29 @@ def test_gains_follow_the_way_to_the_chosen_route():
     assert [one.part for one in found] == ["exported", "fused", "int8_dynamic", "trimmed", "student3"]
     assert [one.scheme for one in found] == names[:5]
     assert found[-1].p50_ms == pytest.approx(5.0)
+
+
+def test_answers_without_neighbours_are_worth_a_tenth_of_the_time():
+    sizes = {"dynamic": 10, "static": 11, "float": 40}
+    near = {"dynamic": timed(1.0), "static": timed(1.09), "float": timed(3.0)}
+    assert preference(near, sizes, {"dynamic"}) == ["static", "dynamic", "float"]
+    assert dominated("static", near, sizes, {"dynamic"}) == ""
+    assert dominated("static", near, sizes) == "dynamic"
+    far = near | {"static": timed(1.12)}
+    assert preference(far, sizes, {"dynamic"}) == ["dynamic", "static", "float"]
+    assert dominated("static", far, sizes, {"dynamic"}) == "dynamic"
+    # Of two that tie the smaller wins, but not at the price of neighbours.
+    tied = {"dynamic": timed(1.0), "static": timed(1.0)}
+    assert preference(tied, {"dynamic": 5, "static": 50}, {"dynamic"}) == ["static", "dynamic"]
+    busy = {name: replace(one, timing_valid=False) for name, one in near.items()}
+    assert preference(busy, sizes, {"dynamic"}) == ["dynamic", "static", "float"]
+    assert preference(busy, sizes | {"dynamic": 10.5}, {"dynamic"}) == ["static", "dynamic", "float"]
+
+
+def test_the_sentence_says_that_neighbours_decided():
+    static, dynamic = candidate("int8_static", 0.9, 1.05), candidate("int8_dynamic", 0.9, 1.0)
+    dynamic = msgspec.structs.replace(dynamic, batch_dependent=True)
+    assert why_chosen([static, dynamic], "int8_static", BudgetRecipe()) == (
+        "int8_static won: p50 1.05 ms among candidates in turn is near the fastest of the 2 candidates that the gate "
+        "let through (int8_dynamic, 1.00 ms), whose answers depend on their neighbours in a batch."
+    )

@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from edgetune.benchmarks.prove import planning
-from edgetune.benchmarks.prove.ledger import frozen_slice, model_answers
+from edgetune.benchmarks.prove.ledger import batched_answers, frozen_slice, model_answers
 from edgetune.benchmarks.prove.planning import plan_schemes, rows_to_prove
 from edgetune.benchmarks.prove.search import Search, Searched, Terms
 from edgetune.benchmarks.prove.trials import Kept, Workbench
@@ -74,7 +74,8 @@ def test_the_smaller_of_what_passed_is_packed_and_drafts_answer(search, tmp_path
     rows = running.bench.rows
     for name, trial in running.trials.items():
         predictor = Predictor(trial.draft, threads=1)
-        assert predictor.logits(predictor.encode(rows.texts)) == pytest.approx(trial.logits, abs=1e-4), name
+        alone = predictor.logits(predictor.encode(rows.texts), batch_size=1)
+        assert alone == pytest.approx(trial.logits, abs=1e-4), name
     found.save(tmp_path)
     assert Searched.open(tmp_path) == found
     with pytest.raises(WorkError, match="holds no search"):
@@ -212,3 +213,22 @@ def test_the_records_are_plain_json(search, tmp_path):
     found = Searched(candidates=[], order=["a"], skipped={"b": "c"})
     found.save(tmp_path)
     assert msgspec.json.decode((tmp_path / "search.json").read_bytes())["order"] == ["a"]
+
+
+def test_candidates_are_judged_one_row_a_run_and_say_whether_neighbours_matter(search):
+    running = search("int8_dynamic", "int8_static")
+    searched = running.run()
+    dependent = {name: one.batch_dependent for name, one in by_name(searched).items()}
+    assert dependent == {"fp32": False, "int8_dynamic": True, "int8_static": False}
+    rows = running.bench.rows
+    for name, trial in running.trials.items():
+        predictor = Predictor(trial.draft)
+        alone = np.concatenate([predictor.scores([text], batch_size=1) for text in rows.texts])
+        np.testing.assert_allclose(predictor.head.scores(trial.logits), alone, atol=1e-6)
+        batched = batched_answers(predictor, rows, trial.logits)
+        together = predictor.logits(predictor.encode(rows.texts), batch_size=32)
+        assert (batched.batch_size, batched.n) == (32, len(rows.texts))
+        assert batched.max_abs_diff == pytest.approx(float(np.abs(together - trial.logits).max()))
+        assert batched.changed == np.mean(together.argmax(1) != trial.logits.argmax(1))
+        # Sums of floats in another order are no neighbours; scales over the whole batch are.
+        assert (batched.max_abs_diff > 1e-4) == dependent[name]
