@@ -82,6 +82,10 @@ class Stage(ABC, Generic[R, F]):
     def open(self, build: Build[R], folder: Path) -> F:
         """The result that lies in `folder`."""
 
+    def outcome(self, build: Build[R], result: F) -> Any:
+        """What the stages behind are made from, as JSON types; None for its files and all that went into them."""
+        return None
+
     @abstractmethod
     def line(self, result: F) -> str:
         """A few words on the result, for the terminal."""
@@ -207,6 +211,7 @@ def _result(build: Build[Any], stage: Stage[Any, F], pipeline: Pipeline) -> F:
             lambda folder: stage.open(build, folder),
             stage.line,
             others=stage.others,
+            outcome=lambda result: stage.outcome(build, result),
         )
     except GateError:  # the page of an earlier build must not stand beside the report of this one
         report = work.folder / REPORT_NAME

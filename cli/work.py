@@ -17,6 +17,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import msgspec
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
@@ -24,10 +25,10 @@ from edgetune.benchmarks.timing.memory import process_memory, reset_peak
 from edgetune.progress import StageLines
 from edgetune.serve.digest import value_sha256
 from edgetune.serve.errors import WorkError
+from edgetune.tune.seal import SEAL_NAME, begin, content_sha256, finish, is_begun, is_whole
 from edgetune.tune.training.processes import is_main, main_first
 
 T = TypeVar("T")
-_KEY_NAME = "stage-key.txt"
 LOG_NAME, LOCK_NAME, PLAN_NAME = "build.log", "build.lock", "plan.json"
 ROWS_NAME = "rows"  # the folder of rows that a program held in memory
 # What the other processes of `accelerate launch` do in a stage: they never come there, they wait until the main process
@@ -36,6 +37,14 @@ Others = Literal["absent", "wait", "help"]
 # What a disk or its owner refuses; any other OSError inside a stage is a bug and keeps its traceback.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
 _PROBE_BYTES = 1 << 20
+
+
+class StageRecord(msgspec.Struct, frozen=True):
+    """What is noted of a finished stage: the digest of what went in, wall seconds, peak resident memory in bytes."""
+
+    digest: str
+    seconds: float
+    peak_bytes: int | None = None
 
 
 class Work:
@@ -61,7 +70,7 @@ class Work:
     def is_finished(self, name: str, inputs: object) -> bool:
         """Whether the next stage was run on the same inputs, so that it would be opened."""
         digest = value_sha256([self._chain, name, inputs])
-        return self._record.get(name, {}).get("digest") == digest and self._key(self.folder / name) == digest
+        return self._noted(name) == digest and is_whole(self.folder / name, digest)
 
     def plan(self, seconds: Mapping[str, float]) -> None:
         """Store how long the stages are expected to take, to be compared with what they took."""
@@ -71,10 +80,9 @@ class Work:
     def planned(self) -> dict[str, float]:
         """Expected seconds by stage, as they were stored before training; none of a work folder without."""
         try:
-            planned: dict[str, float] = json.loads((self.folder / PLAN_NAME).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
+            return msgspec.json.decode((self.folder / PLAN_NAME).read_bytes(), type=dict[str, float])
+        except (OSError, msgspec.DecodeError):
             return {}
-        return planned
 
     @property
     def trials(self) -> Path:
@@ -94,6 +102,7 @@ class Work:
         line: Callable[[T], str],
         *,
         others: Others = "absent",
+        outcome: Callable[[T], object] = lambda _: None,
     ) -> T:
         """Run a stage, or open what it left when it last ran on the same inputs.
 
@@ -104,13 +113,31 @@ class Work:
             reopen: opens those files.
             line: a few words on the result.
             others: what the other processes of `accelerate launch` do.
+            outcome: what the stages behind are made from, as JSON types; None for the files and all that went into
+                them, so that a stage that was made again with another result is followed by those behind it.
         """
+        result = self._result(name, inputs, make, reopen, line, others)
+        content = outcome(result)
+        if content is None:
+            content = [self._chain, content_sha256(self.folder / name)]
+        self._chain = self._digests[name] = value_sha256([name, content])
+        return result
+
+    def _result(
+        self,
+        name: str,
+        inputs: object,
+        make: Callable[[Path], object],
+        reopen: Callable[[Path], T],
+        line: Callable[[T], str],
+        others: Others,
+    ) -> T:
         folder = self.folder / name
         with main_first() if others == "wait" else nullcontext():
             if not is_main():
                 self._record = self._read_record()  # the main process may have finished the stage just now
             finished = self.is_finished(name, inputs)
-            self._chain = self._digests[name] = value_sha256([self._chain, name, inputs])
+            self._chain = value_sha256([self._chain, name, inputs])
             if finished:
                 result = reopen(folder)
                 self._lines.show_finished(name, line(result))
@@ -140,24 +167,18 @@ class Work:
 
     def _begin(self, part: Path) -> None:
         """Make the folder that a stage works in, or keep it where it holds an earlier try on the same inputs."""
-        if self._key(part) != self._chain:
+        if not is_begun(part, self._chain):
             shutil.rmtree(part, ignore_errors=True)
         part.mkdir(exist_ok=True)
-        (part / _KEY_NAME).write_text(self._chain, encoding="utf-8")
+        begin(part, self._chain)
 
-    @staticmethod
-    def _place(part: Path, whole: Path) -> None:
+    def _place(self, part: Path, whole: Path) -> None:
         """Put a finished stage's folder in its place."""
-        # The key first: a folder that is half removed when the build is killed must not be taken for whole.
-        (whole / _KEY_NAME).unlink(missing_ok=True)
+        finish(part, self._chain)
+        # The seal first: a folder that is half removed when the build is killed must not be taken for whole.
+        (whole / SEAL_NAME).unlink(missing_ok=True)
         shutil.rmtree(whole, ignore_errors=True)
         part.rename(whole)
-
-    @staticmethod
-    def _key(folder: Path) -> str | None:
-        """The digest of what the files in a stage's folder were made from."""
-        key = folder / _KEY_NAME
-        return key.read_text(encoding="utf-8") if key.is_file() else None
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
@@ -196,27 +217,28 @@ class Work:
             part.replace(self.folder / name)
 
     def _note(self, name: str, seconds: float, peak: int | None) -> None:
-        self._record[name] = {"digest": self._chain, "seconds": round(seconds, 2), "peak_bytes": peak}
-        self.write("stages.json", json.dumps(self._record, indent=2).encode())
+        self._record[name] = StageRecord(self._chain, round(seconds, 2), peak)
+        self.write("stages.json", msgspec.json.format(msgspec.json.encode(self._record), indent=2))
 
-    def _read_record(self) -> dict[str, dict[str, str | float | int | None]]:
+    def _noted(self, name: str) -> str:
+        """The digest of what a stage was last made from; empty where it was never finished."""
+        return self._record[name].digest if name in self._record else ""
+
+    def _read_record(self) -> dict[str, StageRecord]:
         try:
-            record: dict[str, dict[str, str | float | int | None]] = json.loads(
-                (self.folder / "stages.json").read_text(encoding="utf-8")
-            )
-        except (OSError, json.JSONDecodeError):
+            return msgspec.json.decode((self.folder / "stages.json").read_bytes(), type=dict[str, StageRecord])
+        except (OSError, msgspec.DecodeError):
             return {}  # a record that is missing or torn only means that stages run again
-        return record
 
     @property
     def seconds(self) -> dict[str, float]:
         """Wall seconds by stage."""
-        return {name: float(entry["seconds"] or 0) for name, entry in self._record.items()}
+        return {name: record.seconds for name, record in self._record.items()}
 
     @property
     def peak_bytes(self) -> dict[str, int]:
         """Peak resident bytes by stage, of those that could be measured."""
-        return {name: int(entry["peak_bytes"]) for name, entry in self._record.items() if entry["peak_bytes"]}
+        return {name: record.peak_bytes for name, record in self._record.items() if record.peak_bytes}
 
 
 def _is_full(folder: Path) -> bool:

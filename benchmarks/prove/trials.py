@@ -27,8 +27,7 @@ from edgetune.serve.errors import CompressError, WorkError
 from edgetune.serve.predictor import Predictor
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.models.model import TunedModel
-
-_KEY_NAME = "trial-key.txt"
+from edgetune.tune.seal import finish, is_whole
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,16 @@ class Kept:
     digest: str
 
     def place(self, name: str, make: Callable[[Path], object]) -> Path:
-        """The folder of `name`, made beside its place and renamed unless it is there from the same inputs."""
+        """The folder of `name`, made beside its place and renamed unless it is there, whole, from the same inputs."""
         place, key = self.folder / name, value_sha256([self.digest, name])
-        mark = place / _KEY_NAME
-        if mark.is_file() and mark.read_text(encoding="utf-8") == key:
+        if is_whole(place, key):
             return place
         part = self.folder / f"{name}.part"
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(place, ignore_errors=True)
         part.mkdir(parents=True)
         make(part)
-        (part / _KEY_NAME).write_text(key, encoding="utf-8")
+        finish(part, key)
         part.rename(place)
         return place
 

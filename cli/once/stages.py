@@ -60,6 +60,15 @@ class DataStage(Stage[OnceRecipe, Dataset]):
     def open(self, build: OnceBuild, folder: Path) -> Dataset:
         return Dataset.open(folder)
 
+    def outcome(self, build: OnceBuild, result: Dataset) -> Any:
+        return [
+            result.digest,
+            result.findings,
+            build.recipe.seed,
+            build.recipe.task,
+            {"edgetune": __version__, **package_versions()},
+        ]
+
     def line(self, result: Dataset) -> str:
         parts = {"train": result.train, "validation": result.validation, "test": result.test}
         counts = [f"{len(part):,} {name}" for name, part in parts.items()]

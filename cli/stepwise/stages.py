@@ -60,6 +60,18 @@ class DataStage(Stage[StepwiseRecipe, EncodedConversations]):
             Conversations.open(folder), build.base, recipe.data, trust_remote_code=recipe.tune.trust_remote_code
         )
 
+    def outcome(self, build: StepwiseBuild, result: EncodedConversations) -> Any:
+        # The template is a text or a file: as it was read it is among what goes into tuning.
+        settings = build.recipe.data.model_dump(
+            mode="json", exclude={"path", "train", "validation", "test", "template"}
+        )
+        return [
+            result.conversations.digest,
+            settings,
+            build.recipe.seed,
+            {"edgetune": __version__, **package_versions()},
+        ]
+
     def line(self, result: EncodedConversations) -> str:
         rows = result.conversations
         return f"{len(rows.train):,} train, {len(rows.validation):,} validation, {len(rows.test):,} test; {rows.format}"

@@ -1,10 +1,12 @@
 """The stages alone stop where they say, and a later command keeps what is finished; what changed is made again."""
 
 import json
+import os
 import shutil
 
 import pytest
 
+from edgetune.tune.seal import begin
 from edgetune.work import locked
 
 STAGES = ["data", "tune", "export", "compress", "bench"]
@@ -65,12 +67,58 @@ def test_a_changed_section_makes_its_stage_again_and_those_after_it(edgetune, wo
     assert after[stage][0]["digest"] != before[stage][0]["digest"]
 
 
-def test_a_touched_data_file_is_read_again_and_the_same_rows_are_tuned_anew(edgetune, workshop, tmp_path):
+def test_the_same_rows_in_another_file_or_at_another_time_are_read_again_and_not_tuned_again(
+    edgetune, workshop, tmp_path
+):
     arguments = workshop.copy(tmp_path)
-    moved = shutil.copy(workshop.data, tmp_path / "toy.csv")
-    ended = edgetune("tune", *arguments, "--data", moved)
+    elsewhere = shutil.copy(workshop.data, tmp_path / "toy.csv")
+    ended = edgetune("tune", *arguments, "--data", elsewhere)
     assert ended.code == 0, ended
-    assert kept(ended) == ([], ["data", "tune"])
+    assert kept(ended) == (["tune"], ["data"])
+    os.utime(elsewhere, (1, 1))
+    assert kept(edgetune("tune", *arguments, "--data", elsewhere)) == (["tune"], ["data"])
+    rows = elsewhere.read_text(encoding="utf-8").splitlines(keepends=True)
+    elsewhere.write_text("".join(rows[:-1]), encoding="utf-8")
+    assert kept(edgetune("tune", *arguments, "--data", elsewhere)) == ([], ["data", "tune"])
+
+
+def test_a_project_that_moved_goes_on_where_it_was(edgetune, workshop, tmp_path):
+    arguments = workshop.copy(tmp_path)
+    shutil.copy(workshop.data, tmp_path / "toy.csv")
+    shutil.copytree(workshop.base, tmp_path / "base")
+    ended = edgetune("build", *arguments, "--base", tmp_path / "base", "--data", tmp_path / "toy.csv")
+    assert ended.code == 0, ended
+    assert kept(ended) == (STAGES[1:], ["data", "pack"])
+    assert edgetune("verify", tmp_path / "bundle").code == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "file", "damage"),
+    [
+        ("data", "train.jsonl", "cut"),
+        ("tune", "model/model.safetensors", "flip"),
+        ("export", "model.onnx", "remove"),
+    ],
+)
+def test_a_damaged_stage_is_made_again(edgetune, workshop, tmp_path, stage, file, damage):
+    arguments = workshop.copy(tmp_path)
+    path = tmp_path / "bundle.work" / stage / file
+    content = path.read_bytes()
+    cut = len(content) // 2
+    damaged = {
+        "flip": content[:cut] + bytes([content[cut] ^ 1]) + content[cut + 1 :],
+        "cut": content[:cut],
+        "remove": None,
+    }[damage]
+    path.unlink() if damaged is None else path.write_bytes(damaged)
+    ended = edgetune("export", *arguments)
+    assert ended.code == 0, ended
+    before = STAGES[: STAGES.index(stage)]
+    assert kept(ended)[0][: len(before)] == before
+    assert kept(ended)[1][0] == stage
+    assert path.read_bytes() == content
+    # What stands behind is made again only where the result is another, as of a tuning that took other seconds.
+    assert (kept(ended)[1] == ["data"]) == (stage == "data")
 
 
 def test_fresh_makes_everything_again(edgetune, workshop, tmp_path):
@@ -88,7 +136,7 @@ def test_fresh_makes_everything_again(edgetune, workshop, tmp_path):
 def test_a_stage_whose_files_are_of_other_settings_is_not_taken_for_finished(edgetune, workshop, tmp_path):
     """As when a build with other settings was killed between its renaming and its note."""
     arguments = workshop.copy(tmp_path)
-    (tmp_path / "bundle.work" / "compress" / "stage-key.txt").write_text("another", encoding="utf-8")
+    begin(tmp_path / "bundle.work" / "compress", "another")
     ended = edgetune("compress", *arguments)
     assert kept(ended) == (["data", "tune", "export"], ["compress"])
 
