@@ -160,14 +160,14 @@ def build(recipe: Recipe, lines: StageLines, *, until: str = "pack", fresh: bool
     out = Path(recipe.out)
     folder = out.with_name(f"{out.name}.work")
     pipeline: Pipeline = TASKS[recipe.task].load("stages")
-    require_reporters(recipe.reporters)
+    require_reporters(recipe.tune.report_to)
     check_place(out)
     with locked(folder):
         with main_first():
             if is_main():
                 restore_bundle(out)
             check_place(out)
-            base = find_base(recipe.base, allow_pickle=recipe.allows_pickle)
+            base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
             work = Work(folder, lines, fresh=fresh and is_main())
         try:
             return _run(Build(recipe, base, work, lines, command), pipeline, until)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -16,7 +16,6 @@ from edgetune.serve.errors import RecipeError
 from edgetune.serve.json_types import JsonObject
 from edgetune.task_choice import TaskChoice, choose_task
 from edgetune.tasks import TASKS
-from edgetune.tune.training.reporters import Reporter
 
 
 def _without_default(schema: JsonObject) -> None:
@@ -28,6 +27,8 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     family: ClassVar[str]
+    if TYPE_CHECKING:
+        tune: Any  # the family's section, with `allow_pickle` and `report_to` in each
 
     base: str = Field(description="Pretrained model: a folder, a packaged model or a hub id, looked for in this order.")
     task: str = Field(
@@ -45,16 +46,6 @@ class Recipe(BaseModel):
         if task and task not in names:
             raise ValueError(f"the task should be one of {', '.join(names)}")
         return task or names[0]
-
-    @property
-    def allows_pickle(self) -> bool:
-        """Whether weights that are a pickle may be opened."""
-        return False
-
-    @property
-    def reporters(self) -> tuple[Reporter, ...]:
-        """Trackers that the training's curves are sent to."""
-        return ()
 
     @classmethod
     def load(cls, path: Path | None, overrides: Mapping[str, object]) -> Self:

@@ -6,36 +6,42 @@ a pipe or an old console may take nothing else. Must not import jinja2 or torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from edgetune.benchmarks.report import charts
-from edgetune.serve.report import Pair
+from edgetune.serve.report import BuildReport, Pair
 
 Row = tuple[str, str, str, str]  # what, base, bundle, how the bundle differs
 
 
-def table_of(rows: Iterable[Row]) -> Table:
-    """A table of such rows in ASCII letters, the way every report ends in the terminal."""
+def print_report(
+    report: BuildReport, rows: Iterable[Row], remarks: Sequence[str], bundle: str, html: str, console: Console
+) -> None:
+    """Print the table, the verdict in bold with the family's remarks, and where the bundle and its report lie.
+
+    Args:
+        report: what was measured.
+        rows: of the table.
+        remarks: sentences that follow the verdict; empty ones are left out.
+        bundle: path of the bundle as the user would type it.
+        html: path of the page.
+        console: where to print; a path is never wrapped, so that it can be copied.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="bold")
     table.add_column("")
     for heading in ("base (PyTorch)", "bundle", "change"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(_plain(cell)) for cell in row))
-    return table
-
-
-def print_outcome(table: Table, sentences: Sequence[str], bundle: str, html: str, console: Console) -> None:
-    """Print a table, the verdict in bold with what follows it, and both paths."""
     console.print(table)
     console.print()
-    for number, sentence in enumerate(sentences):
-        if sentence:
-            console.print(Text(_plain(sentence), style="" if number else "bold"))
+    console.print(Text(_plain(report.verdict), style="bold"))
+    for sentence in filter(None, (report.timing_remark, *remarks)):
+        console.print(Text(_plain(sentence)))
     console.print()
     for name, path in (("bundle", bundle), ("report", html)):
         console.print(Text(f"{name}  {path}"), soft_wrap=True)
@@ -45,17 +51,21 @@ def _plain(text: str) -> str:
     return text.replace("×", "x").replace("−", "-")
 
 
-def footprint_rows(memory: Pair, cold_start_ms: Pair | None, size_bytes: Pair, *, timing_valid: bool) -> list[Row]:
+def footprint_rows(report: BuildReport) -> list[Row]:
     """Peak memory, cold start and size."""
-    cold = cold_start_ms or Pair(base=None, bundle=None)
-    faster = charts.change(cold, "faster", "slower") if timing_valid else charts.NOT_JUDGED
+    memory, size, cold = report.peak_memory, report.size_bytes, report.cold_start_ms or Pair(base=None, bundle=None)
     return [
-        row_of("peak memory", memory, charts.size, charts.change(memory, "less", "more")),
-        row_of("cold start", cold, charts.milliseconds, faster),
-        row_of("size", size_bytes, charts.size, charts.change(size_bytes, "smaller", "larger")),
+        ("peak memory", charts.size(memory.base), charts.size(memory.bundle), charts.change(memory, "less", "more")),
+        timed_row(report, "cold start", cold.base, cold.bundle),
+        ("size", charts.size(size.base), charts.size(size.bundle), charts.change(size, "smaller", "larger")),
     ]
 
 
-def row_of(name: str, pair: Pair, show: Callable[[float | None], str], change: str) -> Row:
-    """A row of one figure of both."""
-    return name, show(pair.base), show(pair.bundle), change
+def timed_row(
+    report: BuildReport, name: str, base: float | None, bundle: float | None, absent: str = charts.NOT_MEASURED
+) -> Row:
+    """A row of one time in ms of both, with `absent` where there is none."""
+    faster = (
+        charts.times(charts.speedup(base, bundle), "faster", "slower") if report.timing_valid else charts.NOT_JUDGED
+    )
+    return name, charts.milliseconds(base, absent), charts.milliseconds(bundle, absent), faster

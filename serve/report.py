@@ -1,13 +1,15 @@
 """What was measured: base, stages, candidates, machine, gates, and the choice with its reason.
 
 The reader owns the format, so these frozen values live on the floor. Field names are the contract that
-scripts rely on (docs/report-format.md); a value that could not be measured is None, never 0.
+scripts rely on (docs/report-format.md); a value that could not be measured is None, never 0. What the reports of all
+tasks have stands first; `Report` is that of the family `once`, stepwise/report.py has that of language models.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Self
 
 import msgspec
 
@@ -34,23 +36,66 @@ class Machine(_Value, frozen=True, kw_only=True):
     versions: dict[str, str]
 
 
-class StageQuality(_Value, frozen=True, kw_only=True):
+class Stage(_Value, frozen=True, kw_only=True):
+    """A row of the ledger of any task; `metrics` are further figures by name, such as macro F1 or BLEU."""
+
+    stage: str
+    value: float
+    agreement: float | None = None
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+class Ledger(_Value, frozen=True, kw_only=True):
+    """The stages of any task, judged by one metric on the same `n` rows."""
+
+    metric: str
+    n: int
+    stages: Sequence[Stage]
+
+
+class Judged(_Value, frozen=True, kw_only=True):
+    """A verdict of the gate: pass, fail or inconclusive, on a candidate of this `value`, and why."""
+
+    gate: str
+    value: float
+    reason: str
+
+
+class JudgedCandidate(Judged, frozen=True, kw_only=True):
+    """A candidate of any task; `accepted` says whether the recipe's policy lets it be packed."""
+
+    scheme: str
+    size_bytes: int
+    dtypes: dict[str, float]
+    accepted: bool
+    chosen: bool = False
+    made_by: str = ""
+
+
+class JudgedChoice(Judged, frozen=True, kw_only=True):
+    """The verdict on the packed candidate, on the test part, which was opened for it alone.
+
+    `looks` counts the candidates that were judged on the test part, this one included: above 1 an earlier choice
+    failed there, and the interval is widened for each look (Bonferroni).
+    """
+
+    rows: int
+    looks: int = 1
+
+
+class StageQuality(Stage, frozen=True, kw_only=True):
     """Quality of one stage on the frozen test slice.
 
     `value` is the metric with its 95% interval `ci95`; `agreement` the share of rows answered as the tuned
     model answers; `max_abs_diff` and `mean_abs_diff` compare logits with the tuned model's; `drop` is the
     tuned model's value minus this one's. The comparisons are None for the base, which answers differently
-    by design. `metrics` are further figures of the task by name, such as macro F1 or Spearman's correlation.
+    by design.
     """
 
-    stage: str
-    value: float
     ci95: list[float]
-    agreement: float | None = None
     max_abs_diff: float | None = None
     mean_abs_diff: float | None = None
     drop: float | None = None
-    metrics: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Confusion(_Value, frozen=True, kw_only=True):
@@ -84,15 +129,13 @@ class BatchedAnswers(_Value, frozen=True, kw_only=True):
     max_abs_diff: float
 
 
-class Quality(_Value, frozen=True, kw_only=True):
+class Quality(Ledger, frozen=True, kw_only=True):
     """The ledger: what is answered one row a run, and in `batched` how answers change in batches.
 
     `first_loss` names the first stage after tuning whose answers changed for the worse. `batched` is None where nothing
     was packed, and in reports of earlier releases.
     """
 
-    metric: str
-    n: int
     stages: list[StageQuality]
     first_loss: str | None = None
     classes: list[ClassQuality] = msgspec.field(default_factory=list)
@@ -160,22 +203,13 @@ class MemoryComparison(_Value, frozen=True, kw_only=True):
     bundle: Memory
 
 
-class Proof(_Value, frozen=True, kw_only=True):
-    """The gate's verdict on the packed candidate, on the test part, which was opened for it alone.
+class Proof(JudgedChoice, frozen=True, kw_only=True):
+    """The gate's verdict on the packed candidate."""
 
-    `looks` counts the candidates that were judged on the test part, this one included: above 1 an earlier choice
-    failed there, and the interval is widened for each look (Bonferroni).
-    """
-
-    gate: str
-    value: float
     drop: float
     drop_interval: list[float]
     p_value: float | None
-    reason: str
-    rows: int
     rows_needed: int | None = None
-    looks: int = 1
 
 
 class Gain(_Value, frozen=True, kw_only=True):
@@ -188,7 +222,7 @@ class Gain(_Value, frozen=True, kw_only=True):
     p50_ms: float | None
 
 
-class CandidateReport(_Value, frozen=True, kw_only=True):
+class CandidateReport(JudgedCandidate, frozen=True, kw_only=True):
     """One candidate and its verdict on the validation part, where the choice is made.
 
     `scheme` is its route: weight-level steps, then the graph's scheme; `size_bytes` is the graph, `bundle_bytes` all
@@ -198,27 +232,17 @@ class CandidateReport(_Value, frozen=True, kw_only=True):
     machine was too busy for the candidates' times to be compared. `batch_dependent` says that an answer may depend on
     what else is answered in the same batch. `rows_needed` is the rows that would settle an inconclusive verdict.
 
-    `gate` is pass, fail or inconclusive; `accepted` says whether the recipe's policy lets it be packed.
     `drop_interval` is the paired interval of the drop at the gate's confidence; `p_value` McNemar's exact
     test for a difference in either direction (None for metrics other than accuracy).
     """
 
-    scheme: str
-    size_bytes: int
-    dtypes: dict[str, float]
-    value: float
     drop: float
     drop_interval: list[float]
     p_value: float | None
-    gate: str
-    accepted: bool
-    reason: str
     rows_needed: int | None = None
     latency_ms: LatencySummary | None = None
-    chosen: bool = False
     steps: list[str] = msgspec.field(default_factory=list)
     structural: bool = False
-    made_by: str = ""
     bundle_bytes: int | None = None
     rss_peak_bytes: int | None = None
     cold_start_ms: float | None = None
@@ -237,14 +261,10 @@ class CurvePoint(_Value, frozen=True, kw_only=True):
     validation_value: float
 
 
-class Training(_Value, frozen=True, kw_only=True):
-    """How the model was tuned. `probe_value` is what the head alone reached on the validation part."""
+class Tuning(_Value, frozen=True, kw_only=True):
+    """How the model of any task was tuned."""
 
     method: str
-    handed_on: str
-    pooling: str
-    probe_value: float
-    best_value: float
     best_epoch: float | None
     epochs: float
     remark: str
@@ -252,27 +272,40 @@ class Training(_Value, frozen=True, kw_only=True):
     settings: dict[str, str | int | float | bool | None] = msgspec.field(default_factory=dict)
 
 
-class DataSummary(_Value, frozen=True, kw_only=True):
-    """The data as it was used. `findings` are sentences, each with its count."""
+class Training(Tuning, frozen=True, kw_only=True):
+    """How the model was tuned. `probe_value` is what the head alone reached on the validation part."""
+
+    handed_on: str
+    pooling: str
+    probe_value: float
+    best_value: float
+
+
+class RowsSummary(_Value, frozen=True, kw_only=True):
+    """The data of any task as it was used. `findings` are sentences, each with its count."""
 
     source: str
     digest: str
     rows: dict[str, int]
-    labels: list[str]
     tokens_mean: float
     tokens_max: int
-    truncated: int
-    unknown_share: float
     findings: list[str] = msgspec.field(default_factory=list)
 
 
-class Report(_Value, frozen=True, kw_only=True):
-    """One build, whole. Sizes are bytes, times ms unless the name says otherwise.
+class DataSummary(RowsSummary, frozen=True, kw_only=True):
+    """The data as it was used."""
+
+    labels: list[str]
+    truncated: int
+    unknown_share: float
+
+
+class BuildReport(_Value, frozen=True, kw_only=True):
+    """One build of any task, whole. Sizes are bytes, times ms unless the name says otherwise.
 
     `proof` is None where nothing was packed, and in reports of releases before 0.2; `why` says why the chosen candidate
-    won; `skipped` which schemes were not tried, and why; `runtime` the settings stored with the bundle. Where the
-    machine was too busy to judge speed, `timing_valid` is False, `timing_remark` says why, and there are no ratios of
-    times.
+    won; `skipped` which schemes were not tried or made no candidate, and why. Where the machine was too busy to judge
+    speed, `timing_valid` is False, `timing_remark` says why, and there are no ratios of times.
     """
 
     format: int = REPORT_FORMAT
@@ -285,24 +318,18 @@ class Report(_Value, frozen=True, kw_only=True):
     chosen: str
     command: str
     machine: Machine
-    data: DataSummary
-    training: Training
-    quality: Quality
-    candidates: list[CandidateReport]
-    proof: Proof | None = None
+    data: RowsSummary
+    training: Tuning
+    quality: Ledger
+    candidates: Sequence[JudgedCandidate]
+    proof: JudgedChoice | None = None
     why: str = ""
-    gains: list[Gain] = msgspec.field(default_factory=list)
     skipped: dict[str, str] = msgspec.field(default_factory=dict)
-    runtime: dict[str, str | int | bool | float] = msgspec.field(default_factory=dict)
-    latency_ms: LatencyComparison | None = None
-    grid_ms: list[GridCell] = msgspec.field(default_factory=list)
-    throughput_per_second: Pair | None = None
     memory: MemoryComparison | None = None
     cold_start_ms: Pair | None = None
     size_bytes: Pair
     timing_valid: bool = True
     timing_remark: str = ""
-    placement: dict[str, int] = msgspec.field(default_factory=dict)
     build_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     planned_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     build_peak_bytes: dict[str, int] = msgspec.field(default_factory=dict)
@@ -310,51 +337,63 @@ class Report(_Value, frozen=True, kw_only=True):
     notes: list[str] = msgspec.field(default_factory=list)
 
     @property
-    def packed(self) -> Proof | CandidateReport | None:
-        """The verdict on what was packed: its proof on the test part, in older reports its row among the candidates."""
-        return self.proof or next((one for one in self.candidates if one.chosen), None)
+    def peak_memory(self) -> Pair:
+        """Peak resident memory of base and bundle in bytes."""
+        if self.memory is None:
+            return Pair(base=None, bundle=None)
+        return Pair(base=self.memory.base.rss_peak_bytes, bundle=self.memory.bundle.rss_peak_bytes)
+
+    @property
+    def further_metrics(self) -> list[str]:
+        """The names of the figures that the stages have beside the metric that judged them, in their order."""
+        return list(dict.fromkeys(name for stage in self.quality.stages for name in stage.metrics))
 
     def to_json(self) -> bytes:
         """The report as indented UTF-8 JSON."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
     @classmethod
-    def load(cls, path: Path) -> Report:
+    def load(cls, path: Path) -> Self:
         """Read a report.json.
 
         Raises:
             BundleError: the file is missing, or is no report of a format that this release reads.
         """
-        return read_report(path, cls)
+        try:
+            report = msgspec.json.decode(path.read_bytes(), type=cls)
+        except FileNotFoundError as error:
+            raise BundleError(f"There is no report at {path}.") from error
+        except NOT_JSON as error:
+            raise BundleError(f"{path} is no report: {error}") from error
+        if report.format > REPORT_FORMAT:
+            raise BundleError(
+                f"{path} has report format {report.format}.",
+                expected=f"format {REPORT_FORMAT} or older",
+                action="install a newer edgetune",
+            )
+        return report
 
 
-class AnyReport(Protocol):
-    """What the report of every task has."""
+class Report(BuildReport, frozen=True, kw_only=True):
+    """One build of a model that answers by one run of its graph; `runtime` are the settings stored with the bundle."""
+
+    data: DataSummary
+    training: Training
+    quality: Quality
+    candidates: list[CandidateReport]
+    proof: Proof | None = None
+    gains: list[Gain] = msgspec.field(default_factory=list)
+    runtime: dict[str, str | int | bool | float] = msgspec.field(default_factory=dict)
+    latency_ms: LatencyComparison | None = None
+    grid_ms: list[GridCell] = msgspec.field(default_factory=list)
+    throughput_per_second: Pair | None = None
+    placement: dict[str, int] = msgspec.field(default_factory=dict)
 
     @property
-    def format(self) -> int:
-        """Of the file."""
+    def packed(self) -> Proof | CandidateReport | None:
+        """The verdict on what was packed: its proof on the test part, in older reports its row among the candidates."""
+        return self.proof or next((candidate for candidate in self.candidates if candidate.chosen), None)
 
-
-R = TypeVar("R", bound=AnyReport)
-
-
-def read_report(path: Path, kind: type[R]) -> R:
-    """Read a report.json of any task.
-
-    Raises:
-        BundleError: the file is missing, or is no report of a format that this release reads.
-    """
-    try:
-        report = msgspec.json.decode(path.read_bytes(), type=kind)
-    except FileNotFoundError as error:
-        raise BundleError(f"There is no report at {path}.") from error
-    except NOT_JSON as error:
-        raise BundleError(f"{path} is no report: {error}") from error
-    if report.format > REPORT_FORMAT:
-        raise BundleError(
-            f"{path} has report format {report.format}.",
-            expected=f"format {REPORT_FORMAT} or older",
-            action="install a newer edgetune",
-        )
-    return report
+    def stage(self, name: str | None) -> StageQuality | None:
+        """The ledger's row of a stage, None where it was not measured."""
+        return next((stage for stage in self.quality.stages if stage.stage == name), None)

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from edgetune.serve.report import CurvePoint, LatencySummary, Pair, Report
-from edgetune.serve.stepwise.report import LanguageReport
+from edgetune.serve.report import BuildReport, CurvePoint, LatencySummary, Pair
 from edgetune.tune.metrics import is_error, is_percent, title_of
 
 NOT_MEASURED = "not measured"
@@ -48,7 +47,7 @@ def seconds(value: float | None) -> str:
     return f"{plain(value)} s" if value < 600 else f"{plain(value / 60)} min"
 
 
-def plan_and_truth(report: Report | LanguageReport) -> str:
+def plan_and_truth(report: BuildReport) -> str:
     """How long the planned stages took and were expected to take; "" where nothing was planned."""
     both = [stage for stage in report.planned_seconds if stage in report.build_seconds]
     if not both:
@@ -57,6 +56,12 @@ def plan_and_truth(report: Report | LanguageReport) -> str:
         sum(by_stage[stage] for stage in both) for by_stage in (report.build_seconds, report.planned_seconds)
     )
     return f"The build took {seconds(took)}; {seconds(planned)} were planned."
+
+
+def interval_name(report: BuildReport) -> str:
+    """What to call the candidates' interval: "95% CI" when the gate states its confidence."""
+    confidence = report.gate.get("confidence")
+    return f"{plain(100 * confidence, 0)}% CI" if isinstance(confidence, float) else "CI"
 
 
 def size(value: float | None) -> str:
@@ -125,11 +130,6 @@ def loss_unit(metric: str) -> str:
     return " points" if is_percent(metric) else ""
 
 
-def further_metrics(report: Report) -> list[str]:
-    """The names of the figures that the stages have beside the metric that judged them, in their order."""
-    return list(dict.fromkeys(name for stage in report.quality.stages for name in stage.metrics))
-
-
 def speedup(base: float | None, bundle: float | None) -> float | None:
     """`base` over `bundle`, None where either is missing or `bundle` is 0."""
     return base / bundle if base is not None and bundle else None
@@ -149,13 +149,6 @@ def change(pair: Pair, better: str, worse: str, more_is_better: bool = False) ->
     """How the bundle of `pair` differs from the base, in the words of `times`."""
     base, bundle = (pair.bundle, pair.base) if more_is_better else (pair.base, pair.bundle)
     return times(speedup(base, bundle), better, worse)
-
-
-def peak_memory(report: Report) -> Pair:
-    """Peak resident memory of base and bundle in bytes."""
-    if report.memory is None:
-        return Pair(base=None, bundle=None)
-    return Pair(base=report.memory.base.rss_peak_bytes, bundle=report.memory.bundle.rss_peak_bytes)
 
 
 def heat(value: float) -> float:

@@ -15,35 +15,21 @@ from edgetune.benchmarks.report.page import (
     Headline,
     bars,
     clip,
-    counter_rows,
-    memory_bars,
+    footprint_bars,
     memory_headline,
-    page_environment,
-    size_bars,
+    render,
     size_headline,
 )
-from edgetune.serve.report import GridCell, Pair, Report, StageQuality
+from edgetune.serve.report import GridCell, Pair, Report
 from edgetune.tune.metrics import is_error, title_of
 
 UNKNOWN_LIMIT = 0.05  # share of unknown tokens above which the tokenizer does not fit the data
 SHOWN_FIRST = 12  # rows of a long table before the rest folds away
 
 
-def stage_named(report: Report, name: str | None) -> StageQuality | None:
-    """The quality of the stage called `name`, None where it was not measured."""
-    return next((stage for stage in report.quality.stages if stage.stage == name), None)
-
-
-def interval_name(report: Report) -> str:
-    """What to call the candidates' drop interval: "95% CI" when the gate states its confidence."""
-    confidence = report.gate.get("confidence")
-    return f"{charts.plain(100 * confidence, 0)}% CI" if isinstance(confidence, float) else "CI"
-
-
 def headlines(report: Report) -> list[Headline]:
     """Quality kept, speed-up, size, memory with cold start."""
-    memory = memory_headline(charts.peak_memory(report), report.cold_start_ms)
-    return [_quality(report), _speed(report), size_headline(report.size_bytes), memory]
+    return [_quality(report), _speed(report), size_headline(report), memory_headline(report)]
 
 
 def _quality(report: Report) -> Headline:
@@ -58,8 +44,8 @@ def _quality(report: Report) -> Headline:
         details.append(f"{moved}{charts.loss_unit(metric)} from tuned" if packed.drop else "as tuned")
         bounds = sorted(sign * bound for bound in packed.drop_interval)
         low, high = (charts.loss(bound, metric, signed=True) for bound in bounds)
-        details.append(f"{interval_name(report)} {low} to {high}")
-    base = stage_named(report, "base")
+        details.append(f"{charts.interval_name(report)} {low} to {high}")
+    base = report.stage("base")
     if base:
         details.append(f"base {charts.score(base.value, metric, 1)}")
     return Headline(name, charts.score(packed.value, metric, 1), details)
@@ -79,28 +65,10 @@ def _speed(report: Report) -> Headline:
     return Headline("speed-up, p50", charts.ratio(latency.speedup.p50, charts.TOO_SMALL), details)
 
 
-def gate_sentence(report: Report) -> str:
-    """The terms of the gate, "" where the report names none."""
-    terms = []
-    for key, value in report.gate.items():
-        if key in ("max_drop", "max_rise") and isinstance(value, float):
-            shown = charts.loss(value, report.quality.metric) + charts.loss_unit(report.quality.metric)
-        elif key == "metric":
-            shown = title_of(str(value))
-        elif key == "confidence" and isinstance(value, float):
-            shown = charts.share(value).replace(".0%", "%")
-        elif isinstance(value, (int, float)):
-            shown = f"{value:,g}"
-        else:
-            shown = clip(value.replace("_", " "), 60)
-        terms.append(f"{key.replace('_', ' ')} {shown}")
-    return f"Gate: {', '.join(terms)}." if terms else ""
-
-
 def first_loss(report: Report) -> str:
     """Where quality was first lost after tuning, as a sentence."""
     quality = report.quality
-    stage = stage_named(report, quality.first_loss)
+    stage = report.stage(quality.first_loss)
     if quality.first_loss is None:
         return "No stage after tuning answers worse than the tuned model."
     sentence = f"The first stage that answers worse than the tuned model is {quality.first_loss}"
@@ -155,57 +123,39 @@ def grid(cells: list[GridCell]) -> tuple[list[int], list[tuple[int, list[GridCel
 
 def bar_pairs(report: Report) -> list[BarPair]:
     """Throughput, memory, cold start and size, each as two bars."""
-    none = Pair(base=None, bundle=None)
-    throughput, cold = report.throughput_per_second or none, report.cold_start_ms or none
+    throughput = report.throughput_per_second or Pair(base=None, bundle=None)
     speed = charts.change(throughput, "more", "fewer", more_is_better=True)
-    faster = charts.change(cold, "faster", "slower")
-    if not report.timing_valid:
-        speed = faster = charts.NOT_JUDGED
     rates = charts.per_second(throughput.base), charts.per_second(throughput.bundle)
-    starts = charts.milliseconds(cold.base), charts.milliseconds(cold.bundle)
     return [
-        bars("Throughput", "texts a second; more is better", speed, throughput, rates),
-        memory_bars(charts.peak_memory(report)),
-        bars("Cold start", "fresh process to first answer", faster, cold, starts),
-        size_bars(report.size_bytes),
+        bars(
+            "Throughput",
+            "texts a second; more is better",
+            speed if report.timing_valid else charts.NOT_JUDGED,
+            throughput,
+            rates,
+        ),
+        *footprint_bars(report, "answer"),
     ]
-
-
-def memory_rows(report: Report) -> list[tuple[str, str, str]]:
-    """(what, base, bundle) for each memory counter; those of a GPU only where the machine has one."""
-    if report.memory is None:
-        return []
-    return counter_rows(report.memory.base, report.memory.bundle, gpu=report.machine.gpu is not None)
 
 
 def render_html(report: Report) -> str:
     """`report` as one HTML page that needs nothing beside itself."""
-    environment = page_environment()
-    environment.filters["interval_name"] = interval_name
-    training = report.training
-    page = environment.get_template("report.html.jinja").render(
-        r=report,
-        charts=charts,
-        headlines=headlines(report),
-        first_loss=first_loss(report),
-        gate_sentence=gate_sentence(report),
-        axis=stage_axis(report),
-        further=charts.further_metrics(report),
-        tuned=stage_named(report, "tuned"),
-        latency_chart=latency_chart(report),
-        pictures=pictures(report),
-        gain_rows=gain_rows(report),
-        grid=grid(report.grid_ms),
-        bar_pairs=bar_pairs(report),
-        memory_rows=memory_rows(report),
-        training_chart=charts.training_curve(
-            training.curve, report.quality.metric, training.probe_value, training.best_epoch
+    training, quality = report.training, report.quality
+    values = {
+        "first_loss": first_loss(report),
+        "axis": stage_axis(report),
+        "further": report.further_metrics,
+        "tuned": report.stage("tuned"),
+        "latency_chart": latency_chart(report),
+        "pictures": pictures(report),
+        "gain_rows": gain_rows(report),
+        "grid": grid(report.grid_ms),
+        "training_chart": charts.training_curve(
+            training.curve, quality.metric, training.probe_value, training.best_epoch
         ),
-        classes=sorted(report.quality.classes, key=lambda c: (c.f1, -c.rows, c.label)),
-        confusions=sorted(report.quality.confusions, key=lambda c: -c.rows),
-        stages_built=list(dict.fromkeys([*report.build_seconds, *report.build_peak_bytes])),
-        planned=charts.plan_and_truth(report),
-        unknown_limit=UNKNOWN_LIMIT,
-        shown_first=SHOWN_FIRST,
-    )
-    return page.strip() + "\n"
+        "classes": sorted(quality.classes, key=lambda c: (c.f1, -c.rows, c.label)),
+        "confusions": sorted(quality.confusions, key=lambda c: -c.rows),
+        "unknown_limit": UNKNOWN_LIMIT,
+        "shown_first": SHOWN_FIRST,
+    }
+    return render(report, "report.html.jinja", headlines(report), bar_pairs(report), values)

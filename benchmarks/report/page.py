@@ -1,6 +1,6 @@
-"""What the report pages of all tasks share: their templates' loader and filters, headline figures, pairs of bars.
+"""What the report pages of all tasks share: templates, filters, headlines, gate, pairs of bars, and the rendering.
 
-Stands apart from html.py and stepwise/html.py, which put their own report's values into reading order. Texts of users
+Stands apart from html.py and stepwise/html.py, which put what their own report has into reading order. Texts of users
 go through `clip` and jinja's escaping, and the templates isolate each, so that right-to-left text does not turn its
 surroundings.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -16,7 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from edgetune.benchmarks.report import charts
-from edgetune.serve.report import Memory, Pair
+from edgetune.serve.report import BuildReport, Pair
 from edgetune.tune.metrics import title_of
 
 _FILTERS = ("milliseconds", "seconds", "size", "ratio", "share", "score", "difference", "loss", "plain")
@@ -96,17 +97,38 @@ def from_base(pair: Pair, better: str, worse: str) -> list[str]:
     return [f"instead of {charts.size(pair.base)}", charts.change(pair, better, worse) or "no ratio"]
 
 
-def memory_headline(memory: Pair, cold_start_ms: Pair | None) -> Headline:
+def memory_headline(report: BuildReport) -> Headline:
     """Peak memory, with the cold start below it."""
-    cold = cold_start_ms
+    memory, cold = report.peak_memory, report.cold_start_ms
     also = f"cold start {charts.milliseconds(cold.bundle if cold else None)}"
     before = (f"instead of {charts.milliseconds(cold.base)}",) if cold and cold.base is not None else ()
     return Headline("memory at peak", charts.size(memory.bundle), from_base(memory, "less", "more"), also, before)
 
 
-def size_headline(pair: Pair) -> Headline:
+def size_headline(report: BuildReport) -> Headline:
     """Bytes on disk."""
+    pair = report.size_bytes
     return Headline("size", charts.size(pair.bundle), from_base(pair, "smaller", "larger"))
+
+
+def gate_sentence(report: BuildReport) -> str:
+    """The terms of the gate, "" where the report names none."""
+    terms = [
+        f"{name.replace('_', ' ')} {_term(name, value, report.quality.metric)}"
+        for name, value in report.gate.items()
+        if name != "min_agreement" or value
+    ]
+    return f"Gate: {', '.join(terms)}." if terms else ""
+
+
+def _term(name: str, value: str | float, metric: str) -> str:
+    if isinstance(value, str):
+        return title_of(value) if name == "metric" else clip(value.replace("_", " "), 60)
+    if name == "max_drop":
+        return charts.loss(value, metric) + charts.loss_unit(metric)
+    if name in ("max_rise", "min_agreement", "confidence"):
+        return charts.share(value).replace(".0%", "%")
+    return f"{value:,g}"
 
 
 def bars(name: str, meaning: str, changed: str, pair: Pair, texts: tuple[str, str]) -> BarPair:
@@ -116,30 +138,75 @@ def bars(name: str, meaning: str, changed: str, pair: Pair, texts: tuple[str, st
     return BarPair(name, meaning, changed, charts.paired_bars([base, bundle]))
 
 
-def memory_bars(pair: Pair) -> BarPair:
-    """Peak resident memory."""
-    texts = charts.size(pair.base), charts.size(pair.bundle)
-    return bars("Memory", "resident at peak, one process", charts.change(pair, "less", "more"), pair, texts)
+def footprint_bars(report: BuildReport, first: str) -> list[BarPair]:
+    """Memory, cold start to the `first` thing that is answered, and size, each as two bars."""
+    memory, size, cold = report.peak_memory, report.size_bytes, report.cold_start_ms or Pair(base=None, bundle=None)
+    faster = charts.change(cold, "faster", "slower") if report.timing_valid else charts.NOT_JUDGED
+    less, smaller = charts.change(memory, "less", "more"), charts.change(size, "smaller", "larger")
+    starts = charts.milliseconds(cold.base), charts.milliseconds(cold.bundle)
+    return [
+        bars("Memory", "resident at peak, one process", less, memory, _sizes(memory)),
+        bars("Cold start", f"fresh process to first {first}", faster, cold, starts),
+        bars("Size", "bytes on disk", smaller, size, _sizes(size)),
+    ]
 
 
-def counter_rows(base: Memory, bundle: Memory, *, gpu: bool) -> list[tuple[str, str, str]]:
+def _sizes(pair: Pair) -> tuple[str, str]:
+    return charts.size(pair.base), charts.size(pair.bundle)
+
+
+def memory_rows(report: BuildReport) -> list[tuple[str, str, str]]:
     """(what, base, bundle) for each memory counter; those of a GPU only where the machine has one."""
+    if report.memory is None:
+        return []
+    base, bundle = report.memory.base, report.memory.bundle
     counters = [
         ("resident at peak", base.rss_peak_bytes, bundle.rss_peak_bytes),
         ("of that backed by files, at the end", base.rss_file_bytes, bundle.rss_file_bytes),
         ("GPU at peak, by torch’s counter", base.gpu_peak_bytes, bundle.gpu_peak_bytes),
         ("GPU, rise of the whole device’s use", base.gpu_device_bytes, bundle.gpu_device_bytes),
     ]
-    return [(name, charts.size(a), charts.size(b)) for name, a, b in (counters if gpu else counters[:2])]
+    return [(name, charts.size(a), charts.size(b)) for name, a, b in counters[: 4 if report.machine.gpu else 2]]
 
 
-def size_bars(pair: Pair) -> BarPair:
-    """Bytes on disk."""
-    texts = charts.size(pair.base), charts.size(pair.bundle)
-    return bars("Size", "bytes on disk", charts.change(pair, "smaller", "larger"), pair, texts)
+def render(
+    report: BuildReport,
+    template: str,
+    headlines: Sequence[Headline],
+    bar_pairs: Sequence[BarPair],
+    values: Mapping[str, object],
+) -> str:
+    """`report` as one HTML page that needs nothing beside itself.
+
+    Args:
+        report: of any task.
+        template: file name of the task's own part, which draws start and end in too.
+        headlines: the figures at the top.
+        bar_pairs: of the section on the footprint.
+        values: what the template wants beside these, by name.
+    """
+    page = (
+        _environment()
+        .get_template(template)
+        .render(
+            {
+                "r": report,
+                "charts": charts,
+                "headlines": headlines,
+                "gate_sentence": gate_sentence(report),
+                "interval_name": charts.interval_name(report),
+                "bar_pairs": bar_pairs,
+                "memory_rows": memory_rows(report),
+                "stages_built": list(dict.fromkeys([*report.build_seconds, *report.build_peak_bytes])),
+                "planned": charts.plan_and_truth(report),
+                **values,
+            }
+        )
+    )
+    return page.strip() + "\n"
 
 
-def page_environment() -> jinja2.Environment:
+def _environment() -> jinja2.Environment:
     """An environment that escapes, refuses unknown names, and knows this package's templates and filters."""
     folder = resources.files("edgetune.benchmarks.report")
     environment = jinja2.Environment(

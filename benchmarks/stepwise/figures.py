@@ -13,8 +13,8 @@ import numpy as np
 from edgetune.benchmarks.prove.statistics import ratio_interval
 from edgetune.benchmarks.timing.quiet import TimingVerdict
 from edgetune.serve.errors import EdgetuneError
-from edgetune.serve.report import Memory, Pair
-from edgetune.serve.stepwise.report import Decoding, FirstToken, LanguageMemory
+from edgetune.serve.report import Memory, MemoryComparison, Pair
+from edgetune.serve.stepwise.report import Decoding, FirstToken
 
 UNMEASURED = Memory(rss_peak_bytes=None)
 
@@ -79,7 +79,7 @@ class GenerationTiming:
 
     first_token_ms: list[FirstToken]
     decoding: list[Decoding]
-    memory: LanguageMemory
+    memory: MemoryComparison
     cold_start_ms: Pair
     size_bytes: Pair
     verdict: TimingVerdict
@@ -104,7 +104,7 @@ def compared(race: RaceFigures, base: str, bundle: str) -> GenerationTiming:
             for one in race.prompt_tokens
         ],
         decoding=rows,
-        memory=LanguageMemory(base=first.memory, bundle=second.memory),
+        memory=MemoryComparison(base=first.memory, bundle=second.memory),
         cold_start_ms=Pair(base=first.cold_ms, bundle=second.cold_ms),
         size_bytes=Pair(base=first.size_bytes, bundle=second.size_bytes),
         verdict=TimingVerdict(not race.timing_remark, race.timing_remark),

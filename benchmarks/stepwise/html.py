@@ -14,19 +14,14 @@ from markupsafe import Markup
 
 from edgetune.benchmarks.report import charts
 from edgetune.benchmarks.report.page import (
-    BarPair,
     Headline,
-    bars,
-    clip,
-    counter_rows,
-    memory_bars,
+    footprint_bars,
     memory_headline,
-    page_environment,
-    size_bars,
+    render,
     size_headline,
 )
 from edgetune.benchmarks.stepwise import report_figures as figures
-from edgetune.serve.report import CurvePoint, Pair
+from edgetune.serve.report import CurvePoint
 from edgetune.serve.stepwise.report import AnswerQuality, LanguageReport, SampleAnswers
 
 SAMPLE_LIMIT = 600  # characters of a prompt or an answer on the page; what a build writes is cut to as many
@@ -47,8 +42,7 @@ class SpeedRow:
 
 def headlines(report: LanguageReport) -> list[Headline]:
     """Decoding speed with the first token, perplexity, memory with cold start, size."""
-    memory = memory_headline(figures.peak_memory(report), report.cold_start_ms)
-    return [_decoding(report), _perplexity(report), memory, size_headline(report.size_bytes)]
+    return [_decoding(report), _perplexity(report), memory_headline(report), size_headline(report)]
 
 
 def _decoding(report: LanguageReport) -> Headline:
@@ -75,31 +69,16 @@ def _perplexity(report: LanguageReport) -> Headline:
     packed, name = report.packed, report.quality.metric.replace("_", " ")
     if packed is None:
         return Headline(name, charts.NOT_MEASURED, ["no candidate was packed"])
-    tuned, base = figures.stage_named(report, "tuned"), figures.stage_named(report, "base")
+    tuned, base = report.stage("tuned"), report.stage("base")
     details = [f"{figures.rise(packed.rise)} from tuned" if packed.rise else "as tuned"]
     if len(packed.rise_interval) == 2:
-        details.append(f"{figures.interval_name(report)} {figures.rise_interval(packed.rise_interval)}")
+        details.append(f"{charts.interval_name(report)} {figures.rise_interval(packed.rise_interval)}")
     # The proof is of the test part, as the ledger is; a candidate's own row is of the validation part.
     if report.proof and tuned:
         details.append(f"tuned {figures.perplexity(tuned.value)}")
     if report.proof and base:
         details.append(f"base {figures.perplexity(base.value)}")
     return Headline(name, figures.perplexity(packed.value), details)
-
-
-def gate_sentence(report: LanguageReport) -> str:
-    """The terms of the gate, "" where the report names none."""
-    terms = []
-    for key, value in report.gate.items():
-        if isinstance(value, str):
-            shown = clip(value.replace("_", " "), 60)
-        elif key in ("max_rise", "min_agreement", "confidence"):
-            shown = charts.share(value).replace(".0%", "%")
-        else:
-            shown = f"{value:,g}"
-        if key != "min_agreement" or value:
-            terms.append(f"{key.replace('_', ' ')} {shown}")
-    return f"Gate: {', '.join(terms)}." if terms else ""
 
 
 def stage_axis(stages: Sequence[AnswerQuality]) -> charts.Axis:
@@ -116,11 +95,6 @@ def stage_dot(stage: AnswerQuality, axis: charts.Axis, tuned: AnswerQuality | No
         return Markup("")
     css = "base" if stage.stage == "base" else "bundle"
     return charts.interval_dot(stage.value, stage.ci95 or [], axis, tuned.value if tuned else None, css)
-
-
-def metric_names(stages: Sequence[AnswerQuality]) -> list[str]:
-    """The metrics of generated answers that any stage has, in the order of their first appearance."""
-    return list(dict.fromkeys(name for stage in stages for name in stage.metrics))
 
 
 def decoding_rows(report: LanguageReport) -> list[SpeedRow]:
@@ -163,25 +137,6 @@ def _longest(values: Sequence[float | None]) -> float:
     return max((value for value in values if value is not None and math.isfinite(value)), default=0.0)
 
 
-def bar_pairs(report: LanguageReport) -> list[BarPair]:
-    """Memory, cold start and size, each as two bars."""
-    cold = report.cold_start_ms or Pair(base=None, bundle=None)
-    starts = charts.milliseconds(cold.base), charts.milliseconds(cold.bundle)
-    faster = charts.change(cold, "faster", "slower") if report.timing_valid else charts.NOT_JUDGED
-    return [
-        memory_bars(figures.peak_memory(report)),
-        bars("Cold start", "fresh process to first token", faster, cold, starts),
-        size_bars(report.size_bytes),
-    ]
-
-
-def memory_rows(report: LanguageReport) -> list[tuple[str, str, str]]:
-    """(what, base, bundle) for each memory counter."""
-    if report.memory is None:
-        return []
-    return counter_rows(report.memory.base, report.memory.bundle, gpu=report.machine.gpu is not None)
-
-
 def sample_answers(sample: SampleAnswers) -> list[tuple[str, str | None]]:
     """(who, answer) of one sample: the data's own first, where there is one."""
     reference = [("reference", sample.reference)] if sample.reference is not None else []
@@ -197,34 +152,19 @@ def best_point(report: LanguageReport) -> CurvePoint | None:
 
 def render_language_html(report: LanguageReport) -> str:
     """`report` as one HTML page that needs nothing beside itself."""
-    environment = page_environment()
-    environment.filters.update(
-        perplexity=figures.perplexity,
-        rise=figures.rise,
-        interval=figures.interval,
-        rise_interval=figures.rise_interval,
-    )
-    training, stages = report.training, report.quality.stages
-    page = environment.get_template("stepwise-report.html.jinja").render(
-        r=report,
-        charts=charts,
-        headlines=headlines(report),
-        gate_sentence=gate_sentence(report),
-        interval_name=figures.interval_name(report),
-        axis=stage_axis(stages),
-        stage_dot=stage_dot,
-        metric_names=metric_names(stages),
-        tuned=figures.stage_named(report, "tuned"),
-        not_compared=NOT_COMPARED,
-        decoding_rows=decoding_rows(report),
-        first_token_rows=first_token_rows(report),
-        bar_pairs=bar_pairs(report),
-        memory_rows=memory_rows(report),
-        training_chart=charts.training_curve(training.curve, "token_accuracy", None, training.best_epoch),
-        best_point=best_point(report),
-        sample_answers=sample_answers,
-        sample_limit=SAMPLE_LIMIT,
-        stages_built=list(dict.fromkeys([*report.build_seconds, *report.build_peak_bytes])),
-        planned=charts.plan_and_truth(report),
-    )
-    return page.strip() + "\n"
+    training = report.training
+    values = {
+        "figures": figures,
+        "axis": stage_axis(report.quality.stages),
+        "stage_dot": stage_dot,
+        "metric_names": report.further_metrics,
+        "tuned": report.stage("tuned"),
+        "not_compared": NOT_COMPARED,
+        "decoding_rows": decoding_rows(report),
+        "first_token_rows": first_token_rows(report),
+        "training_chart": charts.training_curve(training.curve, "token_accuracy", None, training.best_epoch),
+        "best_point": best_point(report),
+        "sample_answers": sample_answers,
+        "sample_limit": SAMPLE_LIMIT,
+    }
+    return render(report, "stepwise-report.html.jinja", headlines(report), footprint_bars(report, "token"), values)

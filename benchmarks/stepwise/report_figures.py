@@ -8,25 +8,12 @@ from __future__ import annotations
 import math
 
 from edgetune.benchmarks.report import charts
-from edgetune.serve.report import Pair
 from edgetune.serve.stepwise.report import AnswerQuality, Decoding, FirstToken, LanguageReport
-
-
-def stage_named(report: LanguageReport, name: str) -> AnswerQuality | None:
-    """The quality of the stage called `name`, None where it was not measured."""
-    return next((stage for stage in report.quality.stages if stage.stage == name), None)
 
 
 def packed_stage(report: LanguageReport) -> AnswerQuality | None:
     """The ledger's row of what was packed, None where nothing was, or where the test part never saw it."""
-    return stage_named(report, report.chosen) if report.chosen else None
-
-
-def peak_memory(report: LanguageReport) -> Pair:
-    """Peak resident memory of base and bundle in bytes."""
-    if report.memory is None:
-        return Pair(base=None, bundle=None)
-    return Pair(base=report.memory.base.rss_peak_bytes, bundle=report.memory.bundle.rss_peak_bytes)
+    return report.stage(report.chosen or None)
 
 
 def smallest_batch(report: LanguageReport) -> Decoding | None:
@@ -74,9 +61,3 @@ def rise_interval(bounds: list[float] | None) -> str:
     if bounds is None or len(bounds) != 2:
         return charts.NOT_MEASURED
     return f"{rise(bounds[0])} to {rise(bounds[1])}"
-
-
-def interval_name(report: LanguageReport) -> str:
-    """What to call an interval of a rise: "95% CI" when the gate states its confidence."""
-    confidence = report.gate.get("confidence")
-    return f"{charts.plain(100 * confidence, 0)}% CI" if isinstance(confidence, float) else "CI"

@@ -10,8 +10,8 @@ from edgetune.api.result import BuildResult, html_table, report_rows
 from edgetune.serve.bundle import REPORT_NAME, Bundle
 from edgetune.serve.dependencies import require
 from edgetune.serve.errors import InputError
-from edgetune.serve.report import Report
-from edgetune.serve.stepwise.report import LanguageReport
+from edgetune.serve.report import BuildReport, Report
+from edgetune.serve.stepwise.report import LanguageReport, report_of
 
 _COLUMNS = 2  # of a report's row: its name and the base come first
 
@@ -95,17 +95,16 @@ def _report(folder: Path) -> Report | LanguageReport:
         raise InputError(
             f"The bundle {folder} has no {REPORT_NAME}.", expected="bundles as they were built", action="build it again"
         )
-    kind = LanguageReport if bundle.manifest.generation is not None else Report
-    return kind.load(bundle.folder / REPORT_NAME)
+    return report_of(bundle)
 
 
-def _check_same_rows(folders: Sequence[Path], reports: Sequence[Report | LanguageReport]) -> None:
+def _check_same_rows(folders: Sequence[Path], reports: Sequence[BuildReport]) -> None:
     """Refuse figures of different tasks, data, metrics or slices of the test part.
 
     Raises:
         InputError: naming two bundles and what differs.
     """
-    sides: dict[str, Callable[[Report | LanguageReport], str]] = {
+    sides: dict[str, Callable[[BuildReport], str]] = {
         "tasks": lambda report: report.task,
         "data (with its split)": lambda report: report.data.digest,
         "metrics": lambda report: report.quality.metric,
@@ -128,7 +127,7 @@ def _line(folder: Path, report: Report | LanguageReport) -> ComparedBundle:
     return ComparedBundle(folder, report.base, report.chosen, value, report.size_bytes.bundle, figures)
 
 
-def _remark(reports: Sequence[Report | LanguageReport]) -> str:
+def _remark(reports: Sequence[BuildReport]) -> str:
     """Why times cannot be held against each other; they were taken in builds of their own."""
     busy = list(dict.fromkeys(report.name for report in reports if not report.timing_valid))
     machines = list(dict.fromkeys(f"{report.machine.cpu} with {report.machine.threads} threads" for report in reports))

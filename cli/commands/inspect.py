@@ -11,8 +11,7 @@ from edgetune.commands.options import json_option, print_json
 from edgetune.serve.bundle import REPORT_NAME, Bundle, Manifest
 from edgetune.serve.codecs import describe_codec
 from edgetune.serve.heads import describe_head
-from edgetune.serve.report import Report
-from edgetune.serve.stepwise.report import LanguageReport
+from edgetune.serve.stepwise.report import report_of
 from edgetune.serve.stepwise.spec import GenerationSpec
 
 
@@ -28,7 +27,7 @@ def command(bundle: Path, as_json: bool) -> None:
       edgetune inspect bundles/x --json | jq .report.quality
     """
     opened = Bundle.open(bundle)
-    report = _report(opened)
+    report = report_of(opened) if (bundle / REPORT_NAME).is_file() else None
     if as_json:
         print_json(
             {
@@ -41,13 +40,6 @@ def command(bundle: Path, as_json: bool) -> None:
         click.echo(f"{name:<12}{value}")
     if report:
         click.echo(f"\n{report.verdict}\n\nThe whole report: {bundle / 'report.html'}")
-
-
-def _report(bundle: Bundle) -> Report | LanguageReport | None:
-    path = bundle.folder / REPORT_NAME
-    if not path.is_file():
-        return None
-    return LanguageReport.load(path) if bundle.manifest.generation else Report.load(path)
 
 
 def _facts(bundle: Bundle) -> list[tuple[str, str]]:

@@ -12,7 +12,6 @@ from edgetune.serve.errors import RecipeError
 from edgetune.tune.data.dataset import DataRecipe
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
-from edgetune.tune.training.reporters import Reporter
 
 
 class OnceRecipe(Recipe):
@@ -49,13 +48,3 @@ class OnceRecipe(Recipe):
         if task is not None and not task.has_labels and gate.min_agreement > 0:
             raise ValueError("min_agreement counts answers that are equal, which numbers never are; expected 0")
         return gate
-
-    @property
-    def allows_pickle(self) -> bool:
-        """Whether weights that are a pickle may be opened."""
-        return self.tune.allow_pickle
-
-    @property
-    def reporters(self) -> tuple[Reporter, ...]:
-        """Trackers that the training's curves are sent to."""
-        return self.tune.report_to

@@ -6,50 +6,32 @@ Must not import jinja2 or torch.
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
 
+from edgetune import terminal
 from edgetune.benchmarks.report import charts
 from edgetune.serve.report import Pair, Report
-from edgetune.terminal import Row, footprint_rows, print_outcome, row_of, table_of
+from edgetune.terminal import Row, footprint_rows, timed_row
 from edgetune.tune.metrics import title_of
 
 
-def figures_table(report: Report) -> Table:
-    """The main figures of `report`: one row each for base, bundle and how the bundle differs."""
-    return table_of(figure_rows(report))
-
-
 def figure_rows(report: Report) -> tuple[Row, ...]:
-    """The rows of that table."""
-    return (*_quality(report), *_latency(report), *_footprint(report))
+    """The rows of the table: a figure of base, bundle and how the bundle differs."""
+    return (*_quality(report), *_latency(report), _throughput(report), *footprint_rows(report))
 
 
 def print_report(report: Report, bundle: str, html: str, console: Console) -> None:
-    """Print the table, the verdict and where the bundle and its report lie.
-
-    Args:
-        report: what was measured.
-        bundle: path of the bundle as the user would type it.
-        html: path of the page.
-        console: where to print; a path is never wrapped, so that it can be copied.
-    """
-    print_outcome(
-        figures_table(report),
-        (report.verdict, report.timing_remark, report.why, charts.plan_and_truth(report)),
-        bundle,
-        html,
-        console,
-    )
+    """Print the table, the verdict and where the bundle and its report lie; see `terminal.print_report`."""
+    remarks = (report.why, charts.plan_and_truth(report))
+    terminal.print_report(report, figure_rows(report), remarks, bundle, html, console)
 
 
 def _quality(report: Report) -> list[Row]:
     """The metric that judged, then the task's further figures on the test part."""
-    stages = {stage.stage: stage for stage in report.quality.stages}
-    base, packed = stages.get("base"), stages.get(report.chosen)
+    base, packed = report.stage("base"), report.stage(report.chosen)
     metric, value = report.quality.metric, report.packed.value if report.packed else None
     further = [
         _quality_row(name, base.metrics.get(name) if base else None, packed.metrics.get(name) if packed else None)
-        for name in charts.further_metrics(report)
+        for name in report.further_metrics
     ]
     return [_quality_row(metric, base.value if base else None, value), *further]
 
@@ -62,28 +44,17 @@ def _quality_row(metric: str, base: float | None, packed: float | None) -> Row:
 
 
 def _latency(report: Report) -> list[Row]:
-    comparison = report.latency_ms
-    if comparison is None:
+    latency = report.latency_ms
+    if latency is None:
         return [(f"latency {mark}", charts.NOT_MEASURED, charts.NOT_MEASURED, "") for mark in ("p50", "p90")]
-    base, bundle, faster = comparison.base, comparison.bundle, comparison.speedup
-    figures = (("p50", base.p50, bundle.p50, faster.p50), ("p90", base.p90, bundle.p90, faster.p90))
+    base, bundle, absent = latency.base, latency.bundle, charts.TOO_SMALL
     return [
-        (
-            f"latency {mark}",
-            charts.milliseconds(before, charts.TOO_SMALL),
-            charts.milliseconds(after, charts.TOO_SMALL),
-            charts.times(factor, "faster", "slower") if report.timing_valid else charts.NOT_JUDGED,
-        )
-        for mark, before, after, factor in figures
+        timed_row(report, "latency p50", base.p50, bundle.p50, absent),
+        timed_row(report, "latency p90", base.p90, bundle.p90, absent),
     ]
 
 
-def _footprint(report: Report) -> list[Row]:
-    throughput = report.throughput_per_second or Pair(base=None, bundle=None)
-    more = charts.change(throughput, "more", "fewer", more_is_better=True)
-    if not report.timing_valid:
-        more = charts.NOT_JUDGED
-    footprint = footprint_rows(
-        charts.peak_memory(report), report.cold_start_ms, report.size_bytes, timing_valid=report.timing_valid
-    )
-    return [row_of("throughput", throughput, charts.per_second, more), *footprint]
+def _throughput(report: Report) -> Row:
+    rate = report.throughput_per_second or Pair(base=None, bundle=None)
+    more = charts.change(rate, "more", "fewer", more_is_better=True) if report.timing_valid else charts.NOT_JUDGED
+    return "throughput", charts.per_second(rate.base), charts.per_second(rate.bundle), more

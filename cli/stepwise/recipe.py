@@ -12,7 +12,6 @@ from edgetune.export.stepwise.recipe import GenerationExportRecipe
 from edgetune.recipe import Recipe
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
 from edgetune.tune.stepwise.recipe import GenerationTuneRecipe
-from edgetune.tune.training.reporters import Reporter
 
 
 class StepwiseRecipe(Recipe):
@@ -26,13 +25,3 @@ class StepwiseRecipe(Recipe):
     gate: GenerationGateRecipe = GenerationGateRecipe()
     budget: GenerationBudgetRecipe = GenerationBudgetRecipe()
     benchmark: GenerationBenchmarkRecipe = GenerationBenchmarkRecipe()
-
-    @property
-    def allows_pickle(self) -> bool:
-        """Whether weights that are a pickle may be opened."""
-        return self.tune.allow_pickle
-
-    @property
-    def reporters(self) -> tuple[Reporter, ...]:
-        """Trackers that the training's curves are sent to."""
-        return self.tune.report_to

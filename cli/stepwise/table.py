@@ -7,52 +7,35 @@ Must not import jinja2 or torch.
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from edgetune import terminal
 from edgetune.benchmarks.report import charts
 from edgetune.benchmarks.stepwise import report_figures as figures
 from edgetune.serve.stepwise.report import LanguageReport
-from edgetune.terminal import Row, footprint_rows, print_outcome, table_of
-
-
-def language_table(report: LanguageReport) -> Table:
-    """The main figures of `report`: one row each for base, bundle and how the bundle differs."""
-    return table_of(figure_rows(report))
+from edgetune.terminal import Row, footprint_rows, timed_row
 
 
 def figure_rows(report: LanguageReport) -> tuple[Row, ...]:
-    """The rows of that table."""
-    footprint = footprint_rows(
-        figures.peak_memory(report), report.cold_start_ms, report.size_bytes, timing_valid=report.timing_valid
-    )
-    return (_quality(report), *_answers(report), *_decoding(report), *_first_token(report), *footprint)
+    """The rows of the table: a figure of base, bundle and how the bundle differs."""
+    return (_quality(report), *_answers(report), *_decoding(report), *_first_token(report), *footprint_rows(report))
 
 
 def print_language_report(report: LanguageReport, bundle: str, html: str, console: Console) -> None:
-    """Print the table, the verdict, what compression cost, why it was chosen, a sample, and where all of it lies.
-
-    Args:
-        report: what was measured.
-        bundle: path of the bundle as the user would type it.
-        html: path of the page.
-        console: where to print; a path is never wrapped, so that it can be copied.
-    """
-    sentences = (
-        report.verdict,
-        report.timing_remark,
+    """Print the table, the verdict, what compression cost, why it was chosen, a sample, and where all of it lies."""
+    remarks = (
         _cost(report),
         _answers_cost(report),
         report.why,
         charts.plan_and_truth(report),
         _sample(report, console),
     )
-    print_outcome(language_table(report), sentences, bundle, html, console)
+    terminal.print_report(report, figure_rows(report), remarks, bundle, html, console)
 
 
 def _quality(report: LanguageReport) -> Row:
     name = report.quality.metric.replace("_", " ")
-    base, packed = figures.stage_named(report, "base"), figures.packed_stage(report)
+    base, packed = report.stage("base"), figures.packed_stage(report)
     before, after = base.value if base else None, packed.value if packed else None
     change = figures.rise(after / before - 1) if before and after is not None else ""
     return name, figures.perplexity(before), figures.perplexity(after), change
@@ -60,7 +43,7 @@ def _quality(report: LanguageReport) -> Row:
 
 def _answers(report: LanguageReport) -> list[Row]:
     """The metrics of generated answers; of a user's function its name alone, without file or module."""
-    base, packed = figures.stage_named(report, "base"), figures.packed_stage(report)
+    base, packed = report.stage("base"), figures.packed_stage(report)
     before, after = (stage.metrics if stage else {} for stage in (base, packed))
     return [
         (
@@ -99,16 +82,10 @@ def _decoding(report: LanguageReport) -> list[Row]:
 
 
 def _first_token(report: LanguageReport) -> list[Row]:
+    delays = sorted(report.first_token_ms, key=lambda delay: delay.prompt_tokens)
     rows = [
-        (
-            f"first token after {delay.prompt_tokens}",
-            charts.milliseconds(delay.base_ms),
-            charts.milliseconds(delay.bundle_ms),
-            charts.times(charts.speedup(delay.base_ms, delay.bundle_ms), "faster", "slower")
-            if report.timing_valid
-            else charts.NOT_JUDGED,
-        )
-        for delay in sorted(report.first_token_ms, key=lambda delay: delay.prompt_tokens)
+        timed_row(report, f"first token after {delay.prompt_tokens}", delay.base_ms, delay.bundle_ms)
+        for delay in delays
     ]
     return rows or [("first token", charts.NOT_MEASURED, charts.NOT_MEASURED, "")]
 
@@ -120,14 +97,14 @@ def _cost(report: LanguageReport) -> str:
         return ""
     return (
         f"Against the tuned model: perplexity {figures.rise(packed.rise)} "
-        f"({figures.interval_name(report)} {figures.rise_interval(packed.rise_interval)}), "
+        f"({charts.interval_name(report)} {figures.rise_interval(packed.rise_interval)}), "
         f"KL {charts.plain(packed.kl, 4)} nats a token, top-1 agreement {charts.share(packed.agreement)}."
     )
 
 
 def _answers_cost(report: LanguageReport) -> str:
     """What generated answers lost against those of the tuned model, "" where they were not scored."""
-    tuned, packed = figures.stage_named(report, "tuned"), figures.packed_stage(report)
+    tuned, packed = report.stage("tuned"), figures.packed_stage(report)
     if tuned is None or packed is None:
         return ""
     pairs = [

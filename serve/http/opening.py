@@ -11,12 +11,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from edgetune.serve.batcher import Batcher, BatchRun
-from edgetune.serve.bundle import GOLDEN_NAME, MANIFEST_NAME, REPORT_NAME, Bundle, Golden, Manifest
+from edgetune.serve.bundle import GOLDEN_NAME, MANIFEST_NAME, Bundle, Golden, Manifest
 from edgetune.serve.errors import BundleError
 from edgetune.serve.golden import replay_golden
 from edgetune.serve.http.answerers import Classifier, Writer
@@ -27,7 +26,7 @@ from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import Report
 from edgetune.serve.stepwise.generator import Generator
 from edgetune.serve.stepwise.golden import GenerationGolden, read_golden, replay
-from edgetune.serve.stepwise.report import LanguageReport
+from edgetune.serve.stepwise.report import LanguageReport, report_of
 from edgetune.serve.stepwise.scheduler import Scheduler
 
 # A second session holds the weights a second time: larger bundles answer lone requests with the threads of all others.
@@ -80,8 +79,8 @@ def open_proven(folder: Path, settings: ServerSettings, observe: Callable[[Batch
     # Before the files are read: where they change meanwhile, the next look finds another fingerprint and loads again.
     fingerprint = _fingerprint(folder)
     if bundle.manifest.generation is not None:
-        return Opened(fingerprint, _open_writer(bundle, settings), _report(LanguageReport, folder))
-    return Opened(fingerprint, _open_classifier(folder, settings, observe), _report(Report, folder))
+        return Opened(fingerprint, _open_writer(bundle, settings), _report(bundle))
+    return Opened(fingerprint, _open_classifier(folder, settings, observe), _report(bundle))
 
 
 def _open_classifier(folder: Path, settings: ServerSettings, observe: Callable[[BatchRun], None] | None) -> Classifier:
@@ -129,12 +128,9 @@ def _fingerprint(folder: Path) -> str:
     return hashlib.sha256((folder / MANIFEST_NAME).read_bytes()).hexdigest()
 
 
-AnyReport = TypeVar("AnyReport", Report, LanguageReport)
-
-
-def _report(kind: type[AnyReport], folder: Path) -> AnyReport | None:
+def _report(bundle: Bundle) -> Report | LanguageReport | None:
     """The bundle's own report; None where it has none that this release reads: answering needs none."""
     try:
-        return kind.load(folder / REPORT_NAME)
+        return report_of(bundle)
     except BundleError:
         return None

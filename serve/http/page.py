@@ -156,15 +156,14 @@ def _facts(served: Served) -> dict[str, str]:
         "scheme": served.predictor.variant_reason if len(manifest.graphs) > 1 else manifest.scheme,
         "runs on": ", ".join(served.answerer.providers),
     }
-    if isinstance(served.report, LanguageReport):
-        facts |= _language_figures(served.report)
-    elif served.report is not None:
-        facts |= _figures(served.report)
-    return facts
-
-
-def _busy(timing_valid: bool) -> str:
-    return "" if timing_valid else ", too busy to judge speed"
+    report = served.report
+    if report is None:
+        return facts
+    facts |= _language_figures(report) if isinstance(report, LanguageReport) else _figures(report)
+    if report.size_bytes.bundle:
+        facts["size"] = f"{report.size_bytes.bundle / 1e6:.1f} MB"
+    busy = "" if report.timing_valid else ", too busy to judge speed"
+    return {**facts, "measured on": f"{report.machine.cpu}, {report.machine.threads} threads{busy}"}
 
 
 def _figures(report: Report) -> dict[str, str]:
@@ -179,9 +178,6 @@ def _figures(report: Report) -> dict[str, str]:
         figures["one text, p50"] = f"{times.bundle.p50:.2f} ms, base model {times.base.p50:.2f} ms{faster}"
     if report.throughput_per_second is not None and report.throughput_per_second.bundle:
         figures["texts per second"] = f"{report.throughput_per_second.bundle:,.0f}"
-    if report.size_bytes.bundle:
-        figures["size"] = f"{report.size_bytes.bundle / 1e6:.1f} MB"
-    figures["measured on"] = f"{report.machine.cpu}, {report.machine.threads} threads{_busy(report.timing_valid)}"
     return figures
 
 
@@ -194,7 +190,4 @@ def _language_figures(report: LanguageReport) -> dict[str, str]:
     if alone is not None and alone.bundle_per_second is not None:
         base = f", base model {alone.base_per_second:.0f}" if alone.base_per_second is not None else ""
         figures["tokens per second"] = f"{alone.bundle_per_second:.0f}{base}"
-    if report.size_bytes.bundle:
-        figures["size"] = f"{report.size_bytes.bundle / 1e6:.1f} MB"
-    figures["measured on"] = f"{report.machine.cpu}, {report.machine.threads} threads{_busy(report.timing_valid)}"
     return figures

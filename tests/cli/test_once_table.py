@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from edgetune.once.table import figures_table, print_report
+from edgetune.once.table import figure_rows, print_report
 from edgetune.serve.report import Report
 
 SAMPLES = Path(__file__).parent.parent / "benchmarks"
@@ -106,4 +106,4 @@ def test_brackets_of_a_user_are_no_markup(full: Report) -> None:
 
 
 def test_the_table_alone_has_seven_rows(full: Report) -> None:
-    assert figures_table(full).row_count == 7
+    assert len(figure_rows(full)) == 7

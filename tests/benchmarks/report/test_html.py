@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from edgetune.benchmarks.report.front import pictures
-from edgetune.benchmarks.report.html import bar_pairs, gate_sentence, grid, headlines, render_html
-from edgetune.benchmarks.report.page import clip, gap
+from edgetune.benchmarks.report.html import bar_pairs, grid, headlines, render_html
+from edgetune.benchmarks.report.page import clip, gap, gate_sentence
 from edgetune.serve.report import ClassQuality, Confusion, GridCell, LatencySummary, Pair, Report, Speedup
 
 from ..conftest import Page, check

@@ -9,13 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgetune.benchmarks.report.page import passage
+from edgetune.benchmarks.report.page import gate_sentence, passage
 from edgetune.benchmarks.stepwise import report_figures as figures
 from edgetune.benchmarks.stepwise.html import (
     SAMPLE_LIMIT,
     decoding_rows,
     first_token_rows,
-    gate_sentence,
     headlines,
     render_language_html,
     stage_axis,
