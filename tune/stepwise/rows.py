@@ -15,7 +15,7 @@ from typing import Any
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.dialect import FileOptions
-from edgetune.tune.data.encoding import decode, encoding_finding
+from edgetune.tune.data.encoding import decode, decode_all, encoding_finding, encoding_findings
 from edgetune.tune.data.json_text import NotJson, json_value
 from edgetune.tune.data.reading import read_bytes, read_table
 from edgetune.tune.stepwise.faults import Fault, faults_error, kind_of
@@ -90,17 +90,14 @@ def texts_of_file(path: Path, options: FileOptions) -> RawRows:
 
 def text_of_folder(folder: Path, files: Sequence[Path], options: FileOptions) -> RawRows:
     """One text a file; an empty file is a row without text, which is dropped and counted later."""
-    rows, guessed = [], []
-    for path in files:
-        content = read_bytes(path) if path.stat().st_size else b""
-        decoded = decode(content, options.encoding, str(path))
-        rows.append(RawRow(f"{folder.name}/{path.name}", {"text": decoded.text.replace("\r\n", "\n")}))
-        guessed += [decoded.guessed] if decoded.guessed else []
-    findings = [f"Each of the {counted(len(files), '.txt file')} in {folder.name} is a text."]
-    if guessed:
-        names = ", ".join(sorted(set(guessed)))
-        findings.append(f"{counted(len(guessed), 'file')} of them are not UTF-8: read as {names}, a guess.")
-    return RawRows(folder.name, tuple(rows), tuple(findings))
+    contents = [read_bytes(path) if path.stat().st_size else b"" for path in files]
+    decoded = decode_all(contents, options.encoding, [str(path) for path in files], likely=options.likely_encoding)
+    rows = tuple(
+        RawRow(f"{folder.name}/{path.name}", {"text": file.text.replace("\r\n", "\n")})
+        for path, file in zip(files, decoded, strict=True)
+    )
+    noun = counted(len(files), ".txt file")
+    return RawRows(folder.name, rows, (f"Each of the {noun} in {folder.name} is a text.", *encoding_findings(decoded)))
 
 
 def _read_table(path: Path, options: FileOptions) -> RawRows:
