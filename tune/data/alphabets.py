@@ -57,8 +57,8 @@ ALPHABETS = (
     _alphabet("çğıöşüİâ|îû", "cp1254"),  # Turkish; İ has no lower case of one letter
     _alphabet("ąčęėįšųūž|", "cp1257"),  # Lithuanian
     _alphabet("āčēģīķļņšūž|", "cp1257"),  # Latvian
-    _alphabet("ăâđêôơưáàãéèíìóòõúùý\u0300\u0301\u0303\u0309\u0323|", "cp1258"),  # Vietnamese
-    _alphabet("оеаинтсрвлкм||дпуяыьгзбчйхжшюцщэфъё", *_CYRILLIC),  # Russian
+    _alphabet("ăđơư\u0300\u0301\u0303\u0309\u0323|âêôáàãéèíìóòõúùý", "cp1258"),  # Vietnamese
+    _alphabet("оеаинтсрвлкмя||дпуяыьгзбчйхжшюцщэфъё", *_CYRILLIC),  # Russian
     _alphabet("оаинвтеріслк||удмпзяьбгйчхцжїюшщфєґ", *_CYRILLIC),  # Ukrainian
     _alphabet("аеиотнрсвлкд||пмзъуяябгчщжхшцйюфь", *_CYRILLIC),  # Bulgarian
     _alphabet("аоиенртсвудј||кпмлзбгчшжцљњћхђфџѓќѕ", "cp1251", "iso8859_5", "mac_cyrillic"),  # Serbian, Macedonian

@@ -22,8 +22,9 @@ FOREIGN = -1.0  # points of a letter that the language does not write
 PREFERENCE, RARITY = 0.15, 0.15
 _WORD_MARKS = frozenset("’·…′\u00ad")  # stand inside words
 _DASHES = frozenset("–—")
+_WORDS = frozenset("àèéêòóáíôåöæø")  # letters that are words of some Latin script language
 _THAI_VOWELS = frozenset("เแโใไะาำ")  # carry no mark
-_BEFORE_WORDS = frozenset("¿¡¹¼½¾±×¥«")  # do not follow a letter at once
+_BEFORE_WORDS = frozenset("¿¡¹¼½¾±×¥€£§")  # do not follow a letter at once
 _AFTER_WORDS = frozenset("²³¹¼½¾ªº°")  # do not stand before one
 
 
@@ -162,12 +163,13 @@ def _letter_in_place(letter: str, before: str, after: str) -> float:
     if _is_mark(letter):
         carried = _is_mark(before) or (before.isalpha() and before not in _THAI_VOWELS)
         return points - (not carried)
-    if (_is_latin(letter) or letter in _THAI_VOWELS) and not _in_word(before) and not _in_word(after):
+    alone = not _in_word(before) and not _in_word(after)
+    if alone and (_is_latin(letter) or letter in _THAI_VOWELS) and letter.lower() not in _WORDS:
         points -= 0.5 if letter.isupper() else 0.3
     if letter.islower():
         return points - (after.isupper() or (letter == "þ" and not after.isalpha()))
     if letter.isupper():
-        points += -1.5 if before.islower() else 0.4 if after.islower() and not before.isalpha() else -0.15
+        points += -1.5 if before.islower() else 0.4 if _opens_word(letter, before, after) else -0.15
     return points
 
 
@@ -187,12 +189,19 @@ def _mark_in_place(mark: str, before: str, after: str) -> float:
     inside = before.isalpha() + after.isalpha()
     if mark in _DASHES:
         return (1.0, 0.4, 0.0)[inside]
-    if mark in _WORD_MARKS or before.isdigit() or after.isdigit():
+    if before.isdigit() or after.isdigit():
         return 1.0
+    if mark in _WORD_MARKS:
+        return 1.0 if before.isalpha() else 0.5
     if inside == 2:
         return -1.5
     misplaced = (before.isalpha() and mark in _BEFORE_WORDS) or (after.isalpha() and mark in _AFTER_WORDS)
     return -1.0 if misplaced else 0.9
+
+
+def _opens_word(letter: str, before: str, after: str) -> bool:
+    """Whether a capital of a script with none in ASCII opens a word, which says more than how common it is."""
+    return letter >= "\u0370" and after.islower() and not before.isalpha()
 
 
 def _in_word(character: str) -> bool:

@@ -1,4 +1,4 @@
-"""Guesses at encodings: a table of languages with the encodings that their texts are found in, texts alone and files."""
+"""Guesses at encodings: a table of languages with the encodings that texts are found in, texts alone and files."""
 
 import codecs
 
