@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from edgetune.serve.errors import RecipeError, WorkError
+from edgetune.serve.errors import DataError, RecipeError, UndecidedColumns, WorkError
 from edgetune.tune.data.classes import check_rows, without_empty_parts
 from edgetune.tune.data.cleaning import clean, counted
 from edgetune.tune.data.columns import Columns
@@ -23,9 +23,11 @@ from edgetune.tune.data.rows import Input, Parts, Rows
 from edgetune.tune.data.source_recipe import SourceRecipe
 from edgetune.tune.data.sources import Tables, read_parts
 from edgetune.tune.data.split import split_rows
+from edgetune.tune.data.split_column import divide
 from edgetune.tune.data.unlabeled import clean_unlabeled, read_unlabeled
 
 if TYPE_CHECKING:
+    from edgetune.tune.data.reading import Table
     from edgetune.tune.tasks.task import Target, Task
 
 PART_NAMES = ("train", "validation", "test")
@@ -119,9 +121,29 @@ class Dataset:
         seed: int,
         label_order: Sequence[str] | None = None,
     ) -> Dataset:
-        """As `load`, of tables that are already read."""
+        """As `load`, of tables that are already read.
+
+        A column that says which part each row is of is obeyed, unless its training rows cannot be learnt from, or lack
+        labels of the others.
+        """
+        divided = divide(tables, _named_columns(recipe))
+        if divided is not tables:
+            try:
+                return cls._of_parts(divided, recipe, task, seed=seed, label_order=label_order)
+            except UndecidedColumns:
+                raise
+            except DataError as error:
+                finding = f"The column of parts of {tables.train.source} is not obeyed: {error.found}"
+                findings = (*tables.train.findings, finding)
+                tables = replace(tables, train=replace(tables.train, findings=findings))
+        return cls._of_parts(tables, recipe, task, seed=seed, label_order=label_order)
+
+    @classmethod
+    def _of_parts(
+        cls, tables: Tables, recipe: DataRecipe, task: Task, *, seed: int, label_order: Sequence[str] | None
+    ) -> Dataset:
         columns = task.choose_columns(tables.train, recipe)
-        parts = _select(tables, columns, task)
+        parts = _select(_with_targets(tables, columns, recipe), columns, task)
         parts = clean(parts, normalize=recipe.clean.normalize, deduplicate=recipe.clean.deduplicate)
         parts = without_empty_parts(parts)
         check_rows(parts, recipe.source)
@@ -193,9 +215,32 @@ class Dataset:
         return cls(train, validation, test, labels, digest, source, columns, findings, unlabeled)
 
 
+def _named_columns(recipe: DataRecipe) -> tuple[str | None, ...]:
+    labels = (recipe.label,) if isinstance(recipe.label, str) else tuple(recipe.label or ())
+    return (recipe.text, recipe.text_pair, *labels)
+
+
 def read_tables(recipe: DataRecipe) -> Tables:
     """Read what `recipe` names, and nothing more."""
     return read_parts(recipe.named, recipe.file_options)
+
+
+def _with_targets(tables: Tables, columns: Columns, recipe: DataRecipe) -> Tables:
+    """The tables without validation and test parts that lack the label's columns, as those of competitions do.
+
+    A part that the user named by itself stays, and is refused where its columns are chosen.
+    """
+    findings = []
+    for name in ("validation", "test"):
+        table: Table | None = getattr(tables, name)
+        if table is None or getattr(recipe, name) is not None:
+            continue
+        missing = [label for label in columns.labels if label not in table.columns]
+        if missing and all(text in table.columns for text in columns.texts):
+            findings.append(f"{table.source} has no column {missing[0]!r}: its {len(table):,} rows are left out.")
+            tables = replace(tables, **{name: None})
+    train = replace(tables.train, findings=(*tables.train.findings, *findings))
+    return replace(tables, train=train)
 
 
 def _select(tables: Tables, columns: Columns, task: Task) -> Parts:

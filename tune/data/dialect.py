@@ -17,23 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from edgetune.serve.errors import DataError
+from edgetune.tune.data.column_names import HEADING_NAMES, LABEL_NAMES, TEXT_NAMES
 
 DELIMITERS = (",", ";", "\t", "|")
 SAMPLE_RECORDS = 100
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _DECLARATION = re.compile(r'"?sep=(.)"?(?=\r?\n|\r)', re.IGNORECASE)
 _BACKSLASHES = re.compile(r'(\\+)"')
-
-# In this order of preference: `label` before `label_text`'s kin. Text columns are told apart by length.
-LABEL_NAMES = (
-    *("label", "labels", "category", "intent", "class", "target", "sentiment", "topic", "emotion", "tag"),
-    *("polarity", "stars", "rating", "type", "y", "标签", "类别", "分类"),
-)
-TEXT_NAMES = (
-    *("text", "texts", "sentence", "review", "message", "content", "title", "question", "query", "utterance"),
-    *("comment", "body", "document", "description", "tweet", "input", "headline", "abstract", "post"),
-    *("文本", "内容", "评论", "标题"),
-)
 
 
 @dataclass(frozen=True)
@@ -136,7 +126,7 @@ def has_header(records: list[tuple[str, ...]]) -> bool:
     first = [cell.strip() for cell in records[0]]
     if _is_numbered(first) and len(records) > 1:
         return any(_is_words([row[i] for row in records[1:]]) for i in range(len(first)))
-    usual = sum(cell.casefold() in (*LABEL_NAMES, *TEXT_NAMES) for cell in first)
+    usual = sum(cell.casefold() in (*LABEL_NAMES, *TEXT_NAMES, *HEADING_NAMES) for cell in first)
     if usual >= 2 or len(records) == 1:
         return usual > 0
     columns = [{row[i].strip() for row in records[1:]} for i in range(len(first))]
@@ -251,11 +241,12 @@ def _column_names(first: tuple[str, ...], header: bool) -> tuple[str, ...]:
     given = [cell.strip() if header else "" for cell in first]
     names: list[str] = []
     for number, cell in enumerate(given, start=1):
-        name = cell or f"column_{number}"
-        if name in names or (not cell and name in given):
-            others = (f"{name}_{suffix}" for suffix in itertools.chain([number], itertools.count(2)))
-            name = next(other for other in others if other not in names and other not in given)
-        names.append(name)
+        if cell and cell not in names:
+            names.append(cell)
+            continue
+        name = f"{cell or 'column'}_{number}"
+        others = itertools.chain([name], (f"{name}_{suffix}" for suffix in itertools.count(2)))
+        names.append(next(other for other in others if other not in names and other not in given))
     return tuple(names)
 
 

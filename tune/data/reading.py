@@ -149,13 +149,35 @@ def table_of(dataset: Dataset, source: str) -> Table:
     columns: dict[str, tuple[str, ...]] = {}
     findings = []
     for name, feature in dataset.features.items():
+        inner = getattr(feature, "feature", None)
         kind = type(feature).__name__
-        if kind not in ("Value", "ClassLabel") or getattr(feature, "dtype", "").endswith("binary"):
-            findings.append(f"Column {name!r} of {source} is of type {kind} and was left out.")
+        if not (_holds_words(feature) or (kind in ("List", "LargeList") and _holds_words(inner, floats=False))):
+            findings.append(f"Column {name!r} of {source} is of type {_type_words(feature)} and was left out.")
             continue
         values = arrow.column(name).to_pylist()
-        columns[name] = _class_words(feature, values) if kind == "ClassLabel" else tuple(map(word, values))
+        if inner is not None:
+            columns[name] = tuple(word(None if cells is None else list(_words_of(inner, cells))) for cells in values)
+        else:
+            columns[name] = tuple(_words_of(feature, values))
     return Table(source, columns, findings=tuple(findings))
+
+
+def _holds_words(feature: Any, *, floats: bool = True) -> bool:
+    """Whether cells of a type can be words: texts, numbers and classes, neither bytes nor vectors."""
+    dtype = str(getattr(feature, "dtype", ""))
+    if type(feature).__name__ == "ClassLabel":
+        return True
+    return (
+        type(feature).__name__ == "Value" and not dtype.endswith("binary") and (floats or not dtype.startswith("float"))
+    )
+
+
+def _type_words(feature: Any) -> str:
+    """A type in words, such as "List of float32"."""
+    inner = getattr(feature, "feature", None)
+    if inner is not None:
+        return f"{type(feature).__name__} of {_type_words(inner)}"
+    return str(feature.dtype) if type(feature).__name__ == "Value" else type(feature).__name__
 
 
 def word(value: object) -> str:
@@ -171,9 +193,13 @@ def word(value: object) -> str:
     return str(value)
 
 
-def _class_words(feature: Any, values: Sequence[int | None]) -> tuple[str, ...]:
-    """The names of class numbers; -1, which hub data sets use for a hidden label, is no label."""
-    return tuple("" if value is None or value < 0 else str(feature.names[value]) for value in values)
+def _words_of(feature: Any, values: Sequence[Any]) -> Iterator[str]:
+    """The words of cells; of class numbers their names, of -1, by which the hub's data sets hide a label, none."""
+    for value in values:
+        if type(feature).__name__ != "ClassLabel":
+            yield word(value)
+        else:
+            yield "" if value is None or value < 0 else str(feature.names[value])
 
 
 def _read_csv(content: bytes, path: Path, options: FileOptions) -> Table:
@@ -193,7 +219,7 @@ def _read_delimited(content: bytes, path: Path, options: FileOptions, *, preferr
     for name, cells in columns.items():
         if blank := cells.count(NO_VALUE):
             columns[name] = tuple("" if cell == NO_VALUE else cell for cell in cells)
-            findings.append(f"{counted(blank, 'cell')} of column {name!r} of {path.name} hold {NO_VALUE}: no value.")
+            findings.append(f"No value ({NO_VALUE}) in {counted(blank, 'cell')} of column {name!r} of {path.name}.")
     return Table(path.name, columns, dialect.header, decoded.guessed, tuple(findings))
 
 

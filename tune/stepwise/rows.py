@@ -16,6 +16,7 @@ from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.encoding import decode, decode_all, encoding_finding, encoding_findings
+from edgetune.tune.data.json_documents import read_document
 from edgetune.tune.data.json_text import NotJson, json_value
 from edgetune.tune.data.reading import read_bytes, read_table
 from edgetune.tune.stepwise.faults import Fault, faults_error, kind_of
@@ -131,19 +132,27 @@ def _read_json(path: Path, options: FileOptions) -> RawRows:
         if not decoded.text.lstrip().startswith("{"):
             raise _no_rows(path, [RawRow(f"{path.name}, line {error.line}", {}, error.reason)]) from error
         return _read_jsonl(path, options)
-    if isinstance(document, dict):
-        nested = [value for value in document.values() if isinstance(value, list)]
-        # {"data": [...]} is a list of rows; a lone row, such as {"messages": [...]}, is one too.
-        wraps = len(document) == 1 and nested and not _are_turns(nested[0])
-        document = nested[0] if wraps else [document]
-    if not isinstance(document, list):
+    if isinstance(document, dict) and any(_are_turns(value) for value in document.values()):
+        document = [document]  # a lone row, such as {"messages": [...]}
+    found = read_document(document)
+    if found is None:
         raise _no_rows(path, [_row_of(f"{path.name}, line 1", document)])
-    rows = [_row_of(f"{path.name}, row {number}", one) for number, one in enumerate(document, start=1)]
+    if len(found.parts) > 1:
+        raise DataError(
+            f"{path} holds {found.layout}.",
+            expected="one list of rows.",
+            action="write each part as a file of its own: --set data.train=... --set data.test=...",
+        )
+    rows = [_row_of(f"{path.name}, row {number}", one) for number, one in enumerate(found.parts["train"], start=1)]
     return _some_readable(path, rows, encoding_finding(decoded, path.name))
 
 
-def _are_turns(values: Sequence[object]) -> bool:
-    return bool(values) and all(isinstance(one, dict) and ({"role", "from"} & set(one)) for one in values)
+def _are_turns(values: object) -> bool:
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and all(isinstance(one, dict) and ({"role", "from"} & set(one)) for one in values)
+    )
 
 
 def _read_jsonl(path: Path, options: FileOptions) -> RawRows:

@@ -183,14 +183,18 @@ def test_parquet_gives_class_names_and_whole_numbers(tmp_path):
         text=datasets.Value("string"),
         label=datasets.ClassLabel(names=["neg", "pos"]),
         stars=datasets.Value("float64"),
+        tags=datasets.List(datasets.ClassLabel(names=["x", "y"])),
         vector=datasets.List(datasets.Value("float32")),
     )
-    columns = {"text": ["a", "b"], "label": [1, -1], "stars": [5.0, None], "vector": [[1.0], [2.0]]}
+    columns = {
+        **{"text": ["a", "b"], "label": [1, -1], "stars": [5.0, None]},
+        **{"tags": [[0, 1], []], "vector": [[1.0], [2.0]]},
+    }
     path = tmp_path / "odd [1].parquet"
     datasets.Dataset.from_dict(columns, features=features).to_parquet(path)
     table = read(path)
-    assert table.columns == {"text": ("a", "b"), "label": ("pos", ""), "stars": ("5", "")}
-    assert table.findings == ("Column 'vector' of odd [1].parquet is of type List and was left out.",)
+    assert table.columns == {"text": ("a", "b"), "label": ("pos", ""), "stars": ("5", ""), "tags": ('["x", "y"]', "[]")}
+    assert table.findings == ("Column 'vector' of odd [1].parquet is of type List of float32 and was left out.",)
 
 
 def test_damaged_parquet_is_refused(tmp_path, capfd):

@@ -114,7 +114,9 @@ def test_the_task_fits_lists_separators_and_flags_only():
         return TASK.recognises(columns, section or {}).strength
 
     texts = [f"text {n}" for n in range(8)]
-    assert strength(text=texts, tags=[["a"], ["b"]] * 4) == 0.9
+    assert strength(text=texts, tags=[["a"], ["b", "a"]] * 4) == 0.9
+    assert strength(text=texts, tags=[["a"], []] * 4) == 0.0  # one label each, as an annotation tool writes it
+    assert strength(text=texts, a=["0", "1"] * 4, b=["1", "0"] * 4, team=["x", "y"] * 4) == 0.0
     assert strength(text=texts, labels=["a|b", "a", "b|a", "b"] * 2) == 0.8
     assert strength(text=texts, spam=["0", "1"] * 4, urgent=["1", "0"] * 4) == 0.8
     assert strength({"label": ["spam", "urgent"]}, text=texts) == 1.0
