@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from edgetune.serve.errors import DataError, RecipeError, UndecidedColumns, WorkError
-from edgetune.tune.data.classes import check_rows, without_empty_parts
+from edgetune.tune.data.classes import check_rows, label_findings, without_empty_parts
 from edgetune.tune.data.cleaning import clean, counted
 from edgetune.tune.data.columns import Columns
 from edgetune.tune.data.rows import Input, Parts, Rows
@@ -35,6 +35,7 @@ FACTS_NAME = "dataset.json"
 UNLABELED_NAME = "unlabeled.jsonl"
 # Enough to tell models apart by 2 to 3 points; beyond it a row is worth more as a training row.
 MOST_HELD_OUT_ROWS = 1_000
+LEAST_HELD_OUT = 0.1  # of the training rows, to choose a model by where the recipe keeps none for it
 
 
 class DataRecipe(SourceRecipe):
@@ -149,6 +150,7 @@ class Dataset:
         check_rows(parts, recipe.source)
         labels = task.labels(parts, recipe.source, label_order)
         places = {label: place for place, label in enumerate(labels)}
+        given = [task.target(word, places) for rows in parts.given.values() for word in rows.labels]
         strata = task.strata([task.target(word, places) for word in parts.train.labels])
         parts = _split(parts, recipe.split, seed, strata, task.stratum)
         parts, unlabeled = _with_unlabeled(parts, recipe, columns)
@@ -156,7 +158,7 @@ class Dataset:
             Part(rows.texts, tuple(task.target(word, places) for word in rows.labels)) for rows in _all_rows(parts)
         )
         digest = _digest(labels, (train, validation, test), unlabeled)
-        findings = (*parts.findings, *_unlearnt(labels, train))
+        findings = (*parts.findings, *_unlearnt(labels, train), *label_findings(_all_labels(labels, given)))
         return cls(train, validation, test, labels, digest, recipe.source, columns, findings, unlabeled)
 
     def save(self, folder: Path) -> None:
@@ -271,21 +273,44 @@ def _split(
         for name, rows, given in (("validation", validation, parts.validation), ("test", test, parts.test))
         if given is None
     ]
-    return made.saying(
+    made = made.saying(
         f"Split {counted(before, 'row')} by {stratum} with seed {seed}: "
         f"{counted(len(made.train), 'training row')}, {', '.join(took)}."
+    )
+    return _with_rows_to_judge(made)
+
+
+def _with_rows_to_judge(parts: Parts) -> Parts:
+    """One of the held-out parts in place of the other where that has no row."""
+    if parts.validation and parts.test:
+        return parts
+    if parts.test:
+        return replace(parts, validation=parts.test).saying(
+            "There is no validation row: the test rows choose the model as well, so that figures on them flatter it."
+        )
+    if parts.validation:
+        return replace(parts, test=parts.validation).saying(
+            "There is no test row: the validation rows, which choose the model, judge it as well, so that figures on "
+            "them flatter it."
+        )
+    raise DataError(
+        f"No row of {counted(len(parts.train), 'row')} can be held out to choose and to judge by.",
+        expected="shares for validation or test, and two rows or more of some class.",
+        action="add rows, or name a file of test rows with --set data.test=...",
     )
 
 
 def _open_shares(parts: Parts, shares: tuple[float, float, float]) -> tuple[float, float, float]:
-    """The shares with nothing for the parts that were given."""
+    """The shares with nothing for the parts that were given; some training rows choose where none are kept for it."""
     train, validation, test = shares
+    if validation == 0 and parts.validation is None and (test > 0 or parts.test is not None):
+        train, validation = (1 - LEAST_HELD_OUT) * train, LEAST_HELD_OUT * train
     if parts.validation is not None:
         return train / (train + test), 0.0, test / (train + test)
     if parts.test is not None:
         held_out = min(validation / (train + validation), MOST_HELD_OUT_ROWS / len(parts.train))
         return 1 - held_out, held_out, 0.0
-    return shares
+    return train, validation, test
 
 
 def _with_unlabeled(parts: Parts, recipe: DataRecipe, columns: Columns) -> tuple[Parts, tuple[Input, ...]]:
@@ -298,6 +323,12 @@ def _with_unlabeled(parts: Parts, recipe: DataRecipe, columns: Columns) -> tuple
     cleaning = recipe.clean
     texts, done = clean_unlabeled(texts, parts, normalize=cleaning.normalize, deduplicate=cleaning.deduplicate)
     return parts.saying(*findings, *done), texts
+
+
+def _all_labels(labels: Sequence[str], targets: Iterable[Target]) -> Iterator[str]:
+    """The labels of all rows; none of targets that are numbers."""
+    for target in targets if labels else ():
+        yield from (labels[int(place)] for place in (target if isinstance(target, tuple) else (target,)))
 
 
 def _unlearnt(labels: Sequence[str], train: Part) -> tuple[str, ...]:
