@@ -14,7 +14,8 @@ from typing import Any
 
 from edgetune.serve.errors import DataError, ModelError
 from edgetune.serve.json_types import JsonObject
-from edgetune.tune.data.dialect import LABEL_NAMES, FileOptions
+from edgetune.tune.data.column_names import LABEL_NAMES
+from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.sources import Named
 from edgetune.tune.models.base import DECODER_ENDINGS, PACKAGED, find_base
 from edgetune.tune.stepwise.formats import FORMATS

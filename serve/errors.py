@@ -4,6 +4,7 @@
     ├── MissingDependency         an extra is not installed
     ├── RecipeError               what the user asked for cannot be read          exit 2
     ├── DataError                 the labelled data cannot be used
+    │   └── UndecidedColumns      two columns may be what is looked for            exit 2
     ├── ModelError                the base model cannot be used
     ├── MergeError                the merged model does not answer as the adapted one did
     ├── OutOfMemory               training wanted more memory than there is
@@ -62,6 +63,12 @@ class RecipeError(EdgetuneError):
 
 class DataError(EdgetuneError):
     """The labelled data cannot be read or cannot be learnt from."""
+
+
+class UndecidedColumns(DataError):
+    """Two columns of the data may be the one that is looked for, and the user has to name one."""
+
+    exit_code = 2
 
 
 class ModelError(EdgetuneError):

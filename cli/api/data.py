@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgetune.serve.errors import DataError
-from edgetune.tune.data.sources import PART_NAMES
+from edgetune.tune.data.json_documents import PART_NAMES
 
 _SOURCES = ("path", *PART_NAMES, "unlabeled")  # keys of a data section that name rows
 

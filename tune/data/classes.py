@@ -5,13 +5,17 @@ Stands apart from the data set, because most of what a user can do wrong with la
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import all_whole_numbers, counted, title
+from edgetune.tune.data.dialect import NUMBER
 from edgetune.tune.data.rows import Parts, Rows
+
+NO_LABELS = frozenset({"nan", "null", "none", "n/a", "na", "#n/a", "nil", "(null)", "<na>", "-", "?"})
 
 
 def without_empty_parts(parts: Parts) -> Parts:
@@ -42,7 +46,7 @@ def check_classes(parts: Parts, source: str) -> None:
     """Refuse what no classifier can be learnt from, or judged by.
 
     Raises:
-        DataError: one class only, a label that training never saw, or a class of one row.
+        DataError: one class only, a label that training never saw, or mostly classes of one row.
     """
     counts = Counter(parts.train.labels)
     if len(counts) == 1:
@@ -56,13 +60,51 @@ def check_classes(parts: Parts, source: str) -> None:
         check_unseen(name, rows.labels if rows else (), counts)
     counts.update(parts.validation.labels if parts.validation else ())
     few = [label for label, count in counts.items() if count < 2]
-    if few:
-        where = "training and validation rows" if parts.test else "rows"
-        raise DataError(
-            f"{counted(len(few), 'class', 'classes')} of {source} with fewer than two {where}: {_some(few)}.",
-            expected="at least two different rows of each class.",
-            action="add rows of these classes, or remove those there are.",
+    if 2 * len(few) <= len(counts) or (parts.validation and parts.test):
+        return
+    numbers = len(few) > 10 and all(map(NUMBER.fullmatch, few))
+    raise DataError(
+        f"{counted(len(few), 'class', 'classes')} of the {len(counts):,} of {source} with fewer than two "
+        f"{'training and validation rows' if parts.test else 'rows'}: {_some(few)}."
+        + " The labels are numbers that hardly repeat, as those of a regression."
+        * numbers,
+        expected="at least two different rows for half of the classes: one to learn from, one to choose or judge by.",
+        action="add --task text-regression, or name another column with --set data.label=..."
+        if numbers
+        else "add rows of these classes, or remove those there are.",
+    )
+
+
+def label_findings(labels: Iterable[str]) -> tuple[str, ...]:
+    """What is said of labels, of all rows, that may be the same, mean none, or are judged by no row."""
+    counts = Counter(labels)
+    alike: dict[str, list[str]] = {}
+    for label in sorted(counts):
+        alike.setdefault(_bare(label), []).append(label)
+    groups = [labels for labels in alike.values() if len(labels) > 1]
+    findings = []
+    if groups:
+        shown = "; ".join(", ".join(f"{label!a} ({counts[label]:,})" for label in group) for group in groups[:3])
+        more = f"; and {len(groups) - 3:,} more" if len(groups) > 3 else ""
+        findings.append(
+            "Labels differ in case, spacing, invisible signs or normalisation alone, and are classes of their own: "
+            f"{shown}{more}. Make them one in the data if they are."
         )
+    missing = [label for label in counts if label.casefold() in NO_LABELS]
+    if missing:
+        shown = ", ".join(f"{label!r} ({counts[label]:,})" for label in missing)
+        findings.append(f"Labels look like no value, and are classes as they stand: {shown}. Empty those cells if so.")
+    single = [label for label, count in counts.items() if count == 1]
+    if single:
+        noun = counted(len(single), "label has", "labels have")
+        findings.append(f"{noun} one row only, to learn from, and are judged by none: {_some(single)}.")
+    return tuple(findings)
+
+
+def _bare(label: str) -> str:
+    """A label without what the eye does not see: case, spacing, format characters, and the form of its letters."""
+    plain = unicodedata.normalize("NFKC", label).casefold()
+    return " ".join("".join(sign for sign in plain if unicodedata.category(sign) != "Cf").split())
 
 
 def check_unseen(name: str, labels: Iterable[str], seen: Container[str]) -> None:

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from edgetune.serve.errors import RecipeError, WorkError
-from edgetune.tune.data.classes import check_rows, without_empty_parts
+from edgetune.serve.errors import DataError, RecipeError, UndecidedColumns, WorkError
+from edgetune.tune.data.classes import check_rows, label_findings, without_empty_parts
 from edgetune.tune.data.cleaning import clean, counted
 from edgetune.tune.data.columns import Columns
 from edgetune.tune.data.rows import Input, Parts, Rows
 from edgetune.tune.data.source_recipe import SourceRecipe
 from edgetune.tune.data.sources import Tables, read_parts
 from edgetune.tune.data.split import split_rows
+from edgetune.tune.data.split_column import divide
 from edgetune.tune.data.unlabeled import clean_unlabeled, read_unlabeled
 
 if TYPE_CHECKING:
+    from edgetune.tune.data.reading import Table
     from edgetune.tune.tasks.task import Target, Task
 
 PART_NAMES = ("train", "validation", "test")
@@ -33,6 +35,7 @@ FACTS_NAME = "dataset.json"
 UNLABELED_NAME = "unlabeled.jsonl"
 # Enough to tell models apart by 2 to 3 points; beyond it a row is worth more as a training row.
 MOST_HELD_OUT_ROWS = 1_000
+LEAST_HELD_OUT = 0.1  # of the training rows, to choose a model by where the recipe keeps none for it
 
 
 class DataRecipe(SourceRecipe):
@@ -119,14 +122,35 @@ class Dataset:
         seed: int,
         label_order: Sequence[str] | None = None,
     ) -> Dataset:
-        """As `load`, of tables that are already read."""
+        """As `load`, of tables that are already read.
+
+        A column that says which part each row is of is obeyed, unless its training rows cannot be learnt from, or lack
+        labels of the others.
+        """
+        divided = divide(tables, _named_columns(recipe))
+        if divided is not tables:
+            try:
+                return cls._of_parts(divided, recipe, task, seed=seed, label_order=label_order)
+            except UndecidedColumns:
+                raise
+            except DataError as error:
+                finding = f"The column of parts of {tables.train.source} is not obeyed: {error.found}"
+                findings = (*tables.train.findings, finding)
+                tables = replace(tables, train=replace(tables.train, findings=findings))
+        return cls._of_parts(tables, recipe, task, seed=seed, label_order=label_order)
+
+    @classmethod
+    def _of_parts(
+        cls, tables: Tables, recipe: DataRecipe, task: Task, *, seed: int, label_order: Sequence[str] | None
+    ) -> Dataset:
         columns = task.choose_columns(tables.train, recipe)
-        parts = _select(tables, columns, task)
+        parts = _select(_with_targets(tables, columns, recipe), columns, task)
         parts = clean(parts, normalize=recipe.clean.normalize, deduplicate=recipe.clean.deduplicate)
         parts = without_empty_parts(parts)
         check_rows(parts, recipe.source)
         labels = task.labels(parts, recipe.source, label_order)
         places = {label: place for place, label in enumerate(labels)}
+        given = [task.target(word, places) for rows in parts.given.values() for word in rows.labels]
         strata = task.strata([task.target(word, places) for word in parts.train.labels])
         parts = _split(parts, recipe.split, seed, strata, task.stratum)
         parts, unlabeled = _with_unlabeled(parts, recipe, columns)
@@ -134,7 +158,7 @@ class Dataset:
             Part(rows.texts, tuple(task.target(word, places) for word in rows.labels)) for rows in _all_rows(parts)
         )
         digest = _digest(labels, (train, validation, test), unlabeled)
-        findings = (*parts.findings, *_unlearnt(labels, train))
+        findings = (*parts.findings, *_unlearnt(labels, train), *label_findings(_all_labels(labels, given)))
         return cls(train, validation, test, labels, digest, recipe.source, columns, findings, unlabeled)
 
     def save(self, folder: Path) -> None:
@@ -193,9 +217,32 @@ class Dataset:
         return cls(train, validation, test, labels, digest, source, columns, findings, unlabeled)
 
 
+def _named_columns(recipe: DataRecipe) -> tuple[str | None, ...]:
+    labels = (recipe.label,) if isinstance(recipe.label, str) else tuple(recipe.label or ())
+    return (recipe.text, recipe.text_pair, *labels)
+
+
 def read_tables(recipe: DataRecipe) -> Tables:
     """Read what `recipe` names, and nothing more."""
     return read_parts(recipe.named, recipe.file_options)
+
+
+def _with_targets(tables: Tables, columns: Columns, recipe: DataRecipe) -> Tables:
+    """The tables without validation and test parts that lack the label's columns, as those of competitions do.
+
+    A part that the user named by itself stays, and is refused where its columns are chosen.
+    """
+    findings = []
+    for name in ("validation", "test"):
+        table: Table | None = getattr(tables, name)
+        if table is None or getattr(recipe, name) is not None:
+            continue
+        missing = [label for label in columns.labels if label not in table.columns]
+        if missing and all(text in table.columns for text in columns.texts):
+            findings.append(f"{table.source} has no column {missing[0]!r}: its {len(table):,} rows are left out.")
+            tables = replace(tables, **{name: None})
+    train = replace(tables.train, findings=(*tables.train.findings, *findings))
+    return replace(tables, train=train)
 
 
 def _select(tables: Tables, columns: Columns, task: Task) -> Parts:
@@ -226,21 +273,44 @@ def _split(
         for name, rows, given in (("validation", validation, parts.validation), ("test", test, parts.test))
         if given is None
     ]
-    return made.saying(
+    made = made.saying(
         f"Split {counted(before, 'row')} by {stratum} with seed {seed}: "
         f"{counted(len(made.train), 'training row')}, {', '.join(took)}."
+    )
+    return _with_rows_to_judge(made)
+
+
+def _with_rows_to_judge(parts: Parts) -> Parts:
+    """One of the held-out parts in place of the other where that has no row."""
+    if parts.validation and parts.test:
+        return parts
+    if parts.test:
+        return replace(parts, validation=parts.test).saying(
+            "There is no validation row: the test rows choose the model as well, so that figures on them flatter it."
+        )
+    if parts.validation:
+        return replace(parts, test=parts.validation).saying(
+            "There is no test row: the validation rows, which choose the model, judge it as well, so that figures on "
+            "them flatter it."
+        )
+    raise DataError(
+        f"No row of {counted(len(parts.train), 'row')} can be held out to choose and to judge by.",
+        expected="shares for validation or test, and two rows or more of some class.",
+        action="add rows, or name a file of test rows with --set data.test=...",
     )
 
 
 def _open_shares(parts: Parts, shares: tuple[float, float, float]) -> tuple[float, float, float]:
-    """The shares with nothing for the parts that were given."""
+    """The shares with nothing for the parts that were given; some training rows choose where none are kept for it."""
     train, validation, test = shares
+    if validation == 0 and parts.validation is None and (test > 0 or parts.test is not None):
+        train, validation = (1 - LEAST_HELD_OUT) * train, LEAST_HELD_OUT * train
     if parts.validation is not None:
         return train / (train + test), 0.0, test / (train + test)
     if parts.test is not None:
         held_out = min(validation / (train + validation), MOST_HELD_OUT_ROWS / len(parts.train))
         return 1 - held_out, held_out, 0.0
-    return shares
+    return train, validation, test
 
 
 def _with_unlabeled(parts: Parts, recipe: DataRecipe, columns: Columns) -> tuple[Parts, tuple[Input, ...]]:
@@ -253,6 +323,12 @@ def _with_unlabeled(parts: Parts, recipe: DataRecipe, columns: Columns) -> tuple
     cleaning = recipe.clean
     texts, done = clean_unlabeled(texts, parts, normalize=cleaning.normalize, deduplicate=cleaning.deduplicate)
     return parts.saying(*findings, *done), texts
+
+
+def _all_labels(labels: Sequence[str], targets: Iterable[Target]) -> Iterator[str]:
+    """The labels of all rows; none of targets that are numbers."""
+    for target in targets if labels else ():
+        yield from (labels[int(place)] for place in (target if isinstance(target, tuple) else (target,)))
 
 
 def _unlearnt(labels: Sequence[str], train: Part) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """How a delimited file is written: its delimiter, whether quotes enclose fields, and whether it has a header.
 
 Stands apart from the reading, because these are guesses that a user may want to look up and overrule.
-Every record is parsed here once, so that a line with too many or too few fields is found by its number.
+Every record is parsed here once, by the standard library, so that a line with too many or too few fields is found by
+its number. Must not import torch, pandas or datasets.
 """
 
 from __future__ import annotations
@@ -16,30 +17,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from edgetune.serve.errors import DataError
+from edgetune.tune.data.column_names import HEADING_NAMES, LABEL_NAMES, TEXT_NAMES
 
 DELIMITERS = (",", ";", "\t", "|")
 SAMPLE_RECORDS = 100
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
-
-# In this order of preference: `label` before `label_text`'s kin. Text columns are told apart by length.
-LABEL_NAMES = (
-    *("label", "labels", "category", "intent", "class", "target", "sentiment", "topic", "emotion", "tag"),
-    *("polarity", "stars", "rating", "type", "y", "标签", "类别", "分类"),
-)
-TEXT_NAMES = (
-    *("text", "texts", "sentence", "review", "message", "content", "title", "question", "query", "utterance"),
-    *("comment", "body", "document", "description", "tweet", "input", "headline", "abstract", "post"),
-    *("文本", "内容", "评论", "标题"),
-)
+_DECLARATION = re.compile(r'"?sep=(.)"?(?=\r?\n|\r)', re.IGNORECASE)
+_BACKSLASHES = re.compile(r'(\\+)"')
 
 
 @dataclass(frozen=True)
 class FileOptions:
-    """What the user says about how files are written; None is detected."""
+    """What the user says about how files are written; None is detected.
+
+    `likely_encoding` is what another file of the same source was read as, in place of a guess.
+    """
 
     encoding: str | None = None
     delimiter: str | None = None
     header: bool | None = None
+    likely_encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,21 +49,19 @@ class Record:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one delimited file is written; `names` are its columns, from the header or made up."""
+    """How one delimited file is written; `names` are its columns, from the header or made up, `rows` its records."""
 
     delimiter: str
-    quoting: int
     header: bool
     names: tuple[str, ...]
-    rows: int
+    rows: tuple[Record, ...]
     findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Parsed:
     records: tuple[Record, ...]
-    quoting: int
-    broken: bool
+    broken: bool = False
 
     @property
     def width(self) -> int:
@@ -93,8 +88,9 @@ def detect_dialect(text: str, options: FileOptions, *, name: str, preferred: str
     Raises:
         DataError: a record has more or fewer fields than the others, or there are no rows.
     """
+    text, declared = _without_declaration(text)
     with _long_fields(len(text)):
-        delimiter = options.delimiter or _delimiter(text, preferred)
+        delimiter = options.delimiter or declared or _delimiter(text, preferred)
         parsed, findings = _parse_with_best_quoting(text, delimiter, name)
     if not parsed.records:
         raise DataError(f"{name} holds only blank lines.", expected="one labelled text a line.")
@@ -102,7 +98,7 @@ def detect_dialect(text: str, options: FileOptions, *, name: str, preferred: str
         raise _ragged(parsed, delimiter, name)
     header = has_header([record.cells for record in parsed.records]) if options.header is None else options.header
     names = _column_names(parsed.records[0].cells, header)
-    rows = len(parsed.records) - header
+    rows = parsed.records[header:]
     if not rows:
         raise DataError(
             f"{name} has a header ({', '.join(names)}) and no rows.",
@@ -111,16 +107,26 @@ def detect_dialect(text: str, options: FileOptions, *, name: str, preferred: str
         )
     if not header:
         findings += (f"{name} has no header: its {len(names)} columns are named {', '.join(names)}.",)
-    return Dialect(delimiter, parsed.quoting, header, names, rows, findings)
+    return Dialect(delimiter, header, names, rows, findings)
+
+
+def _without_declaration(text: str) -> tuple[str, str]:
+    """The text without the line `sep=;` by which Excel is told the delimiter, and that delimiter; "" without one."""
+    line = _DECLARATION.match(text)
+    # The line end stays, so that lines keep their numbers.
+    return (text[line.end() :], line.group(1)) if line else (text, "")
 
 
 def has_header(records: list[tuple[str, ...]]) -> bool:
     """Whether the first of `records` names columns, rather than being a row itself.
 
-    A name of a usual kind says yes; a cell that comes again below it, or a number above numbers, says no.
+    Names of a usual kind say yes, and so do numbers in order above texts, as pandas writes columns without names; a
+    cell that comes again below it, or a number above numbers, says no.
     """
     first = [cell.strip() for cell in records[0]]
-    usual = sum(cell.casefold() in (*LABEL_NAMES, *TEXT_NAMES) for cell in first)
+    if _is_numbered(first) and len(records) > 1:
+        return any(_is_words([row[i] for row in records[1:]]) for i in range(len(first)))
+    usual = sum(cell.casefold() in (*LABEL_NAMES, *TEXT_NAMES, *HEADING_NAMES) for cell in first)
     if usual >= 2 or len(records) == 1:
         return usual > 0
     columns = [{row[i].strip() for row in records[1:]} for i in range(len(first))]
@@ -130,6 +136,17 @@ def has_header(records: list[tuple[str, ...]]) -> bool:
     if any(NUMBER.fullmatch(cell) and numbers for cell, numbers in zip(first, numeric, strict=True)):
         return False
     return usual > 0 or any(numeric) or not any(map(_is_prose, first))
+
+
+def _is_numbered(first: list[str]) -> bool:
+    """Whether cells count from 0 or 1, behind the empty one of an index column."""
+    names = first[1:] if first[0] == "" else first
+    return len(names) > 1 and any(names == list(map(str, range(start, len(names) + start))) for start in (0, 1))
+
+
+def _is_words(cells: list[str]) -> bool:
+    """Whether most cells are words, and none of them a number."""
+    return sum(len(cell.split()) > 1 for cell in cells) * 2 > len(cells) and not any(map(NUMBER.fullmatch, cells))
 
 
 def _is_prose(cell: str) -> bool:
@@ -147,7 +164,7 @@ def _consistency(text: str, delimiter: str) -> float:
     best = 0.0
     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
         records = list(itertools.islice(_records(text, delimiter, quoting), SAMPLE_RECORDS))
-        parsed = _Parsed(tuple(records), quoting, broken=False)
+        parsed = _Parsed(tuple(records))
         if parsed.width > 1:
             best = max(best, 1 - len(parsed.ragged) / len(records))
     return best
@@ -155,18 +172,38 @@ def _consistency(text: str, delimiter: str) -> float:
 
 def _parse_with_best_quoting(text: str, delimiter: str, name: str) -> tuple[_Parsed, tuple[str, ...]]:
     """Parse with quotes that enclose fields and with quotes as plain text; keep what loses no line."""
-    quoted = _Parsed(tuple(_records(text, delimiter, csv.QUOTE_MINIMAL)), csv.QUOTE_MINIMAL, broken=False)
+    quoted = _enclosed(text, delimiter)
     if '"' not in text:
         return quoted, ()
-    quoted = _Parsed(quoted.records, quoted.quoting, broken=_breaks_quoting(text, delimiter))
-    plain = _Parsed(tuple(_records(text, delimiter, csv.QUOTE_NONE)), csv.QUOTE_NONE, broken=False)
+    if _is_flawed(quoted) and '\\"' in text:
+        escaped = _enclosed(_BACKSLASHES.sub(_doubled, text), delimiter)
+        if not _is_flawed(escaped):
+            return escaped, (f"The quotes inside texts of {name} are escaped with a backslash.",)
+    plain = _Parsed(tuple(_records(text, delimiter, csv.QUOTE_NONE)))
     swallowed = len(plain.records) - len(quoted.records)
     # Texts with tabs and line breaks inside quotes are rare, stray quotes in a tab-separated file are not.
-    suspicious = quoted.broken or bool(quoted.ragged) or (delimiter == "\t" and swallowed > 0)
+    suspicious = _is_flawed(quoted) or (delimiter == "\t" and swallowed > 0)
     if len(plain.ragged) > len(quoted.ragged) or (plain.ragged and not quoted.ragged) or not suspicious:
         return quoted, ()
     loss = f": read as enclosing fields they would swallow {swallowed:,} lines" if swallowed else ""
     return plain, (f"The quote characters in {name} are part of its texts{loss}.",)
+
+
+def _enclosed(text: str, delimiter: str) -> _Parsed:
+    """The records where quotes enclose fields."""
+    return _Parsed(
+        tuple(_records(text, delimiter, csv.QUOTE_MINIMAL)), '"' in text and _breaks_quoting(text, delimiter)
+    )
+
+
+def _is_flawed(parsed: _Parsed) -> bool:
+    return parsed.broken or bool(parsed.ragged)
+
+
+def _doubled(match: re.Match[str]) -> str:
+    r"""A quote behind backslashes by the CSV rules; Spark and MySQL write \" for a quote and \\ for a backslash."""
+    count = len(match.group(1))
+    return "\\" * (count // 2) + '"' * (1 + count % 2)
 
 
 def _breaks_quoting(text: str, delimiter: str) -> bool:
@@ -201,10 +238,15 @@ def _long_fields(characters: int) -> Iterator[None]:
 
 def _column_names(first: tuple[str, ...], header: bool) -> tuple[str, ...]:
     """Names that are never empty and never twice the same; a frame's index column has an empty one."""
+    given = [cell.strip() if header else "" for cell in first]
     names: list[str] = []
-    for number, cell in enumerate(first, start=1):
-        name = (cell.strip() if header else "") or f"column_{number}"
-        names.append(f"{name}_{number}" if name in names else name)
+    for number, cell in enumerate(given, start=1):
+        if cell and cell not in names:
+            names.append(cell)
+            continue
+        name = f"{cell or 'column'}_{number}"
+        others = itertools.chain([name], (f"{name}_{suffix}" for suffix in itertools.count(2)))
+        names.append(next(other for other in others if other not in names and other not in given))
     return tuple(names)
 
 

@@ -1,8 +1,8 @@
 """One file of labelled rows, from bytes to a table of words: csv, tsv, json, jsonl and parquet.
 
-Delimited and parquet files are read by the `datasets` library, in memory and through a cache that is removed
-afterwards. JSON is read by the standard library: Arrow's reader turns words that look like dates into dates,
-refuses a column of numbers and words, and names no line. Must not import datasets on import (1 s).
+Parquet files are read by the `datasets` library, in memory and through a cache that is removed afterwards; text files
+by the standard library: Arrow's JSON reader turns words that look like dates into dates, refuses a column of numbers
+and words, and names no line. Must not import torch, pandas or datasets on import (1 s), nor for text files at all.
 """
 
 from __future__ import annotations
@@ -13,19 +13,22 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgetune.serve.errors import DataError
-from edgetune.tune.data.dialect import Dialect, FileOptions, detect_dialect
+from edgetune.tune.data.cleaning import counted
+from edgetune.tune.data.dialect import FileOptions, detect_dialect
 from edgetune.tune.data.encoding import Decoded, decode, encoding_finding
+from edgetune.tune.data.json_documents import read_document
 from edgetune.tune.data.json_text import NotJson, json_value
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+NO_VALUE = r"\N"  # as MySQL and Hive write it
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -50,19 +53,46 @@ def read_table(path: Path, options: FileOptions) -> Table:
     """Read the file `path`, whose suffix is one of `SUFFIXES`.
 
     Raises:
-        DataError: the file is missing, unreadable, empty, of an unknown kind or damaged.
+        DataError: the file is missing, unreadable, empty, of an unknown kind or damaged, or holds several parts.
     """
-    reader = _READERS.get(path.suffix.lower())
+    tables = read_tables_of(path, options)
+    if len(tables) > 1:
+        raise DataError(
+            f"{path} holds the parts {', '.join(tables)}.",
+            expected="one list of rows.",
+            action="write the part that is wanted as a file of its own.",
+        )
+    return tables["train"]
+
+
+def read_tables_of(path: Path, options: FileOptions) -> dict[str, Table]:
+    """As `read_table`, by part: one JSON document may hold several, any other file is all "train"."""
+    content, suffix = read_bytes(path), path.suffix.lower()
+    _refuse_packed(content, path)
+    reader = _READERS.get(suffix)
     if reader is None:
         raise DataError(
             f"{path} is of no kind that can be read: its suffix is {path.suffix or 'missing'!r}.",
             expected=f"a file of {', '.join(SUFFIXES)}, or a folder.",
             action="save the rows in one of these; a folder may hold one sub-folder of .txt files a class.",
         )
-    table = reader(read_bytes(path), path, options)
-    if not len(table):
-        raise DataError(f"{path} has no rows.", expected="at least two rows of each class.")
-    return table
+    tables = _read_json(content, path, options) if suffix == ".json" else {"train": reader(content, path, options)}
+    for part, table in tables.items():
+        if not len(table):
+            where = f"The part {part} of {path}" if len(tables) > 1 else str(path)
+            raise DataError(f"{where} has no rows.", expected="at least two rows of each class.")
+    return tables
+
+
+def _refuse_packed(content: bytes, path: Path) -> None:
+    """Name what is no file of rows itself, but stands for one.
+
+    Raises:
+        DataError: the content is compressed, an archive, or a pointer that Git LFS left.
+    """
+    kind, command = next((kind for mark, kind in _PACKED.items() if content.startswith(mark)), ("", ""))
+    if kind:
+        raise DataError(f"{path} is {kind}.", expected="the file itself.", action=command.format(path=path))
 
 
 def read_bytes(path: Path) -> bytes:
@@ -119,13 +149,35 @@ def table_of(dataset: Dataset, source: str) -> Table:
     columns: dict[str, tuple[str, ...]] = {}
     findings = []
     for name, feature in dataset.features.items():
+        inner = getattr(feature, "feature", None)
         kind = type(feature).__name__
-        if kind not in ("Value", "ClassLabel") or getattr(feature, "dtype", "").endswith("binary"):
-            findings.append(f"Column {name!r} of {source} is of type {kind} and was left out.")
+        if not (_holds_words(feature) or (kind in ("List", "LargeList") and _holds_words(inner, floats=False))):
+            findings.append(f"Column {name!r} of {source} is of type {_type_words(feature)} and was left out.")
             continue
         values = arrow.column(name).to_pylist()
-        columns[name] = _class_words(feature, values) if kind == "ClassLabel" else tuple(map(word, values))
+        if inner is not None:
+            columns[name] = tuple(word(None if cells is None else list(_words_of(inner, cells))) for cells in values)
+        else:
+            columns[name] = tuple(_words_of(feature, values))
     return Table(source, columns, findings=tuple(findings))
+
+
+def _holds_words(feature: Any, *, floats: bool = True) -> bool:
+    """Whether cells of a type can be words: texts, numbers and classes, neither bytes nor vectors."""
+    dtype = str(getattr(feature, "dtype", ""))
+    if type(feature).__name__ == "ClassLabel":
+        return True
+    return (
+        type(feature).__name__ == "Value" and not dtype.endswith("binary") and (floats or not dtype.startswith("float"))
+    )
+
+
+def _type_words(feature: Any) -> str:
+    """A type in words, such as "List of float32"."""
+    inner = getattr(feature, "feature", None)
+    if inner is not None:
+        return f"{type(feature).__name__} of {_type_words(inner)}"
+    return str(feature.dtype) if type(feature).__name__ == "Value" else type(feature).__name__
 
 
 def word(value: object) -> str:
@@ -141,9 +193,13 @@ def word(value: object) -> str:
     return str(value)
 
 
-def _class_words(feature: Any, values: Sequence[int | None]) -> tuple[str, ...]:
-    """The names of class numbers; -1, which hub data sets use for a hidden label, is no label."""
-    return tuple("" if value is None or value < 0 else str(feature.names[value]) for value in values)
+def _words_of(feature: Any, values: Sequence[Any]) -> Iterator[str]:
+    """The words of cells; of class numbers their names, of -1, by which the hub's data sets hide a label, none."""
+    for value in values:
+        if type(feature).__name__ != "ClassLabel":
+            yield word(value)
+        else:
+            yield "" if value is None or value < 0 else str(feature.names[value])
 
 
 def _read_csv(content: bytes, path: Path, options: FileOptions) -> Table:
@@ -155,33 +211,20 @@ def _read_tsv(content: bytes, path: Path, options: FileOptions) -> Table:
 
 
 def _read_delimited(content: bytes, path: Path, options: FileOptions, *, preferred: str) -> Table:
-    decoded = decode(content, options.encoding, str(path))
+    decoded = _decode(content, path, options)
     text = decoded.text.replace("\0", "")
     dialect = detect_dialect(text, options, name=path.name, preferred=preferred)
-    loaded = _load("csv", text.encode("utf-8", "replace"), _csv_options(dialect), path)
-    table = table_of(loaded, path.name)
-    if len(table) != dialect.rows:
-        raise DataError(
-            f"{path} is ambiguous: {dialect.rows:,} records by the CSV rules, and {len(table):,} were read.",
-            expected="fields that are enclosed in double quotes where they hold quotes or line breaks.",
-            action="write the file again with a CSV library, or as .jsonl.",
-        )
-    findings = (*encoding_finding(decoded, path.name), *dialect.findings)
-    return Table(path.name, table.columns, dialect.header, decoded.guessed, findings)
+    columns = dict(zip(dialect.names, zip(*(row.cells for row in dialect.rows), strict=True), strict=True))
+    findings = [*encoding_finding(decoded, path.name), *dialect.findings]
+    for name, cells in columns.items():
+        if blank := cells.count(NO_VALUE):
+            columns[name] = tuple("" if cell == NO_VALUE else cell for cell in cells)
+            findings.append(f"No value ({NO_VALUE}) in {counted(blank, 'cell')} of column {name!r} of {path.name}.")
+    return Table(path.name, columns, dialect.header, decoded.guessed, tuple(findings))
 
 
-def _csv_options(dialect: Dialect) -> dict[str, object]:
-    library = datasets_library()
-    return {
-        "delimiter": dialect.delimiter,
-        "quoting": dialect.quoting,
-        "header": 0 if dialect.header else None,
-        "names": list(dialect.names),
-        "features": library.Features({name: library.Value("string") for name in dialect.names}),
-        # A review that says "NA" or "null" is a text, not a missing one.
-        "keep_default_na": False,
-        "na_filter": False,
-    }
+def _decode(content: bytes, path: Path, options: FileOptions) -> Decoded:
+    return decode(content, options.encoding, str(path), likely=options.likely_encoding)
 
 
 def _read_parquet(content: bytes, path: Path, options: FileOptions) -> Table:
@@ -213,24 +256,30 @@ def _load(builder: str, content: bytes, options: dict[str, object], path: Path) 
             ) from error
 
 
-def _read_json(content: bytes, path: Path, options: FileOptions) -> Table:
-    decoded = decode(content, options.encoding, str(path))
+def _read_json(content: bytes, path: Path, options: FileOptions) -> dict[str, Table]:
+    decoded = _decode(content, path, options)
     try:
-        document = json_value(decoded.text)
+        value = json_value(decoded.text)
     except NotJson as error:
         if not decoded.text.lstrip().startswith("{"):
             raise _not_json(path, error.line, error.reason) from error
-        return _read_jsonl(content, path, options)
-    if isinstance(document, dict):
-        nested = [value for value in document.values() if isinstance(value, list)]
-        document = nested[0] if len(document) == 1 and nested else [document]
-    if not isinstance(document, list):
-        raise _not_json(path, 1, f"a {type(document).__name__}, where a list of objects was expected")
-    return _table_of_objects(document, [f"{path.name}, row {n}" for n in range(1, len(document) + 1)], decoded)
+        return {"train": _read_jsonl(content, path, options)}
+    document = read_document(value)
+    if document is None:
+        raise _not_json(path, 1, f"a {type(value).__name__}, where a list of objects was expected")
+    layout = (f"{path.name} holds {document.layout}.",) if document.layout else ()
+    several = len(document.parts) > 1
+    tables = {}
+    for part, rows in document.parts.items():
+        source = f"{path.name} ({part})" if several else path.name
+        table = _table_of_objects(rows, [f"{source}, row {n}" for n in range(1, len(rows) + 1)], decoded)
+        tables[part] = replace(table, findings=(*table.findings, *layout))
+        layout, decoded = (), Decoded("")
+    return tables
 
 
 def _read_jsonl(content: bytes, path: Path, options: FileOptions) -> Table:
-    decoded = decode(content, options.encoding, str(path))
+    decoded = _decode(content, path, options)
     objects, places = [], []
     for number, line in enumerate(decoded.text.split("\n"), start=1):
         if not line.strip():
@@ -256,7 +305,7 @@ def _table_of_objects(objects: Sequence[object], places: Sequence[str], decoded:
             )
         rows.append(row)
         names.update(dict.fromkeys(row))
-    source = places[0].partition(",")[0] if places else ""
+    source = places[0].rpartition(", ")[0] if places else ""
     columns = {name: tuple(word(row.get(name)) for row in rows) for name in names}
     return Table(source, columns, True, decoded.guessed, encoding_finding(decoded, source))
 
@@ -272,9 +321,18 @@ def _not_json(path: Path, line: int, reason: str) -> DataError:
 _READERS: dict[str, Callable[[bytes, Path, FileOptions], Table]] = {
     ".csv": _read_csv,
     ".tsv": _read_tsv,
-    ".json": _read_json,
+    ".json": _read_jsonl,
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
     ".parquet": _read_parquet,
 }
 SUFFIXES = tuple(_READERS)
+# By their first bytes, what they are and what to do.
+_PACKED = {
+    b"\x1f\x8b": ("compressed with gzip", "unpack it: gunzip {path}"),
+    b"BZh": ("compressed with bzip2", "unpack it: bunzip2 {path}"),
+    b"\xfd7zXZ\x00": ("compressed with xz", "unpack it: unxz {path}"),
+    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "unpack it: unzstd {path}"),
+    b"PK\x03\x04": ("a zip archive or an Excel workbook", "unpack it, or save the sheet as CSV UTF-8."),
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file that it stands for: git lfs pull"),
+}

@@ -1,33 +1,33 @@
-"""What a name in a recipe stands for: a file, a folder of one of five layouts, or a data set on the hub.
+"""What a name in a recipe stands for: a file, a folder of one of six layouts, or a data set on the hub.
 
-Stands apart from reading, which knows one file: here whole parts (train, validation, test) come together.
+Stands apart from reading, which knows one file: here whole parts (train, validation, test) come together. Must not
+import torch, pandas or datasets for text files.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.dialect import FileOptions
-from edgetune.tune.data.encoding import decode
+from edgetune.tune.data.encoding import decode_all, encoding_findings
+from edgetune.tune.data.json_documents import PART_NAMES, part_of
 from edgetune.tune.data.reading import (
     SUFFIXES,
     Table,
     read_bytes,
     read_table,
+    read_tables_of,
     table_of,
 )
 from edgetune.tune.data.saved_sets import open_from_hub, open_saved
 
-PART_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing"),
-}
+# As the hub and `datasets` name the pieces of a part: train-00000-of-00002.parquet.
+SHARD = re.compile(r"(?P<part>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -75,41 +75,57 @@ def read_source(name: str, options: FileOptions, *, part: str = "train") -> Tabl
     if path.is_dir():
         return _read_folder(path, options, part)
     if path.exists() or path.suffix.lower() in SUFFIXES or not HUB_ID.fullmatch(name):
-        return Tables(read_table(path, options))
+        return _tables(read_tables_of(path, options), str(path), part)
     return _read_hub(name)
 
 
 def _read_folder(folder: Path, options: FileOptions, alone: str) -> Tables:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _from_library(open_saved(folder), str(folder), alone)
-    files = part_paths([path for path in _visible(folder) if path.suffix.lower() in SUFFIXES], folder)
+    files = part_files(folder, SUFFIXES)
     if files:
         return _tables(_read_files(files, options), str(folder), alone)
     if classes := _class_folders(folder):
         return Tables(_read_classes(folder, classes, options))
-    nested = part_paths([path for path in _visible(folder) if _class_folders(path)], folder)
+    nested = _by_part([path for path in _visible(folder) if _class_folders(path)], folder)
     if nested:
-        tables = {part: _read_classes(path, _class_folders(path), options) for part, path in nested.items()}
+        tables = {part: _read_classes(path, _class_folders(path), options) for part, (path,) in nested.items()}
         return _tables(tables, str(folder), alone)
     raise DataError(
         f"The folder {folder} has none of the layouts that can be read: it holds {_sight(folder)}.",
-        expected="files train, validation and test (.csv, .tsv, .json, .jsonl or .parquet), one sub-folder "
-        "of .txt files a class, or what datasets' save_to_disk wrote.",
+        expected="files train, validation and test (.csv, .tsv, .json, .jsonl or .parquet), here or in a folder data, "
+        "one sub-folder of .txt files a class, or what datasets' save_to_disk wrote.",
         action="name the file instead of its folder, or each part with --set data.train=...",
     )
 
 
-def _read_files(files: Mapping[str, Path], options: FileOptions) -> dict[str, Table]:
+def _read_files(files: Mapping[str, Sequence[Path]], options: FileOptions) -> dict[str, Table]:
     parts: dict[str, Table] = {}
     for part in (part for part in PART_NAMES if part in files):
-        parts[part] = read_table(files[part], options)
-        options = _following(parts[part], options)
+        pieces = []
+        for path in files[part]:
+            pieces.append(read_table(path, options))
+            options = _following(pieces[0], options)
+        parts[part] = _joined(pieces, f"{files[part][0].parent.name}/{part}")
     return parts
 
 
+def _joined(tables: Sequence[Table], source: str) -> Table:
+    """The rows of several tables; a column that one lacks is empty there."""
+    if len(tables) == 1:
+        return tables[0]
+    names = dict.fromkeys(name for table in tables for name in table.columns)
+    columns = {
+        name: tuple(cell for table in tables for cell in table.columns.get(name, ("",) * len(table))) for name in names
+    }
+    findings = tuple(dict.fromkeys(finding for table in tables for finding in table.findings))
+    return replace(tables[0], source=f"{source} ({len(tables)} files)", columns=columns, findings=findings)
+
+
 def _following(table: Table, options: FileOptions) -> FileOptions:
-    """A few rows of a test file tell little of a header: what the first file showed holds for the others."""
-    return replace(options, header=table.header) if options.header is None else options
+    """A few rows of a test file tell little: what the first file showed of header and encoding holds for the others."""
+    header = table.header if options.header is None else options.header
+    return replace(options, header=header, likely_encoding=table.encoding or options.likely_encoding)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -124,21 +140,55 @@ def _sight(folder: Path) -> str:
     return (", ".join(names[:5]) or "nothing") + more
 
 
-def part_paths(paths: list[Path], folder: Path) -> dict[str, Path]:
-    """Those of `paths` that are named as a part is, by part."""
-    by_part: dict[str, Path] = {}
+def part_files(folder: Path, suffixes: Collection[str]) -> dict[str, tuple[Path, ...]]:
+    """The files that are named as a part is, by part, each part whole or in pieces: in `folder`, else in its sub-folder
+    `data`, as a clone from the hub has them, else in its only sub-folder that has any.
+
+    Raises:
+        DataError: two files are the same part, pieces are missing, or several sub-folders have parts.
+    """
+    if files := _by_part(_files(folder, suffixes), folder):
+        return files
+    if files := _by_part(_files(folder / "data", suffixes), folder / "data"):
+        return files
+    inner = {path: files for path in _visible(folder) if (files := _by_part(_files(path, suffixes), path))}
+    if len(inner) > 1:
+        raise DataError(
+            f"{folder} has {len(inner)} folders with parts: {', '.join(path.name for path in inner)}.",
+            expected="one data set.",
+            action=f"name one of them: {next(iter(inner))}",
+        )
+    return next(iter(inner.values()), {})
+
+
+def _files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    return [path for path in _visible(folder) if path.suffix.lower() in suffixes and path.is_file()]
+
+
+def _by_part(paths: Sequence[Path], folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Those of `paths` that are named as a part is, by part, pieces in their order."""
+    by_part: dict[str, list[Path]] = {}
     for path in paths:
-        part = next((part for part, names in PART_NAMES.items() if path.stem.lower() in names), None)
-        if part is None:
-            continue
-        if part in by_part:
+        shard = SHARD.fullmatch(path.stem)
+        part = part_of(shard["part"] if shard else path.stem)
+        if part is not None:
+            by_part.setdefault(part, []).append(path)
+    for part, pieces in by_part.items():
+        shards = [SHARD.fullmatch(path.stem) for path in pieces]
+        numbers = [int(shard["number"]) for shard in shards if shard]
+        if len(numbers) < len(pieces) > 1:
             raise DataError(
-                f"{folder} has two files for the {part} part: {by_part[part].name} and {path.name}.",
+                f"{folder} has two files for the {part} part: {pieces[0].name} and {pieces[1].name}.",
                 expected="one file a part.",
                 action="name the right one: --set data.train=... --set data.test=...",
             )
-        by_part[part] = path
-    return by_part
+        if numbers and numbers != list(range(int(shards[0]["count"]) if shards[0] else 0)):
+            raise DataError(
+                f"{folder} has {len(numbers)} files of the {part} part, the first of which is {pieces[0].name}.",
+                expected="all its pieces, each once.",
+                action="fetch those that are missing; in a clone from the hub: git lfs pull",
+            )
+    return {part: tuple(pieces) for part, pieces in by_part.items()}
 
 
 def _tables(parts: Mapping[str, Table], source: str, alone: str) -> Tables:
@@ -159,18 +209,12 @@ def _class_folders(folder: Path) -> list[Path]:
 
 def _read_classes(folder: Path, classes: list[Path], options: FileOptions) -> Table:
     """One row a .txt file; an empty file is a row without text, which cleaning drops and counts."""
-    texts, labels, guessed = [], [], []
-    for path in (path for sub in classes for path in sorted(sub.glob("*.txt"))):
-        content = read_bytes(path) if path.stat().st_size else b""
-        decoded = decode(content, options.encoding, str(path))
-        texts.append(decoded.text.replace("\r\n", "\n"))
-        labels.append(path.parent.name)
-        guessed += [decoded.guessed] if decoded.guessed else []
-    findings: tuple[str, ...] = ()
-    if guessed:
-        names = ", ".join(sorted(set(guessed)))
-        findings = (f"{len(guessed):,} of {len(texts):,} files are not UTF-8: they were read as {names}, a guess.",)
-    return Table(folder.name, {"text": tuple(texts), "label": tuple(labels)}, findings=findings)
+    paths = [path for sub in classes for path in sorted(sub.glob("*.txt"))]
+    contents = [read_bytes(path) if path.stat().st_size else b"" for path in paths]
+    decoded = decode_all(contents, options.encoding, [str(path) for path in paths], likely=options.likely_encoding)
+    texts = tuple(file.text.replace("\r\n", "\n") for file in decoded)
+    labels = tuple(path.parent.name for path in paths)
+    return Table(folder.name, {"text": texts, "label": labels}, findings=encoding_findings(decoded))
 
 
 def _read_hub(name: str) -> Tables:
@@ -182,8 +226,7 @@ def _from_library(loaded: Any, source: str, alone: str) -> Tables:
     if not isinstance(loaded, dict):
         return Tables(table_of(loaded, source))
     parts = {}
-    for part, names in PART_NAMES.items():
-        split = next((split for split in loaded if split.lower() in names), None)
-        if split is not None:
-            parts[part] = table_of(loaded[split], f"{source} ({split})")
+    for split in loaded:
+        if (part := part_of(split)) is not None:
+            parts.setdefault(part, table_of(loaded[split], f"{source} ({split})"))
     return _tables(parts, source, alone)

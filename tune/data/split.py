@@ -1,4 +1,7 @@
-"""A stratified split by seed that gives every class a training row and, where it has two, a test row.
+"""A stratified split by seed that gives every class a training row and, where it has five, a test row.
+
+Classes of fewer rows go to training first; which of them lend a row to the other parts is settled so that the parts
+have their shares of all rows.
 
 Own arithmetic, because scikit-learn's stratified split refuses a class with fewer rows than parts
 (`The least populated class in y has only 1 member`), and user data has such classes.
@@ -13,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+FEW_ROWS = 5  # a class with fewer is promised no test row
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ def split_rows(classes: Sequence[Hashable], shares: tuple[float, float, float], 
         seed: the same seed gives the same split on every machine.
 
     Each class gives each part its exact share, rounded up or down; which of both is settled so that the
-    roundings of all classes together cancel out.
+    roundings of all classes together cancel out. A part with a share gets a row wherever a class can spare one.
     """
     places = {kind: place for place, kind in enumerate(sorted(set(classes), key=_order))}
     numbers = np.asarray([places[kind] for kind in classes], dtype=np.int64)
@@ -47,7 +51,17 @@ def split_rows(classes: Sequence[Hashable], shares: tuple[float, float, float], 
         carry = carry + len(rows) * exact - counts
         for part, chosen in zip(parts, np.split(rows, np.cumsum(counts)[:-1]), strict=True):
             part.append(chosen)
+    _fill_empty(parts, exact)
     return Split(*(np.sort(np.concatenate([*part, np.zeros(0, np.int64)])) for part in parts))
+
+
+def _fill_empty(parts: list[list[Indices]], shares: NDArray[np.float64]) -> None:
+    """Give the last training row of the largest class to a part that has a share and no row, the test part first."""
+    for part in (2, 1):
+        largest = max(range(len(parts[0])), key=lambda place: len(parts[0][place]), default=0)
+        if shares[part] > 0 and not sum(map(len, parts[part])) and parts[0] and len(parts[0][largest]) > 1:
+            parts[part].append(parts[0][largest][-1:])
+            parts[0][largest] = parts[0][largest][:-1]
 
 
 def _order(kind: Hashable) -> tuple[bool, object]:
@@ -68,7 +82,7 @@ def _counts(rows: int, shares: NDArray[np.float64], carry: NDArray[np.float64]) 
     counts[np.argsort(-claims, kind="stable")[: rows - counts.sum()]] += 1
     if rows and counts[0] == 0:
         _give(counts, quotas, to=0)
-    if rows >= 2 and counts[2] == 0 and shares[2] > 0:
+    if rows >= FEW_ROWS and counts[2] == 0 and shares[2] > 0:
         _give(counts, quotas, to=2)
     return counts
 

@@ -5,15 +5,16 @@ As `tune/data/sources.py` does for tables of words; here whole rows come togethe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.dialect import FileOptions
+from edgetune.tune.data.json_documents import PART_NAMES
 from edgetune.tune.data.saved_sets import open_from_hub, open_saved
-from edgetune.tune.data.sources import HUB_ID, PART_NAMES, Named, part_paths
+from edgetune.tune.data.sources import HUB_ID, Named, part_files
 from edgetune.tune.stepwise.rows import ROW_SUFFIXES, RawRows, raw_rows_of, read_rows, text_of_folder
 
 
@@ -63,9 +64,9 @@ def _read_folder(folder: Path, options: FileOptions, alone: str) -> RawParts:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _from_library(open_saved(folder), str(folder), alone)
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    files = part_paths([path for path in visible if path.suffix.lower() in ROW_SUFFIXES], folder)
+    files = part_files(folder, ROW_SUFFIXES)
     if files:
-        return _raw_parts({part: read_rows(path, options) for part, path in files.items()}, str(folder), alone)
+        return _raw_parts({part: _joined(paths, options) for part, paths in files.items()}, str(folder), alone)
     texts = [path for path in visible if path.suffix.lower() == ".txt"]
     if texts:
         return RawParts(text_of_folder(folder, texts, options))
@@ -76,6 +77,13 @@ def _read_folder(folder: Path, options: FileOptions, alone: str) -> RawParts:
         "what datasets' save_to_disk wrote.",
         action="name the file instead of its folder, or each part with --set data.train=...",
     )
+
+
+def _joined(paths: Sequence[Path], options: FileOptions) -> RawRows:
+    """The rows of all pieces of a part."""
+    pieces = [read_rows(path, options) for path in paths]
+    findings = tuple(dict.fromkeys(finding for piece in pieces for finding in piece.findings))
+    return RawRows(pieces[0].source, tuple(row for piece in pieces for row in piece.rows), findings)
 
 
 def _raw_parts(parts: Mapping[str, RawRows], source: str, alone: str) -> RawParts:

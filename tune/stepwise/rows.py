@@ -15,7 +15,8 @@ from typing import Any
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.dialect import FileOptions
-from edgetune.tune.data.encoding import decode, encoding_finding
+from edgetune.tune.data.encoding import decode, decode_all, encoding_finding, encoding_findings
+from edgetune.tune.data.json_documents import read_document
 from edgetune.tune.data.json_text import NotJson, json_value
 from edgetune.tune.data.reading import read_bytes, read_table
 from edgetune.tune.stepwise.faults import Fault, faults_error, kind_of
@@ -90,17 +91,14 @@ def texts_of_file(path: Path, options: FileOptions) -> RawRows:
 
 def text_of_folder(folder: Path, files: Sequence[Path], options: FileOptions) -> RawRows:
     """One text a file; an empty file is a row without text, which is dropped and counted later."""
-    rows, guessed = [], []
-    for path in files:
-        content = read_bytes(path) if path.stat().st_size else b""
-        decoded = decode(content, options.encoding, str(path))
-        rows.append(RawRow(f"{folder.name}/{path.name}", {"text": decoded.text.replace("\r\n", "\n")}))
-        guessed += [decoded.guessed] if decoded.guessed else []
-    findings = [f"Each of the {counted(len(files), '.txt file')} in {folder.name} is a text."]
-    if guessed:
-        names = ", ".join(sorted(set(guessed)))
-        findings.append(f"{counted(len(guessed), 'file')} of them are not UTF-8: read as {names}, a guess.")
-    return RawRows(folder.name, tuple(rows), tuple(findings))
+    contents = [read_bytes(path) if path.stat().st_size else b"" for path in files]
+    decoded = decode_all(contents, options.encoding, [str(path) for path in files], likely=options.likely_encoding)
+    rows = tuple(
+        RawRow(f"{folder.name}/{path.name}", {"text": file.text.replace("\r\n", "\n")})
+        for path, file in zip(files, decoded, strict=True)
+    )
+    noun = counted(len(files), ".txt file")
+    return RawRows(folder.name, rows, (f"Each of the {noun} in {folder.name} is a text.", *encoding_findings(decoded)))
 
 
 def _read_table(path: Path, options: FileOptions) -> RawRows:
@@ -134,19 +132,27 @@ def _read_json(path: Path, options: FileOptions) -> RawRows:
         if not decoded.text.lstrip().startswith("{"):
             raise _no_rows(path, [RawRow(f"{path.name}, line {error.line}", {}, error.reason)]) from error
         return _read_jsonl(path, options)
-    if isinstance(document, dict):
-        nested = [value for value in document.values() if isinstance(value, list)]
-        # {"data": [...]} is a list of rows; a lone row, such as {"messages": [...]}, is one too.
-        wraps = len(document) == 1 and nested and not _are_turns(nested[0])
-        document = nested[0] if wraps else [document]
-    if not isinstance(document, list):
+    if isinstance(document, dict) and any(_are_turns(value) for value in document.values()):
+        document = [document]  # a lone row, such as {"messages": [...]}
+    found = read_document(document)
+    if found is None:
         raise _no_rows(path, [_row_of(f"{path.name}, line 1", document)])
-    rows = [_row_of(f"{path.name}, row {number}", one) for number, one in enumerate(document, start=1)]
+    if len(found.parts) > 1:
+        raise DataError(
+            f"{path} holds {found.layout}.",
+            expected="one list of rows.",
+            action="write each part as a file of its own: --set data.train=... --set data.test=...",
+        )
+    rows = [_row_of(f"{path.name}, row {number}", one) for number, one in enumerate(found.parts["train"], start=1)]
     return _some_readable(path, rows, encoding_finding(decoded, path.name))
 
 
-def _are_turns(values: Sequence[object]) -> bool:
-    return bool(values) and all(isinstance(one, dict) and ({"role", "from"} & set(one)) for one in values)
+def _are_turns(values: object) -> bool:
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and all(isinstance(one, dict) and ({"role", "from"} & set(one)) for one in values)
+    )
 
 
 def _read_jsonl(path: Path, options: FileOptions) -> RawRows:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import json
 import re
 from collections import Counter
@@ -19,6 +17,8 @@ from edgetune.serve.errors import DataError
 from edgetune.tune.data.classes import check_unseen, ordered_labels
 from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.columns import Columns, choose_columns, require_column
+from edgetune.tune.data.dialect import NUMBER
+from edgetune.tune.data.list_cells import are_lists_of_one, list_of
 from edgetune.tune.metrics import LABEL_MACRO_F1, LABEL_MICRO_F1, SUBSET_ACCURACY, Metric
 from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, LabelObjective, label_qualities
 from edgetune.tune.tasks.task import Guess, Summary, Target, Task, describe_labels, possible_targets
@@ -165,7 +165,7 @@ class MultiLabelClassification(Task):
                 return Guess(1.0, f"data.{key} speaks of several labels")
         targets = possible_targets(columns, section)
         for name, cells in targets.items():
-            if _are_lists(cells):
+            if _are_lists(cells) and not are_lists_of_one(cells):
                 return Guess(0.9, f"the column {name!r} holds lists of labels")
             if name.casefold() in COLUMN_NAMES and (separator := _separator_of(cells)):
                 return Guess(0.8, f"the column {name!r} holds labels with {separator!r} between them")
@@ -196,7 +196,7 @@ class MultiLabelClassification(Task):
         if blank := sum(not cell.strip() for cell in cells):
             note = f"{counted(blank, 'row')} with nothing in the column {columns.labels[0]!r}: taken for no label."
             columns = replace(columns, findings=(*columns.findings, note))
-        if recipe.separator is not None or any(_list_of(cell) for cell in cells):
+        if recipe.separator is not None or any(list_of(cell) for cell in cells):
             return replace(columns, separator=recipe.separator or "")
         separator = _separator_of(cells)
         if not separator:
@@ -252,23 +252,11 @@ class MultiLabelClassification(Task):
 
 def _labels_of(cell: str, separator: str) -> list[str]:
     """The labels in a cell: a list, or words between separators."""
-    listed = _list_of(cell)
+    listed = list_of(cell)
     if listed is not None:
         return [str(label).strip() for label in listed if str(label).strip()]
     parts = re.split(re.escape(separator), cell) if separator else [cell]
     return [part.strip() for part in parts if part.strip()]
-
-
-def _list_of(cell: str) -> list[Any] | None:
-    """The list that a cell holds, in JSON or as Python and pandas write one; None where it holds none."""
-    text = cell.strip()
-    if not text.startswith("["):
-        return None
-    for read in (json.loads, ast.literal_eval):
-        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            value = read(text)
-            return value if isinstance(value, list) else None
-    return None
 
 
 def _check_lists(table: Table, name: str) -> None:
@@ -278,7 +266,7 @@ def _check_lists(table: Table, name: str) -> None:
         DataError: naming the first such row.
     """
     cells = table.columns[name]
-    lists = [_list_of(cell) for cell in cells]
+    lists = [list_of(cell) for cell in cells]
     are_lists = any(listed is not None for listed in lists)
     for row, (cell, listed) in enumerate(zip(cells, lists, strict=True), start=1):
         text = cell.strip()
@@ -303,20 +291,23 @@ def _separator_of(cells: Sequence[Any]) -> str:
 
 def _are_lists(cells: Sequence[Any]) -> bool:
     """Whether most cells are lists of labels, in JSON or read from it."""
-    lists = [cell for cell in cells if isinstance(cell, list) or _list_of(str(cell)) is not None]
+    lists = [cell for cell in cells if isinstance(cell, list) or list_of(str(cell)) is not None]
     return len(lists) * 2 > len(cells) and all(_is_word_list(cell) for cell in lists)
 
 
 def _is_word_list(cell: Any) -> bool:
-    listed = cell if isinstance(cell, list) else _list_of(cell)
+    listed = cell if isinstance(cell, list) else list_of(cell)
     return listed is not None and all(isinstance(label, (str, int)) for label in listed)
 
 
 def _flag_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
-    """The columns of flags, one a label; none where fewer than two hold both 0 and 1 and nothing else."""
+    """The columns of flags, one a label; none where fewer than two hold both 0 and 1 and nothing else, or where they
+    stand beside a column of words that come again, which is rather the label."""
     kinds = {name: {str(cell).strip().casefold() for cell in cells} for name, cells in columns.items()}
     flags = tuple(name for name, values in kinds.items() if values in ({"0", "1"}, {"false", "true"}))
-    return flags if len(flags) > 1 else ()
+    repeating = [name for name, values in kinds.items() if 2 <= len(values) <= len(columns[name]) // 2]
+    words = [name for name in repeating if not all(NUMBER.fullmatch(value) for value in kinds[name])]
+    return flags if len(flags) > 1 and set(words) <= set(flags) else ()
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import counted, title
+from edgetune.tune.data.column_names import is_side_name
 from edgetune.tune.data.columns import Columns, choose_columns
 from edgetune.tune.metrics import MAE, RMSE, Metric
 from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, Objective
@@ -158,6 +159,7 @@ class TextRegression(Task):
         usual = {name.casefold(): name for name in rest}
         named = next((usual[name] for name in COLUMN_NAMES if name in usual), None)
         measures = [name for name, cells in rest.items() if _are_measures(cells)]
+        measures = [name for name in measures if not is_side_name(name)] or measures
         return named or (measures[0] if len(measures) == 1 else None)
 
     def labels(self, parts: Parts, source: str, order: Sequence[str] | None) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgetune.serve.errors import DataError, RecipeError
+from edgetune.tune.data.column_names import NEAR, SIDE, label_points
 from edgetune.tune.data.columns import Columns, choose_columns, require_column
-from edgetune.tune.data.dialect import LABEL_NAMES
 from edgetune.tune.data.rows import Input, Rows
 from edgetune.tune.metrics import Metric
 
@@ -196,11 +196,15 @@ def describe_labels(counts: Mapping[str, int], noun: str) -> Summary:
 
 
 def possible_targets(columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
-    """The columns that a target may stand in: the named one, else those with usual names, else all but texts."""
+    """The columns that a target may stand in: the named one, else those with usual names, else all that are neither
+    texts nor usual beside them, else all but texts."""
     named = section.get("label")
     if isinstance(named, str):
         return {named: columns[named]} if named in columns else {}
     texts = {section.get("text"), section.get("text_pair")}
     rest = {name: cells for name, cells in columns.items() if name not in texts}
-    usual = {name: cells for name, cells in rest.items() if name.casefold() in LABEL_NAMES}
-    return usual or rest
+    points = {name: label_points(name) for name in rest}
+    best = max(points.values(), default=0.0)
+    if best > 0:
+        return {name: rest[name] for name, value in points.items() if best - value < NEAR}
+    return {name: cells for name, cells in rest.items() if points[name] != SIDE} or rest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.report import ClassQuality, Confusion
 from edgetune.tune.data.classes import check_classes, ordered_labels
+from edgetune.tune.data.cleaning import counted
+from edgetune.tune.data.list_cells import single_labels
 from edgetune.tune.data.rows import as_line
 from edgetune.tune.metrics import ACCURACY, BALANCED_ACCURACY, MACRO_F1, Metric
 from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, LabelObjective, label_qualities
@@ -21,6 +23,9 @@ from edgetune.tune.tasks.task import USUAL, Guess, Summary, Target, Task, descri
 if TYPE_CHECKING:
     import torch
 
+    from edgetune.tune.data.columns import Columns
+    from edgetune.tune.data.dataset import DataRecipe
+    from edgetune.tune.data.reading import Table
     from edgetune.tune.data.rows import Input, Parts
 
 MOST_CONFUSIONS = 12
@@ -116,6 +121,18 @@ class TextClassification(Task):
     def recognises(self, columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> Guess:
         """What labelled texts are taken for unless another task knows better."""
         return Guess(USUAL)
+
+    def choose_columns(self, table: Table, recipe: DataRecipe) -> Columns:
+        columns = super().choose_columns(table, recipe)
+        name = columns.labels[0]
+        changed = sum(a != b for a, b in zip(table.columns[name], single_labels(table, name), strict=True))
+        if not changed:
+            return columns
+        note = f"The column {name!r} holds lists of one label in {counted(changed, 'row')}: the label is taken."
+        return replace(columns, findings=(*columns.findings, note))
+
+    def read_words(self, table: Table, columns: Columns) -> tuple[str, ...]:
+        return single_labels(table, columns.labels[0])
 
     def labels(self, parts: Parts, source: str, order: Sequence[str] | None) -> tuple[str, ...]:
         check_classes(parts, source)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgetune.serve.errors import DataError
+from edgetune.serve.errors import DataError, UndecidedColumns
 from edgetune.tune.data.columns import Columns, choose_columns
 from edgetune.tune.data.reading import Table
 
@@ -63,19 +63,103 @@ def test_a_missing_column_lists_those_there_are():
 
 @pytest.mark.parametrize(
     ("columns", "reason"),
-    [
-        ({"premise": LONG, "hypothesis": LONG[::-1], "label": LABELS}, "could both be the text"),
-        ({"text": LONG, "b": LABELS, "c": LABELS}, "'b' and 'c' could both be the label"),
-        ({"text": LONG}, "no column looks like labels"),
-        ({"a": IDS, "b": IDS}, "no column looks like texts"),
-    ],
+    [({"text": LONG}, "no column looks like labels"), ({"a": IDS, "b": IDS}, "no column looks like texts")],
 )
-def test_what_cannot_be_told_lists_the_columns_and_how_to_name_them(columns, reason):
+def test_what_is_not_there_lists_the_columns_and_how_to_name_them(columns, reason):
     with pytest.raises(DataError) as caught:
         choose_columns(table(**columns), None, None)
     assert reason in caught.value.found
     assert all(repr(name) in caught.value.found for name in columns)
     assert "--set data.text=... --set data.label=..." in caught.value.action
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "found", "action"),
+    [
+        (
+            {"one": LONG, "other one": LONG[::-1], "label": LABELS},
+            "'one' and 'other one' could both be the text",
+            "add --set data.text=one, or --set 'data.text=other one', or for pairs of texts --set data.text=one "
+            "--set 'data.text_pair=other one'.",
+        ),
+        (
+            {"text": LONG, "b": LABELS, "c": LABELS},
+            "'b' and 'c' could both be the label",
+            "add --set data.label=b, or --set data.label=c.",
+        ),
+        (
+            {"text": LONG, "sentiment": LABELS, "topic": ("a", "a", "b", "b")},
+            "'sentiment' and 'topic' could both be the label",
+            "add --set data.label=sentiment, or --set data.label=topic.",
+        ),
+        ({"text_3": LONG, "text_4": LONG[::-1], "label": LABELS}, "'text_3' and 'text_4' could both be the text", None),
+        ({"query": ("a", "b", "c", "d"), "notes": LONG, "label": LABELS}, "'query' and 'notes' could both", None),
+    ],
+)
+def test_where_two_readings_are_near_the_commands_for_both_are_given(columns, found, action):
+    with pytest.raises(UndecidedColumns) as caught:
+        choose_columns(table(**columns), None, None)
+    assert found in caught.value.found
+    assert action is None or caught.value.action == action
+    assert caught.value.exit_code == 2
+
+
+SIDE = {
+    "split": ("train", "test", "train", "train"),
+    "lang": ("en", "de", "en", "de"),
+    "platform": ("ios", "android", "ios", "ios"),
+    "is_verified": ("0", "1", "1", "0"),
+    "has_reply": ("true", "true", "false", "true"),
+    "created_at": ("2024-01-01", "2024-01-01", "2024-01-02", "2024-01-02"),
+    "user_id": ("7", "8", "7", "8"),
+    "country": ("FR", "FR", "DE", "DE"),
+    "confidence": ("0.5", "0.5", "0.9", "0.9"),
+}
+
+
+@pytest.mark.parametrize("label", ["intent_name", "topicName", "Category", "team"])
+@pytest.mark.parametrize("side", [*SIDE, "all"])
+def test_what_stands_beside_a_label_is_never_taken_for_it(side, label):
+    beside = SIDE if side == "all" else {side: SIDE[side]}
+    chosen = choose_columns(table(**{"message_text": LONG, **beside, label: LABELS}), None, None)
+    assert (chosen.texts, chosen.labels) == (("message_text",), (label,))
+
+
+@pytest.mark.parametrize("side", ["lang", "platform", "country"])
+def test_a_side_column_is_the_label_where_there_is_no_other(side):
+    assert choose_columns(table(text=LONG, **{side: SIDE[side]}), None, None).labels == (side,)
+
+
+def test_a_column_of_parts_is_never_the_label():
+    with pytest.raises(DataError, match="no column looks like labels"):
+        choose_columns(table(text=LONG, split=SIDE["split"]), None, None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "text", "label"),
+    [
+        ({"": IDS, "Title": ("nice", "bad", "ok", "so"), "Review Text": LONG, "Rating": ("1", "2", "1", "2")}, 2, 3),
+        ({"Headline": ("nice", "bad", "ok", "so"), "Story": LONG, "label": LABELS}, 1, 2),
+        ({"id": IDS, "text": LONG, "label": ("0", "1", "0", "1"), "label_text": LABELS}, 1, 2),
+        ({"text": LONG, "category": LABELS, "category_id": ("0", "1", "0", "1")}, 0, 1),
+        ({"text": LONG, "label": LABELS, "sentiment": ("a", "a", "b", "b")}, 0, 1),
+        ({"text": LONG, "topic": LABELS, "stars": ("1", "1", "2", "2")}, 0, 1),
+        ({"url": ("http://a.b/c",) * 3 + ("http://a.b/d",), "message": LONG, "intent": LABELS}, 1, 2),
+        ({"text": LONG, "when": ("2024-01-01",) * 2 + ("2024-01-02",) * 2, "team": LABELS}, 0, 2),
+        ({"text": LONG, "label": LONG[::-1]}, 0, 1),
+    ],
+)
+def test_names_and_kinds_of_values_speak_together(columns, text, label):
+    chosen = choose_columns(table(**columns), None, None)
+    names = list(columns)
+    assert (chosen.texts, chosen.labels) == ((names[text],), (names[label],))
+
+
+def test_a_column_that_was_left_out_is_named_where_the_choice_fails():
+    left_out = Table("t.parquet", {"text": LONG}, findings=("Column 'v' of t.parquet is of type X and was left out.",))
+    with pytest.raises(DataError, match=r"Column 'v' of t.parquet is of type X and was left out"):
+        choose_columns(left_out, None, None)
 
 
 def test_one_column_cannot_be_both():

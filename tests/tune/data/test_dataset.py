@@ -324,18 +324,74 @@ def test_one_class_is_refused(tmp_path):
     assert found == f"All 5 rows of {tmp_path / 'a.csv'} have the label 'pos'."
 
 
-def test_classes_of_one_row_are_listed(tmp_path):
-    error = fault(path=csv_of(tmp_path / "a.csv", [*pairs(10), ("one", "rare"), ("two", "rarer")]))
-    assert error.found == f"2 classes of {tmp_path / 'a.csv'} with fewer than two rows: 'rare', 'rarer'."
+def test_classes_of_one_row_are_learnt_and_listed_where_the_others_have_more(tmp_path):
+    dataset = load(path=csv_of(tmp_path / "a.csv", [*pairs(10), ("one", "rare"), ("two", "rarer")]))
+    assert {"one", "two"} <= set(dataset.train.texts)
+    assert dataset.findings[-1] == (
+        "2 labels have one row only, to learn from, and are judged by none: 'rare', 'rarer'."
+    )
 
 
-def test_a_class_of_one_row_is_refused_with_a_test_part_too_unless_validation_has_another(tmp_path):
-    train = csv_of(tmp_path / "train.csv", [*pairs(20), ("one", "rare")])
-    test = csv_of(tmp_path / "test.csv", [("t", "rare"), ("u", "pos")])
-    dev = csv_of(tmp_path / "dev.csv", [("v", "rare"), ("w", "pos")])
-    assert "1 class of" in fault(path=train, test=test).found
-    assert "fewer than two training and validation rows: 'rare'" in fault(path=train, test=test).found
-    assert sizes(load(path=train, test=test, validation=dev)) == (21, 2, 2)
+def test_classes_of_one_row_are_refused_where_most_are(tmp_path):
+    error = fault(path=csv_of(tmp_path / "a.csv", [*pairs(4), *((f"row {n}", f"class {n}") for n in range(3))]))
+    assert error.found == (
+        f"3 classes of the 5 of {tmp_path / 'a.csv'} with fewer than two rows: 'class 0', 'class 1', 'class 2'."
+    )
+    assert "for half of the classes" in error.expected
+
+
+def test_one_training_row_a_class_is_enough_where_both_other_parts_are_given(tmp_path):
+    train = csv_of(tmp_path / "train.csv", [("one", "a"), ("two", "b")])
+    test = csv_of(tmp_path / "test.csv", [("t", "a"), ("u", "b")])
+    dev = csv_of(tmp_path / "dev.csv", [("v", "a"), ("w", "b")])
+    assert "fewer than two training and validation rows: 'a', 'b'" in fault(path=train, test=test).found
+    assert sizes(load(path=train, test=test, validation=dev)) == (2, 2, 2)
+
+
+def test_labels_that_are_numbers_and_hardly_repeat_are_those_of_a_regression(tmp_path):
+    error = fault(path=csv_of(tmp_path / "a.csv", [(f"text {n}", n * 0.137) for n in range(40)]))
+    assert "The labels are numbers that hardly repeat, as those of a regression." in error.found
+    assert "--task text-regression" in error.action
+
+
+@pytest.mark.parametrize("rows", [2, 3, 4])
+def test_two_to_four_rows_a_class_leave_rows_to_choose_and_to_judge_by(tmp_path, rows):
+    texts = [(f"text {n} of {kind}", f"class {kind}") for kind in range(12) for n in range(rows)]
+    dataset = load(path=csv_of(tmp_path / "a.csv", texts))
+    assert set(dataset.train.targets) == set(range(12))
+    assert min(len(dataset.validation), len(dataset.test)) >= rows
+    assert sum(sizes(dataset)) == 12 * rows
+    assert len(dataset.train) > len(dataset.validation) + len(dataset.test)
+
+
+def test_without_a_share_for_the_test_part_the_validation_rows_judge_and_that_is_said(tmp_path):
+    dataset = load(path=csv_of(tmp_path / "a.csv", pairs(40)), split=(0.8, 0.2, 0.0))
+    assert sizes(dataset) == (32, 8, 8)
+    assert dataset.test == dataset.validation
+    assert "the validation rows, which choose the model, judge it as well" in dataset.findings[-1]
+
+
+def test_without_a_share_for_validation_some_training_rows_choose(tmp_path):
+    dataset = load(path=csv_of(tmp_path / "a.csv", pairs(100)), split=(0.8, 0.0, 0.2))
+    assert sizes(dataset) == (72, 8, 20)
+    given = load(
+        train=csv_of(tmp_path / "b.csv", pairs(100)),
+        test=csv_of(tmp_path / "c.csv", pairs(10, stem="other")),
+        split=(0.8, 0.0, 0.2),
+    )
+    assert sizes(given) == (90, 10, 10)
+
+
+def test_labels_that_look_alike_or_like_no_value_are_said(tmp_path):
+    labels = ("Positive", "positive", "positive\u200b", "Caf\u00e9", "Cafe\u0301", "NULL", "other")
+    rows = pairs(70, labels)
+    findings = load(path=csv_of(tmp_path / "a.csv", rows)).findings
+    assert findings[-2:] == (
+        "Labels differ in case, spacing, invisible signs or normalisation alone, and are classes of their own: "
+        r"'Cafe\u0301' (10), 'Caf\xe9' (10); 'Positive' (10), 'positive' (10), 'positive\u200b' (10). "
+        "Make them one in the data if they are.",
+        "Labels look like no value, and are classes as they stand: 'NULL' (10). Empty those cells if so.",
+    )
 
 
 def test_labels_that_training_never_saw_are_listed_with_their_rows(tmp_path):

@@ -11,7 +11,6 @@ import pytest
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.dialect import FileOptions
-from edgetune.tune.data.encoding import decode
 from edgetune.tune.data.reading import read_table, word
 
 ROWS = [
@@ -114,21 +113,23 @@ def test_a_ragged_row_names_file_and_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "text"),
+    ("encoding", "text", "words"),
     [
-        ("gb18030", "快递很快，味道也很好，下次还会再来的"),
-        ("cp1252", "déjà vu à côté de l'hôtel où il était allé"),
+        ("gb18030", "快递很快，味道也很好，下次还会再来的", "'快递很快，味道也很好，下次还会再来的'"),
+        ("cp1252", "déjà vu à côté de l'hôtel où il était allé", "'déjà', 'à', 'côté'"),
     ],
 )
-def test_an_encoding_is_guessed_and_said_or_named_in_the_recipe(tmp_path, encoding, text):
+def test_an_encoding_is_guessed_and_said_or_named_in_the_recipe(tmp_path, encoding, text, words):
     body = "text,label\n" + "".join(f"{text} {n},{n % 2}\n" for n in range(20))
     path = written(tmp_path / "a.csv", body.encode(encoding))
     assert read(path, encoding=encoding).columns["text"][3] == f"{text} 3"
     assert read(path, encoding=encoding).findings == ()
     guessed = read(path)
-    assert guessed.encoding is not None
-    assert guessed.findings == (f"a.csv is not UTF-8: it was read as {guessed.encoding}, which is a guess.",)
-    assert guessed.columns["text"][3] == decode(path.read_bytes(), guessed.encoding, "a").text.splitlines()[4][:-2]
+    assert guessed.encoding == encoding
+    assert guessed.findings == (
+        f"a.csv is not UTF-8: it was read as {encoding}, a guess that makes {words} (data.encoding).",
+    )
+    assert guessed.columns["text"][3] == f"{text} 3"
 
 
 def test_utf_16_is_known_by_its_byte_order_mark(tmp_path):
@@ -182,14 +183,18 @@ def test_parquet_gives_class_names_and_whole_numbers(tmp_path):
         text=datasets.Value("string"),
         label=datasets.ClassLabel(names=["neg", "pos"]),
         stars=datasets.Value("float64"),
+        tags=datasets.List(datasets.ClassLabel(names=["x", "y"])),
         vector=datasets.List(datasets.Value("float32")),
     )
-    columns = {"text": ["a", "b"], "label": [1, -1], "stars": [5.0, None], "vector": [[1.0], [2.0]]}
+    columns = {
+        **{"text": ["a", "b"], "label": [1, -1], "stars": [5.0, None]},
+        **{"tags": [[0, 1], []], "vector": [[1.0], [2.0]]},
+    }
     path = tmp_path / "odd [1].parquet"
     datasets.Dataset.from_dict(columns, features=features).to_parquet(path)
     table = read(path)
-    assert table.columns == {"text": ("a", "b"), "label": ("pos", ""), "stars": ("5", "")}
-    assert table.findings == ("Column 'vector' of odd [1].parquet is of type List and was left out.",)
+    assert table.columns == {"text": ("a", "b"), "label": ("pos", ""), "stars": ("5", ""), "tags": ('["x", "y"]', "[]")}
+    assert table.findings == ("Column 'vector' of odd [1].parquet is of type List of float32 and was left out.",)
 
 
 def test_damaged_parquet_is_refused(tmp_path, capfd):

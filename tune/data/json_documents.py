@@ -1,0 +1,106 @@
+"""What one JSON document holds: rows, columns by name, rows under a key, or several parts.
+
+Apart from the readers, which all tasks share it with. The shapes are those of pandas' `to_json` (orient: records,
+columns, index, split, table) and of exports that put their rows under a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+PART_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+
+
+def part_of(name: str) -> str | None:
+    """The part that `name` names, if it names one."""
+    return next((part for part, names in PART_NAMES.items() if name.strip().casefold() in names), None)
+
+
+@dataclass(frozen=True)
+class Document:
+    """The rows of a document by part, "train" where it names none, and how they stood in it; "" for a list of rows."""
+
+    parts: Mapping[str, Sequence[object]]
+    layout: str = ""
+
+
+def read_document(document: object) -> Document | None:
+    """The rows that `document` holds; None where it is neither a list nor an object."""
+    if isinstance(document, list):
+        return Document({"train": document})
+    if not isinstance(document, dict):
+        return None
+    parts = {part_of(key): value for key, value in document.items()}
+    if "train" in parts and None not in parts and len(parts) == len(document):
+        inner = {part: read_document(value) for part, value in parts.items()}
+        rows = {
+            str(part): found.parts["train"] for part, found in inner.items() if found and list(found.parts) == ["train"]
+        }
+        if len(rows) == len(document):
+            return Document(rows, f"the parts {', '.join(document)}")
+    return _of_object(document)
+
+
+def _of_object(document: Mapping[str, object]) -> Document:
+    names, data = document.get("columns"), document.get("data")
+    if isinstance(names, list) and isinstance(data, list) and all(_fits(row, names) for row in data):
+        rows = [dict(zip(map(str, names), row, strict=True)) for row in data]
+        return Document({"train": rows}, "names of columns beside lists of cells")
+    objects = [key for key, value in document.items() if _are_objects(value)]
+    if len(objects) == 1 and (len(document) == 1 or not _lists(document, but=objects[0])):
+        held = document[objects[0]]
+        assert isinstance(held, list)
+        return Document({"train": held}, f"rows under the key {objects[0]!r}")
+    if columns := _columns(document):
+        return Document({"train": columns}, "columns by name")
+    if _are_mappings(document):
+        return _of_mappings(document)
+    return Document({"train": [document]})
+
+
+def _fits(row: object, names: Sequence[object]) -> bool:
+    return isinstance(row, list) and len(row) == len(names)
+
+
+def _are_objects(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _lists(document: Mapping[str, object], but: str) -> list[str]:
+    return [key for key, value in document.items() if key != but and isinstance(value, list)]
+
+
+def _columns(document: Mapping[str, object]) -> list[dict[str, object]]:
+    """The rows of {"text": [...], "label": [...]}; none where the values are no lists of the same length."""
+    lists = [value for value in document.values() if isinstance(value, list)]
+    if len(lists) < 2 or len(lists) < len(document) or len({len(cells) for cells in lists}) > 1:
+        return []
+    return [dict(zip(document, cells, strict=True)) for cells in zip(*lists, strict=True)]
+
+
+def _are_mappings(document: Mapping[str, object]) -> bool:
+    return bool(document) and all(isinstance(value, dict) and value for value in document.values())
+
+
+def _of_mappings(document: Mapping[str, object]) -> Document:
+    """Columns by name, each with its cells by row, or rows by number, each with its cells by column."""
+    inner: dict[str, None] = {}
+    for value in document.values():
+        assert isinstance(value, dict)
+        inner.update(dict.fromkeys(value))
+    numbered = all(key.isdigit() for key in document), all(key.isdigit() for key in inner)
+    if numbered[0] == numbered[1]:
+        numbered = len(document) > len(inner), len(inner) > len(document)
+    if numbered[1]:
+        rows = [{name: cells.get(row) for name, cells in document.items() if isinstance(cells, dict)} for row in inner]
+        return Document({"train": rows}, "columns by name")
+    return (
+        Document({"train": list(document.values())}, "rows by number")
+        if numbered[0]
+        else Document({"train": [document]})
+    )
