@@ -1,8 +1,9 @@
 """One file of labelled rows, from bytes to a table of words: csv, tsv, json, jsonl and parquet.
 
-Delimited and parquet files are read by the `datasets` library, in memory and through a cache that is removed
-afterwards. JSON is read by the standard library: Arrow's reader turns words that look like dates into dates,
-refuses a column of numbers and words, and names no line. Must not import datasets on import (1 s).
+Parquet files are read by the `datasets` library, in memory and through a cache that is removed afterwards; all others
+by the standard library, so that `edgetune predict --input` reads them alike in an install that learns nothing. Arrow's
+reader of JSON turns words that look like dates into dates, refuses a column of numbers and words, and names no line.
+Must not import datasets on import (1 s).
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgetune.serve.errors import DataError
-from edgetune.tune.data.dialect import Dialect, FileOptions, detect_dialect
+from edgetune.tune.data.dialect import FileOptions, detect_dialect, parse_rows
 from edgetune.tune.data.encoding import Decoded, decode, encoding_finding
+from edgetune.tune.data.foreign import HEAD_BYTES, refuse_foreign
 from edgetune.tune.data.json_text import NotJson, json_value
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def read_table(path: Path, options: FileOptions) -> Table:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of `path`, which must not be empty."""
+    """The content of `path`, which must be neither empty nor packed."""
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -85,6 +87,7 @@ def read_bytes(path: Path) -> bytes:
             expected="rows of text.",
             action="check that what wrote it has finished.",
         )
+    refuse_foreign(content[:HEAD_BYTES], path)
     return content
 
 
@@ -158,30 +161,10 @@ def _read_delimited(content: bytes, path: Path, options: FileOptions, *, preferr
     decoded = decode(content, options.encoding, str(path))
     text = decoded.text.replace("\0", "")
     dialect = detect_dialect(text, options, name=path.name, preferred=preferred)
-    loaded = _load("csv", text.encode("utf-8", "replace"), _csv_options(dialect), path)
-    table = table_of(loaded, path.name)
-    if len(table) != dialect.rows:
-        raise DataError(
-            f"{path} is ambiguous: {dialect.rows:,} records by the CSV rules, and {len(table):,} were read.",
-            expected="fields that are enclosed in double quotes where they hold quotes or line breaks.",
-            action="write the file again with a CSV library, or as .jsonl.",
-        )
+    # A review that says "NA" or "null" is a text, not a missing one.
+    columns = dict(zip(dialect.names, zip(*parse_rows(text, dialect), strict=True), strict=True))
     findings = (*encoding_finding(decoded, path.name), *dialect.findings)
-    return Table(path.name, table.columns, dialect.header, decoded.guessed, findings)
-
-
-def _csv_options(dialect: Dialect) -> dict[str, object]:
-    library = datasets_library()
-    return {
-        "delimiter": dialect.delimiter,
-        "quoting": dialect.quoting,
-        "header": 0 if dialect.header else None,
-        "names": list(dialect.names),
-        "features": library.Features({name: library.Value("string") for name in dialect.names}),
-        # A review that says "NA" or "null" is a text, not a missing one.
-        "keep_default_na": False,
-        "na_filter": False,
-    }
+    return Table(path.name, columns, dialect.header, decoded.guessed, findings)
 
 
 def _read_parquet(content: bytes, path: Path, options: FileOptions) -> Table:
