@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import EdgetuneError, InputError
+from edgetune.serve.forks import watch_forks
 from edgetune.serve.waiting import Call, Part, WaitingLine, split_call
 
 if TYPE_CHECKING:
@@ -103,11 +104,27 @@ class Batcher:
         self.predictor = predictor
         self.runners = default_runners(predictor) if runners is None else runners
         self._max_batch, self._observe, self._lone = max_batch, observe, lone or predictor
-        self._line = WaitingLine(max_batch, max_waiting, self.runners)
+        self._max_waiting = max_waiting
+        self._begin()
+        watch_forks(self)
+
+    def _begin(self) -> None:
+        """An empty queue, and no thread yet that takes from it."""
+        self._line = WaitingLine(self._max_batch, self._max_waiting, self.runners)
         self._threads: list[threading.Thread] = []
         self._starting = threading.Lock()
         # A batcher that is forgotten must not leave its threads behind.
-        weakref.finalize(self, self._line.close).atexit = False
+        self._forgotten = weakref.finalize(self, self._line.close)
+        self._forgotten.atexit = False
+
+    def after_fork(self) -> None:
+        """In a forked child: its threads and whoever waits for them are the parent's."""
+        closed = self._line.closed
+        self._forgotten.detach()
+        self._begin()
+        _open.discard(self)
+        if closed:
+            self._line.close()
 
     @property
     def waiting(self) -> int:

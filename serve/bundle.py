@@ -106,7 +106,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     there are several, `model.onnx` first; it is empty where there is one. `generation` tells of a language model's
     cache and tokens; it is None for every other task. `model_digest` is that of the merged weights that its graph was
     made from, which layouts for other engines take from the work folder; None for every other task. `codec` says how an
-    input becomes arrays, `heads` how outputs become answers: none are named for a single label a text.
+    input becomes arrays, `heads` how outputs become answers: none are named for a single label a text. `columns` are
+    those of the training data that inputs were read from, one for each part of the codec; none where that is not known.
     """
 
     format: AtLeastOne
@@ -130,6 +131,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     model_digest: str | None = None
     codec: str = "text"
     heads: list[HeadSpec] = []
+    columns: list[str] = []
 
     @property
     def answer_heads(self) -> list[HeadSpec]:

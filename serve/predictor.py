@@ -1,20 +1,27 @@
-"""A bundle that answers: inputs in, predictions out. Thread-safe; needs numpy, onnxruntime and tokenizers only."""
+"""A bundle that answers: inputs in, predictions out. Thread-safe; needs numpy, onnxruntime and tokenizers only.
+
+It goes along into other processes: a forked child opens the graph again before its first run there, and a pickled
+predictor is its folder and how it was opened.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.bundle import Bundle, Golden, HeadSpec, Manifest
-from edgetune.serve.codecs import Codec, Input, open_codec
+from edgetune.serve.codecs import Codec, Input, list_inputs, open_codec
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import BundleDamaged, BundleFormatError, EdgetuneError, InputError
+from edgetune.serve.forks import never_free, watch_forks
 from edgetune.serve.heads import Answer, open_head
 from edgetune.serve.variants import open_variant
 
@@ -34,7 +41,9 @@ class Predictor:
     """Answers inputs (texts, or pairs of texts) with one bundle. Its methods may be called from any thread at any time.
 
     The async forms join concurrent calls into runs of up to 32 texts (batcher.py has how), which a loop of `predict`
-    in threads does not. A predictor is a context manager; `close` ends its threads and frees the graph.
+    in threads does not. A predictor is a context manager; `close` ends its threads and frees the graph. It can be
+    pickled, for Spark, multiprocessing and Ray: there it is opened again from its folder, which must hold the same
+    bundle. In a forked child the graph is opened again too, with the child's first run.
 
     Attributes:
         bundle: what is being answered with.
@@ -61,6 +70,8 @@ class Predictor:
         self.bundle = bundle
         self.head = open_head(_only_head(bundle))
         self.labels = self.head.labels
+        self._folder = bundle.folder.absolute()  # wherever the process goes
+        self._asked = (threads, provider, spinning, variant)
         opened = open_variant(bundle, variant=variant, provider=provider, threads=threads, spinning=spinning)
         self.session = opened.session
         self.variant, self.variant_reason, self.threads = opened.variant.scheme, opened.reason, opened.threads
@@ -68,7 +79,8 @@ class Predictor:
         self._outputs = [self.head.spec.output]
         _check_graph(self.session, manifest, self.head.spec.output, self.head.width, bundle.folder)
         self._batcher: Batcher | None = None
-        self._lock, self._closed = threading.Lock(), False
+        self._lock, self._closed, self._forked = threading.Lock(), False, False
+        watch_forks(self)
         self.codec = codec() if codec else open_codec(manifest.codec, bundle.folder, manifest.max_tokens)
         self._inputs = tuple(spec.name for spec in manifest.inputs)
 
@@ -76,7 +88,7 @@ class Predictor:
         """Answer each text, in order.
 
         Raises:
-            InputError: no text at all, a bare string instead of a list, or something that is no text.
+            InputError: no text at all; a string, frame or dict instead of a list; or something that is no text.
         """
         encoded = self.encode(texts)
         return self.answer(self.logits(encoded, batch_size=batch_size), [text.truncated for text in encoded])
@@ -121,12 +133,7 @@ class Predictor:
         Raises:
             InputError: as `predict` does.
         """
-        if isinstance(texts, str):
-            raise InputError("One string was given.", expected="a list of texts", action="use predict_one()")
-        listed = list(texts)  # a generator can be read once only, and an array has no truth
-        if not listed:
-            raise InputError("There is no text to answer.", expected="at least one text")
-        return self.codec.encode(listed)
+        return self.codec.encode(list_inputs(texts))
 
     def logits(self, texts: Sequence[EncodedText], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Raw scores (texts, width) float32. Batches are sorted by length and padded to their own longest."""
@@ -148,7 +155,7 @@ class Predictor:
         Raises:
             EdgetuneError: the predictor is closed.
         """
-        session = self.session  # a run that is going on keeps it, whoever closes
+        session = self._opened_again() if self._forked else self.session  # a run keeps it, whoever closes
         if session is None:
             raise self._is_closed()
         logits: NDArray[np.float32] = session.run(self._outputs, feed)[0]
@@ -186,6 +193,38 @@ class Predictor:
             batcher.close()
         self.session = None
 
+    def after_fork(self) -> None:
+        """In a forked child: the graph's threads are the parent's, and a run of the parent may hold its locks."""
+        self._lock = threading.Lock()
+        if self.session is not None:
+            never_free(self.session)
+            self._forked = True
+
+    def _opened_again(self) -> onnxruntime.InferenceSession | None:
+        """The session of a forked child; None when closed.
+
+        Raises:
+            BundleDamaged: the folder holds another bundle by now.
+            ProviderError: the provider does not run in a forked child, as CUDA does not.
+        """
+        with self._lock:
+            if self._forked and self.session is not None:
+                same = _same_bundle(self._folder, _identity(self.bundle))
+                threads, provider, spinning, _ = self._asked
+                opened = open_variant(same, variant=self.variant, provider=provider, threads=threads, spinning=spinning)
+                self.session, self._forked = opened.session, False
+            return self.session
+
+    def __reduce__(self) -> tuple[Callable[..., Predictor], tuple[object, ...]]:
+        """The folder, how it was opened, and which bundle it held.
+
+        Raises:
+            EdgetuneError: the predictor is closed.
+        """
+        if self._closed:
+            raise self._is_closed()
+        return _open_pickled, (str(self._folder), _identity(self.bundle), *self._asked)
+
     def __enter__(self) -> Predictor:
         return self
 
@@ -198,12 +237,12 @@ class Predictor:
         return EdgetuneError(f"The predictor of {self.bundle.folder} is closed.", action="open the bundle again")
 
     async def _encode_async(self, texts: Iterable[Input]) -> list[EncodedText]:
-        listed = [texts] if isinstance(texts, str) else list(texts)
-        if isinstance(texts, str) or sum(map(len, self.codec.texts(listed))) < LONG_CHARACTERS:
-            return self.encode(texts if isinstance(texts, str) else listed)
+        listed = list_inputs(texts)
+        if sum(map(len, self.codec.texts(listed))) < LONG_CHARACTERS:
+            return self.codec.encode(listed)
         import asyncio
 
-        return await asyncio.to_thread(self.encode, listed)
+        return await asyncio.to_thread(self.codec.encode, listed)
 
     async def _logits_async(self, texts: Sequence[EncodedText]) -> NDArray[np.float32]:
         batcher = self._joined()
@@ -226,6 +265,42 @@ class Predictor:
 
                 self._batcher = Batcher(self, max_waiting=WAITING_TEXTS)
             return self._batcher
+
+
+def _identity(bundle: Bundle) -> str:
+    """What tells one bundle from another: a digest of its manifest, which has those of all files."""
+    return hashlib.sha256(msgspec.json.encode(bundle.manifest)).hexdigest()
+
+
+def _same_bundle(folder: Path, identity: str) -> Bundle:
+    """The bundle in a folder.
+
+    Raises:
+        BundleError: there is none.
+        BundleDamaged: it is another than that of the identity.
+    """
+    bundle = Bundle.open(folder, verify=False)
+    if _identity(bundle) != identity:
+        raise BundleDamaged(
+            f"{folder} holds another bundle than the predictor that was pickled or forked answers with.",
+            expected="the same bundle wherever a predictor goes",
+            action="open the new one with load(), and pickle or fork that",
+        )
+    return bundle
+
+
+def _open_pickled(
+    folder: str, identity: str, threads: int | None, provider: str, spinning: bool | None, variant: str
+) -> Predictor:
+    """What a pickled predictor is there; arguments as for `load`, and raises as it does.
+
+    Raises:
+        BundleDamaged: the folder holds another bundle than that which was pickled.
+    """
+    _same_bundle(Path(folder), identity)
+    from edgetune.serve.loading import load
+
+    return load(folder, threads=threads, provider=provider, spinning=spinning, variant=variant)
 
 
 def _batches(texts: Sequence[EncodedText], batch_size: int) -> Iterator[list[int]]:

@@ -281,6 +281,11 @@ class WaitingLine:
         for _ in range(self._takers):
             self._wake.put(None)
 
+    @property
+    def closed(self) -> bool:
+        """Whether nobody is let in any more."""
+        return self._closed
+
     def drain(self) -> list[Call]:
         """Empty the line; the calls that had texts in it."""
         with self._lock:

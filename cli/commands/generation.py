@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetune.commands.options import print_json
+from edgetune.commands.answers import Form, Unanswered, is_broken
 from edgetune.serve.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,8 +37,12 @@ class GenerationRequest:
         return Sampling(max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, seed=self.seed)
 
     def is_blank(self, text: str) -> bool:
-        """Whether a text asks nothing; white space can be continued, but is no question."""
+        """Whether a text is empty; white space can be continued, but is no question."""
         return not (text if self.raw else text.strip())
+
+    def asks_nothing(self, text: str) -> bool:
+        """Whether a text gets no answer: it is blank, or broken Unicode."""
+        return self.is_blank(text) or is_broken(text)
 
 
 def print_generations(
@@ -48,11 +52,11 @@ def print_generations(
     *,
     threads: int | None,
     provider: str,
-    as_json: bool,
+    form: Form,
 ) -> None:
-    """Answer each prompt in turn: streamed to stdout, each ended by a line break, or as one JSON list.
+    """Answer each prompt in turn: streamed to stdout, each ended by a line break, or as JSON.
 
-    Blank prompts get no answer and are counted.
+    Blank and broken prompts get no answer and are counted.
 
     Raises:
         InputError: a prompt cannot be answered, which names it, or all are blank.
@@ -61,13 +65,13 @@ def print_generations(
 
     sampling = request.sampling()
     with Generator.open(bundle, threads=threads, provider=provider) as generator:
-        if as_json:
-            print_json(
-                [_plain(generator, text, request, sampling, number) for number, text in _counted(prompts, request)]
+        if form.kind != "lines":
+            form.print_values(
+                _plain(generator, text, request, sampling, number) for number, text in _counted(prompts, request)
             )
             return
         for number, text in _counted(prompts, request):
-            if not request.is_blank(text):
+            if not request.asks_nothing(text):
                 with _naming(number, text):
                     for piece in generator.stream(_prompt(generator, text, request), sampling):
                         click.echo(piece.text, nl=False)
@@ -75,16 +79,12 @@ def print_generations(
 
 
 def _counted(prompts: Iterable[str], request: GenerationRequest) -> Iterator[tuple[int, str]]:
-    """The prompts with their numbers; at the end, what there is to say about blank ones."""
-    blank, number = 0, 0
+    """The prompts with their numbers; at the end, what there is to say about those without an answer."""
+    unanswered = Unanswered("prompt")
     for number, text in enumerate(prompts, start=1):
-        blank += request.is_blank(text)
+        unanswered.count(blank=request.is_blank(text), broken=is_broken(text))
         yield number, text
-    if blank == number:
-        problem = "The prompt is empty." if number == 1 else f"All {number} prompts are empty."
-        raise InputError(problem, expected="texts with something in them")
-    if blank:
-        click.echo(f"{blank} of {number} texts are blank and got no answer.", err=True)
+    unanswered.report()
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def _prompt(generator: Generator, text: str, request: GenerationRequest) -> Any:
 def _plain(
     generator: Generator, text: str, request: GenerationRequest, sampling: Sampling, number: int
 ) -> dict[str, object]:
-    if request.is_blank(text):
+    if request.asks_nothing(text):
         return {"prompt": text, "text": None, "token_ids": None, "finish": None, "prompt_tokens": None}
     with _naming(number, text):
         generation = generator.generate(_prompt(generator, text, request), sampling)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
+import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -12,6 +15,9 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_WHITE_SPACE = re.compile("[\t\n\v\f\r\x85\u2028\u2029]")
 
 
 def json_option(function: F) -> F:
@@ -21,7 +27,47 @@ def json_option(function: F) -> F:
 
 def print_json(value: object) -> None:
     """Write `value`, made of plain lists, dicts and scalars, to stdout as the one JSON document."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(_json_text(value, indent=2))
+
+
+def print_json_line(value: object) -> None:
+    """Write `value` to stdout as one line of JSON Lines."""
+    click.echo(_json_text(value, indent=None))
+
+
+def _json_text(value: object, indent: int | None) -> str:
+    """JSON that stdout can carry; numbers that JSON has no word for (NaN, infinity) are null."""
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_without_nan(value), indent=indent, ensure_ascii=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # an old terminal, or half a character
+        return json.dumps(json.loads(text), indent=indent)
+    return text
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def escaped(text: str) -> str:
+    """`text` on one line, with everything that would steer a terminal or hide in it written out, such as \\x1b or \\t.
+
+    Control characters, breaks of lines and paragraphs, halves of characters, and signs that turn the direction of
+    writing (Unicode Technical Report 36, section 2.4).
+    """
+    return _STEERING.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def one_line(text: str) -> str:
+    """As `escaped`, with white space as spaces: for texts, of which the words are enough."""
+    return escaped(_WHITE_SPACE.sub(" ", text))
 
 
 @contextlib.contextmanager

@@ -3,38 +3,65 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
-from edgetune.commands.options import json_option, print_json
-from edgetune.commands.texts import Texts, read_inputs
+from edgetune.commands.answers import Form, print_answers
+from edgetune.commands.options import json_option
+from edgetune.commands.texts import Source, Wanted
 from edgetune.serve.bundle import Bundle
-from edgetune.serve.codecs import codec_parts, json_input
+from edgetune.serve.codecs import codec_parts
 from edgetune.serve.errors import InputError
+from edgetune.tune.data.dialect import FileOptions
 
 if TYPE_CHECKING:
-    from edgetune.serve.heads import Answer, Head
-    from edgetune.serve.predictor import Predictor
+    from edgetune.serve.bundle import Manifest
 
-CHUNK = 256
+# Columns of prompts, first of all for a language model: beside them stand answers, which are longer.
+PROMPT_NAMES = ("prompt", "instruction", "question", "text")
 _RANKED = ("top",)
 _OF_LANGUAGE_MODELS = ("max_tokens", "temperature", "top_p", "seed", "raw")
+
+
+def _known_encoding(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse a name of no encoding of text."""
+    try:
+        "a".encode(value or "utf-8")
+    except LookupError as error:
+        raise click.BadParameter(f"{value!r} is no encoding of text, such as utf-8, cp1252 or gb18030.") from error
+    return value
+
+
+def _one_character(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse what cannot stand between fields."""
+    if value is not None and (len(value) != 1 or value in '"\r\n'):
+        raise click.BadParameter(f"{value!r} cannot stand between fields; one character such as ; can.")
+    return value
 
 
 @click.command(name="predict")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1, metavar="[TEXT...]")
-@click.option("--input", "source", help="File of texts: csv, tsv, jsonl or plain lines; - reads standard input.")
+@click.option(
+    "--input", "source", help="File of texts: csv, tsv, json, jsonl, parquet or plain lines; - reads standard input."
+)
 @click.option(
     "--column",
     "columns",
     multiple=True,
-    help="Column of the texts in a csv, tsv or jsonl file; given twice for pairs.",
-    show_default="guessed",
+    help="Column of the texts in a file with columns; given twice for pairs.",
+    show_default="that of training",
+)
+@click.option("--encoding", callback=_known_encoding, help="Encoding of the file.", show_default="detected")
+@click.option(
+    "--delimiter", callback=_one_character, help="Character between the fields of csv and tsv.", show_default="detected"
+)
+@click.option(
+    "--header", type=bool, help="Whether the first line of csv and tsv names the columns.", show_default="detected"
 )
 @click.option(
     "--top",
@@ -64,11 +91,15 @@ _OF_LANGUAGE_MODELS = ("max_tokens", "temperature", "top_p", "seed", "raw")
 @click.option("--seed", type=int, help="Seed of sampling.", show_default="another each time")
 @click.option("--raw", is_flag=True, help="Continue the text itself, without the model's chat template.")
 @json_option
+@click.option("--jsonl", is_flag=True, help="Print one JSON object a line, each as soon as it is there.")
 def command(
     bundle: Path,
     texts: tuple[str, ...],
     source: str | None,
     columns: tuple[str, ...],
+    encoding: str | None,
+    delimiter: str | None,
+    header: bool | None,
     top: int | None,
     threads: int | None,
     provider: str,
@@ -78,25 +109,28 @@ def command(
     seed: int | None,
     raw: bool,
     as_json: bool,
+    jsonl: bool,
 ) -> None:
     """Answer each TEXT, each row of a file, or each line of standard input.
 
     A classifier prints one line a text: label, score, text, separated by tabs; a bundle that answers with a number
     prints it before the text. A bundle of pairs takes two texts separated by a tab, or two columns of a file. A
-    language model streams its answer; its options are those from --max-tokens to --raw. Blank texts get no answer and
-    are counted.
+    language model streams its answer; its options are those from --max-tokens to --raw. Files are read as training
+    reads them, and the column that is taken is said. Blank texts and broken ones get no answer and are counted.
 
     \b
     Example:
       edgetune predict bundles/x "my card has not arrived" "where is my refund"
       edgetune predict bundles/x --input messages.csv --column body --json > answers.json
+      edgetune predict bundles/x --input messages.parquet --jsonl > answers.jsonl
       edgetune predict bundles/pairs --input pairs.csv --column premise --column hypothesis
       cat messages.txt | edgetune predict bundles/x
       edgetune predict bundles/stories "Once upon a time" --raw --temperature 0.8
     """
+    form = Form.of(as_json=as_json, jsonl=jsonl, top=top)
     manifest = Bundle.open(bundle, verify=False).manifest
-    parts = codec_parts(manifest.codec)
-    stream = read_inputs(texts, source, columns, parts)
+    wanted = _wanted(manifest, columns)
+    stream = Source(texts, source, FileOptions(encoding, delimiter, header), wanted).inputs()
     first = next(stream, None)
     if first is None:
         raise InputError("There is no text to answer.", expected="a TEXT, --input FILE, or lines on standard input")
@@ -107,7 +141,7 @@ def command(
 
         request = GenerationRequest(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, raw=raw)
         prompts = (prompt for (prompt,) in inputs)
-        print_generations(bundle, prompts, request, threads=threads, provider=provider, as_json=as_json)
+        print_generations(bundle, prompts, request, threads=threads, provider=provider, form=form)
         return
     _refuse(_OF_LANGUAGE_MODELS, f"{bundle} generates no text")
     from edgetune.serve.loading import load
@@ -115,11 +149,15 @@ def command(
     predictor = load(bundle, threads=threads, provider=provider)
     if not predictor.head.ranked:
         _refuse(_RANKED, f"{bundle} has no labels")
-    answers = _answers(predictor, inputs)
-    if as_json:
-        print_json([_plain(predictor, texts, answer) for texts, answer in answers])
-    else:
-        _print_lines(predictor.head, answers, top)
+    print_answers(predictor, inputs, form)
+
+
+def _wanted(manifest: Manifest, columns: tuple[str, ...]) -> Wanted:
+    """What is asked of a file's columns: those that the manifest names, where it names one for each part."""
+    parts = codec_parts(manifest.codec)
+    trained = tuple(manifest.columns) if len(manifest.columns) == len(parts) else ()
+    preferred = PROMPT_NAMES if manifest.generation is not None else ()
+    return Wanted(parts=parts, named=columns, trained=trained, preferred=preferred)
 
 
 def _refuse(options: Iterable[str], why: str) -> None:
@@ -133,37 +171,3 @@ def _refuse(options: Iterable[str], why: str) -> None:
     if given:
         named = ", ".join("--" + name.replace("_", "-") for name in given)
         raise click.UsageError(f"{named} would have no effect: {why}.")
-
-
-def _answers(predictor: Predictor, inputs: Iterable[Texts]) -> Iterator[tuple[Texts, Answer | None]]:
-    """Each input with its answer, in order, in chunks that bound the memory; None where one of its texts is blank."""
-    blank, total = 0, 0
-    source = iter(inputs)
-    while chunk := list(itertools.islice(source, CHUNK)):
-        asked = [json_input(texts) for texts in chunk if _is_asked(texts)]
-        answers = iter(predictor.predict(asked) if asked else [])
-        yield from ((texts, next(answers) if _is_asked(texts) else None) for texts in chunk)
-        blank, total = blank + len(chunk) - len(asked), total + len(chunk)
-    if blank == total:
-        raise InputError(f"All {total} texts are blank.", expected="texts with something in them")
-    if blank:
-        click.echo(f"{blank} of {total} texts are blank and got no answer.", err=True)
-
-
-def _is_asked(texts: Texts) -> bool:
-    return all(text.strip() for text in texts)
-
-
-def _print_lines(head: Head, answers: Iterable[tuple[Texts, Answer | None]], top: int | None) -> None:
-    for texts, answer in answers:
-        shown = [text.replace("\t", " ").replace("\n", " ") for text in texts]
-        lines = [[""] * len(head.columns)] if answer is None else head.as_lines(answer, top)
-        cut = ["(truncated)"] if answer is not None and answer.truncated else []
-        for cells in lines:
-            click.echo("\t".join([*cells, *shown, *cut]))
-
-
-def _plain(predictor: Predictor, texts: Texts, answer: Answer | None) -> dict[str, object]:
-    head = predictor.head
-    value = dict(head.blank) if answer is None else head.as_json(answer, head.width)
-    return {**dict(zip(predictor.codec.parts, texts, strict=True)), **value}

@@ -231,7 +231,14 @@ def _material(build: OnceBuild) -> Material:
 def _packing(build: OnceBuild) -> Packing:
     recipe, dataset = build.recipe, build.result(Dataset)
     texts = golden_texts(dataset.validation.texts)
-    return Packing(Path(recipe.out).name, build.result(TunedModel), dataset.digest, recipe.export.provider, texts)
+    return Packing(
+        name=Path(recipe.out).name,
+        tuned=build.result(TunedModel),
+        data_digest=dataset.digest,
+        provider=recipe.export.provider,
+        golden_texts=texts,
+        columns=dataset.columns.texts,
+    )
 
 
 def _estimate(build: OnceBuild) -> dict[str, float]:

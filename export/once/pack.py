@@ -50,19 +50,22 @@ from edgetune.tune.models.model import TunedModel
 
 GOLDEN_CASES = 8
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnx", "torch", "transformers", "tokenizers", "numpy")
-_UNSAID = {"codec": "text", "heads": []}
+_UNSAID = {"codec": "text", "heads": [], "columns": []}
 _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 
 
 @dataclass(frozen=True)
 class Packing:
-    """What a draft needs beside its candidate: names, digests, and inputs for the golden answers."""
+    """What a draft needs beside its candidate: names, digests, inputs for the golden answers, and the columns of the
+    training data that inputs were read from.
+    """
 
     name: str
     tuned: TunedModel
     data_digest: str
     provider: str
     golden_texts: tuple[Input, ...]
+    columns: tuple[str, ...] = ()
 
 
 def draft_bundle(candidate: Candidate, packing: Packing, folder: Path, tolerance: float) -> Bundle:
@@ -231,6 +234,7 @@ def _manifest(candidate: Candidate, packing: Packing, folder: Path) -> Manifest:
         codec=packing.tuned.codec,
         # A manifest without heads is read as this one.
         heads=[] if head == HeadSpec(kind="label", labels=list(packing.tuned.labels)) else [head],
+        columns=list(packing.columns),
     )
 
 

@@ -6,11 +6,11 @@ Must not import numpy: `load` opens the codec in a thread while numpy is still b
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from edgetune.serve.errors import BundleFormatError
+from edgetune.serve.errors import BundleFormatError, InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,6 +112,41 @@ def _kind(name: str) -> CodecKind:
 def describe_codec(name: str) -> str:
     """What one input is, in a few words; the name itself where this release does not know it."""
     return CODECS[name].summary if name in CODECS else f"{name} (of a newer edgetune)"
+
+
+def list_inputs(inputs: Iterable[Any], *, one: str = "predict_one()") -> list[Any]:
+    """The inputs of one call as a list; `one` is what answers a single input.
+
+    Raises:
+        InputError: there is none; or a single text, or something whose elements are no rows: the columns' names of a
+            frame, the keys of a dict.
+    """
+    if isinstance(inputs, (str, bytes)):
+        raise InputError("One string was given.", expected="a list of texts", action=f"use {one}")
+    kind = type(inputs).__name__
+    if is_frame(inputs):
+        raise InputError(
+            f"A {kind} was given, whose elements are its columns.",
+            expected="one text, or pair of texts, a row",
+            action='give a column: predict(frame["text"]); for pairs predict(list(zip(frame["a"], frame["b"])))',
+        )
+    if isinstance(inputs, Mapping):
+        raise InputError(
+            f"A {kind} was given, whose elements are its keys.",
+            expected="a list of inputs",
+            action=f"use {one} for a single input; of several, give list(values.values())",
+        )
+    if isinstance(inputs, (set, frozenset)):
+        raise InputError(f"A {kind} was given, which has no order.", expected="a list: answers come in its order")
+    listed = list(inputs)  # a generator can be read once only, and an array has no truth
+    if not listed:
+        raise InputError("There is no text to answer.", expected="at least one text")
+    return listed
+
+
+def is_frame(value: object) -> bool:
+    """Whether a value is a table of pandas, Polars, Arrow or Spark: iterated, it gives its columns and not its rows."""
+    return hasattr(type(value), "columns") or hasattr(type(value), "column_names")
 
 
 def json_input(parts: Sequence[str]) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from edgetune.serve.bundle import TOKENIZER_NAME
-from edgetune.serve.codecs import CODECS, Input
+from edgetune.serve.codecs import CODECS, Input, is_frame
 from edgetune.serve.codecs.text import SAMPLE, EncodedText, TextCodec, run_tokenizer
 from edgetune.serve.errors import BundleDamaged, InputError
 
@@ -167,6 +167,8 @@ def _pair(index: int, value: Any) -> tuple[str, str]:
     """
     if isinstance(value, str):
         raise InputError(f"Input {index} is a single text.", expected=EXPECTED)
+    if isinstance(value, (set, frozenset)) or is_frame(value):
+        raise InputError(f"Input {index} is a {type(value).__name__}.", expected=EXPECTED)
     try:
         exact = isinstance(value, Mapping) and len(value) == len(TextPairCodec.parts)
         texts: Any = [value[name] for name in TextPairCodec.parts] if exact else value

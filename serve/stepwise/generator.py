@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from edgetune.serve.bundle import GRAPH_NAME, TOKENIZER_NAME, Bundle
+from edgetune.serve.codecs import list_inputs
 from edgetune.serve.errors import BundleFormatError, InputError
 from edgetune.serve.stepwise.answer import Answer, Generation, TokenPiece
 from edgetune.serve.stepwise.cache import without_room
@@ -110,12 +111,7 @@ class Generator:
         Raises:
             InputError: as `generate_batch` does; no prompt at all, or a bare text instead of a list.
         """
-        if isinstance(prompts, str):
-            raise InputError("One string was given.", expected="a list of prompts", action="use generate()")
-        listed = list(prompts)
-        if not listed:
-            raise InputError("There is no prompt to answer.", expected="at least one prompt")
-        return self.generate_batch(listed, sampling)
+        return self.generate_batch(list_inputs(prompts, one="generate()"), sampling)
 
     def stream(self, prompt: Prompt, sampling: Sampling | None = None) -> Iterator[TokenPiece]:
         """Answer one prompt piece by piece; faults of the prompt are raised here, before the first piece.

@@ -82,10 +82,11 @@ def _command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
         monkeypatch.setenv(name, os.environ.get(name, "1" if name.startswith("HF") else "passive"))
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
 
-    def run(*arguments: object, stdin: str = "") -> Ended:
+    def run(*arguments: object, stdin: str | bytes = "") -> Ended:
         capfd.readouterr()
         monkeypatch.setattr(sys, "argv", ["edgetune", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        standard_input = io.BufferedReader(io.BytesIO(stdin if isinstance(stdin, bytes) else stdin.encode()))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(standard_input, encoding="utf-8"))
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = capfd.readouterr()

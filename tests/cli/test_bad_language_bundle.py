@@ -124,10 +124,10 @@ def test_a_prompt_longer_than_the_context_is_named(edgetune, bundle):
 @pytest.mark.parametrize(
     ("prompts", "said"),
     [
-        (("",), "The prompt is empty."),
-        ((" \n",), "The prompt is empty."),
-        (("", "  "), "All 2 prompts are empty."),
-        (("", "--raw"), "The prompt is empty."),
+        (("",), "The prompt is blank."),
+        ((" \n",), "The prompt is blank."),
+        (("", "  "), "All 2 prompts are blank."),
+        (("", "--raw"), "The prompt is blank."),
     ],
 )
 @pytest.mark.parametrize("form", [(), ("--json",)])

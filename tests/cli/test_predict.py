@@ -42,14 +42,18 @@ FILES = {
     "rows.txt": "my card is lost\r\ni forgot my password",
     "one.csv": "whatever\nmy card is lost\n\n\ni forgot my password\n",
     "bom.csv": "\ufefftext,id\nmy card is lost,1\ni forgot my password,2\n",
+    "list.json": '[\n  {"text": "my card is lost"},\n  {"text": "i forgot my password"}\n]\n',
 }
+TAKEN = {"rows.ndjson": ("message", "the only one"), "one.csv": ("whatever", "the only one")}
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_of_every_kind(edgetune, bundle, tmp_path, lines, name):
     (tmp_path / name).write_text(FILES[name], encoding="utf-8", newline="")
     ended = edgetune("predict", bundle, "--threads", "1", "--input", tmp_path / name)
-    assert (ended.code, ended.err) == (0, "")
+    column, why = TAKEN.get(name, ("text", "as in training"))
+    sentence = f"Texts of {name} are read from column '{column}' ({why}).\n"
+    assert (ended.code, ended.err) == (0, "" if name.endswith(".txt") else sentence)
     assert ended.out.splitlines() == lines
 
 
@@ -114,8 +118,14 @@ def test_an_empty_input(edgetune, bundle, tmp_path, name):
     else:
         (tmp_path / name).write_text("text\n" if name == "header.csv" else "", encoding="utf-8")
         ended = edgetune("predict", bundle, "--input", tmp_path / name)
+    words = {
+        "rows.csv": f"{tmp_path / name} is empty (0 bytes).",
+        "header.csv": "header.csv has a header (text) and no rows.\nExpected: a row of texts or more.\n"
+        "To do: add rows, or pass --header false if its first line is a row.",
+    }
     assert (ended.code, ended.out) == (1, "")
-    assert ended.err.startswith("Error: There is no text to answer.\nExpected: a TEXT, --input FILE, or lines")
+    there_is_none = "There is no text to answer.\nExpected: a TEXT, --input FILE, or lines"
+    assert ended.err.startswith("Error: " + words.get(name, there_is_none))
 
 
 @pytest.mark.parametrize("as_json", [(), ("--json",)])
@@ -127,13 +137,15 @@ def test_blank_lines_only(edgetune, bundle, as_json):
 
 
 BAD_FILES = {
-    "no-such.csv": (None, "cannot be read: No such file or directory."),
-    "plain.csv": (b"left,right\na,b\n", "does not say which column holds the texts; its columns are left, right."),
-    "latin.txt": ("die Karte ist länger\n".encode("latin-1"), "latin.txt is not UTF-8"),
-    "latin.csv": ("text\ndie Karte ist länger\n".encode("latin-1"), "latin.csv is not UTF-8"),
-    "bad.jsonl": (b'{"text": "a"}\n{"text": \n', "bad.jsonl, line 2 is no JSON"),
-    "list.jsonl": (b"[1]\n", "list.jsonl, line 1 is no JSON object."),
-    "number.jsonl": (b'{"text": 3}\n', "number.jsonl, line 1 holds no string of text."),
+    "no-such.csv": (None, "There is no file"),
+    "no-such.txt": (None, "cannot be read: No such file or directory."),
+    "plain.csv": (
+        b"left,right\nit is as long,as this one\nand this is,no longer\n",
+        "does not say which column holds the texts; its columns are left, right.",
+    ),
+    "bad.jsonl": (b'{"text": "a"}\n{"text": \n', "bad.jsonl, line 2: this is not JSON"),
+    "list.jsonl": (b"[1]\n", "list.jsonl, line 1: a list stands where a row was expected."),
+    "commas.csv": (b"text\nmy card, and the pin, are gone\nthe cash\n", "commas.csv, line 2: 3 fields"),
 }
 
 
@@ -168,6 +180,12 @@ def test_a_field_as_long_as_a_book(edgetune, bundle, tmp_path):
         ("card", "--input", "rows.csv"),
         ("card", "--column", "text"),
         ("--input", "rows.txt", "--column", "text"),
+        ("--input", "rows.txt", "--header", "true"),
+        ("--input", "rows.jsonl", "--delimiter", ";"),
+        ("--input", "rows.csv", "--encoding", "klingon"),
+        ("--input", "rows.csv", "--delimiter", "::"),
+        ("card", "--encoding", "utf-8"),
+        ("card", "--json", "--jsonl"),
         ("card", "--top", "0"),
         ("card", "--provider", "tpu"),
     ],

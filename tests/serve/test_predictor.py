@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas
+import pyarrow
 import pytest
 
 from edgetune.serve import EdgetuneError, Prediction, Predictor, load
@@ -108,7 +111,45 @@ def test_texts_may_come_from_anywhere(predictor):
     assert predictor.predict(tuple(TEXTS)) == wanted
     assert predictor.predict(text for text in TEXTS) == wanted
     assert predictor.predict(np.array(TEXTS)) == wanted
-    assert predictor.predict(dict.fromkeys(TEXTS)) == wanted
+    assert predictor.predict(dict.fromkeys(TEXTS).keys()) == wanted
+    assert predictor.predict(pandas.Series(TEXTS, index=range(7, 7 + len(TEXTS)))) == wanted
+    assert predictor.predict(pyarrow.array(TEXTS).to_pylist()) == wanted
+
+
+NO_LISTS = {
+    "frame": (pandas.DataFrame({"text": ["card", "cash", "login"]}), "A DataFrame was given, whose elements are its"),
+    "table": (pyarrow.table({"text": ["card", "cash"]}), "A Table was given, whose elements are its columns"),
+    "dict": ({"text": "card", "id": "1"}, "A dict was given, whose elements are its keys"),
+    "set": ({"card", "cash"}, "A set was given, which has no order"),
+    "bytes": (b"card", "One string was given"),
+    "rows": ([{"text": "card"}], "Text 0 is of type dict"),
+    "scalars": (pyarrow.array(["card"]), "Text 0 is of type StringScalar"),
+    "gaps": (pandas.Series(["card", None]), "Text 1 is of type (NoneType|float)"),
+    "matrix": (np.array([["card", "cash"]]), "Text 0 is of type ndarray"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_LISTS)
+def test_what_is_no_list_of_texts_is_refused_and_never_answered_by_its_names(predictor, kind):
+    value, words = NO_LISTS[kind]
+    for ask in (predictor.predict, predictor.scores, predictor.encode):
+        with pytest.raises(InputError, match=words):
+            ask(value)
+    for ask in (predictor.predict_async, predictor.scores_async):
+        with pytest.raises(InputError, match=words):
+            asyncio.run(ask(value))
+    with pytest.raises(InputError, match="Text 0 is of type"):
+        predictor.predict_one(value)
+
+
+def test_pairs_are_never_the_names_of_two_columns(kind_bundle):
+    predictor = load(kind_bundle("label", "text-pair"), threads=1)
+    frame = pandas.DataFrame({"a": ["where is it", "card"], "b": ["in the box", "money"]})
+    rows = list(zip(frame["a"], frame["b"], strict=True))
+    assert [answer.label for answer in predictor.predict(rows)] == [predictor.predict_one(row).label for row in rows]
+    for ask, value in ((predictor.predict, frame), (predictor.predict_one, frame), (predictor.predict_one, {"a", "b"})):
+        with pytest.raises(InputError, match=r"A DataFrame was given|Input 0 is a (DataFrame|set)"):
+            ask(value)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])

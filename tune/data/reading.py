@@ -1,8 +1,10 @@
 """One file of labelled rows, from bytes to a table of words: csv, tsv, json, jsonl and parquet.
 
-Parquet files are read by the `datasets` library, in memory and through a cache that is removed afterwards; text files
-by the standard library: Arrow's JSON reader turns words that look like dates into dates, refuses a column of numbers
-and words, and names no line. Must not import torch, pandas or datasets on import (1 s), nor for text files at all.
+Parquet files are read by the `datasets` library, in memory and through a cache that is removed afterwards; all others
+by the standard library, so that `edgetune predict --input` reads them alike in an install that learns nothing. Arrow's
+reader of JSON turns words that look like dates into dates, refuses a column of numbers and words, and names no line.
+Must not import torch, pandas or datasets on import
+(1 s), nor for text files at all.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import counted
-from edgetune.tune.data.dialect import FileOptions, detect_dialect
+from edgetune.tune.data.dialect import FileOptions, detect_dialect, parse_rows
 from edgetune.tune.data.encoding import Decoded, decode, encoding_finding
+from edgetune.tune.data.foreign import HEAD_BYTES, refuse_foreign
 from edgetune.tune.data.json_documents import read_document
 from edgetune.tune.data.json_text import NotJson, json_value
 
@@ -96,7 +99,7 @@ def _refuse_packed(content: bytes, path: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of `path`, which must not be empty."""
+    """The content of `path`, which must be neither empty nor packed."""
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -115,6 +118,7 @@ def read_bytes(path: Path) -> bytes:
             expected="rows of text.",
             action="check that what wrote it has finished.",
         )
+    refuse_foreign(content[:HEAD_BYTES], path)
     return content
 
 
@@ -214,7 +218,7 @@ def _read_delimited(content: bytes, path: Path, options: FileOptions, *, preferr
     decoded = _decode(content, path, options)
     text = decoded.text.replace("\0", "")
     dialect = detect_dialect(text, options, name=path.name, preferred=preferred)
-    columns = dict(zip(dialect.names, zip(*(row.cells for row in dialect.rows), strict=True), strict=True))
+    columns = dict(zip(dialect.names, zip(*parse_rows(text, dialect), strict=True), strict=True))
     findings = [*encoding_finding(decoded, path.name), *dialect.findings]
     for name, cells in columns.items():
         if blank := cells.count(NO_VALUE):

@@ -1,0 +1,173 @@
+"""How `edgetune predict` prints answers: lines for people, one JSON document, or one JSON object a line as they come.
+
+A row that cannot be answered (blank, broken Unicode, or one for which the graph gives no number) keeps its place
+without an answer, and is named on stderr; the others are answered.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from edgetune.commands.options import escaped, one_line, print_json, print_json_line
+from edgetune.serve.codecs import json_input
+from edgetune.serve.errors import InputError
+
+if TYPE_CHECKING:
+    from edgetune.serve.heads import Answer, Head
+    from edgetune.serve.predictor import Predictor
+
+CHUNK = 256
+# Rows that are named one by one; of more, their number says enough.
+NAMED_ROWS = 5
+
+Texts = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How answers are printed: `kind` is "lines", "json" or "jsonl"; `top` labels of each in lines."""
+
+    kind: str
+    top: int | None = None
+
+    @classmethod
+    def of(cls, *, as_json: bool, jsonl: bool, top: int | None) -> Form:
+        """As the options say.
+
+        Raises:
+            click.UsageError: both kinds of JSON are asked for.
+        """
+        if as_json and jsonl:
+            raise click.UsageError("Give --json or --jsonl, not both.")
+        return cls("json" if as_json else "jsonl" if jsonl else "lines", top)
+
+    def print_values(self, values: Iterable[dict[str, object]]) -> None:
+        """Print JSON values as one document, or each as it comes."""
+        if self.kind == "json":
+            print_json(list(values))
+            return
+        for value in values:
+            print_json_line(value)
+
+
+class Unanswered:
+    """The rows without an answer, by what is wrong with them, and what is said of them in the end.
+
+    Attributes:
+        total: rows so far.
+        blank: of them, those of blank texts.
+    """
+
+    def __init__(self, noun: str = "text") -> None:
+        self._noun = noun
+        self.total = self.blank = 0
+        self._broken: dict[str, list[int]] = {}
+
+    def count(self, *, blank: bool, broken: bool) -> bool:
+        """Count a row; whether it gets no answer for what its text is."""
+        self.total += 1
+        self.blank += blank
+        if broken and not blank:
+            self.note("hold an unpaired surrogate, half a character that no encoding can carry", self.total)
+        return blank or broken
+
+    def note(self, what: str, number: int) -> None:
+        """Keep the number of a row with a fault."""
+        self._broken.setdefault(what, []).append(number)
+
+    def report(self) -> None:
+        """Say on stderr how many rows got no answer, and why.
+
+        Raises:
+            InputError: none got one.
+        """
+        if self.blank == self.total:
+            problem = f"The {self._noun} is blank." if self.total == 1 else f"All {self.total} {self._noun}s are blank."
+            raise InputError(problem, expected="texts with something in them")
+        sentences = [f"{self.blank} of {self.total} texts are blank and got no answer."] if self.blank else []
+        for what, numbers in self._broken.items():
+            named = ", ".join(map(str, numbers[:NAMED_ROWS])) + ", ..." * (len(numbers) > NAMED_ROWS)
+            sentences.append(f"{len(numbers)} of {self.total} texts {what}, and got no answer: {named}.")
+        if self.blank + sum(map(len, self._broken.values())) == self.total:
+            raise InputError(" ".join(sentences), expected="texts that can be answered")
+        for sentence in sentences:
+            click.echo(sentence, err=True)
+
+
+def is_broken(text: str) -> bool:
+    """Whether a text holds half a character (an unpaired surrogate), as a broken file or argument gives it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def print_answers(predictor: Predictor, inputs: Iterable[Texts], form: Form) -> None:
+    """Answer each input and print the answers in order; those of chunks as they come, but for one JSON document.
+
+    Raises:
+        InputError: no input could be answered.
+    """
+    unanswered = Unanswered()
+    answers = _answers(predictor, inputs, unanswered)
+    if form.kind == "lines":
+        _print_lines(predictor.head, answers, form.top)
+    else:
+        form.print_values(_plain(predictor, texts, answer) for texts, answer in answers)
+
+
+def _answers(
+    predictor: Predictor, inputs: Iterable[Texts], unanswered: Unanswered
+) -> Iterator[tuple[Texts, Answer | None]]:
+    """Each input with its answer, in order, in chunks that bound the memory; None where it has none."""
+    source = iter(inputs)
+    while chunk := list(itertools.islice(source, CHUNK)):
+        before = unanswered.total
+        places = [place for place, texts in enumerate(chunk) if not _has_fault(texts, unanswered)]
+        answers: list[Answer | None] = [None] * len(chunk)
+        for place, answer in zip(places, _finite_answers(predictor, [chunk[place] for place in places]), strict=True):
+            answers[place] = answer
+            if answer is None:
+                unanswered.note("make the model give something that is no number (NaN or infinity)", before + place + 1)
+        yield from zip(chunk, answers, strict=True)
+    unanswered.report()
+
+
+def _has_fault(texts: Texts, unanswered: Unanswered) -> bool:
+    """Whether one of an input's texts is blank or broken; counts it."""
+    return unanswered.count(
+        blank=not all(text.strip() for text in texts), broken=any(is_broken(text) for text in texts)
+    )
+
+
+def _finite_answers(predictor: Predictor, inputs: Sequence[Texts]) -> list[Answer | None]:
+    """The answers of inputs; None where the graph gives no number, of which any label would be made up."""
+    if not inputs:
+        return []
+    import numpy as np
+
+    encoded = predictor.encode([json_input(texts) for texts in inputs])
+    logits = predictor.logits(encoded)
+    finite = np.isfinite(logits).all(axis=1)
+    answers: list[Answer | None] = list(predictor.answer(np.nan_to_num(logits), [row.truncated for row in encoded]))
+    return [answer if good else None for answer, good in zip(answers, finite.tolist(), strict=True)]
+
+
+def _print_lines(head: Head, answers: Iterable[tuple[Texts, Answer | None]], top: int | None) -> None:
+    for texts, answer in answers:
+        lines = [[""] * len(head.columns)] if answer is None else head.as_lines(answer, top)
+        cut = ["(truncated)"] if answer is not None and answer.truncated else []
+        for cells in lines:
+            click.echo("\t".join([*map(escaped, cells), *map(one_line, texts), *cut]))
+
+
+def _plain(predictor: Predictor, texts: Texts, answer: Answer | None) -> dict[str, object]:
+    head = predictor.head
+    value = dict(head.blank) if answer is None else head.as_json(answer, head.width)
+    return {**dict(zip(predictor.codec.parts, texts, strict=True)), **value}
