@@ -69,7 +69,7 @@ class Cache:
         return self.tail is not None and self.tail.used == columns and columns + tokens <= self.tail.capacity
 
     def arrays(self) -> list[NDArray[Any]]:
-        """Its tensors without the room at their end, copied."""
+        """Its tensors without the room at their end, as views of their memory: who keeps them has to copy."""
         return [value.numpy()[:, :, : self.columns] for value in self.values]
 
 
@@ -130,10 +130,14 @@ def with_room(store: Store, cache: Cache, tokens: int) -> Cache:
 
 
 def without_room(store: Store, cache: Cache) -> Cache:
-    """The same cache in tensors that hold nothing else, to be kept long; itself if they do."""
+    """The same cache in tensors that hold nothing else, to be kept long; itself if they do.
+
+    Always a copy: of one row and one head the columns in use are contiguous, and `ascontiguousarray` would hand out the
+    memory that the next step writes behind them and the tensor's whole room with it.
+    """
     if cache.tail is None:
         return cache
-    return Cache(tuple(store.value(np.ascontiguousarray(array)) for array in cache.arrays()), cache.mask)
+    return Cache(tuple(store.value(array.copy()) for array in cache.arrays()), cache.mask)
 
 
 def gather(store: Store, parts: Sequence[tuple[Cache, Sequence[int]]]) -> Cache:
