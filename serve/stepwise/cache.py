@@ -69,7 +69,10 @@ class Cache:
         return self.tail is not None and self.tail.used == columns and columns + tokens <= self.tail.capacity
 
     def arrays(self) -> list[NDArray[Any]]:
-        """Its tensors without the room at their end, as views of their memory: who keeps them has to copy."""
+        """Its tensors without the room at their end, as views that hold as long as this cache: who keeps them copies.
+
+        A view of an OrtValue does not keep the array alive that the value was made of.
+        """
         return [value.numpy()[:, :, : self.columns] for value in self.values]
 
 
@@ -193,5 +196,6 @@ def beginning(store: Store, cache: Cache, tokens: int, *, rows: int = 1) -> Cach
     arrays = cache.arrays()
     if tokens < cache.columns and any(array.shape[2] < cache.columns for array in arrays):
         return None
-    repeated = [np.broadcast_to(array[:, :, :tokens], (rows, *array[0, :, :tokens].shape)) for array in arrays]
+    # Copied, since the other cache may go before this one does.
+    repeated = [np.broadcast_to(array[:, :, :tokens], (rows, *array[0, :, :tokens].shape)).copy() for array in arrays]
     return store.cache(repeated, np.ones((rows, tokens), dtype=np.int64))

@@ -100,3 +100,14 @@ def test_a_cache_that_is_stored_shares_no_memory_with_the_one_that_goes_on() -> 
     assert stored.values[0].shape() == [1, 1, 5, 3]
     live.values[0].numpy()[...] = 7
     assert (stored.values[0].numpy() == 1).all()
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_beginning_outlives_the_cache_that_it_was_taken_from(rows: int) -> None:
+    """A graph that makes new tensors in each step reads them as they are: they must be the beginning's own."""
+    store = Store(onnxruntime.OrtValue, "cpu", ((1, 3),), (np.float32,))
+    whole = store.cache([np.ones((1, 1, 5, 3), np.float32)], np.ones((1, 5), np.int64))
+    first = beginning(store, whole, 4, rows=rows)
+    assert first is not None
+    assert first.values[0].shape() == [rows, 1, 4, 3]
+    assert not np.shares_memory(first.values[0].numpy(), whole.values[0].numpy())
