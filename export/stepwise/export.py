@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgetune.export.stepwise.borders import check_borders
 from edgetune.export.stepwise.graph import DecoderGraph, export_decoder, open_decoder
 from edgetune.export.stepwise.parity import check_decoder, check_token_ids
 from edgetune.serve.bundle import TOKENIZER_NAME
@@ -56,6 +57,8 @@ def export_generation(
             f"graph: {tokens} tokens of {len(prompts)} prompts equal to generate's, "
             f"first logits within {difference:.1e}"
         )
+        crossing = check_borders(graph, model, [tokenizer(prompt)["input_ids"] for prompt in prompts])
+        progress.say(crossing.sentence())
         return dataclasses.replace(graph, max_abs_diff=difference)
 
     try:

@@ -12,6 +12,7 @@ from typing import Any
 from edgetune.tune.data.slices import frozen_rows
 from edgetune.tune.models.base import Base, open_tokenizer, read_config
 from edgetune.tune.stepwise.chats import Chat
+from edgetune.tune.stepwise.context import context_finding, position_limit
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
 from edgetune.tune.stepwise.conversations import Conversations
 from edgetune.tune.stepwise.encoded_parts import MOST_TOKENS, EncodedParts, encode_parts
@@ -21,11 +22,12 @@ from edgetune.tune.stepwise.tuning import LanguageRows
 
 @dataclass(frozen=True)
 class EncodedConversations:
-    """A data set, the tokenizer that encoded it, and its rows."""
+    """A data set, the tokenizer that encoded it, its rows, and what there is to say about the base's context."""
 
     conversations: Conversations
     tokenizer: Any
     parts: EncodedParts
+    context: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -42,17 +44,17 @@ class EncodedConversations:
             conversations,
             recipe,
             tokenizer,
-            context_tokens=int(getattr(config, "max_position_embeddings", MOST_TOKENS)),
+            context_tokens=position_limit(config) or MOST_TOKENS,
             vocabulary=int(config.vocab_size),
         )
         if parts.template is not None:
             tokenizer.chat_template = parts.template
-        return cls(conversations, tokenizer, parts)
+        return cls(conversations, tokenizer, parts, context_finding(config))
 
     @property
     def findings(self) -> tuple[str, ...]:
         """What reading and encoding found, one sentence each."""
-        return (*self.conversations.findings, *self.parts.findings)
+        return (*self.conversations.findings, *self.context, *self.parts.findings)
 
     @property
     def judging(self) -> tuple[EncodedRow, ...]:
