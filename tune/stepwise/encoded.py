@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgetune.tune.data.slices import frozen_rows
-from edgetune.tune.models.base import Base, open_tokenizer, read_config
+from edgetune.tune.models.base import Base, read_config
 from edgetune.tune.stepwise.chats import Chat
 from edgetune.tune.stepwise.context import context_finding, position_limit
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
 from edgetune.tune.stepwise.conversations import Conversations
 from edgetune.tune.stepwise.encoded_parts import MOST_TOKENS, EncodedParts, encode_parts
+from edgetune.tune.stepwise.tokenizer import open_language_tokenizer
 from edgetune.tune.stepwise.traces import EncodedRow
 from edgetune.tune.stepwise.tuning import LanguageRows
 
@@ -38,7 +39,7 @@ class EncodedConversations:
         Raises:
             DataError, ModelError, RecipeError: as `encode_parts` does.
         """
-        tokenizer = open_tokenizer(base, trust_remote_code=trust_remote_code)
+        tokenizer = open_language_tokenizer(base, trust_remote_code=trust_remote_code)
         config = read_config(base, trust_remote_code=trust_remote_code).get_text_config()
         parts = encode_parts(
             conversations,

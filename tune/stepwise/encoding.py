@@ -55,7 +55,7 @@ class Encoder:
     """Encodes the rows of one data set for one model.
 
     Args:
-        tokenizer: a fast transformers tokenizer.
+        tokenizer: a fast transformers tokenizer that appends no EOS, as `open_language_tokenizer` gives it.
         kind: what the rows are.
         template: of chats; None for texts and completions.
         max_tokens: the longest row.
@@ -198,17 +198,11 @@ class Encoder:
         return self._encoded(prompt)[0] if prompt or self._kind == "completion" else []
 
     def _encoded(self, text: str) -> tuple[list[int], Offsets]:
-        """Ids and the characters of each, without an EOS that the tokenizer would put at the end.
-
-        A template writes BOS itself, for everything else the tokenizer puts it where it always does.
-        """
+        """Ids and the characters of each. A template writes BOS itself; for all else the tokenizer puts it."""
         encoding = self._tokenizer(
             text, add_special_tokens=self._kind != "chat", return_offsets_mapping=True, verbose=False
         )
-        ids, offsets = list(encoding["input_ids"]), [tuple(one) for one in encoding["offset_mapping"]]
-        if self._kind != "chat" and len(ids) > 1 and ids[-1] == self._tokenizer.eos_token_id and offsets[-1][1] == 0:
-            return ids[:-1], offsets[:-1]
-        return ids, offsets
+        return list(encoding["input_ids"]), [tuple(one) for one in encoding["offset_mapping"]]
 
     def _eos(self, ids: list[int]) -> list[int]:
         eos = self._tokenizer.eos_token_id

@@ -15,6 +15,7 @@ from edgetune.tune.stepwise.encoding import IGNORED, Encoder
 from edgetune.tune.stepwise.formats import FORMATS
 from edgetune.tune.stepwise.named_templates import NAMED_TEMPLATES
 from edgetune.tune.stepwise.template import ChatTemplate, choose_template
+from edgetune.tune.stepwise.tokenizer import without_appended_eos
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -24,7 +25,7 @@ PLAIN = NAMED_TEMPLATES["plain"]
 
 
 def tokenizer_of(*, bos=False, eos_too=False, merges=()):
-    """Every byte a token but for `merges`; `bos` and `eos_too` are what it puts around texts by itself."""
+    """Every byte a token but for `merges`; `bos` and `eos_too` are what the base's puts around texts by itself."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = ["<s>", "</s>", "<|im_end|>", *letters, *("".join(one) for one in merges)]
     words = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, list(merges)))
@@ -33,8 +34,10 @@ def tokenizer_of(*, bos=False, eos_too=False, merges=()):
     if bos or eos_too:
         around = f"{'<s> ' * bos}$A{' </s>' * eos_too}"
         words.post_processor = processors.TemplateProcessing(single=around, special_tokens=[("<s>", 0), ("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=words, bos_token="<s>", eos_token="</s>", extra_special_tokens={"end": "<|im_end|>"}
+    return without_appended_eos(
+        PreTrainedTokenizerFast(
+            tokenizer_object=words, bos_token="<s>", eos_token="</s>", extra_special_tokens={"end": "<|im_end|>"}
+        )
     )
 
 
