@@ -50,7 +50,7 @@ class EncodedConversations:
         )
         if parts.template is not None:
             tokenizer.chat_template = parts.template
-        return cls(conversations, tokenizer, parts, context_finding(config))
+        return cls(conversations.without(parts.refused), tokenizer, parts, context_finding(config))
 
     @property
     def findings(self) -> tuple[str, ...]:
