@@ -25,7 +25,10 @@ from edgetune.tune.stepwise.rows import ROW_SUFFIXES, RawRow
 from edgetune.tune.tasks.task import Guess
 
 SAMPLE_ROWS = 200
-_NESTED = ("messages", "sharegpt")
+# Formats of chats that no labelled texts are written in: a column that is named as labels are holds none there.
+_PLAINLY_CHATS = ("messages", "prompt-completion-messages", "sharegpt", "turn-pairs")
+# Dolly's rows have the kind of their instruction in a column of that name (Databricks 2023).
+_DOLLY = {"instruction", "response", "category"}
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,9 @@ def _observe(rows: tuple[RawRow, ...], name: str) -> Rows:
     columns = list(dict.fromkeys(column for row in rows for column in row.values))
     own = {column for row in rows for column in written.columns_in(row.values, {}).values()} if written else set()
     labels = [column for column in columns if column.casefold() in LABEL_NAMES and column not in own]
-    if written is None or (labels and written.name not in _NESTED):
+    if {column.casefold() for column in columns} >= _DOLLY:
+        labels = [column for column in labels if column.casefold() != "category"]
+    if written is None or (labels and written.name not in _PLAINLY_CHATS):
         shown = ", ".join(map(repr, columns[:6])) + ", ..." * (len(columns) > 6)
         return Rows("labelled", f"{name} has the columns {shown}" if not labels else f"{name} has labels ({labels[0]})")
     if written.kind == "text":

@@ -19,6 +19,7 @@ from edgetune.stepwise.costs import PartTokens, StepwiseCosts
 from edgetune.stepwise.recipe import StepwiseRecipe
 from edgetune.tune.data.dataset import PART_NAMES
 from edgetune.tune.models.base import Base, find_base
+from edgetune.tune.stepwise.context import position_limit
 from edgetune.tune.stepwise.conversations import Conversations
 from edgetune.tune.stepwise.encoded import EncodedConversations
 from edgetune.tune.stepwise.methods import METHODS
@@ -44,7 +45,7 @@ def plan(recipe: StepwiseRecipe) -> Plan:
     encoded = EncodedConversations.of(conversations, base, recipe.data, trust_remote_code=recipe.tune.trust_remote_code)
     costs = estimate(recipe, base, encoded)
     llm, parts = installed_extras()["llm"], costs.parts
-    context = int(getattr(costs.config, "max_position_embeddings", 0))
+    context = position_limit(costs.config) or 0
     return Plan(
         base=base.id,
         base_bytes=base.weights_bytes,

@@ -127,11 +127,14 @@ class ExportStage(Stage[StepwiseRecipe, DecoderGraph]):
     def make(self, build: StepwiseBuild, folder: Path) -> None:
         recipe, encoded = build.recipe, build.result(EncodedConversations)
         chats = encoded.conversations.test or encoded.conversations.validation
+        judging = frozen_rows(chats, recipe.gate.rows, recipe.seed)
         export_generation(
             build.result(TunedLanguageModel).model_folder,
-            encoded.prompt_texts(frozen_rows(chats, recipe.gate.rows, recipe.seed)),
+            encoded.prompt_texts(judging),
             folder,
             build.progress,
+            requests=[encoded.parts.encoder.request(chat) for chat in judging],
+            template=encoded.parts.template,
             batch_one=recipe.export.batch == "one",
         )
 

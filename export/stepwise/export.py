@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgetune.export.stepwise.borders import check_borders
 from edgetune.export.stepwise.graph import DecoderGraph, export_decoder, open_decoder
 from edgetune.export.stepwise.parity import check_decoder, check_token_ids
+from edgetune.export.stepwise.tokenizer_files import check_requests, write_tokenizer
 from edgetune.serve.bundle import TOKENIZER_NAME
 from edgetune.serve.errors import BundleDamaged, ExportError, ParityError
+from edgetune.tune.stepwise.encoding import Request
 from edgetune.tune.training.progress import Progress
 
 PARITY_PROMPTS = 4
@@ -22,6 +26,8 @@ def export_generation(
     folder: Path,
     progress: Progress,
     *,
+    requests: Sequence[Request] = (),
+    template: str | None = None,
     batch_one: bool = False,
     grouped: bool = True,
 ) -> DecoderGraph:
@@ -32,6 +38,8 @@ def export_generation(
         texts: prompts or whole texts; the tokenizer is compared on all, the graph on a few of unlike length.
         folder: where the graph and its facts are written.
         progress: told what was found.
+        requests: prompts as clients send them, with the ids that training fed.
+        template: of chats, which renders those among them.
         batch_one: make the profile whose batch is one.
         grouped: fuse attention as the CPU takes it; see `export_decoder`.
 
@@ -43,8 +51,12 @@ def export_generation(
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    check_token_ids(model_folder / TOKENIZER_NAME, tokenizer, texts)
-    progress.say(f"tokenizer: the same ids at run time on all {len(texts):,} texts")
+    with tempfile.TemporaryDirectory(prefix="edgetune-tokenizer-") as scratch:
+        write_tokenizer(model_folder, template, Path(scratch))
+        check_token_ids(Path(scratch, TOKENIZER_NAME), tokenizer, texts)
+        check_requests(Path(scratch), requests)
+    asked = f" and all {len(requests):,} prompts, as clients send them" if requests else ""
+    progress.say(f"tokenizer: the same ids at run time on all {len(texts):,} texts{asked}")
     prompts = spread(texts)
 
     def proven(*, fused: bool) -> DecoderGraph:
@@ -56,6 +68,8 @@ def export_generation(
             f"graph: {tokens} tokens of {len(prompts)} prompts equal to generate's, "
             f"first logits within {difference:.1e}"
         )
+        crossing = check_borders(graph, model, [tokenizer(prompt)["input_ids"] for prompt in prompts])
+        progress.say(crossing.sentence())
         return dataclasses.replace(graph, max_abs_diff=difference)
 
     try:

@@ -24,6 +24,7 @@ from edgetune.serve.errors import BundleDamaged, ExportError, ModelError
 from edgetune.serve.session import open_session
 from edgetune.serve.stepwise.spec import GenerationSpec
 from edgetune.tune.models.stored import Stored
+from edgetune.tune.stepwise.context import with_constant_rotations
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -58,22 +59,26 @@ class DecoderGraph(Stored):
     max_abs_diff: float | None = None
 
 
-def open_decoder(model_folder: Path, *, attention: str | None = None) -> PreTrainedModel:
+def open_decoder(model_folder: Path, *, attention: str | None = None, traceable: bool = False) -> PreTrainedModel:
     """Open a merged causal language model in fp32 and evaluation mode.
 
     Args:
         model_folder: a Hugging Face folder.
         attention: "eager" for export, which leaves fewer nodes; None takes what transformers takes.
+        traceable: write dynamic NTK scaling as what it is within the context, none.
 
     Raises:
         ModelError: its weights cannot be opened, or its architecture generates no text.
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    extra = {"attn_implementation": attention} if attention else {}
+    extra: dict[str, Any] = {"attn_implementation": attention} if attention else {}
     try:
+        if traceable:
+            extra["config"] = AutoConfig.from_pretrained(model_folder)
+            with_constant_rotations(extra["config"].get_text_config())
         model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, **extra)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
@@ -110,7 +115,7 @@ def export_decoder(
     """
 
     def exported(attention: str | None) -> DecoderGraph:
-        model = open_decoder(model_folder, attention=attention)
+        model = open_decoder(model_folder, attention=attention, traceable=True)
         program = _program(model, batch_one=batch_one, full_logits=full_logits, fused=fused)
         in_place = fused and grouped and bool(group_attentions(program)) and read_lengths_from_mask(program)
         rewrite_decoder(program)

@@ -14,16 +14,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from edgetune import __version__
 from edgetune.export.once.pack import package_versions, pretty_json, write_manifest
+from edgetune.export.stepwise.tokenizer_files import write_tokenizer
 from edgetune.export.stepwise.weights import model_digest
 from edgetune.serve.bundle import (
     BUNDLE_FORMAT,
+    CONFIG_NAME,
     GOLDEN_NAME,
     GRAPH_NAME,
-    TOKENIZER_NAME,
     BaseIdentity,
     Bundle,
     Manifest,
@@ -33,13 +33,12 @@ from edgetune.serve.session import open_session
 from edgetune.serve.stepwise.generator import Generator
 from edgetune.serve.stepwise.golden import record
 from edgetune.serve.stepwise.spec import GenerationSpec
-from edgetune.serve.stepwise.template import TEMPLATE_NAME
 
 # Shares of the logits' spread. Products of int8 activations round otherwise with other instructions.
 TOLERANCE = {"fp32": 1e-3, "quantized": 2e-2}
 _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 # What a Hugging Face folder of a language model may hold beside its weights; other servers read them too.
-_COPIED = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
+_COPIED = (CONFIG_NAME, "generation_config.json")
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ def draft_language_bundle(
     folder.mkdir(parents=True)
     for part in graph.parent.glob(f"{GRAPH_NAME}*"):
         shutil.copyfile(part, folder / part.name)
-    _write_tokenizer(packing, folder)
+    write_tokenizer(packing.model_folder, packing.template, folder)
+    _write_settings(packing.model_folder, folder)
     manifest = _manifest(scheme, dtypes, packing, folder)
     write_manifest(folder, manifest)
     generator = Generator.open(folder)
@@ -87,30 +87,13 @@ def _tolerance(generator: Generator, scheme: str, packing: LanguagePacking) -> f
     return max(1e-4, TOLERANCE["fp32" if scheme == "fp32" else "quantized"] * float(np.ptp(logits)))
 
 
-def _write_tokenizer(packing: LanguagePacking, folder: Path) -> None:
-    source = packing.model_folder
-    # A base's tokenizer.json may carry a truncation and a padding of its own, which would cut prompts unseen.
-    tokenizer = Tokenizer.from_file(str(source / TOKENIZER_NAME))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.save(str(folder / TOKENIZER_NAME))
+def _write_settings(source: Path, folder: Path) -> None:
     for name in _COPIED:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     config.pop("_name_or_path", None)
-    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if packing.template is not None:
-        (folder / TEMPLATE_NAME).write_text(packing.template, encoding="utf-8", newline="\n")
-    else:
-        _drop_template(folder / "tokenizer_config.json")
-
-
-def _drop_template(path: Path) -> None:
-    """A model that learnt to go on with texts would be asked by a template that it was never tuned with."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if config.pop("chat_template", None) is not None:
-        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _manifest(scheme: str, dtypes: Mapping[str, float], packing: LanguagePacking, folder: Path) -> Manifest:

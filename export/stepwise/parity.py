@@ -68,7 +68,7 @@ def check_decoder(
     offenders = [fault for row in rows for fault in _unlike_tokens(loop, model, [row], tokens, "alone")]
     if not graph.spec.batch_one:
         offenders += _unlike_tokens(loop, model, rows, tokens, "in a left-padded batch")
-    _refuse(offenders, f"{tokens} greedy tokens equal to those of `generate`")
+    refuse_unlike(offenders, f"{tokens} greedy tokens equal to those of `generate`")
     return difference
 
 
@@ -119,7 +119,7 @@ def _check_logits(loop: GreedyLoop, graph: DecoderGraph, model: PreTrainedModel,
         wrong = np.flatnonzero(~(differences <= allowed))
         offenders += [f"prompt {place} {way}: logits differ by {differences[place]:.4g}" for place in wrong]
         largest = max(largest, float(differences.max()))
-    _refuse(offenders, f"first logits within {allowed:.4g}")
+    refuse_unlike(offenders, f"first logits within {allowed:.4g}")
     return largest
 
 
@@ -167,7 +167,8 @@ def _model_tokens(model: PreTrainedModel, rows: Rows, tokens: int) -> Rows:
     return [[int(one) for one in row] for row in answer[:, ids.shape[1] :]]
 
 
-def _refuse(offenders: list[str], expected: str) -> None:
+def refuse_unlike(offenders: list[str], expected: str) -> None:
+    """Raise what was told of answers that differ, if anything was."""
     if offenders:
         raise ParityError(
             f"The graph answers unlike the model: {'; '.join(offenders[:5])}"

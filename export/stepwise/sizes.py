@@ -14,6 +14,7 @@ from edgetune.export.stepwise.rewrite import fixed_size
 from edgetune.serve.bundle import TOKENIZER_NAME
 from edgetune.serve.errors import ExportError
 from edgetune.serve.stepwise.spec import GenerationSpec
+from edgetune.tune.stepwise.context import position_limit
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -34,8 +35,9 @@ def decoder_spec(
     kv_heads, head_dim, layers = _cache_sizes(program, model.config.model_type)
     tokenizer = _tokenizer(model_folder)
     config, generation = model.config.get_text_config(), model.generation_config
-    positions = getattr(config, "max_position_embeddings", None)
-    limits = [limit for limit in (positions, getattr(tokenizer, "model_max_length", None)) if limit is not None]
+    limits = [
+        limit for limit in (position_limit(config), getattr(tokenizer, "model_max_length", None)) if limit is not None
+    ]
     if not limits:
         raise ExportError(
             f"Nothing says how many tokens this {model.config.model_type} model takes.",

@@ -69,7 +69,10 @@ class Cache:
         return self.tail is not None and self.tail.used == columns and columns + tokens <= self.tail.capacity
 
     def arrays(self) -> list[NDArray[Any]]:
-        """Its tensors without the room at their end, copied."""
+        """Its tensors without the room at their end, as views that hold as long as this cache: who keeps them copies.
+
+        A view of an OrtValue does not keep the array alive that the value was made of.
+        """
         return [value.numpy()[:, :, : self.columns] for value in self.values]
 
 
@@ -130,10 +133,14 @@ def with_room(store: Store, cache: Cache, tokens: int) -> Cache:
 
 
 def without_room(store: Store, cache: Cache) -> Cache:
-    """The same cache in tensors that hold nothing else, to be kept long; itself if they do."""
+    """The same cache in tensors that hold nothing else, to be kept long; itself if they do.
+
+    Always a copy: of one row and one head the columns in use are contiguous, and `ascontiguousarray` would hand out the
+    memory that the next step writes behind them and the tensor's whole room with it.
+    """
     if cache.tail is None:
         return cache
-    return Cache(tuple(store.value(np.ascontiguousarray(array)) for array in cache.arrays()), cache.mask)
+    return Cache(tuple(store.value(array.copy()) for array in cache.arrays()), cache.mask)
 
 
 def gather(store: Store, parts: Sequence[tuple[Cache, Sequence[int]]]) -> Cache:
@@ -189,5 +196,6 @@ def beginning(store: Store, cache: Cache, tokens: int, *, rows: int = 1) -> Cach
     arrays = cache.arrays()
     if tokens < cache.columns and any(array.shape[2] < cache.columns for array in arrays):
         return None
-    repeated = [np.broadcast_to(array[:, :, :tokens], (rows, *array[0, :, :tokens].shape)) for array in arrays]
+    # Copied, since the other cache may go before this one does.
+    repeated = [np.broadcast_to(array[:, :, :tokens], (rows, *array[0, :, :tokens].shape)).copy() for array in arrays]
     return store.cache(repeated, np.ones((rows, tokens), dtype=np.int64))

@@ -18,9 +18,10 @@ from edgetune.serve.stepwise.cache import without_room
 from edgetune.serve.stepwise.codec import TokenCodec
 from edgetune.serve.stepwise.decoder import Decoder
 from edgetune.serve.stepwise.group import answer_together
+from edgetune.serve.stepwise.messages import Message
 from edgetune.serve.stepwise.prefixes import Prefixes, common_tokens
 from edgetune.serve.stepwise.sampling import Sampling
-from edgetune.serve.stepwise.template import ChatTemplate, Message
+from edgetune.serve.stepwise.template import ChatTemplate
 
 # Memory for beginnings of prompts: about 2,000 tokens of a model of 60 M parameters.
 PREFIX_BYTES = 32 * 2**20

@@ -10,23 +10,17 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import msgspec
 
 from edgetune.serve.bundle import NOT_JSON
 from edgetune.serve.errors import BundleDamaged, InputError, MissingDependency
 from edgetune.serve.json_types import JsonObject
-
-if TYPE_CHECKING:
-    pass
+from edgetune.serve.stepwise.messages import Message, template_messages
 
 TEMPLATE_NAME = "chat_template.jinja"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
-
-# A message as OpenAI's clients send it: "role" and "content", and what else the template reads ("tool_calls", "name").
-Message: TypeAlias = Mapping[str, Any]
-
 
 # What templates do with values that they do not expect: strings added to None, keys and indices that are not there,
 # macros that call themselves, texts without end.
@@ -92,7 +86,7 @@ class ChatTemplate:
             BundleDamaged: the template is no Jinja.
             MissingDependency: jinja2 is not installed.
         """
-        plain = _checked(messages)
+        plain = _checked(messages, self.source)
         jinja2 = _jinja2()
         if self._compiled is None:
             try:
@@ -131,18 +125,9 @@ def _roles(messages: Sequence[Message]) -> str:
     return ", ".join(str(message["role"]) for message in messages)
 
 
-def _checked(messages: Sequence[Message]) -> list[JsonObject]:
-    """The messages as plain dicts, contents of several text parts joined."""
-    if isinstance(messages, str | Mapping) or not all(isinstance(message, Mapping) for message in messages):
-        raise InputError(
-            "The chat is no list of messages.", expected='messages such as {"role": "user", "content": ""}'
-        )
-    plain = []
-    for number, message in enumerate(messages):
-        role = message.get("role")
-        if not isinstance(role, str) or not role:
-            raise InputError(f"Message {number} has no role.", expected="system, user, assistant or tool")
-        plain.append({name: _joined(value) if name == "content" else value for name, value in message.items()})
+def _checked(messages: Sequence[Message], template: str) -> list[JsonObject]:
+    """The messages as the template takes them, where somebody asks something."""
+    plain = template_messages(messages, template)
     if not any(message["role"] == "user" for message in plain):
         raise InputError(
             f"The chat of {len(plain)} message(s) has none of the user's.",
@@ -158,15 +143,6 @@ def _checked(messages: Sequence[Message]) -> list[JsonObject]:
 def _says(content: object) -> bool:
     """Whether there are words, or what a template may know beside words."""
     return bool(content.strip() if isinstance(content, str) else content)
-
-
-def _joined(content: Any) -> Any:
-    """Text that came in parts as one text; what else the template may know is left as it is."""
-    if not isinstance(content, list | tuple) or not content:
-        return content
-    parts = [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
-    texts = [text for text in parts if isinstance(text, str)]
-    return "".join(texts) if len(texts) == len(content) else content
 
 
 def _jinja2() -> Any:

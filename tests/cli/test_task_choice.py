@@ -24,6 +24,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "judged messages": {**CHAT, "label": True},
     "sharegpt": {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}]},
     "alpaca": {"instruction": "Translate.", "input": "cat", "output": "Katze"},
+    "dolly": {"instruction": "Translate.", "context": "", "response": "Katze", "category": "open_qa"},
+    "pairs": {"conversations": [{"human": "Hi", "AI": "Hello!"}]},
+    "messages twice": {"prompt": CHAT["messages"][:1], "completion": CHAT["messages"][1:]},
     "completion": {"prompt": "The capital of France is", "completion": " Paris."},
     "marked": {"text": "Human: Hi\nAssistant: Hello!"},
 }

@@ -36,6 +36,7 @@ _WIDTH: dict[str, Any] = {
 }
 # Heads of 16, which ONNX Runtime's fused attention rotates by itself.
 _WIDER: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 96, "initializer_range": 0.15}
+_THETA = {"rope_theta": 10_000.0}
 # By transformers' names of the configurations; what each says otherwise than _WIDTH.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", {"tie_word_embeddings": True}),
@@ -50,6 +51,18 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "smollm3": ("SmolLM3Config", _WIDER),
     "mistral": ("MistralConfig", {**_WIDER, "sliding_window": 24}),
     "gpt_neox": ("GPTNeoXConfig", _WIDER),
+    "multi_query": ("LlamaConfig", {**_WIDER, "num_key_value_heads": 1}),
+    "gemma_mqa": ("GemmaConfig", {**_WIDER, "head_dim": 64, "num_key_value_heads": 1}),
+    # Length-dependent rotations, exported for the lengths at which they do not change.
+    "dynamic_ntk": ("LlamaConfig", {**_WIDER, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, **_THETA}}),
+    "longrope": (
+        "Phi3Config",
+        {
+            **_WIDER,
+            "original_max_position_embeddings": CONTEXT_TOKENS // 2,
+            "rope_parameters": {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [4.0] * 8, **_THETA},
+        },
+    ),
 }
 
 

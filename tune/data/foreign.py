@@ -24,6 +24,7 @@ _KINDS: dict[bytes, tuple[str, str]] = {
     b"SQLite format 3\0": ("a SQLite database", "export the table: sqlite3 -header -csv {path} 'SELECT ...'"),
     b"ARROW1": ("an Arrow file", "save it as .parquet"),
     b"PAR1": ("a Parquet file", "give it the suffix .parquet"),
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file that it stands for: git lfs pull"),
 }
 HEAD_BYTES = max(map(len, _KINDS))
 

@@ -3,8 +3,7 @@
 Parquet files are read by the `datasets` library, in memory and through a cache that is removed afterwards; all others
 by the standard library, so that `edgetune predict --input` reads them alike in an install that learns nothing. Arrow's
 reader of JSON turns words that look like dates into dates, refuses a column of numbers and words, and names no line.
-Must not import torch, pandas or datasets on import
-(1 s), nor for text files at all.
+Must not import torch, pandas or datasets on import (1 s), nor for text files at all.
 """
 
 from __future__ import annotations
@@ -71,7 +70,6 @@ def read_table(path: Path, options: FileOptions) -> Table:
 def read_tables_of(path: Path, options: FileOptions) -> dict[str, Table]:
     """As `read_table`, by part: one JSON document may hold several, any other file is all "train"."""
     content, suffix = read_bytes(path), path.suffix.lower()
-    _refuse_packed(content, path)
     reader = _READERS.get(suffix)
     if reader is None:
         raise DataError(
@@ -85,17 +83,6 @@ def read_tables_of(path: Path, options: FileOptions) -> dict[str, Table]:
             where = f"The part {part} of {path}" if len(tables) > 1 else str(path)
             raise DataError(f"{where} has no rows.", expected="at least two rows of each class.")
     return tables
-
-
-def _refuse_packed(content: bytes, path: Path) -> None:
-    """Name what is no file of rows itself, but stands for one.
-
-    Raises:
-        DataError: the content is compressed, an archive, or a pointer that Git LFS left.
-    """
-    kind, command = next((kind for mark, kind in _PACKED.items() if content.startswith(mark)), ("", ""))
-    if kind:
-        raise DataError(f"{path} is {kind}.", expected="the file itself.", action=command.format(path=path))
 
 
 def read_bytes(path: Path) -> bytes:
@@ -332,11 +319,3 @@ _READERS: dict[str, Callable[[bytes, Path, FileOptions], Table]] = {
 }
 SUFFIXES = tuple(_READERS)
 # By their first bytes, what they are and what to do.
-_PACKED = {
-    b"\x1f\x8b": ("compressed with gzip", "unpack it: gunzip {path}"),
-    b"BZh": ("compressed with bzip2", "unpack it: bunzip2 {path}"),
-    b"\xfd7zXZ\x00": ("compressed with xz", "unpack it: unxz {path}"),
-    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "unpack it: unzstd {path}"),
-    b"PK\x03\x04": ("a zip archive or an Excel workbook", "unpack it, or save the sheet as CSV UTF-8."),
-    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file that it stands for: git lfs pull"),
-}

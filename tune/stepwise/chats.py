@@ -6,13 +6,16 @@ assistant turn. Must not import torch or transformers: reading needs neither.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from edgetune.serve.json_types import JsonObject
 from edgetune.tune.data.rows import key
+
+# A line that begins as programs' lines do.
+_INDENTED = re.compile(r"(?m)^(?:\t| {2,})\S")
 
 Role = Literal["system", "user", "assistant", "tool"]
 Kind = Literal["text", "completion", "chat"]
@@ -34,6 +37,8 @@ class Turn:
     Args:
         call_id: ties a tool's turn to the call that it answers.
         learnt: False for an answer that stands there as context alone.
+        reasoning: what an assistant thinks before it answers; written where the template writes it.
+        name: of the speaker, or of the tool.
     """
 
     role: Role
@@ -41,6 +46,8 @@ class Turn:
     calls: tuple[ToolCall, ...] = ()
     call_id: str = ""
     learnt: bool = True
+    reasoning: str = ""
+    name: str = ""
 
     @property
     def is_empty(self) -> bool:
@@ -96,25 +103,29 @@ def prompt_key(chat: Chat, kind: Kind) -> str:
 
 def _joined(turns: tuple[Turn, ...]) -> str:
     return "\0".join(
-        f"{turn.role} {key(turn.content)} {' '.join(call.name + call.arguments for call in turn.calls)}"
+        f"{turn.role} {_key(turn.content)} {_key(turn.reasoning)} "
+        f"{' '.join(call.name + call.arguments for call in turn.calls)}"
         for turn in turns
     )
 
 
+def _key(text: str) -> str:
+    """What makes two texts the same: their words, whatever case and spacing; of a program its lines as they stand."""
+    if _INDENTED.search(text) is None:
+        return str(key(text))
+    return "\n".join(line.rstrip() for line in text.split("\n") if line.strip())
+
+
 def message(turn: Turn) -> JsonObject:
-    """The turn as chat templates take it: role, content and, where there are any, the tool calls."""
-    fields: dict[str, Any] = {"role": turn.role, "content": turn.content}
+    """The turn as a client of the bundle sends it: OpenAI's members, the arguments of calls as JSON text."""
+    fields: JsonObject = {"role": turn.role, "content": turn.content}
     if turn.calls:
-        fields["tool_calls"] = [_call(call) for call in turn.calls]
-    if turn.call_id:
-        fields["tool_call_id"] = turn.call_id
-    return fields
-
-
-def _call(call: ToolCall) -> JsonObject:
-    # Templates print the arguments with tojson, so they are given as an object.
-    function = {"name": call.name, "arguments": json.loads(call.arguments)}
-    return {"type": "function", "function": function, **({"id": call.id} if call.id else {})}
+        fields["tool_calls"] = [
+            {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
+            for call in turn.calls
+        ]
+    more = {"reasoning_content": turn.reasoning, "tool_call_id": turn.call_id, "name": turn.name}
+    return fields | {name: value for name, value in more.items() if value}
 
 
 def chat_to_json(chat: Chat) -> JsonObject:
@@ -124,10 +135,10 @@ def chat_to_json(chat: Chat) -> JsonObject:
         fields: dict[str, Any] = {"role": turn.role, "content": turn.content}
         if turn.calls:
             fields["calls"] = [{"name": call.name, "arguments": call.arguments, "id": call.id} for call in turn.calls]
-        if turn.call_id:
-            fields["call_id"] = turn.call_id
+        more = {"call_id": turn.call_id, "reasoning": turn.reasoning, "name": turn.name}
+        fields |= {name: value for name, value in more.items() if value}
         if not turn.learnt:
             fields["learnt"] = False
         turns.append(fields)
-    more = {name: value for name, value in (("tools", chat.tools), ("place", chat.place)) if value}
-    return {"turns": turns, **more}
+    rest = {name: value for name, value in (("tools", chat.tools), ("place", chat.place)) if value}
+    return {"turns": turns, **rest}

@@ -4,14 +4,16 @@ is counted and said, as `tune/data/cleaning.py` does for labelled texts. Must no
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from edgetune.tune.data.cleaning import INVISIBLE, counted, title
 from edgetune.tune.data.source_recipe import CleanRecipe
-from edgetune.tune.stepwise.chats import Chat, Kind, prompt_key, whole_key
+from edgetune.tune.stepwise.chats import Chat, Kind, Turn, prompt_key, whole_key
 from edgetune.tune.stepwise.faults import places_of
 
 Chats = tuple[Chat, ...]
+_EMPTY_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,26 @@ def _tidy(parts: ChatParts, name: str, kind: Kind) -> ChatParts:
 def _tidied(chat: Chat, kind: Kind) -> Chat:
     chat = chat.mapped(lambda text: text.translate(INVISIBLE))
     if kind != "completion":
-        return chat.mapped(str.strip)
+        return replace(chat, turns=tuple(map(_tidied_turn, chat.turns)))
     # The white space between a prompt and its completion belongs to what is learnt.
     *before, prompt, completion = chat.turns
     outer = (replace(prompt, content=prompt.content.lstrip()), replace(completion, content=completion.content.rstrip()))
     return replace(chat, turns=(*before, *outer))
+
+
+def _tidied_turn(turn: Turn) -> Turn:
+    content = without_leading_lines(turn.content).rstrip() if turn.role == "assistant" else turn.content.strip()
+    return replace(turn, content=content)
+
+
+def without_leading_lines(text: str) -> str:
+    """An answer without empty lines before its first, whose indentation stays: it is part of a program.
+
+    One space is none: it stands there by mistake more often than not.
+    """
+    begun = _EMPTY_LINES.sub("", text)
+    stripped = begun.lstrip()
+    return stripped if begun == f" {stripped}" else begun
 
 
 def _without_empty(parts: ChatParts, name: str, kind: Kind) -> ChatParts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -79,6 +79,15 @@ class Conversations(Stored):
             *(train, validation, test, kind, choice.format.name, recipe.template, recipe.separator),
             *(digest, recipe.source, parts.findings),
         )
+
+    def without(self, refused: Sequence[Chat]) -> Self:
+        """These without some of their chats, which stand in them themselves."""
+        gone = {id(chat) for chat in refused}
+        parts = {
+            name: tuple(chat for chat in getattr(self, name) if id(chat) not in gone)
+            for name in ("train", "validation", "test")
+        }
+        return replace(self, **parts) if gone else self
 
     @classmethod
     def open(cls, folder: Path) -> Self:

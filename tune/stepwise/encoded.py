@@ -10,22 +10,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgetune.tune.data.slices import frozen_rows
-from edgetune.tune.models.base import Base, open_tokenizer, read_config
+from edgetune.tune.models.base import Base, read_config
 from edgetune.tune.stepwise.chats import Chat
+from edgetune.tune.stepwise.context import context_finding, position_limit
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
 from edgetune.tune.stepwise.conversations import Conversations
 from edgetune.tune.stepwise.encoded_parts import MOST_TOKENS, EncodedParts, encode_parts
+from edgetune.tune.stepwise.tokenizer import open_language_tokenizer
 from edgetune.tune.stepwise.traces import EncodedRow
 from edgetune.tune.stepwise.tuning import LanguageRows
 
 
 @dataclass(frozen=True)
 class EncodedConversations:
-    """A data set, the tokenizer that encoded it, and its rows."""
+    """A data set, the tokenizer that encoded it, its rows, and what there is to say about the base's context."""
 
     conversations: Conversations
     tokenizer: Any
     parts: EncodedParts
+    context: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -36,23 +39,23 @@ class EncodedConversations:
         Raises:
             DataError, ModelError, RecipeError: as `encode_parts` does.
         """
-        tokenizer = open_tokenizer(base, trust_remote_code=trust_remote_code)
+        tokenizer = open_language_tokenizer(base, trust_remote_code=trust_remote_code)
         config = read_config(base, trust_remote_code=trust_remote_code).get_text_config()
         parts = encode_parts(
             conversations,
             recipe,
             tokenizer,
-            context_tokens=int(getattr(config, "max_position_embeddings", MOST_TOKENS)),
+            context_tokens=position_limit(config) or MOST_TOKENS,
             vocabulary=int(config.vocab_size),
         )
         if parts.template is not None:
             tokenizer.chat_template = parts.template
-        return cls(conversations, tokenizer, parts)
+        return cls(conversations.without(parts.refused), tokenizer, parts, context_finding(config))
 
     @property
     def findings(self) -> tuple[str, ...]:
         """What reading and encoding found, one sentence each."""
-        return (*self.conversations.findings, *self.parts.findings)
+        return (*self.conversations.findings, *self.context, *self.parts.findings)
 
     @property
     def judging(self) -> tuple[EncodedRow, ...]:

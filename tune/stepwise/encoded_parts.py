@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgetune.serve.errors import RecipeError
 from edgetune.tune.data.cleaning import counted
+from edgetune.tune.stepwise.chats import Chat
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
 from edgetune.tune.stepwise.conversations import Conversations
 from edgetune.tune.stepwise.encoding import Encoder
@@ -34,6 +35,7 @@ class EncodedParts:
         template: the chat template to save with the model; None where the rows are no chats.
         stop_ids: the tokens that answers end with: generation has to stop at these.
         encoder: makes prompts of chats for generated answers.
+        refused: chats of all parts that the template cannot render.
         packed: whether the training rows are packed; then `check_packing` is due before training.
         findings: what was chosen, cut, dropped and counted.
     """
@@ -44,6 +46,7 @@ class EncodedParts:
     template: str | None
     stop_ids: tuple[int, ...]
     encoder: Encoder
+    refused: tuple[Chat, ...]
     packed: bool
     findings: tuple[str, ...]
 
@@ -64,7 +67,7 @@ def encode_parts(
 
     Raises:
         RecipeError: rows may be longer than the model's context, or the template is none.
-        DataError: a template fails on rows, or a part has nothing to learn from.
+        DataError: a template fails on all rows of a part, or a part has nothing to learn from.
         ModelError: the tokenizer does not fit the model or cannot be used.
     """
     template = None
@@ -97,6 +100,7 @@ def encode_parts(
         template=template.text if template else None,
         stop_ids=parts["train"].stop_ids,
         encoder=encoder,
+        refused=tuple(chat for part in parts.values() for chat in part.refused),
         packed=recipe.packing,
         findings=tuple(findings),
     )

@@ -6,6 +6,7 @@ prompt alone gives other tokens than the prompt with its answer, that is counted
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgetune.serve.errors import DataError, ModelError
+from edgetune.serve.json_types import JsonObject
 from edgetune.tune.data.cleaning import counted, title
 from edgetune.tune.stepwise.batches import IGNORED
-from edgetune.tune.stepwise.chats import Chat, Kind
-from edgetune.tune.stepwise.faults import Fault, faults_error
+from edgetune.tune.stepwise.chats import Chat, Kind, message
+from edgetune.tune.stepwise.faults import Fault, faults_error, places_of
 from edgetune.tune.stepwise.template import AnswerSpan, ChatTemplate, Rendered, TemplateFault, prompt_text, render
 from edgetune.tune.stepwise.traces import EncodedRow, OverLong, Trace, fit, learnt_tokens, seen
 
@@ -34,12 +36,14 @@ class Encoded:
         rows: as the model learns them.
         chats: those that the rows were made of, in the same order; one whose text was cut stands there for each piece.
         stop_ids: the tokens that whole answers end with, the most frequent first: generation has to stop at these.
+        refused: chats that the template cannot render, which give no rows.
         findings: what was cut, dropped and counted.
     """
 
     rows: tuple[EncodedRow, ...]
     chats: tuple[Chat, ...]
     stop_ids: tuple[int, ...]
+    refused: tuple[Chat, ...]
     findings: tuple[str, ...]
 
 
@@ -51,11 +55,25 @@ class Prompt:
     answer: str
 
 
+@dataclass(frozen=True)
+class Request:
+    """A prompt as a client sends it, and its token ids as training fed them.
+
+    Args:
+        prompt: a text, or messages in OpenAI's form.
+        tools: that go with messages.
+    """
+
+    prompt: str | list[JsonObject]
+    tools: list[JsonObject] | None
+    ids: list[int]
+
+
 class Encoder:
     """Encodes the rows of one data set for one model.
 
     Args:
-        tokenizer: a fast transformers tokenizer.
+        tokenizer: a fast transformers tokenizer that appends no EOS, as `open_language_tokenizer` gives it.
         kind: what the rows are.
         template: of chats; None for texts and completions.
         max_tokens: the longest row.
@@ -96,16 +114,17 @@ class Encoder:
         """The rows of the part `part` ("train", "validation" or "test").
 
         Raises:
-            DataError: a template fails on rows, or no row has an answer that can be learnt.
+            DataError: a template fails on all rows, or no row has an answer that can be learnt.
             ModelError: the tokenizer gives ids that the model does not know.
         """
-        traces, faults = [], []
+        traces, refused, faults = [], [], []
         for chat in chats:
             try:
                 traces.append(self._trace(chat))
             except TemplateFault as fault:
+                refused.append(chat)
                 faults.append(Fault(chat.place, f"{fault}."))
-        if faults:
+        if faults and not traces:
             raise self._template_error(faults, len(chats))
         self._check_vocabulary(traces)
         kept, lost = fit(traces, part, self._max_tokens, self._over_long, pieces=self._kind == "text")
@@ -114,11 +133,11 @@ class Encoder:
         rows = tuple(trace.row for trace in kept)
         tokens, learnt = sum(len(row["input_ids"]) for row in rows), sum(map(learnt_tokens, rows))
         size = f"{counted(len(rows), 'row')}, {tokens:,} tokens, {learnt:,} of them learnt"
-        findings = (*seen(traces, part), *lost, f"Encoded the {title(part)}: {size}.")
+        findings = (*_refusals(faults, part), *seen(traces, part), *lost, f"Encoded the {title(part)}: {size}.")
         # Of rows before they were cut: what a cut row ends with is no end.
         stops = Counter(label for trace in traces for label in trace.row["labels"][-1:])
         stop_ids = tuple(label for label, _ in stops.most_common() if label != IGNORED)
-        return Encoded(rows, tuple(trace.chat for trace in kept), stop_ids, findings)
+        return Encoded(rows, tuple(trace.chat for trace in kept), stop_ids, tuple(refused), findings)
 
     def prompt(self, chat: Chat) -> Prompt:
         """All before the last answer, as a server would encode it, and that answer.
@@ -138,6 +157,21 @@ class Encoder:
         except TemplateFault as fault:
             raise self._template_error([Fault(chat.place, f"{fault}.")], 1) from fault
         return Prompt(self._ids_alone(text), answer)
+
+    def request(self, chat: Chat) -> Request:
+        """What the chat asks last, as a client of the bundle asks it; of a plain text its own words.
+
+        Raises:
+            DataError: the template fails on it.
+        """
+        if self._kind == "text":
+            words = chat.turns[-1].content
+            return Request(words, None, self._encoded(words)[0])
+        ids = self.prompt(chat).ids
+        if self._kind == "completion":
+            return Request(chat.turns[-2].content, None, ids)
+        messages = [message(turn) for turn in chat.turns[:-1]]
+        return Request(messages, json.loads(chat.tools) if chat.tools else None, ids)
 
     def _trace(self, chat: Chat) -> Trace:
         if self._kind == "text":
@@ -198,17 +232,11 @@ class Encoder:
         return self._encoded(prompt)[0] if prompt or self._kind == "completion" else []
 
     def _encoded(self, text: str) -> tuple[list[int], Offsets]:
-        """Ids and the characters of each, without an EOS that the tokenizer would put at the end.
-
-        A template writes BOS itself, for everything else the tokenizer puts it where it always does.
-        """
+        """Ids and the characters of each. A template writes BOS itself; for all else the tokenizer puts it."""
         encoding = self._tokenizer(
             text, add_special_tokens=self._kind != "chat", return_offsets_mapping=True, verbose=False
         )
-        ids, offsets = list(encoding["input_ids"]), [tuple(one) for one in encoding["offset_mapping"]]
-        if self._kind != "chat" and len(ids) > 1 and ids[-1] == self._tokenizer.eos_token_id and offsets[-1][1] == 0:
-            return ids[:-1], offsets[:-1]
-        return ids, offsets
+        return list(encoding["input_ids"]), [tuple(one) for one in encoding["offset_mapping"]]
 
     def _eos(self, ids: list[int]) -> list[int]:
         eos = self._tokenizer.eos_token_id
@@ -240,3 +268,14 @@ class Encoder:
             "be told apart, give a template that marks them with {% generation %} and {% endgeneration %}: "
             "--set data.template=FILE.",
         )
+
+
+def _refusals(faults: Sequence[Fault], part: str) -> tuple[str, ...]:
+    """How many rows the template cannot render, and what it says of the first."""
+    if not faults:
+        return ()
+    places = places_of([fault.place for fault in faults])
+    return (
+        f"Dropped {counted(len(faults), 'row')} of the {title(part)} that the chat template cannot render "
+        f"({faults[0].reason.rstrip('.')}): {places}.",
+    )

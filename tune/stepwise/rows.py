@@ -20,6 +20,8 @@ from edgetune.tune.data.json_documents import read_document
 from edgetune.tune.data.json_text import NotJson, json_value
 from edgetune.tune.data.reading import read_bytes, read_table
 from edgetune.tune.stepwise.faults import Fault, faults_error, kind_of
+from edgetune.tune.stepwise.formats.format import CHAT_COLUMNS
+from edgetune.tune.stepwise.marked_text import marked_chats
 
 TEXT_BORDER = "<|endoftext|>"
 
@@ -75,7 +77,7 @@ def raw_rows_of(objects: Sequence[Mapping[str, object]], source: str, findings: 
 
 
 def texts_of_file(path: Path, options: FileOptions) -> RawRows:
-    """The texts of a .txt file: what stands between lines of `<|endoftext|>` where it has any, else its lines."""
+    """The texts of a .txt file: what stands between lines of `<|endoftext|>`, chats of marked lines, else its lines."""
     decoded = decode(read_bytes(path), options.encoding, str(path))
     text = decoded.text.replace("\r\n", "\n")
     said_of = encoding_finding(decoded, path.name)
@@ -83,6 +85,9 @@ def texts_of_file(path: Path, options: FileOptions) -> RawRows:
         pieces = [piece.strip("\n") for piece in text.split(TEXT_BORDER)]
         said_of = (*said_of, f"The texts of {path.name} are separated by {TEXT_BORDER}.")
         return raw_rows_of([{"text": piece} for piece in pieces if piece.strip()], path.name, said_of)
+    if (marked := marked_chats(text, path.name)) is not None:
+        rows = tuple(RawRow(f"{path.name}, line {number}", {"text": chat}) for number, chat in marked.chats)
+        return RawRows(path.name, rows, (*said_of, marked.finding))
     # Not splitlines, which also splits at separators that stand inside texts, such as U+2028.
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     rows = tuple(RawRow(f"{path.name}, line {number}", {"text": line}) for number, line in lines)
@@ -132,7 +137,7 @@ def _read_json(path: Path, options: FileOptions) -> RawRows:
         if not decoded.text.lstrip().startswith("{"):
             raise _no_rows(path, [RawRow(f"{path.name}, line {error.line}", {}, error.reason)]) from error
         return _read_jsonl(path, options)
-    if isinstance(document, dict) and any(_are_turns(value) for value in document.values()):
+    if isinstance(document, dict) and any(_are_turns(name, value) for name, value in document.items()):
         document = [document]  # a lone row, such as {"messages": [...]}
     found = read_document(document)
     if found is None:
@@ -147,12 +152,18 @@ def _read_json(path: Path, options: FileOptions) -> RawRows:
     return _some_readable(path, rows, encoding_finding(decoded, path.name))
 
 
-def _are_turns(values: object) -> bool:
-    return (
-        isinstance(values, list)
-        and bool(values)
-        and all(isinstance(one, dict) and ({"role", "from"} & set(one)) for one in values)
+def _are_turns(name: str, values: object) -> bool:
+    """Whether the list under a name is one chat and not a list of rows: its turns say who speaks, or are pairs."""
+    if not isinstance(values, list) or not values:
+        return False
+    return all(
+        isinstance(one, dict) and ({"role", "from"} & set(one) or (name.casefold() in CHAT_COLUMNS and _is_flat(one)))
+        for one in values
     )
+
+
+def _is_flat(values: Mapping[str, object]) -> bool:
+    return not any(isinstance(value, list | dict) for value in values.values())
 
 
 def _read_jsonl(path: Path, options: FileOptions) -> RawRows:
@@ -172,6 +183,8 @@ def _read_jsonl(path: Path, options: FileOptions) -> RawRows:
 def _row_of(place: str, value: object) -> RawRow:
     if isinstance(value, dict):
         return RawRow(place, value)
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        return RawRow(place, {"conversations": value})  # a chat that stands there without a name
     return RawRow(place, {}, f"{kind_of(value)} stands here, where an object was expected")
 
 

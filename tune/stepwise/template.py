@@ -17,7 +17,8 @@ import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from edgetune.serve.errors import EdgetuneError, ModelError, RecipeError
-from edgetune.tune.stepwise.chats import Chat, Role, Turn, message
+from edgetune.serve.stepwise.messages import template_messages
+from edgetune.tune.stepwise.chats import Chat, Turn, message
 from edgetune.tune.stepwise.named_templates import NAMED_TEMPLATES, named_template
 
 if TYPE_CHECKING:
@@ -73,13 +74,13 @@ class Rendered:
     Args:
         spans: of each answer that is learnt.
         unconfirmed: answers that stand there and could not be told from the rest.
-        left_out: the roles of the turns whose words the template did not write.
+        left_out: what the template did not write, such as "system turn" or "reasoning text", one each.
     """
 
     text: str
     spans: tuple[AnswerSpan, ...]
     unconfirmed: int = 0
-    left_out: tuple[Role, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def choose_template(tokenizer: PreTrainedTokenizerBase, source: str | None, fallback: str = "plain") -> ChatTemplate:
@@ -113,7 +114,10 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, source: str | None, fall
     except TemplateFault as fault:
         raise _unusable(template, f"cannot render a question and its answer: {fault}") from fault
     if written.left_out:
-        raise _unusable(template, f"leaves out the words of the {' and the '.join(written.left_out)}")
+        raise _unusable(
+            template,
+            f"leaves out the words of the {' and the '.join(noun.removesuffix(' turn') for noun in written.left_out)}",
+        )
     return template
 
 
@@ -171,8 +175,9 @@ def render(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, chat: Cha
         candidates = [_confirmed_span(tokenizer, template, chat, answer, text) for answer in chat.answers]
         spans = tuple(span for span in candidates if span is not None)
         unconfirmed = len(candidates) - len(spans)
-    left_out = tuple(turn.role for turn in chat.turns if turn.content.strip() not in text)
-    return Rendered(text, spans, unconfirmed, left_out)
+    left_out = [f"{turn.role} turn" for turn in chat.turns if turn.content.strip() not in text]
+    left_out += ["reasoning text" for turn in chat.turns if turn.reasoning.strip() not in text]
+    return Rendered(text, spans, unconfirmed, tuple(left_out))
 
 
 def prompt_text(
@@ -213,8 +218,11 @@ def _confirmed_span(
     tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, chat: Chat, answer: int, whole: str
 ) -> AnswerSpan | None:
     """Where the answer stands, if the chat rendered up to it and the chat rendered with it are how `whole` begins."""
-    before = _render(tokenizer, template, chat.turns[:answer], chat.tools, prompt=True)[0]
-    after = _render(tokenizer, template, chat.turns[: answer + 1], chat.tools)[0]
+    try:
+        before = _render(tokenizer, template, chat.turns[:answer], chat.tools, prompt=True)[0]
+        after = _render(tokenizer, template, chat.turns[: answer + 1], chat.tools)[0]
+    except TemplateFault:  # a beginning that it takes only with what follows, such as nothing before the first answer
+        return None
     confirmed = len(before) < len(after) and after.startswith(before) and whole.startswith(after)
     return AnswerSpan(len(before), len(after), len(after)) if confirmed else None
 
@@ -230,7 +238,7 @@ def _render(
 ) -> tuple[str, list[tuple[int, int]]]:
     try:
         texts, marked = render_jinja_template(
-            conversations=[[message(turn) for turn in turns]],
+            conversations=[template_messages([message(turn) for turn in turns], template.text)],
             tools=json.loads(tools) if tools else None,
             chat_template=template.text,
             add_generation_prompt=prompt,

@@ -12,7 +12,7 @@ from typing import Literal
 
 from edgetune.tune.data.cleaning import counted, title
 from edgetune.tune.stepwise.batches import IGNORED
-from edgetune.tune.stepwise.chats import Chat, Role
+from edgetune.tune.stepwise.chats import Chat
 from edgetune.tune.stepwise.faults import places_of
 
 OverLong = Literal["cut", "drop"]
@@ -28,7 +28,7 @@ class Trace:
         chat: what it was made of.
         unconfirmed: answers that could not be told from the rest, and are not learnt.
         crossed: whether a token spans the border of a prompt and its answer.
-        left_out: the roles of the turns whose words the template did not write.
+        left_out: what the template did not write, such as "system turn" or "reasoning text", one each.
         extended: whether the token that ends an answer was taken in, where the template's marks leave it out.
         special: a special token of the tokenizer that stands in the row's own words; empty where none does.
     """
@@ -37,7 +37,7 @@ class Trace:
     row: EncodedRow
     unconfirmed: int = 0
     crossed: bool = False
-    left_out: tuple[Role, ...] = ()
+    left_out: tuple[str, ...] = ()
     extended: bool = False
     special: str = ""
 
@@ -96,7 +96,7 @@ def seen(traces: Sequence[Trace], part: str) -> tuple[str, ...]:
     crossed = [trace for trace in traces if trace.crossed]
     extended = [trace for trace in traces if trace.extended]
     special = [trace for trace in traces if trace.special]
-    left_out = Counter(role for trace in traces for role in trace.left_out)
+    left_out = Counter(noun for trace in traces for noun in trace.left_out)
     findings = []
     if unconfirmed:
         findings.append(
@@ -113,8 +113,8 @@ def seen(traces: Sequence[Trace], part: str) -> tuple[str, ...]:
             f"{counted(len(extended), 'row')} {of}."
         )
     if left_out:
-        roles = ", ".join(counted(count, f"{role} turn") for role, count in left_out.items())
-        findings.append(f"The template leaves out, or rewrites, {roles} {of}.")
+        nouns = ", ".join(counted(count, noun) for noun, count in left_out.items())
+        findings.append(f"The template leaves out, or rewrites, {nouns} {of}.")
     if special:
         places = places_of([trace.chat.place for trace in special])
         findings.append(

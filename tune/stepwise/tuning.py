@@ -18,7 +18,7 @@ from edgetune.serve.errors import DataError
 from edgetune.serve.report import CurvePoint
 from edgetune.serve.stepwise.report import LanguageTraining
 from edgetune.tune.data.slices import frozen_rows
-from edgetune.tune.models.base import Base, open_tokenizer
+from edgetune.tune.models.base import Base
 from edgetune.tune.stepwise.answers import questions_of, score_model
 from edgetune.tune.stepwise.merge import merge_language_model
 from edgetune.tune.stepwise.methods import METHODS
@@ -35,6 +35,7 @@ from edgetune.tune.stepwise.packing import check_packing
 from edgetune.tune.stepwise.perplexity import Perplexity, measure_perplexity
 from edgetune.tune.stepwise.qlora import exact_arithmetic, open_quantized
 from edgetune.tune.stepwise.recipe import GenerationTuneRecipe
+from edgetune.tune.stepwise.tokenizer import open_language_tokenizer
 from edgetune.tune.training.hardware import choose_device, fast_bf16
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.training.progress import Progress
@@ -135,7 +136,7 @@ def tune_language_model(
         rows=rows,
         base=base,
         recipe=recipe,
-        tokenizer=tokenizer or open_tokenizer(base, trust_remote_code=recipe.trust_remote_code),
+        tokenizer=tokenizer or open_language_tokenizer(base, trust_remote_code=recipe.trust_remote_code),
         device=where,
         bf16=fast_bf16(where) if recipe.precision == "auto" else recipe.precision == "bf16",
         seed=seed,

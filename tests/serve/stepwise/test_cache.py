@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edgetune.serve.stepwise.cache import Cache, Store, beginning, empty_cache, gather
+from edgetune.serve.stepwise.cache import Cache, Store, beginning, empty_cache, gather, without_room
 
 
 @pytest.fixture
@@ -89,3 +89,25 @@ def test_before_the_first_token_there_is_nothing(store: Store) -> None:
     shapes: list[Any] = [tuple(value.shape()) for value in cache.values]
     assert shapes == [(2, 1, 0, 2), (2, 3, 0, 1)]
     assert (cache.mask.shape, cache.size_bytes) == ((2, 0), 0)
+
+
+def test_a_cache_that_is_stored_shares_no_memory_with_the_one_that_goes_on() -> None:
+    """Of one row and one head the columns in use lie in one piece, which a copy on demand would not copy."""
+    store = Store(onnxruntime.OrtValue, "cpu", ((1, 3),), (np.float32,), roomy=True, context_tokens=99)
+    live = store.cache([np.ones((1, 1, 5, 3), np.float32)], np.ones((1, 5), np.int64), coming=9)
+    stored = without_room(store, live)
+    assert not np.shares_memory(stored.values[0].numpy(), live.values[0].numpy())
+    assert stored.values[0].shape() == [1, 1, 5, 3]
+    live.values[0].numpy()[...] = 7
+    assert (stored.values[0].numpy() == 1).all()
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_beginning_outlives_the_cache_that_it_was_taken_from(rows: int) -> None:
+    """A graph that makes new tensors in each step reads them as they are: they must be the beginning's own."""
+    store = Store(onnxruntime.OrtValue, "cpu", ((1, 3),), (np.float32,))
+    whole = store.cache([np.ones((1, 1, 5, 3), np.float32)], np.ones((1, 5), np.int64))
+    first = beginning(store, whole, 4, rows=rows)
+    assert first is not None
+    assert first.values[0].shape() == [rows, 1, 4, 3]
+    assert not np.shares_memory(first.values[0].numpy(), whole.values[0].numpy())

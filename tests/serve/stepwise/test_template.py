@@ -12,10 +12,11 @@ import pytest
 from edgetune.serve.errors import BundleDamaged, InputError, MissingDependency
 from edgetune.serve.stepwise.template import ChatTemplate
 
+CALL = {"type": "function", "function": {"name": "find", "arguments": {"q": "é<"}}, "id": "c1"}
 CHAT = [
     {"role": "system", "content": "You are <b>brief</b> & exact."},
     {"role": "user", "content": "Wo ist die Karte? 卡 'quoted'"},
-    {"role": "assistant", "content": "Here.", "tool_calls": [{"name": "find", "arguments": {"q": "é<"}}]},
+    {"role": "assistant", "content": "Here.", "tool_calls": [CALL]},
     {"role": "user", "content": "And now?"},
 ]
 TOOLS = [{"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}]
@@ -87,10 +88,7 @@ def test_text_parts_are_one_text() -> None:
         ({"role": "user", "content": "x"}, "no list of messages"),
         ("hello", "no list of messages"),
         (["hello"], "no list of messages"),
-        (
-            [{"role": "user", "content": "x"}, {"role": "assistant", "content": None}],
-            r"fails on this chat \(user, assi",
-        ),
+        ([{"role": "user", "content": "x"}, {"role": "assistant", "content": 7}], r"fails on this chat \(user, assi"),
         *(([{"role": "user", "content": empty}], "The prompt is empty") for empty in ("", " \n", None, [])),
         ([{"role": "system", "content": "x"}, {"role": "user"}], "The prompt is empty"),
     ],

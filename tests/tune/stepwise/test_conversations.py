@@ -241,3 +241,38 @@ def test_real_files_are_read(name, form, rows):
 def test_real_preferences_are_refused(name):
     with pytest.raises(DataError, match="is preference data"):
         load(path=str(REAL / "llama_factory" / name))
+
+
+def test_indentation_is_kept_and_makes_programs_unlike(tmp_path):
+    """An answer that is code: its first line's blanks belong to it, and so do those of all others."""
+    programs = ["    return x\n", "return x", "for i in a:\n    b()\n    c()", "for i in a:\n    b()\nc()"]
+    rows = [{"question": "Go on.", "answer": program} for program in programs]
+    prose = [{"question": f"{n}?", "answer": answer} for n, answer in enumerate([" yes", "\n\n  yes\n", "Yes  no"])]
+    twice = [{"question": "2?", "answer": "yes No"}]
+    found = load(path=jsonl(tmp_path / "a.jsonl", [*rows, *prose, *twice]), split=[1, 0, 0])
+    answers = [chat.turns[-1].content for chat in found.train]
+    assert answers == [*(program.rstrip() for program in programs), "yes", "  yes", "Yes  no"]
+    assert any(finding.startswith("Removed 1 duplicate row from the training data") for finding in found.findings)
+
+
+def test_chats_that_nobody_asks_are_dropped_and_counted(tmp_path):
+    alone = {"messages": [{"role": "assistant", "content": "Hello!"}]}
+    opened = {"messages": [{"role": "assistant", "content": "Hi."}, *asked_messages("a", "b")]}
+    within = {"messages": [*asked_messages("c", "d"), {"role": "system", "content": "s"}, *asked_messages("e", "f")]}
+    found = load(path=jsonl(tmp_path / "a.jsonl", [alone, opened, within]), split=[1, 0, 0])
+    roles = [[turn.role for turn in chat.turns] for chat in found.train]
+    assert roles == [["assistant", "user", "assistant"], ["user", "assistant", "system", "user", "assistant"]]
+    assert "Dropped 1 row without a prompt from the training data: a.jsonl, line 1." in found.findings
+
+
+def asked_messages(question, answer):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def test_chats_are_taken_out_by_themselves_and_not_by_their_words(tmp_path):
+    rows = [{"question": "a?", "answer": "b"}] * 2
+    clean = CleanRecipe(deduplicate=False)
+    found = load(path=jsonl(tmp_path / "a.jsonl", rows), split=[1, 0, 0], clean=clean)
+    left = found.without([found.train[1]])
+    assert [chat.place for chat in left.train] == ["a.jsonl, line 1"]
+    assert found.without(()) is found

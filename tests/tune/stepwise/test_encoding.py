@@ -15,6 +15,7 @@ from edgetune.tune.stepwise.encoding import IGNORED, Encoder
 from edgetune.tune.stepwise.formats import FORMATS
 from edgetune.tune.stepwise.named_templates import NAMED_TEMPLATES
 from edgetune.tune.stepwise.template import ChatTemplate, choose_template
+from edgetune.tune.stepwise.tokenizer import without_appended_eos
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -24,7 +25,7 @@ PLAIN = NAMED_TEMPLATES["plain"]
 
 
 def tokenizer_of(*, bos=False, eos_too=False, merges=()):
-    """Every byte a token but for `merges`; `bos` and `eos_too` are what it puts around texts by itself."""
+    """Every byte a token but for `merges`; `bos` and `eos_too` are what the base's puts around texts by itself."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = ["<s>", "</s>", "<|im_end|>", *letters, *("".join(one) for one in merges)]
     words = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, list(merges)))
@@ -33,8 +34,10 @@ def tokenizer_of(*, bos=False, eos_too=False, merges=()):
     if bos or eos_too:
         around = f"{'<s> ' * bos}$A{' </s>' * eos_too}"
         words.post_processor = processors.TemplateProcessing(single=around, special_tokens=[("<s>", 0), ("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=words, bos_token="<s>", eos_token="</s>", extra_special_tokens={"end": "<|im_end|>"}
+    return without_appended_eos(
+        PreTrainedTokenizerFast(
+            tokenizer_object=words, bos_token="<s>", eos_token="</s>", extra_special_tokens={"end": "<|im_end|>"}
+        )
     )
 
 
@@ -151,6 +154,49 @@ def test_what_a_template_leaves_out_is_said():
     assert found.findings[0] == "The template leaves out, or rewrites, 1 system turn of the training data."
 
 
+def test_thoughts_are_learnt_where_the_template_writes_them_and_else_named():
+    thinking = CHATML.replace(
+        "\n{{ m['content'] }}",
+        "\n{% if m.reasoning_content %}({{ m.reasoning_content }}){% endif %}{{ m['content'] }}",
+    )
+    turns = (Turn("user", "a"), Turn("assistant", "b", reasoning="hm"))
+    tokenizer = tokenizer_of()
+    found = encoder(template=thinking, tokenizer=tokenizer).encode([Chat(turns)], "train")
+    assert read(tokenizer, found.rows[0])[1] == "(hm)b<|im_end|>"
+    assert len(found.findings) == 1
+    found = encoder(template=CHATML, tokenizer=tokenizer).encode([Chat(turns)], "train")
+    assert read(tokenizer, found.rows[0])[1] == "b<|im_end|>"
+    assert found.findings[0] == "The template leaves out, or rewrites, 1 reasoning text of the training data."
+
+
+def test_chats_that_the_template_cannot_render_are_dropped_and_counted():
+    strict = (
+        "{% for m in messages %}{% if m.role == 'system' and not loop.first %}"
+        "{{ raise_exception('System must come first') }}{% endif %}" + CHATML.removeprefix("{% for m in messages %}")
+    )
+    within = Chat((*talk("a", "b").turns, Turn("system", "now"), *talk("c", "d").turns), place="a.jsonl, line 2")
+    found = encoder(template=strict).encode([talk("a", "b"), within], "train")
+    assert (len(found.rows), found.refused) == (1, (within,))
+    assert found.findings[0] == (
+        "Dropped 1 row of the training data that the chat template cannot render (TemplateError: System must come "
+        "first): a.jsonl, line 2."
+    )
+    assert len(encoder(template=CHATML).encode([within], "train").rows) == 1
+    with pytest.raises(DataError, match=r"fails on 1 row of 1:\n  a.jsonl, line 2: TemplateError: System must"):
+        encoder(template=strict).encode([within], "train")
+
+
+def test_an_answer_that_opens_a_chat_is_learnt_where_it_can_be_told():
+    """A template that takes no empty chat cannot show where the first answer begins: the others are learnt."""
+    opened = Chat((Turn("assistant", "hi"), *talk("a", "b").turns))
+    tokenizer = tokenizer_of()
+    found = encoder(template=CHATML, tokenizer=tokenizer).encode([opened], "train")
+    assert read(tokenizer, found.rows[0])[1] == "hi<|im_end|>b<|im_end|>"
+    found = encoder(template="{{ messages[0].role[:0] }}" + CHATML, tokenizer=tokenizer).encode([opened], "train")
+    assert read(tokenizer, found.rows[0])[1] == "b<|im_end|>"
+    assert found.findings[0].startswith("Not learnt: 1 answer of the training data")
+
+
 def test_a_long_answer_is_cut_and_counted():
     tokenizer = tokenizer_of()
     rows = [pair("a:", "bc"), pair("a:", "bcdefgh")]
@@ -203,10 +249,11 @@ def test_all_rows_that_a_template_fails_on_are_listed():
     strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + PLAIN
     good = talk("a", "b")
     bad = [Chat((Turn("system", "s"), *good.turns), place=f"row {n}") for n in range(25)]
+    assert encoder(template=strict).encode([good, *bad], "train").refused == tuple(bad)
     with pytest.raises(DataError) as caught:
-        encoder(template=strict).encode([good, *bad], "train")
+        encoder(template=strict).encode(bad, "train")
     lines = caught.value.found.splitlines()
-    assert lines[0] == "The chat template (the recipe's) fails on 25 rows of 26:"
+    assert lines[0] == "The chat template (the recipe's) fails on 25 rows of 25:"
     assert lines[1] == "  row 0: TemplateError: no system."
     assert (len(lines), lines[-1]) == (22, "  and 5 rows more.")
 

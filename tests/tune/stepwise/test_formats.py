@@ -50,6 +50,11 @@ WRITTEN = {
         {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]},
         HELLO,
     ),
+    "prompt-completion-messages": (
+        {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Hello!"}]},
+        HELLO,
+    ),
+    "turn-pairs": ({"conversations": [{"human": "Hi", "AI": "Hello!"}]}, HELLO),
     "question-answer": ({"question": "Hi", "answer": "Hello!"}, HELLO),
     "human-ai-zh": ({"text": "人类: 你好\nAI: 你好！"}, [("user", "你好"), ("assistant", "你好！")]),
     "human-ai-en": ({"text": "Human: Hi\nAssistant: Hello!"}, HELLO),
@@ -200,15 +205,6 @@ def test_marks_that_do_not_take_turns_are_refused():
         ({"messages": [{"role": "user"}]}, "turn 1 has neither content nor tool_calls"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "a part of type 'image_url'"),
         ({"messages": [{"role": "user", "content": {"a": 1}}]}, "the content of turn 1 is an object"),
-        ({"messages": [{"role": "assistant", "content": "Hi"}]}, "no turn is the user's"),
-        (
-            {"messages": [{"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Hi"}]},
-            "the assistant speaks before the user",
-        ),
-        (
-            {"messages": [{"role": "user", "content": "Hi"}, {"role": "system", "content": "Hi"}]},
-            "a system turn stands after the first turn",
-        ),
         (
             {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
             "the arguments of 'f' in turn 1 are no JSON",
@@ -439,7 +435,10 @@ def test_what_cannot_be_read_is_said(tmp_path, name, found):
     [
         ({}, "neither path nor train is given"),
         ({"path": "a", "train": "b"}, "both path .a. and train .b. are given"),
-        ({"path": "a", "format": "csv"}, "there is no format 'csv'; expected one of messages, sharegpt"),
+        (
+            {"path": "a", "format": "csv"},
+            "there is no format 'csv'; expected one of messages, prompt-completion-messages",
+        ),
         ({"path": "a", "split": (0.5, 0.5, 0.5)}, "must be 0 or more, sum to 1"),
         ({"path": "a", "columns": {"promt": "x"}}, "columns names 'promt', which are no fields"),
         ({"path": "a", "format": "text", "columns": {"prompt": "x"}}, "expected some of text"),
@@ -450,3 +449,101 @@ def test_what_cannot_be_read_is_said(tmp_path, name, found):
 def test_a_recipe_that_cannot_be_meant_is_refused(recipe, found):
     with pytest.raises(ValidationError, match=found):
         ConversationRecipe(**recipe)
+
+
+def test_pairs_of_human_and_ai_are_chats():
+    rows = [
+        {"conversations": [{"human": "Hi", "AI": "Hello!"}, {"human": "And?", "AI": "Well."}], "system": "Be brief."},
+        {"conversations": [{"人类": "你好", "AI": "你好！"}]},
+    ]
+    choice, chats = read(rows)
+    assert choice.format.name == "turn-pairs"
+    assert [[(turn.role, turn.content) for turn in chat.turns] for chat in chats] == [
+        [("system", "Be brief."), *HELLO, ("user", "And?"), ("assistant", "Well.")],
+        [("user", "你好"), ("assistant", "你好！")],
+    ]
+    broken = fault([rows[1], rows[1], {"conversations": [{"human": "Hi", "robot": "Hello!"}]}])
+    assert "row 3: pair 1 has the keys human, robot, none of which is its answer." in broken.found
+    assert read([{"人类": "你好", "AI": "你好！"}])[0].format.name == "question-answer"
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+@pytest.mark.parametrize(
+    ("chat", "name"),
+    [
+        ([{"human": "Hi", "AI": "Hello!"}], "turn-pairs"),
+        (WRITTEN["messages"][0]["messages"], "messages"),
+        (WRITTEN["sharegpt"][0]["conversations"], "sharegpt"),
+    ],
+)
+def test_a_row_may_be_its_turns_alone(tmp_path, suffix, chat, name):
+    path = tmp_path / f"a{suffix}"
+    path.write_text(json.dumps([chat, chat]) if suffix == ".json" else f"{json.dumps(chat)}\n" * 2, encoding="utf-8")
+    raw = read_rows(path, FileOptions())
+    choice = choose_format(raw, None, {})
+    assert choice.format.name == name
+    assert [[(turn.role, turn.content) for turn in one.turns] for one in chats_of([raw], choice)[0]] == [HELLO, HELLO]
+
+
+def test_a_lone_row_of_pairs_is_a_chat_and_a_list_of_rows_is_none(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(WRITTEN["turn-pairs"][0]), encoding="utf-8")
+    assert [list(row.values) for row in read_rows(path, FileOptions()).rows] == [["conversations"]]
+    path.write_text(json.dumps({"data": [{"human": "Hi", "AI": "Hello!"}] * 2}), encoding="utf-8")
+    assert [list(row.values) for row in read_rows(path, FileOptions()).rows] == [["human", "AI"]] * 2
+    path.write_text(json.dumps({"conversations": [WRITTEN["messages"][0]] * 2}), encoding="utf-8")
+    assert [list(row.values) for row in read_rows(path, FileOptions()).rows] == [["messages"]] * 2
+
+
+def test_of_a_prompt_in_messages_the_completion_alone_is_learnt():
+    prompt = [*WRITTEN["messages"][0]["messages"], {"role": "user", "content": "And?"}]
+    chat = read([{"prompt": prompt, "completion": [{"role": "assistant", "content": "Well."}]}])[1][0]
+    assert [turn.learnt for turn in chat.turns] == [True, False, True, True]
+    assert chat.answers == (3,)
+
+
+@pytest.mark.parametrize("word", ["reasoning_content", "reasoning", "thinking"])
+def test_thoughts_and_names_are_read(word):
+    said = {"role": "assistant", "content": "Four.", word: "Two and two."}
+    chat = read([{"messages": [{"role": "user", "content": "2 + 2?", "name": "Ann"}, said]}])[1][0]
+    assert chat.turns == (Turn("user", "2 + 2?", name="Ann"), Turn("assistant", "Four.", reasoning="Two and two."))
+    broken = fault([{"messages": [{"role": "user", "content": "a"}, {**said, word: ["x"]}]}])
+    assert "the reasoning of turn 2 is a list, where words were expected" in broken.found
+
+
+@pytest.mark.parametrize(
+    ("text", "chats", "finding"),
+    [
+        (
+            "人类:一？\nAI:二。\n\n人类:三？\nAI:四。\n人类:五？\nAI:六。\n",
+            [(1, ["一？", "二。"]), (4, ["三？", "四。", "五？", "六。"])],
+            "The marked lines of a.txt between empty lines are a chat.",
+        ),
+        (
+            "Human: a\nAssistant: b\nmore b\n\nstill b\n\nHuman: c\nAssistant: d",
+            [(1, ["a", "b\nmore b\n\nstill b"]), (7, ["c", "d"])],
+            "The marked lines of a.txt between empty lines are a chat.",
+        ),
+        (
+            "人类：一\nAI：二\n人类：三\nAI：四\n",
+            [(1, ["一", "二"]), (3, ["三", "四"])],
+            "Each question of a.txt begins a chat of its own: no empty lines part them.",
+        ),
+    ],
+)
+def test_a_text_file_of_marked_lines_holds_chats(tmp_path, text, chats, finding):
+    path = tmp_path / "a.txt"
+    path.write_text(text, encoding="utf-8")
+    raw = read_rows(path, FileOptions())
+    assert raw.findings == (finding,)
+    read_chats = chats_of([raw], choose_format(raw, None, {}))[0]
+    assert [(chat.place, [turn.content for turn in chat.turns]) for chat in read_chats] == [
+        (f"a.txt, line {line}", contents) for line, contents in chats
+    ]
+
+
+@pytest.mark.parametrize("text", ["Once: upon\na time\n", "Human: no answer\nHuman: none\nHuman: at all\n"])
+def test_other_text_files_hold_texts(tmp_path, text):
+    path = tmp_path / "a.txt"
+    path.write_text(text, encoding="utf-8")
+    assert read_rows(path, FileOptions()).findings == ("Each line of a.txt is a text.",)

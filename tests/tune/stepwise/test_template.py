@@ -173,7 +173,7 @@ def test_an_answer_that_is_written_otherwise_when_turns_follow_is_not_learnt():
 
 def test_turns_that_a_template_leaves_out_are_counted():
     silent = "{% for m in messages %}{% if m['role'] != 'system' %}{{ m['content'] }}|{% endif %}{% endfor %}"
-    assert render(byte_tokenizer(), of(silent), chat("a", "b", system="Quiet")).left_out == ("system",)
+    assert render(byte_tokenizer(), of(silent), chat("a", "b", system="Quiet")).left_out == ("system turn",)
 
 
 def test_a_template_that_fails_on_a_chat_says_why():

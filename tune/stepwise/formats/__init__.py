@@ -5,14 +5,25 @@ Their order is that of guessing: of two formats that fit a row, the earlier one 
 
 from __future__ import annotations
 
-from edgetune.tune.stepwise.formats import alpaca, completion, messages, pairs, plain, question_answer, sharegpt
+from edgetune.tune.stepwise.formats import (
+    alpaca,
+    completion,
+    messages,
+    pairs,
+    plain,
+    question_answer,
+    sharegpt,
+    turn_pairs,
+)
 from edgetune.tune.stepwise.formats.format import Format
 
 FORMATS: dict[str, Format] = {
     one.name: one
     for one in (
         messages.FORMAT,
+        messages.PROMPT_AND_COMPLETION,
         sharegpt.FORMAT,
+        turn_pairs.FORMAT,
         alpaca.FORMAT,
         completion.FORMAT,
         question_answer.FORMAT,

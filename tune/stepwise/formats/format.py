@@ -27,6 +27,10 @@ ROLE_WORDS: dict[str, Role] = {
 }
 
 
+# The usual columns of a list of turns.
+CHAT_COLUMNS = ("conversations", "conversation", "messages", "dialog", "dialogue", "chat")
+
+
 class FormatFault(Exception):
     """A row is not written as its format wants; the words say in what."""
 
@@ -198,19 +202,3 @@ def tools_of(value: object) -> str:
     if tools is None or not all(isinstance(tool, dict) for tool in tools):
         raise FormatFault("tools is no list of function schemas")
     return json.dumps(tools, ensure_ascii=False) if tools else ""
-
-
-def checked(chat: Chat) -> Chat:
-    """The chat, where someone is answered.
-
-    Raises:
-        FormatFault: an answer stands before any user turn, a system turn within the chat, or nobody asks.
-    """
-    roles = [turn.role for turn in chat.turns]
-    if "user" not in roles:
-        raise FormatFault("no turn is the user's")
-    if "assistant" in roles and roles.index("assistant") < roles.index("user"):
-        raise FormatFault("the assistant speaks before the user")
-    if "system" in roles[1:]:
-        raise FormatFault("a system turn stands after the first turn")
-    return chat

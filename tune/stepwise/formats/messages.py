@@ -6,17 +6,19 @@ The format of OpenAI's chat fine-tuning and of TRL; an answer whose `weight` is 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from edgetune.serve.stepwise.messages import REASONING
 from edgetune.tune.data.reading import word
 from edgetune.tune.stepwise.chats import Chat, Turn
 from edgetune.tune.stepwise.faults import kind_of
 from edgetune.tune.stepwise.formats.format import (
+    CHAT_COLUMNS,
     Cells,
     Field,
     Format,
     FormatFault,
     calls_of,
-    checked,
     listed,
     role_of,
     tools_of,
@@ -27,9 +29,18 @@ from edgetune.tune.stepwise.formats.format import (
 
 
 def _chat(cells: Cells) -> Chat:
-    turns = tuple(_turn(turn, number) for number, turn in enumerate(turns_in(cells["messages"], "messages"), start=1))
-    turns = with_system(turns, words(cells.get("system"), "system"))
-    return checked(Chat(turns, tools_of(cells.get("tools"))))
+    turns = with_system(_turns(cells, "messages"), words(cells.get("system"), "system"))
+    return Chat(turns, tools_of(cells.get("tools")))
+
+
+def _completed(cells: Cells) -> Chat:
+    """The completion's answers alone are learnt, as by TRL."""
+    prompt = tuple(replace(turn, learnt=turn.role != "assistant") for turn in _turns(cells, "prompt"))
+    return Chat((*prompt, *_turns(cells, "completion")), tools_of(cells.get("tools")))
+
+
+def _turns(cells: Cells, field: str) -> tuple[Turn, ...]:
+    return tuple(_turn(turn, number) for number, turn in enumerate(turns_in(cells[field], field), start=1))
 
 
 def _turn(written: Mapping[str, object], number: int) -> Turn:
@@ -42,8 +53,16 @@ def _turn(written: Mapping[str, object], number: int) -> Turn:
     weight = written.get("weight", written.get("loss_weight"))
     if weight is not None and not isinstance(weight, int | float):
         raise FormatFault(f"the weight of turn {number} is {kind_of(weight)}, where 0 or 1 was expected")
-    content, call_id = _content(written.get("content"), number), word(written.get("tool_call_id"))
-    return Turn(role, content, calls, call_id, learnt=role != "assistant" or weight is None or weight > 0)
+    thoughts = next((written[name] for name in REASONING if written.get(name)), None)
+    return Turn(
+        role,
+        _content(written.get("content"), number),
+        calls,
+        word(written.get("tool_call_id")),
+        learnt=role != "assistant" or weight is None or weight > 0,
+        reasoning=words(thoughts, f"the reasoning of turn {number}"),
+        name=words(written.get("name"), f"the name of turn {number}"),
+    )
 
 
 def _content(value: object, number: int) -> str:
@@ -60,8 +79,8 @@ def _content(value: object, number: int) -> str:
     return "".join(pieces)
 
 
-def _fits(cells: Cells) -> bool:
-    turns = listed(cells["messages"])
+def _are_messages(value: object) -> bool:
+    turns = listed(value)
     return turns is not None and all(isinstance(turn, dict) and "role" in turn for turn in turns)
 
 
@@ -70,10 +89,24 @@ FORMAT = Format(
     kind="chat",
     example='{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}',
     fields=(
-        Field("messages", ("messages", "conversations", "conversation", "dialog", "chat")),
+        Field("messages", ("messages", *(name for name in CHAT_COLUMNS if name != "messages"))),
         Field("system", ("system",), required=False),
         Field("tools", ("tools",), required=False),
     ),
     chat_of=_chat,
-    fits=_fits,
+    fits=lambda cells: _are_messages(cells["messages"]),
+)
+
+PROMPT_AND_COMPLETION = Format(
+    name="prompt-completion-messages",
+    kind="chat",
+    example='{"prompt": [{"role": "user", "content": "Hi"}], '
+    '"completion": [{"role": "assistant", "content": "Hello!"}]}',
+    fields=(
+        Field("prompt", ("prompt",)),
+        Field("completion", ("completion",)),
+        Field("tools", ("tools",), required=False),
+    ),
+    chat_of=_completed,
+    fits=lambda cells: _are_messages(cells["prompt"]) and _are_messages(cells["completion"]),
 )

@@ -7,12 +7,35 @@ own answers to the words that it was taught.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from edgetune.tune.stepwise.chats import Chat, Turn
 from edgetune.tune.stepwise.formats.format import Cells, Field, Format, FormatFault, words
 
-_ENGLISH = (("Human", "User"), ("Assistant", "AI"))
-_CHINESE = (("人类", "用户", "问"), ("AI", "助手", "机器人", "答"))
+
+@dataclass(frozen=True)
+class Marks:
+    """The words of one language that mark who speaks."""
+
+    asking: tuple[str, ...]
+    answering: tuple[str, ...]
+
+    def asks(self, line: str) -> bool:
+        """Whether a line begins with a question's mark."""
+        return _marks_start(self.asking, line)
+
+    def answers(self, line: str) -> bool:
+        """Whether a line begins with an answer's mark."""
+        return _marks_start(self.answering, line)
+
+
+def _marks_start(words: tuple[str, ...], line: str) -> bool:
+    return re.match(rf"[ \t]*(?:{'|'.join(words)})\s?[:：]", line) is not None
+
+
+_ENGLISH = Marks(("Human", "User"), ("Assistant", "AI"))
+_CHINESE = Marks(("人类", "用户", "问"), ("AI", "助手", "机器人", "答"))
+LANGUAGES = (_CHINESE, _ENGLISH)
 
 
 def _marks(asks: tuple[str, ...], answers: tuple[str, ...], *, within_lines: bool) -> re.Pattern[str]:
@@ -67,5 +90,5 @@ def _marked(name: str, asks: tuple[str, ...], answers: tuple[str, ...], example:
     return Format(name, "chat", example, fields, chat, fits, template=name)
 
 
-HUMAN_AI_EN = _marked("human-ai-en", *_ENGLISH, '{"text": "Human: Hi\\nAssistant: Hello!"}')
-HUMAN_AI_ZH = _marked("human-ai-zh", *_CHINESE, '{"text": "人类: 你好\\nAI: 你好！"}')
+HUMAN_AI_EN = _marked("human-ai-en", _ENGLISH.asking, _ENGLISH.answering, '{"text": "Human: Hi\\nAssistant: Hello!"}')
+HUMAN_AI_ZH = _marked("human-ai-zh", _CHINESE.asking, _CHINESE.answering, '{"text": "人类: 你好\\nAI: 你好！"}')

@@ -8,12 +8,12 @@ from __future__ import annotations
 from edgetune.tune.data.json_text import NotJson, json_value
 from edgetune.tune.stepwise.chats import Chat, Turn
 from edgetune.tune.stepwise.formats.format import (
+    CHAT_COLUMNS,
     Cells,
     Field,
     Format,
     FormatFault,
     call_of,
-    checked,
     listed,
     role_of,
     tools_of,
@@ -29,8 +29,7 @@ def _chat(cells: Cells) -> Chat:
         if "from" not in turn or "value" not in turn:
             raise FormatFault(f"turn {number} has the keys {', '.join(turn) or 'none'}, not from and value")
         turns.append(_turn(turn["from"], turn["value"], number))
-    chat = Chat(with_system(tuple(turns), words(cells.get("system"), "system")), tools_of(cells.get("tools")))
-    return checked(chat)
+    return Chat(with_system(tuple(turns), words(cells.get("system"), "system")), tools_of(cells.get("tools")))
 
 
 def _turn(speaker: object, value: object, number: int) -> Turn:
@@ -55,7 +54,7 @@ FORMAT = Format(
     kind="chat",
     example='{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}]}',
     fields=(
-        Field("conversations", ("conversations", "conversation", "messages", "dialog", "chat")),
+        Field("conversations", CHAT_COLUMNS),
         Field("system", ("system",), required=False),
         Field("tools", ("tools",), required=False),
     ),
