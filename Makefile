@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SITE := $(VENV)/site
 SOURCES := $(shell find cli serve tune compress export benchmarks -name '*.py' -o -name '*.jinja')
 
-.PHONY: demo test test-servers test-long soak lint bench performance performance-gpu training serving language-models docs clean
+.PHONY: demo test test-servers test-long test-faults soak lint bench performance performance-gpu training serving language-models docs clean
 
 # What the package and its extras need, a line each: installed without building the package, which comes next.
 define REQUIREMENTS
@@ -36,7 +36,7 @@ demo: $(VENV)/installed
 	$(BIN)/edgetune predict bundles/demo "where is my parcel" "you charged me twice!!"
 
 test: lint
-	$(BIN)/pytest -n 2 --dist worksteal -m 'not gpu and not servers and not soak and not long'
+	$(BIN)/pytest -n 2 --dist worksteal -m 'not gpu and not servers and not soak and not long and not faults'
 
 # Other people's servers, really started on what `edgetune pack` writes: minutes, and downloads by pip and npm.
 test-servers: $(VENV)/installed
@@ -45,6 +45,10 @@ test-servers: $(VENV)/installed
 # What takes minutes together: every model family with every profile, every method stopped, other tools' builders.
 test-long: $(VENV)/installed
 	$(BIN)/pytest -n 2 -m 'long and not gpu and not servers'
+
+# Damage of every file, kills, full disks, fuzzed input: an hour at most. `make test` has one example of each.
+test-faults: $(VENV)/installed
+	$(BIN)/pytest -n 2 --dist worksteal -m 'faults and not gpu'
 
 # An hour of twice the load that the server can answer.
 soak: $(VENV)/installed

@@ -91,12 +91,13 @@ def compare(bundles: Sequence[str | Path | BuildResult]) -> Comparison:
 
 def _report(folder: Path) -> Report | LanguageReport:
     bundle = Bundle.open(folder, verify=False)
-    if not (bundle.folder / REPORT_NAME).is_file():
+    path = bundle.path(REPORT_NAME)
+    if path is None or not path.is_file():
         raise InputError(
             f"The bundle {folder} has no {REPORT_NAME}.", expected="bundles as they were built", action="build it again"
         )
     kind = LanguageReport if bundle.manifest.generation is not None else Report
-    return kind.load(bundle.folder / REPORT_NAME)
+    return kind.load(path)
 
 
 def _check_same_rows(folders: Sequence[Path], reports: Sequence[Report | LanguageReport]) -> None:

@@ -44,8 +44,8 @@ def command(bundle: Path, as_json: bool) -> None:
 
 
 def _report(bundle: Bundle) -> Report | LanguageReport | None:
-    path = bundle.folder / REPORT_NAME
-    if not path.is_file():
+    path = bundle.path(REPORT_NAME)
+    if path is None:
         return None
     return LanguageReport.load(path) if bundle.manifest.generation else Report.load(path)
 

@@ -16,8 +16,9 @@ from typing import TypeVar
 import msgspec
 
 from edgetune.serve.batcher import Batcher, BatchRun
-from edgetune.serve.bundle import GOLDEN_NAME, MANIFEST_NAME, REPORT_NAME, Bundle, Golden, Manifest
+from edgetune.serve.bundle import MANIFEST_NAME, MOST_JSON_BYTES, REPORT_NAME, Bundle, Golden, Manifest
 from edgetune.serve.errors import BundleError
+from edgetune.serve.files import read_regular
 from edgetune.serve.golden import replay_golden
 from edgetune.serve.http.answerers import Classifier, Writer
 from edgetune.serve.http.settings import ServerSettings
@@ -63,7 +64,7 @@ def look_at(folder: Path) -> Seen | None:
     """What lies in a bundle folder now; None where there is no manifest that can be read."""
     try:
         fingerprint = _fingerprint(folder)
-        files = tuple(sorted((one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in folder.iterdir()))
+        files = tuple(sorted((one.name, one.lstat().st_size, one.lstat().st_mtime_ns) for one in folder.iterdir()))
     except OSError:
         return None
     return Seen(fingerprint, files)
@@ -80,8 +81,8 @@ def open_proven(folder: Path, settings: ServerSettings, observe: Callable[[Batch
     # Before the files are read: where they change meanwhile, the next look finds another fingerprint and loads again.
     fingerprint = _fingerprint(folder)
     if bundle.manifest.generation is not None:
-        return Opened(fingerprint, _open_writer(bundle, settings), _report(LanguageReport, folder))
-    return Opened(fingerprint, _open_classifier(folder, settings, observe), _report(Report, folder))
+        return Opened(fingerprint, _open_writer(bundle, settings), _report(LanguageReport, bundle))
+    return Opened(fingerprint, _open_classifier(folder, settings, observe), _report(Report, bundle))
 
 
 def _open_classifier(folder: Path, settings: ServerSettings, observe: Callable[[BatchRun], None] | None) -> Classifier:
@@ -108,7 +109,7 @@ def _open_writer(bundle: Bundle, settings: ServerSettings) -> Writer:
     provider = bundle.manifest.provider if settings.provider == "auto" else settings.provider
     with _opening_generator:
         generator = Generator.open(bundle.folder, threads=settings.lone_threads, provider=provider)
-    replay(generator, read_golden(bundle.folder / GOLDEN_NAME))
+    replay(generator, read_golden(bundle))
     warm_up_generator(generator, max_sequences=settings.max_sequences)
     scheduler = Scheduler(generator, rows=settings.max_sequences, max_waiting=settings.max_prompts)
     return Writer(bundle, generator, scheduler)
@@ -126,15 +127,16 @@ def _open_lone(predictor: Predictor, settings: ServerSettings) -> Predictor | No
 
 
 def _fingerprint(folder: Path) -> str:
-    return hashlib.sha256((folder / MANIFEST_NAME).read_bytes()).hexdigest()
+    return hashlib.sha256(read_regular(folder / MANIFEST_NAME, MOST_JSON_BYTES)).hexdigest()
 
 
 AnyReport = TypeVar("AnyReport", Report, LanguageReport)
 
 
-def _report(kind: type[AnyReport], folder: Path) -> AnyReport | None:
+def _report(kind: type[AnyReport], bundle: Bundle) -> AnyReport | None:
     """The bundle's own report; None where it has none that this release reads: answering needs none."""
+    path = bundle.path(REPORT_NAME)
     try:
-        return kind.load(folder / REPORT_NAME)
+        return None if path is None else kind.load(path)
     except BundleError:
         return None
