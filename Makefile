@@ -46,9 +46,9 @@ test-servers: $(VENV)/installed
 test-long: $(VENV)/installed
 	$(BIN)/pytest -n 2 -m 'long and not gpu and not servers'
 
-# Kills at random moments, damage, full disks, hostile bundles, thousands of fuzzed inputs: up to an hour.
+# Damage of every file, kills, full disks, fuzzed input: an hour at most. `make test` has one example of each.
 test-faults: $(VENV)/installed
-	$(BIN)/pytest -m faults --junitxml=$(VENV)/faults.xml
+	$(BIN)/pytest -n 2 --dist worksteal -m 'faults and not gpu' --junitxml=$(VENV)/faults.xml
 
 # An hour of twice the load that the server can answer.
 soak: $(VENV)/installed

@@ -6,15 +6,18 @@ the standard library and msgspec, so that `inspect` works without ONNX Runtime.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
-from edgetune.serve.digest import file_sha256
+from edgetune.serve.digest import value_sha256
 from edgetune.serve.errors import BundleDamaged, BundleError, BundleFormatError
-from edgetune.serve.stepwise.spec import GenerationSpec
+from edgetune.serve.external import UnreadableGraph, external_files
+from edgetune.serve.files import read_regular, sha256_regular, shape_fault
+from edgetune.serve.stepwise.spec import GenerationSpec, Tokens
 
 BUNDLE_FORMAT = 1
 MANIFEST_NAME = "manifest.json"
@@ -27,7 +30,25 @@ REPORT_NAME = "report.json"
 # What answering reads: unlisted, these would be used without ever being compared with what was packed.
 REQUIRED_NAMES = (GRAPH_NAME, TOKENIZER_NAME, CONFIG_NAME)
 
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+# Of a manifest, and of any other file that is read whole: larger ones are refused before anything parses them.
+MOST_JSON_BYTES = 64 * 1024 * 1024
+
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**50)]
+Cores = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+Format = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Size = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+Threads = Annotated[int, msgspec.Meta(ge=1, le=1024)]
+Tolerance = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+
+# The least tolerance that golden answers are packed with, where their logits hardly spread.
+LEAST_TOLERANCE = 1e-4
+
+_COPY_AGAIN = "copy the bundle again from where it was built, or build it again"
+_LISTED = f"the files and digests that {MANIFEST_NAME} lists"
+
+T = TypeVar("T")
 
 # What msgspec raises on bytes that hold no such value: its own error, and two that it lets through.
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -38,13 +59,13 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
     name: str
     dtype: str
-    shape: list[int | str]
+    shape: list[Size | str]
 
 
 class FileEntry(msgspec.Struct, frozen=True):
     """Size and SHA-256 (hex) of one file of the bundle."""
 
-    bytes: int
+    bytes: Bytes
     sha256: str
 
 
@@ -59,7 +80,7 @@ class HeadSpec(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     output: str = "logits"
     labels: list[str] = []
-    thresholds: list[float] = []
+    thresholds: list[Share] = []
 
 
 class BaseIdentity(msgspec.Struct, frozen=True):
@@ -75,10 +96,10 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     `threads` of one run; `spinning` whether threads wait awake for the next node; `cpu` and `cores` name the machine.
     """
 
-    threads: AtLeastOne
+    threads: Threads
     spinning: bool
     cpu: str
-    cores: AtLeastOne
+    cores: Cores
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,10 +114,10 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     graph: str
     golden: str
     provider: str
-    dtypes: dict[str, float]
+    dtypes: dict[str, Share]
     needs: list[str] = []
     runtime: RuntimeSettings | None = None
-    p50_ms: float | None = None
+    p50_ms: Milliseconds | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,18 +129,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     made from, which layouts for other engines take from the work folder; None for every other task. `codec` says how an
     input becomes arrays, `heads` how outputs become answers: none are named for a single label a text. `columns` are
     those of the training data that inputs were read from, one for each part of the codec; none where that is not known.
+    `manifest_digest` is `digest_of` everything else that the manifest says; None in bundles of releases before 0.2.
     """
 
-    format: AtLeastOne
+    format: Format
     name: str
     task: str
     labels: list[str]
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
-    max_tokens: AtLeastOne
+    max_tokens: Tokens
     scheme: str
     provider: str
-    dtypes: dict[str, float]
+    dtypes: dict[str, Share]
     base: BaseIdentity
     data_digest: str
     versions: dict[str, str]
@@ -132,6 +154,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     codec: str = "text"
     heads: list[HeadSpec] = []
     columns: list[str] = []
+    manifest_digest: str | None = None
 
     @property
     def answer_heads(self) -> list[HeadSpec]:
@@ -179,7 +202,7 @@ class GoldenCase(msgspec.Struct, frozen=True, omit_defaults=True):
 class Golden(msgspec.Struct, frozen=True):
     """Inputs to replay. `tolerance` is the largest allowed difference of a logit."""
 
-    tolerance: float
+    tolerance: Tolerance
     cases: list[GoldenCase]
 
 
@@ -194,59 +217,158 @@ class Bundle:
     def open(cls, folder: str | Path, *, verify: bool = True) -> Bundle:
         """Open a bundle folder; with `verify`, check that every file has the size and bytes that were packed.
 
+        Nothing is read but what the manifest lists, and never through a link.
+
         Raises:
             BundleError: the folder is missing or is no bundle.
             BundleFormatError: it was written in a newer format.
-            BundleDamaged: a file is missing or changed.
+            BundleDamaged: a file is missing or changed, or is no regular file.
         """
         folder = Path(folder)
         bundle = cls(folder, _read_manifest(folder))
         if verify:
             bundle.check_files()
+        else:
+            bundle.check_shapes()
         return bundle
 
     def check_files(self) -> None:
-        """Compare sizes, then digests, of all files; report all offenders at once.
+        """Compare the sizes of all files, then the digests of those that have theirs; report all offenders at once.
 
         Raises:
             BundleDamaged: a file is missing or its bytes are not those that were packed.
         """
         listed = self.manifest.files
         faults = [f"{name} is not listed" for name in REQUIRED_NAMES if name not in listed]
-        faults += [fault for name, entry in listed.items() if (fault := self._fault(name, entry))]
+        sizes = {name: self._size_fault(name, entry) for name, entry in listed.items()}
+        faults += [fault for name, entry in listed.items() if (fault := sizes[name] or self._digest_fault(name, entry))]
+        self._refuse(faults or self._weight_faults())
+        if self.manifest.manifest_digest is None:
+            self._refuse(self._label_faults())
+
+    def check_shapes(self) -> None:
+        """Refuse what must not be read at all: links, devices, and weights that the manifest does not list.
+
+        Raises:
+            BundleDamaged: a file is one of them.
+        """
+        shapes = {name: shape_fault(self.folder / name) for name in self.manifest.files}
+        faults = [f"{name} {fault}" for name, fault in shapes.items() if fault and fault != "is missing"]
+        self._refuse(faults or self._weight_faults())
+
+    def path(self, name: str) -> Path | None:
+        """Where a file of the bundle lies; None where the manifest does not list it, whatever the folder holds."""
+        return self.folder / name if name in self.manifest.files else None
+
+    def strangers(self) -> list[str]:
+        """Names in the folder that the manifest does not list, in order: they are no part of the bundle."""
+        known = {*self.manifest.files, MANIFEST_NAME}
+        return sorted(entry.name for entry in self.folder.iterdir() if entry.name not in known)
+
+    def golden(self, name: str = GOLDEN_NAME) -> Golden:
+        """The golden answers that were packed with the graph, or in the file `name` with another variant.
+
+        Raises:
+            BundleDamaged: they cannot be read, or allow a difference as large as the logits' own spread.
+        """
+        golden = self.read(name, Golden)
+        logits = [logit for case in golden.cases for logit in case.logits]
+        spread = max(logits) - min(logits) if logits else 0.0
+        if golden.cases and golden.tolerance > max(LEAST_TOLERANCE, spread):
+            raise BundleDamaged(
+                f"{self.folder / name} allows a difference of {golden.tolerance:.4g}; its logits spread {spread:.4g}.",
+                expected="a tolerance below the spread, which an answer that is quite another would not meet",
+                action=_COPY_AGAIN,
+            )
+        return golden
+
+    def read(self, name: str, kind: type[T]) -> T:
+        """The JSON value in a listed file.
+
+        Raises:
+            BundleDamaged: it is not listed, or cannot be read.
+        """
+        path = self.path(name)
+        if path is None:
+            raise BundleDamaged(f"{self.folder / name} is not listed.", expected=_LISTED, action=_COPY_AGAIN)
+        try:
+            return msgspec.json.decode(read_regular(path, MOST_JSON_BYTES), type=kind)
+        except (OSError, *NOT_JSON) as error:
+            raise BundleDamaged(f"{path} cannot be read: {error}", expected=_LISTED, action=_COPY_AGAIN) from error
+
+    def _refuse(self, faults: list[str]) -> None:
         if faults:
             raise BundleDamaged(
                 f"The bundle {self.folder} is damaged: " + "; ".join(faults) + ".",
-                expected=f"the files and digests that {MANIFEST_NAME} lists",
-                action="copy the bundle again from where it was built, or build it again",
+                expected=_LISTED,
+                action=_COPY_AGAIN,
             )
 
-    def _fault(self, name: str, entry: FileEntry) -> str:
+    def _size_fault(self, name: str, entry: FileEntry) -> str:
         path = self.folder / name
-        if not path.is_file():
-            return f"{name} is missing"
+        if fault := shape_fault(path):
+            return f"{name} {fault}"
         size = path.stat().st_size
-        if size != entry.bytes:
-            return f"{name} has {size:,} bytes instead of {entry.bytes:,}"
+        return "" if size == entry.bytes else f"{name} has {size:,} bytes instead of {entry.bytes:,}"
+
+    def _digest_fault(self, name: str, entry: FileEntry) -> str:
         try:
-            digest = file_sha256(path)
+            digest = sha256_regular(self.folder / name, entry.bytes)
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
         return "" if digest == entry.sha256 else f"{name} has changed bytes (SHA-256 differs)"
 
-    def golden(self, name: str = GOLDEN_NAME) -> Golden:
-        """The golden answers that were packed with the graph, or in the file `name` with another variant."""
-        path = self.folder / name
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=Golden)
-        except (OSError, *NOT_JSON) as error:
-            raise BundleDamaged(f"{path} cannot be read: {error}") from error
+    def _weight_faults(self) -> list[str]:
+        """Graphs whose weights lie in files that are not listed; looked for only where there are such files at all."""
+        if not self.strangers():
+            return []
+        faults = []
+        for variant in self.manifest.graphs:
+            path = self.folder / variant.graph
+            try:
+                names = external_files(path)
+            except OSError:
+                continue  # opening it says why it cannot be read
+            except UnreadableGraph as error:
+                faults.append(f"{variant.graph} is no graph: {error}")
+                continue
+            unlisted = sorted(names - self.manifest.files.keys())
+            faults += [f"{variant.graph} takes weights from {name!r}, which is not listed" for name in unlisted]
+        return faults
+
+    def _label_faults(self) -> list[str]:
+        """Labels that config.json names otherwise: nothing else tells damage of a manifest without a digest."""
+        heads = [head for head in self.manifest.answer_heads if head.labels]
+        named: dict[str, str] = {}
+        with contextlib.suppress(BundleDamaged):  # a config.json that is none is refused where it is needed
+            named = self.read(CONFIG_NAME, _LabelNames).id2label if heads else {}
+        faults = []
+        for head in heads:
+            if len(named) != len(head.labels):
+                continue
+            names = [named.get(str(place)) for place in range(len(head.labels))]
+            pairs = [(mine, other) for mine, other in zip(head.labels, names, strict=True) if mine != other]
+            if pairs and sorted(map(str, names)) != sorted(f"LABEL_{place}" for place in range(len(names))):
+                faults += [f"{MANIFEST_NAME} has the label {mine!r}, {CONFIG_NAME} {other!r}" for mine, other in pairs]
+        return faults[:5]
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all packed files, the manifest included."""
         packed = sum(entry.bytes for entry in self.manifest.files.values())
         return packed + (self.folder / MANIFEST_NAME).stat().st_size
+
+
+class _LabelNames(msgspec.Struct):
+    """What a config.json calls its labels, by their number as text."""
+
+    id2label: dict[str, str] = {}
+
+
+def digest_of(manifest: dict[str, object]) -> str:
+    """The digest of a manifest's JSON value: of all it says but the digest itself."""
+    rest = {key: value for key, value in manifest.items() if key != "manifest_digest"}
+    return "sha256:" + value_sha256(rest)
 
 
 def _read_manifest(folder: Path) -> Manifest:
@@ -258,7 +380,7 @@ def _read_manifest(folder: Path) -> Manifest:
             action="check the path, or build one: edgetune build --base MODEL --data FILE --out " + str(folder),
         )
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path, MOST_JSON_BYTES)
     except FileNotFoundError as error:
         raise BundleError(
             f"{folder} is no bundle: it has no {MANIFEST_NAME}.",
@@ -267,7 +389,8 @@ def _read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
     try:
-        format_number = msgspec.json.decode(raw, type=dict[str, object]).get("format")
+        value = msgspec.json.decode(raw, type=dict[str, object])
+        format_number = value.get("format")
         if isinstance(format_number, int) and format_number > BUNDLE_FORMAT:
             raise BundleFormatError(
                 f"{folder} has bundle format {format_number}.",
@@ -277,6 +400,12 @@ def _read_manifest(folder: Path) -> Manifest:
         manifest = msgspec.json.decode(raw, type=Manifest)
     except NOT_JSON as error:
         raise BundleDamaged(f"{path} is no manifest: {error}.") from error
+    if manifest.manifest_digest not in (None, digest_of(value)):
+        raise BundleDamaged(
+            f"{path} has changed bytes (its manifest_digest differs).",
+            expected="the manifest that was packed",
+            action=_COPY_AGAIN,
+        )
     _refuse_paths(folder, manifest)
     _check_variants(folder, manifest)
     return manifest
@@ -306,5 +435,5 @@ def _check_variants(folder: Path, manifest: Manifest) -> None:
         raise BundleDamaged(
             f"The variants of {folder} cannot be told from its manifest: " + "; ".join(faults) + ".",
             expected="variants that were packed together",
-            action="copy the bundle again from where it was built, or build it again",
+            action=_COPY_AGAIN,
         )

@@ -17,6 +17,7 @@
     │   ├── BundleDamaged         it was one, but bytes are missing or changed
     │   └── BundleFormatError     it is one of a format that this release cannot read
     ├── ProviderError             the execution provider asked for does not run
+    ├── RunError                  the graph failed while it ran
     ├── InputError                what was given to predict cannot be answered
     ├── Overloaded                more is waiting for an answer than may wait
     └── Interrupted               the user stopped the work                        exit 130
@@ -119,6 +120,10 @@ class BundleFormatError(BundleError):
 
 class ProviderError(EdgetuneError):
     """The execution provider that was asked for does not run here."""
+
+
+class RunError(EdgetuneError):
+    """ONNX Runtime failed in the middle of a run: the graph cannot do what its inputs ask for, or memory ended."""
 
 
 class InputError(EdgetuneError):

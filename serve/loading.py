@@ -1,19 +1,17 @@
 """Opening a bundle for answering, as fast as the machine allows: what does not need the other runs beside it.
 
-Digests and codec are native code that lets Python go on, so they run in threads while numpy and ONNX Runtime are
-imported and the session opens. Must not import numpy itself.
+Digests are native code that lets Python go on, so a thread takes them while numpy and ONNX Runtime are imported; no
+parser sees a file before they are found right. Then the codec opens beside the session. Must not import numpy itself.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.codecs import open_codec
-from edgetune.serve.errors import EdgetuneError
 
 if TYPE_CHECKING:
     from edgetune.serve.predictor import Predictor
@@ -46,19 +44,18 @@ def load(
         InputError: the bundle has no such variant, or a number is out of range.
     """
     bundle = Bundle.open(path, verify=False)
-    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="edgetune-load") as pool:
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="edgetune-load") as pool:
         checked = pool.submit(bundle.check_files) if verify else None
+        try:
+            from edgetune.serve.predictor import Predictor
+            from edgetune.serve.session import import_runtime
+
+            import_runtime()
+        finally:
+            if checked is not None:
+                checked.result()
         manifest = bundle.manifest
         codec = pool.submit(open_codec, manifest.codec, bundle.folder, manifest.max_tokens)
-        from edgetune.serve.predictor import Predictor
-
-        opened = partial(Predictor, bundle, threads=threads, provider=provider, spinning=spinning, variant=variant)
-        try:
-            predictor = opened(codec=codec.result)
-        except EdgetuneError:
-            if checked is not None:
-                checked.result()  # a file that has changed explains better why nothing opens
-            raise
-        if checked is not None:
-            checked.result()
-    return predictor
+        return Predictor(
+            bundle, threads=threads, provider=provider, spinning=spinning, variant=variant, codec=codec.result
+        )

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from edgetune.serve.bundle import Bundle, Golden, HeadSpec, Manifest
 from edgetune.serve.codecs import Codec, Input, list_inputs, open_codec
 from edgetune.serve.codecs.text import EncodedText
-from edgetune.serve.errors import BundleDamaged, BundleFormatError, EdgetuneError, InputError
+from edgetune.serve.errors import BundleDamaged, BundleFormatError, EdgetuneError, InputError, RunError
 from edgetune.serve.forks import never_free, watch_forks
 from edgetune.serve.heads import Answer, open_head
+from edgetune.serve.session import run_error, session_errors
 from edgetune.serve.variants import open_variant
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 WAITING_TEXTS = 16_384
 CALL_TEXTS = 256
 LONG_CHARACTERS = 20_000
+
+_FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
 class Predictor:
@@ -154,11 +157,22 @@ class Predictor:
 
         Raises:
             EdgetuneError: the predictor is closed.
+            RunError: the graph failed.
         """
         session = self._opened_again() if self._forked else self.session  # a run keeps it, whoever closes
         if session is None:
             raise self._is_closed()
-        logits: NDArray[np.float32] = session.run(self._outputs, feed)[0]
+        try:
+            logits: NDArray[np.float32] = session.run(self._outputs, feed)[0]
+        except session_errors() as error:
+            raise run_error(str(self.bundle.folder), error) from error
+        expected = (len(feed[self._inputs[0]]), self.head.width)
+        if logits.shape != expected:
+            raise RunError(
+                f"The graph of {self.bundle.folder} gave {self.head.spec.output} of the shape {logits.shape}.",
+                expected=f"{expected}: a row for each input",
+                action="build the bundle again",
+            )
         return logits
 
     def golden(self) -> Golden:
@@ -336,9 +350,11 @@ def _check_graph(
     """Refuse a manifest that tells of another graph: neither digests nor ONNX Runtime would notice."""
     inputs = {value.name for value in session.get_inputs()}
     listed = {spec.name for spec in manifest.inputs}
-    columns = {value.name: value.shape[-1] for value in session.get_outputs()}.get(output)
-    # A name instead of a number is a size that the graph leaves open.
-    if inputs != listed or not (isinstance(columns, str) or columns == width):
+    outputs = {value.name: value for value in session.get_outputs() if value.type in _FLOATS and value.shape}
+    columns = outputs[output].shape[-1] if output in outputs else None
+    # A name, or nothing, instead of a number is a size that the graph leaves open.
+    is_open = output in outputs and not isinstance(columns, int)
+    if inputs != listed or not (is_open or columns == width):
         raise BundleDamaged(
             f"The graph of {folder} takes {', '.join(sorted(inputs))} and gives {columns} {output}, its manifest "
             f"lists {', '.join(sorted(listed))} and answers with {width}.",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetune.serve.cores import usable_cores
-from edgetune.serve.errors import BundleDamaged, InputError, MissingDependency, ProviderError
+from edgetune.serve.errors import BundleDamaged, InputError, MissingDependency, ProviderError, RunError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-def _onnxruntime() -> ModuleType:
+def import_runtime() -> ModuleType:
+    """ONNX Runtime, with its telemetry off.
+
+    Raises:
+        MissingDependency: none is installed.
+    """
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -38,7 +43,7 @@ def _onnxruntime() -> ModuleType:
 
 def provider_is_built_in(provider: str) -> bool:
     """Whether the installed ONNX Runtime has a provider at all; whether it runs here shows when a session opens."""
-    return PROVIDERS.get(provider) in _onnxruntime().get_available_providers()
+    return PROVIDERS.get(provider) in import_runtime().get_available_providers()
 
 
 def open_session(
@@ -71,7 +76,7 @@ def open_session(
         raise ProviderError(f"There is no provider {provider!r}.", expected=" or ".join(PROVIDERS))
     if threads is not None and threads < 1:
         raise InputError(f"The number of threads is {threads}.", expected="1 or more, or None for all usable cores")
-    runtime = _onnxruntime()
+    runtime = import_runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.inter_op_num_threads = 1
@@ -90,7 +95,7 @@ def open_session(
     complaint = _preload_cuda(runtime) if provider == "cuda" else ""
     try:
         session = runtime.InferenceSession(str(graph), options, providers=[provider_name])
-    except _session_errors(runtime) as error:
+    except session_errors() as error:
         if provider == "cpu":
             raise BundleDamaged(f"ONNX Runtime cannot open {graph}: {error}") from error
         raise _no_provider(provider, complaint or str(error).splitlines()[0]) from error
@@ -109,19 +114,31 @@ def _preload_cuda(runtime: ModuleType) -> str:
     return output.getvalue().partition("\n")[0]
 
 
-def _session_errors(runtime: ModuleType) -> tuple[type[Exception], ...]:
-    """What opening a session raises; ONNX Runtime's types derive straight from Exception."""
-    state = runtime.capi.onnxruntime_pybind11_state
+def session_errors() -> tuple[type[Exception], ...]:
+    """What opening a session and running it raise; ONNX Runtime's types derive straight from Exception."""
+    state = import_runtime().capi.onnxruntime_pybind11_state
     names = (
         "EPFail",
+        "EngineError",
         "Fail",
         "InvalidArgument",
         "InvalidGraph",
         "InvalidProtobuf",
         "NoSuchFile",
         "NotImplemented",
+        "RuntimeException",
     )
-    return (RuntimeError, *(getattr(state, name) for name in names))
+    return (RuntimeError, MemoryError, *(getattr(state, name) for name in names))
+
+
+def run_error(graph: str, error: Exception) -> RunError:
+    """What a failed run of a graph becomes: the first line of what ONNX Runtime says, which may be pages."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:500]
+    return RunError(
+        f"ONNX Runtime failed on a run of {graph}: {reason}",
+        expected="a graph that answers inputs of every length up to max_tokens",
+        action="give fewer or shorter inputs; if that changes nothing, build the bundle again",
+    )
 
 
 def _no_provider(provider: str, reason: str) -> ProviderError:

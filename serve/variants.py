@@ -74,7 +74,7 @@ def open_variant(
         if one.provider in failed:
             continue
         measured = one.runtime if machine.is_of(one.runtime) else None
-        runs = threads if threads is not None else (measured.threads if measured else machine.cores)
+        runs = threads if threads is not None else (min(measured.threads, machine.cores) if measured else machine.cores)
         spins = spinning if spinning is not None else (measured.spinning if measured else True)
         target = one.provider if provider == "auto" else provider
         try:

@@ -91,11 +91,12 @@ def compare(bundles: Sequence[str | Path | BuildResult]) -> Comparison:
 
 def _report(folder: Path) -> Report | LanguageReport:
     bundle = Bundle.open(folder, verify=False)
-    if not (bundle.folder / REPORT_NAME).is_file():
+    report = report_of(bundle)
+    if report is None:
         raise InputError(
             f"The bundle {folder} has no {REPORT_NAME}.", expected="bundles as they were built", action="build it again"
         )
-    return report_of(bundle)
+    return report
 
 
 def _check_same_rows(folders: Sequence[Path], reports: Sequence[BuildReport]) -> None:

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from edgetune.commands.options import json_option, print_json
-from edgetune.serve.bundle import REPORT_NAME, Bundle, Manifest
+from edgetune.serve.bundle import Bundle, Manifest
 from edgetune.serve.codecs import describe_codec
 from edgetune.serve.heads import describe_head
 from edgetune.serve.stepwise.report import report_of
@@ -27,7 +27,7 @@ def command(bundle: Path, as_json: bool) -> None:
       edgetune inspect bundles/x --json | jq .report.quality
     """
     opened = Bundle.open(bundle)
-    report = report_of(opened) if (bundle / REPORT_NAME).is_file() else None
+    report = report_of(opened)
     if as_json:
         print_json(
             {

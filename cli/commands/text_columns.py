@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from edgetune.serve.codecs.text_pair import usual_pair
 from edgetune.serve.errors import DataError, InputError, RecipeError
+from edgetune.tune.data.column_names import LABEL_NAMES, TEXT_NAMES
 from edgetune.tune.data.columns import choose_columns
-from edgetune.tune.data.dialect import LABEL_NAMES, NUMBER, TEXT_NAMES
+from edgetune.tune.data.dialect import NUMBER
 from edgetune.tune.data.reading import Table
 
 # A name is much shorter than the texts below it.

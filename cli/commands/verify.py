@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 def command(bundle: Path, as_json: bool) -> None:
     """Check sizes and digests of all files of a bundle, then replay its golden answers on this machine.
 
+    Files in its folder that the manifest does not list are named; nothing reads them.
+
     \b
     Example:
       edgetune verify bundles/x
     """
-    from edgetune.serve.bundle import GOLDEN_NAME, Bundle
+    from edgetune.serve.bundle import Bundle
     from edgetune.serve.golden import replay_golden
     from edgetune.serve.loading import load
 
@@ -34,7 +36,7 @@ def command(bundle: Path, as_json: bool) -> None:
         from edgetune.serve.stepwise.generator import Generator
         from edgetune.serve.stepwise.golden import read_golden, replay
 
-        by_scheme = {opened.manifest.scheme: replay(Generator.open(bundle), read_golden(bundle / GOLDEN_NAME))}
+        by_scheme = {opened.manifest.scheme: replay(Generator.open(bundle), read_golden(opened))}
         _tell(opened, by_scheme, opened.manifest.scheme, as_json=as_json)
         return
     predictor = load(bundle)
@@ -49,13 +51,15 @@ def command(bundle: Path, as_json: bool) -> None:
 
 
 def _tell(bundle: Bundle, replays: dict[str, Replay], variant: str, *, as_json: bool) -> None:
-    files = len(bundle.manifest.files)
+    files, strangers = len(bundle.manifest.files), bundle.strangers()
     if as_json:
         golden = {scheme: asdict(replay) for scheme, replay in replays.items()}
-        facts = {"bundle": str(bundle.folder), "files": files, "size_bytes": bundle.size_bytes}
+        facts = {"bundle": str(bundle.folder), "files": files, "size_bytes": bundle.size_bytes, "strangers": strangers}
         print_json({**facts, "golden": golden[variant], "variants": golden if len(golden) > 1 else {}})
         return
     click.echo(f"{files} files have the sizes and digests that were packed ({bundle.size_bytes:,} bytes).")
+    if strangers:
+        click.echo(f"No part of the bundle, and never read: {', '.join(map(repr, strangers))}.")
     for scheme, replay in replays.items():
         of = f" of {scheme}" if len(replays) > 1 else ""
         click.echo(

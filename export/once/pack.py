@@ -37,6 +37,7 @@ from edgetune.serve.bundle import (
     Manifest,
     RuntimeSettings,
     TensorSpec,
+    digest_of,
 )
 from edgetune.serve.codecs import Input
 from edgetune.serve.codecs.text import EncodedText
@@ -286,7 +287,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     value = msgspec.to_builtins(msgspec.structs.replace(manifest, files=files))
     # What readers that know of no codecs and heads take for granted is not said.
     value = {name: value[name] for name in value if name not in _UNSAID or value[name] != _UNSAID[name]}
-    path.write_bytes(pretty_json(value))
+    read_again = msgspec.json.decode(pretty_json(value))
+    path.write_bytes(pretty_json({**value, "manifest_digest": digest_of(read_again)}))
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 

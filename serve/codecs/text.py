@@ -9,14 +9,15 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from tokenizers import Encoding, Tokenizer
 
-from edgetune.serve.bundle import CONFIG_NAME, NOT_JSON, TOKENIZER_NAME
+from edgetune.serve.bundle import CONFIG_NAME, MOST_JSON_BYTES, NOT_JSON, TOKENIZER_NAME
 from edgetune.serve.codecs import CODECS, Input
 from edgetune.serve.errors import BundleDamaged, InputError
+from edgetune.serve.files import read_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,12 @@ class EncodedText:
     def size(self) -> int:
         """Tokens."""
         return len(self.ids)
+
+
+class _Padding(msgspec.Struct):
+    """What a config.json says of padding."""
+
+    pad_token_id: Annotated[int, msgspec.Meta(ge=-1, lt=2**31)] | None = None
 
 
 class TextCodec:
@@ -143,16 +150,17 @@ def run_tokenizer(tokenizer: Tokenizer, texts: Sequence[str], *, special_tokens:
 
 
 def read_pad_id(config: Path) -> int:
-    """The id that pads, by a config.json; 0 where it names none.
+    """The id that pads, by a config.json; 0 where it names none, or -1 as some do to say so.
 
     Raises:
-        BundleDamaged: the file cannot be read.
+        BundleDamaged: the file cannot be read, or the id is none.
     """
     try:
-        value = msgspec.json.decode(config.read_bytes(), type=dict[str, object]).get("pad_token_id")
+        content = msgspec.json.decode(read_regular(config, MOST_JSON_BYTES), type=dict[str, object])
+        value = msgspec.convert(content, _Padding).pad_token_id
     except (OSError, *NOT_JSON) as error:
         raise BundleDamaged(f"{config} cannot be read: {error}") from error
-    return value if isinstance(value, int) else 0
+    return 0 if value is None else max(0, value)
 
 
 def _no_text(inputs: Sequence[object]) -> InputError:

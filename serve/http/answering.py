@@ -19,14 +19,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.bundle import CONFIG_NAME, NOT_JSON
+from edgetune.serve.bundle import CONFIG_NAME
 from edgetune.serve.codecs import Codec, Input
 from edgetune.serve.codecs.text import EncodedText
-from edgetune.serve.errors import Overloaded
+from edgetune.serve.errors import BundleDamaged, Overloaded
 from edgetune.serve.http.errors import invalid, unanswerable
 from edgetune.serve.http.metrics import Metrics
 from edgetune.serve.http.settings import ServerSettings
 from edgetune.serve.predictor import Predictor
+from edgetune.serve.stepwise.spec import Tokens
 
 if TYPE_CHECKING:
     from edgetune.serve.http.repository import Repository
@@ -56,8 +57,8 @@ class IdRows:
 class _IdRanges(msgspec.Struct):
     """The sizes of a model's embedding tables, as its config.json tells them."""
 
-    vocab_size: int | None = None
-    type_vocab_size: int | None = None
+    vocab_size: Tokens | None = None
+    type_vocab_size: Tokens | None = None
 
 
 class Answering:
@@ -164,9 +165,8 @@ class Answering:
         ranges = self._ranges.get(predictor)
         if ranges is None:
             ranges = _IdRanges()
-            with contextlib.suppress(OSError, *NOT_JSON):
-                config = (predictor.bundle.folder / CONFIG_NAME).read_bytes()
-                ranges = msgspec.json.decode(config, type=_IdRanges)
+            with contextlib.suppress(BundleDamaged):
+                ranges = predictor.bundle.read(CONFIG_NAME, _IdRanges)
             self._ranges[predictor] = ranges
         return ranges
 

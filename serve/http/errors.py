@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from edgetune.serve.errors import BundleError, EdgetuneError, InputError, Overloaded
+from edgetune.serve.errors import BundleError, EdgetuneError, InputError, Overloaded, RunError
 
 RETRY_SECONDS = 1
 CLIENT_LEFT = 499  # nginx's number for it: never sent, since nobody is there, but logged and counted
@@ -83,6 +83,7 @@ _STATUSES: tuple[tuple[type[EdgetuneError], int], ...] = (
     (UnknownModel, 404),
     (InputError, 422),
     (BundleError, 422),
+    (RunError, 500),
     (Overloaded, 503),
     (NotReady, 503),
 )

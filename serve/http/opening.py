@@ -15,8 +15,9 @@ from pathlib import Path
 import msgspec
 
 from edgetune.serve.batcher import Batcher, BatchRun
-from edgetune.serve.bundle import GOLDEN_NAME, MANIFEST_NAME, Bundle, Golden, Manifest
+from edgetune.serve.bundle import MANIFEST_NAME, MOST_JSON_BYTES, Bundle, Golden, Manifest
 from edgetune.serve.errors import BundleError
+from edgetune.serve.files import read_regular
 from edgetune.serve.golden import replay_golden
 from edgetune.serve.http.answerers import Classifier, Writer
 from edgetune.serve.http.settings import ServerSettings
@@ -62,7 +63,7 @@ def look_at(folder: Path) -> Seen | None:
     """What lies in a bundle folder now; None where there is no manifest that can be read."""
     try:
         fingerprint = _fingerprint(folder)
-        files = tuple(sorted((one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in folder.iterdir()))
+        files = tuple(sorted((one.name, one.lstat().st_size, one.lstat().st_mtime_ns) for one in folder.iterdir()))
     except OSError:
         return None
     return Seen(fingerprint, files)
@@ -107,7 +108,7 @@ def _open_writer(bundle: Bundle, settings: ServerSettings) -> Writer:
     provider = bundle.manifest.provider if settings.provider == "auto" else settings.provider
     with _opening_generator:
         generator = Generator.open(bundle.folder, threads=settings.lone_threads, provider=provider)
-    replay(generator, read_golden(bundle.folder / GOLDEN_NAME))
+    replay(generator, read_golden(bundle))
     warm_up_generator(generator, max_sequences=settings.max_sequences)
     scheduler = Scheduler(generator, rows=settings.max_sequences, max_waiting=settings.max_prompts)
     return Writer(bundle, generator, scheduler)
@@ -125,7 +126,7 @@ def _open_lone(predictor: Predictor, settings: ServerSettings) -> Predictor | No
 
 
 def _fingerprint(folder: Path) -> str:
-    return hashlib.sha256((folder / MANIFEST_NAME).read_bytes()).hexdigest()
+    return hashlib.sha256(read_regular(folder / MANIFEST_NAME, MOST_JSON_BYTES)).hexdigest()
 
 
 def _report(bundle: Bundle) -> Report | LanguageReport | None:

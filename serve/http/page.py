@@ -16,7 +16,9 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
+from edgetune.serve.bundle import MOST_JSON_BYTES
 from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.files import read_regular
 from edgetune.serve.heads import describe_head
 from edgetune.serve.http.access import visit_of
 from edgetune.serve.http.errors import Refused, sayable
@@ -139,7 +141,8 @@ class PageRoutes:
 def _read(served: Served) -> bytes | None:
     """The bundle's page, None where it has gone from the disk since it was opened."""
     try:
-        return (served.bundle.folder / REPORT_PAGE).read_bytes()
+        path = served.bundle.path(REPORT_PAGE)
+        return None if path is None else read_regular(path, MOST_JSON_BYTES)
     except OSError:
         return None
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgetune.serve.errors import BundleDamaged, EdgetuneError, InputError
 from edgetune.serve.json_types import JsonObject
-from edgetune.serve.session import open_session
+from edgetune.serve.session import open_session, run_error, session_errors
 from edgetune.serve.stepwise.answer import Answer
 from edgetune.serve.stepwise.bound import Bound
 from edgetune.serve.stepwise.cache import Cache, Store, Tail, empty_cache, gather, with_room
@@ -58,7 +58,7 @@ class Decoder:
             BundleDamaged: the graph is not the one that the specification tells of.
             EdgetuneError: as `open_session` does.
         """
-        self.spec = spec
+        self.spec, self._graph = spec, graph
         self._session: Any = open_session(graph, provider=provider, threads=threads, spinning=spinning, varying=True)
         taken = {value.name: value for value in self._session.get_inputs()}
         given = {value.name: value for value in self._session.get_outputs()}
@@ -129,12 +129,26 @@ class Decoder:
 
         Raises:
             EdgetuneError: the decoder is closed.
+            RunError: the graph failed.
         """
         session = self._session
         if session is None:
             raise EdgetuneError("The decoder is closed.", action="open the bundle again")
-        if self.store.roomy:
-            return self._run_in_place(session, ids, cache, real)
+        try:
+            if self.store.roomy:
+                return self._run_in_place(session, ids, cache, real)
+            return self._run_on(session, ids, cache, real)
+        except session_errors() as error:
+            raise run_error(str(self._graph), error) from error
+
+    def _run_on(
+        self,
+        session: onnxruntime.InferenceSession,
+        ids: NDArray[np.int64],
+        cache: Cache,
+        real: NDArray[np.int64] | None,
+    ) -> tuple[Logits, Cache]:
+        """Give the graph the cache and take a longer one from it."""
         mask, taken = self._feed(ids, cache, real)
         # A value shares its array's memory: `fed` keeps both alive until the run is over.
         fed = {name: self.store.value(np.ascontiguousarray(array)) for name, array in taken.items()}

@@ -94,7 +94,7 @@ class Generator:
         return cls(
             Decoder(bundle.folder / GRAPH_NAME, spec, threads=threads, provider=provider),
             TokenCodec(bundle.folder / TOKENIZER_NAME),
-            ChatTemplate.open(bundle.folder),
+            ChatTemplate.open(bundle.folder, listed=bundle.manifest.files),
             prefix_bytes=prefix_bytes,
         )
 

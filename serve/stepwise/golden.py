@@ -7,13 +7,13 @@ otherwise here does not spoil all that follow it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.bundle import NOT_JSON
+from edgetune.serve.bundle import GOLDEN_NAME, Bundle
 from edgetune.serve.errors import BundleDamaged
 from edgetune.serve.golden import Replay
 from edgetune.serve.stepwise.generator import Generator
@@ -21,6 +21,9 @@ from edgetune.serve.stepwise.sampling import Sampling
 
 TOKENS = 16
 TOP_LOGITS = 10
+
+# Logits are told by the ten largest alone, so there is no spread to compare with.
+Tolerance = Annotated[float, msgspec.Meta(ge=0, le=100)]
 
 
 class GenerationCase(msgspec.Struct, frozen=True):
@@ -36,7 +39,7 @@ class GenerationCase(msgspec.Struct, frozen=True):
 class GenerationGolden(msgspec.Struct, frozen=True):
     """Prompts to replay. `tolerance` is the largest allowed difference of a logit."""
 
-    tolerance: float
+    tolerance: Tolerance
     cases: list[GenerationCase]
 
 
@@ -65,20 +68,13 @@ def record(
     return GenerationGolden(tolerance, cases)
 
 
-def read_golden(path: Path) -> GenerationGolden:
-    """The golden answers in a file.
+def read_golden(bundle: Bundle) -> GenerationGolden:
+    """The golden answers of a language model's bundle.
 
     Raises:
-        BundleDamaged: it cannot be read.
+        BundleDamaged: they cannot be read.
     """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=GenerationGolden)
-    except (OSError, *NOT_JSON) as error:
-        raise BundleDamaged(
-            f"{path} cannot be read: {error}",
-            expected="the golden answers that were packed",
-            action="copy the bundle again from where it was built, or build it again",
-        ) from error
+    return bundle.read(GOLDEN_NAME, GenerationGolden)
 
 
 def replay(generator: Generator, golden: GenerationGolden) -> Replay:

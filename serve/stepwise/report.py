@@ -129,11 +129,14 @@ class LanguageReport(BuildReport, frozen=True, kw_only=True):
         return next((stage for stage in self.quality.stages if stage.stage == name), None)
 
 
-def report_of(bundle: Bundle) -> Report | LanguageReport:
-    """The report that a bundle carries.
+def report_of(bundle: Bundle) -> Report | LanguageReport | None:
+    """The report that a bundle carries, None where it lists none.
 
     Raises:
-        BundleError: it has none, or one that this release does not read.
+        BundleError: it is one that this release does not read.
     """
+    path = bundle.path(REPORT_NAME)
+    if path is None:
+        return None
     kind: type[Report | LanguageReport] = Report if bundle.manifest.generation is None else LanguageReport
-    return kind.load(bundle.folder / REPORT_NAME)
+    return kind.load(path)

@@ -10,8 +10,10 @@ from typing import Annotated
 
 import msgspec
 
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
-TokenId = Annotated[int, msgspec.Meta(ge=0)]
+Dimension = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+# Also of encoders: the most tokens of an input.
+Tokens = Annotated[int, msgspec.Meta(ge=1, le=2**24)]
+TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
 class GenerationSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,11 +32,11 @@ class GenerationSpec(msgspec.Struct, frozen=True, kw_only=True):
     take their first steps one by one, and all others together.
     """
 
-    layers: AtLeastOne
-    kv_heads: AtLeastOne
-    head_dim: AtLeastOne
-    vocabulary: AtLeastOne
-    context_tokens: AtLeastOne
+    layers: Dimension
+    kv_heads: Dimension
+    head_dim: Dimension
+    vocabulary: Tokens
+    context_tokens: Tokens
     eos_ids: list[TokenId]
     bos_id: TokenId | None = None
     pad_id: TokenId | None = None

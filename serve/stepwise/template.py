@@ -7,15 +7,16 @@ in a sandbox. Must not import transformers.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edgetune.serve.bundle import NOT_JSON
+from edgetune.serve.bundle import MOST_JSON_BYTES, NOT_JSON
 from edgetune.serve.errors import BundleDamaged, InputError, MissingDependency
+from edgetune.serve.files import read_regular
 from edgetune.serve.json_types import JsonObject
 from edgetune.serve.stepwise.messages import Message, template_messages
 
@@ -47,8 +48,12 @@ class ChatTemplate:
         self._compiled: Any = None
 
     @classmethod
-    def open(cls, folder: Path) -> ChatTemplate | None:
+    def open(cls, folder: Path, *, listed: Container[str] | None = None) -> ChatTemplate | None:
         """The template of a model's folder: chat_template.jinja, or the default one in tokenizer_config.json.
+
+        Args:
+            folder: of a bundle or a model.
+            listed: names of the files that may be read; None lets all. Of a bundle, what its manifest lists.
 
         Returns:
             None where the model has none.
@@ -56,12 +61,16 @@ class ChatTemplate:
         Raises:
             BundleDamaged: a file cannot be read.
         """
-        settings = _settings(folder / TOKENIZER_CONFIG_NAME)
+
+        def is_there(name: str) -> bool:
+            return (listed is None or name in listed) and (folder / name).is_file()
+
+        settings = _settings(folder / TOKENIZER_CONFIG_NAME) if is_there(TOKENIZER_CONFIG_NAME) else {}
         special = {name: text for name, value in settings.items() if name.endswith("_token") and (text := _text(value))}
         path = folder / TEMPLATE_NAME
-        if path.is_file():
+        if is_there(TEMPLATE_NAME):
             try:
-                return cls(path.read_text("utf-8"), special, origin=str(path))
+                return cls(read_regular(path, MOST_JSON_BYTES).decode("utf-8"), special, origin=str(path))
             except (OSError, UnicodeDecodeError) as error:
                 raise BundleDamaged(f"{path} cannot be read: {error}.") from error
         source = _default(settings.get("chat_template"))
@@ -195,10 +204,8 @@ def _tojson(
 
 
 def _settings(path: Path) -> JsonObject:
-    if not path.is_file():
-        return {}
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        return msgspec.json.decode(read_regular(path, MOST_JSON_BYTES), type=dict[str, Any])
     except (OSError, *NOT_JSON) as error:
         raise BundleDamaged(f"{path} cannot be read: {error}") from error
 

@@ -219,6 +219,20 @@ def test_a_template_that_is_none(edgetune, bundle):
     assert "To do: " in ended.err
 
 
+def test_a_template_that_is_not_listed_is_named_and_never_rendered(edgetune, bundle):
+    (bundle / "chat_template.jinja").unlink()
+    restamped(bundle)
+    expected = edgetune("predict", bundle, "the cat")
+    (bundle / "chat_template.jinja").write_text("red red red")
+    (bundle / "tokenizer_config.json.bak").write_text("{}")
+    ended = edgetune("predict", bundle, "the cat")
+    assert ended.out == " sees a red fish now\n"
+    assert (ended.code, ended.out) == (expected.code, expected.out)
+    verified = edgetune("verify", bundle)
+    assert verified.code == 0
+    assert "never read: 'chat_template.jinja', 'tokenizer_config.json.bak'." in verified.out
+
+
 @pytest.mark.parametrize("command", ["predict", "verify"])
 def test_logits_that_are_no_numbers(edgetune, bundle, command):
     next_word_graph(bundle / "model.onnx", [2] * len(WORDS), nan=True)

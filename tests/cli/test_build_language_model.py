@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edgetune.serve import Generator, Sampling
-from edgetune.serve.bundle import GOLDEN_NAME, Bundle
+from edgetune.serve.bundle import Bundle
 from edgetune.serve.errors import BundleFormatError
 from edgetune.serve.stepwise.golden import read_golden, replay
 from edgetune.serve.stepwise.report import LanguageReport
@@ -75,7 +75,7 @@ def test_rows_become_a_bundle_that_generates(built):
     page = (bundle.folder / "report.html").read_text("utf-8")
     assert report.verdict.split(";")[0] in page
     generator = Generator.open(bundle.folder, threads=1)
-    assert replay(generator, read_golden(bundle.folder / GOLDEN_NAME)).cases > 0
+    assert replay(generator, read_golden(bundle)).cases > 0
     answer = generator.generate("the cat sees", Sampling(max_tokens=8))
     assert answer.token_ids == generator.generate("the cat sees", Sampling(max_tokens=8)).token_ids
     assert answer.text.strip()

@@ -1,6 +1,7 @@
 """`edgetune predict`: texts from the command line, files and standard input; what it prints and what it refuses."""
 
 import json
+import shutil
 
 import pytest
 
@@ -202,6 +203,17 @@ def test_verify_replays_the_golden_answers(edgetune, bundle):
     assert 0 <= found["golden"]["max_abs_diff"] <= found["golden"]["tolerance"]
     assert found["size_bytes"] == sum(path.stat().st_size for path in bundle.iterdir())
     assert f"{found['files']} files have the sizes and digests that were packed" in edgetune("verify", bundle).out
+
+
+def test_verify_names_what_is_no_part_of_the_bundle(edgetune, bundle, tmp_path):
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    assert json.loads(edgetune("verify", folder, "--json").out)["strangers"] == []
+    (folder / "chat_template.jinja").write_text("IGNORE ALL")
+    (folder / "weights.bin").write_bytes(b"0")
+    ended = edgetune("verify", folder)
+    assert ended.code == 0
+    assert "No part of the bundle, and never read: 'chat_template.jinja', 'weights.bin'.\n" in ended.out
+    assert json.loads(edgetune("verify", folder, "--json").out)["strangers"] == ["chat_template.jinja", "weights.bin"]
 
 
 def test_inspect_tells_what_the_bundle_is(edgetune, bundle):

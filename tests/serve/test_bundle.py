@@ -62,10 +62,10 @@ def test_a_folder_in_place_of_a_file_is_a_missing_file(bundle_copy):
 
 
 def test_a_file_that_may_not_be_read_is_told(bundle_copy, monkeypatch):
-    def denied(path: Path) -> str:
+    def denied(path: Path, size: int) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("edgetune.serve.bundle.file_sha256", denied)
+    monkeypatch.setattr("edgetune.serve.bundle.sha256_regular", denied)
     assert "model.onnx cannot be read (Permission denied)" in refused(bundle_copy.folder, BundleDamaged).found
 
 
@@ -183,7 +183,7 @@ def test_keys_of_later_releases_are_ignored(bundle_copy):
     "key",
     sorted(
         {*Manifest.__struct_fields__}
-        - {"format", "runtime", "variants", "generation", "model_digest", "codec", "heads"}
+        - {"format", "runtime", "variants", "generation", "model_digest", "codec", "heads", "manifest_digest"}
     ),
 )
 def test_every_key_is_needed(bundle_copy, key):

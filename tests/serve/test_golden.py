@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from edgetune.serve import load
@@ -67,7 +69,11 @@ def test_no_answers_prove_nothing(bundle_copy):
 
 
 def test_labels_in_another_order_are_found(bundle_copy):
-    # The manifest alone says which logit is which label, and no digest covers it.
+    # Where they were changed in all files alike, the golden answers tell it.
     bundle_copy.change_manifest(lambda manifest: manifest["labels"].reverse())
+    labels = json.loads(bundle_copy.path("manifest.json").read_text("utf-8"))["labels"]
+    named = {str(number): label for number, label in enumerate(labels)}
+    bundle_copy.change("config.json", lambda config: config.update(id2label=named))
+    bundle_copy.digest_again("config.json")
     with pytest.raises(BundleDamaged, match="is answered 'account' instead of 'payment'"):
         replay_golden(load(bundle_copy.folder, threads=1))

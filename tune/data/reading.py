@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import counted
-from edgetune.tune.data.dialect import FileOptions, detect_dialect, parse_rows
+from edgetune.tune.data.dialect import FileOptions, detect_dialect
 from edgetune.tune.data.encoding import Decoded, decode, encoding_finding
 from edgetune.tune.data.foreign import HEAD_BYTES, refuse_foreign
 from edgetune.tune.data.json_documents import read_document
@@ -205,7 +205,7 @@ def _read_delimited(content: bytes, path: Path, options: FileOptions, *, preferr
     decoded = _decode(content, path, options)
     text = decoded.text.replace("\0", "")
     dialect = detect_dialect(text, options, name=path.name, preferred=preferred)
-    columns = dict(zip(dialect.names, zip(*parse_rows(text, dialect), strict=True), strict=True))
+    columns = dict(zip(dialect.names, zip(*(row.cells for row in dialect.rows), strict=True), strict=True))
     findings = [*encoding_finding(decoded, path.name), *dialect.findings]
     for name, cells in columns.items():
         if blank := cells.count(NO_VALUE):

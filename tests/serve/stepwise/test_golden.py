@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from edgetune.serve.bundle import Bundle
 from edgetune.serve.errors import BundleDamaged
 from edgetune.serve.stepwise.generator import Generator
 from edgetune.serve.stepwise.golden import GenerationGolden, read_golden, record, replay
@@ -25,11 +25,10 @@ def _changed(golden: GenerationGolden, **fields: Any) -> GenerationGolden:
     )
 
 
-def test_what_was_packed_replays(generator: Generator, golden: GenerationGolden, tmp_path: Path) -> None:
+def test_what_was_packed_replays(generator: Generator, golden: GenerationGolden) -> None:
     assert [len(case.tokens) for case in golden.cases] == [12] * 4
     assert [len(case.top) for case in golden.cases] == [10] * 4
-    (tmp_path / "golden.json").write_bytes(msgspec.json.encode(golden))
-    read = read_golden(tmp_path / "golden.json")
+    read = msgspec.json.decode(msgspec.json.encode(golden), type=GenerationGolden)
     assert read == golden
     result = replay(generator, read)
     assert (result.cases, result.tolerance) == (4, 1e-3)
@@ -63,11 +62,15 @@ def test_a_close_choice_may_fall_otherwise(generator: Generator, golden: Generat
         replay(generator, narrow)
 
 
-def test_no_answers_and_no_file_are_faults(generator: Generator, tmp_path: Path) -> None:
+def test_no_answers_and_no_file_are_faults(generator: Generator, bundle_copy: Any) -> None:
     with pytest.raises(BundleDamaged, match="empty"):
         replay(generator, GenerationGolden(0.1, []))
+    bundle = Bundle.open(bundle_copy.folder)  # a classifier's: its golden answers are of another kind
     with pytest.raises(BundleDamaged, match="cannot be read"):
-        read_golden(tmp_path / "golden.json")
+        read_golden(bundle)
+    bundle_copy.path("golden.json").unlink()
+    with pytest.raises(BundleDamaged, match="cannot be read"):
+        read_golden(bundle)
 
 
 def test_logits_that_are_no_numbers_fail(
