@@ -41,7 +41,7 @@ class TuneRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str = Field("auto", description="How to tune: " + ", ".join(METHODS) + ".")
-    pooling: Literal["auto", "mean", "cls", "head"] = Field(
+    pooling: Literal["auto", "head", "cls", "max", "mean", "mean_sqrt_len", "weightedmean", "last"] = Field(
         "auto", description="How token states become one vector: as the checkpoint was trained, or by word."
     )
     epochs: Annotated[float, Field(gt=0)] | Auto = Field(

@@ -8,10 +8,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from edgetune.serve.digest import file_sha256, value_sha256
 from edgetune.serve.errors import ModelError
+from edgetune.tune.models.folders import misplaced
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -42,19 +43,6 @@ class Base:
     digest: str
 
     @property
-    def sentence_pooling(self) -> Literal["mean", "cls"] | None:
-        """The pooling a sentence-transformers folder was trained with; None when it says none that we have."""
-        path = self.folder / "1_Pooling" / "config.json"
-        if not path.is_file():
-            return None
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if settings.get("pooling_mode_mean_tokens") or settings.get("pooling_mode") == "mean":
-            return "mean"
-        if settings.get("pooling_mode_cls_token") or settings.get("pooling_mode") == "cls":
-            return "cls"
-        return None
-
-    @property
     def weights_bytes(self) -> int:
         """Bytes of the weight files."""
         return sum(path.stat().st_size for path in self.folder.glob("*.safetensors")) or sum(
@@ -66,11 +54,13 @@ def find_base(name: str, *, allow_pickle: bool = False) -> Base:
     """Look for the model as a folder, then as a packaged model, then on the hub.
 
     Raises:
-        ModelError: it is nowhere, or its folder holds no weights that may be opened.
+        ModelError: it is nowhere, its folder is of another kind, or holds no weights that may be opened.
     """
     folder = Path(name)
     if not folder.is_dir():
         folder = _packaged(name) or _downloaded(name, allow_pickle=allow_pickle)
+    if (fault := misplaced(folder)) is not None:
+        raise fault
     _check_weights(folder, allow_pickle=allow_pickle)
     files = sorted(path for pattern in _DIGESTED for path in folder.glob(pattern))
     return Base(name, folder, "sha256:" + value_sha256({path.name: file_sha256(path) for path in files}))
@@ -135,6 +125,7 @@ def read_config(base: Base, *, trust_remote_code: bool = False) -> PreTrainedCon
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
+    known_labels(base)  # first: transformers would not say which keys it cannot read
     try:
         return AutoConfig.from_pretrained(base.folder, trust_remote_code=trust_remote_code)
     except StrictDataclassError as error:  # a value of a wrong type, or two that do not go together
@@ -228,4 +219,10 @@ def known_labels(base: Base) -> list[str] | None:
         ) from error
     if not isinstance(names, dict) or not any("Classification" in name for name in config.get("architectures") or []):
         return None
+    if not all(key.isdecimal() for key in names):
+        raise ModelError(
+            f"id2label of {base.folder / 'config.json'} has the keys {', '.join(map(repr, list(names)[:3]))}.",
+            expected='numbers from 0 as strings: {"0": "card", "1": "cash"}',
+            action="write them so, in the order of the logits; or take id2label and label2id out of the file",
+        )
     return [str(names[key]) for key in sorted(names, key=int)]
