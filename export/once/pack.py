@@ -184,7 +184,8 @@ def _write_config(source: Path, folder: Path) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    config.pop("_name_or_path", None)
+    for name in ("_name_or_path", "auto_map"):  # code of the base, which the graph has no use for
+        config.pop(name, None)
     # A type without a sequence classifier of its own keeps its trunk's name.
     classifier = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.get(config["model_type"])
     config["architectures"] = [classifier] if classifier else config["architectures"]

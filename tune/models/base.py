@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgetune.serve.digest import file_sha256, value_sha256
 from edgetune.serve.errors import ModelError
+from edgetune.serve.json_types import JsonObject
 from edgetune.tune.models.folders import misplaced
 
 if TYPE_CHECKING:
@@ -125,13 +126,51 @@ def read_config(base: Base, *, trust_remote_code: bool = False) -> PreTrainedCon
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
-    known_labels(base)  # first: transformers would not say which keys it cannot read
+    # Before transformers looks, which would not say which keys it cannot read, and would advise to trust any code.
+    known_labels(base)
+    if not trust_remote_code:
+        _refuse_own_code(base)
     try:
         return AutoConfig.from_pretrained(base.folder, trust_remote_code=trust_remote_code)
     except StrictDataclassError as error:  # a value of a wrong type, or two that do not go together
         raise _unreadable_config(base, " ".join(str(error).split())) from error
     except UNREADABLE as error:
         raise _unreadable_config(base, first_words(error)) from error
+
+
+def _refuse_own_code(base: Base) -> None:
+    """Refuse a base whose architecture is in files that it brings, and not in transformers."""
+    from transformers import CONFIG_MAPPING
+
+    config = _read_json(base)
+    code = config.get("auto_map")
+    if isinstance(code, dict) and "AutoConfig" in code and config.get("model_type") not in CONFIG_MAPPING:
+        raise ModelError(
+            f"{base.id} brings the code of its architecture ({code['AutoConfig']}), which is not run.",
+            expected="an architecture that transformers has",
+            action="choose another --base; a language model runs such code with --set tune.trust_remote_code=true, "
+            "if you trust its source",
+        )
+
+
+def _read_json(base: Base) -> JsonObject:
+    """The object in config.json.
+
+    Raises:
+        ModelError: there is none.
+    """
+    path = base.folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"it is {config!r:.60}")
+    except ValueError as error:
+        raise ModelError(
+            f"{path} is no JSON object: {error}.",
+            expected="a configuration as save_pretrained writes it",
+            action="copy config.json again from the model's source",
+        ) from error
+    return config
 
 
 def _unreadable_config(base: Base, reason: str) -> ModelError:
@@ -208,15 +247,8 @@ def known_labels(base: Base) -> list[str] | None:
     Raises:
         ModelError: config.json is no JSON object.
     """
-    try:
-        config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
-        names = config.get("id2label")
-    except (ValueError, AttributeError) as error:
-        raise ModelError(
-            f"{base.folder / 'config.json'} is no JSON object: {error}.",
-            expected="a configuration as save_pretrained writes it",
-            action="copy config.json again from the model's source",
-        ) from error
+    config = _read_json(base)
+    names = config.get("id2label")
     if not isinstance(names, dict) or not any("Classification" in name for name in config.get("architectures") or []):
         return None
     if not all(key.isdecimal() for key in names):

@@ -87,7 +87,7 @@ def has_encoder_alone(config: PretrainedConfig) -> bool:
 
 def trunk_opener(config: PretrainedConfig) -> type[AutoModel]:
     """The class that opens a trunk: of encoder and decoder the encoder alone."""
-    return AutoModelForTextEncoding if has_encoder_alone(config) else AutoModel  # type: ignore[return-value]
+    return AutoModelForTextEncoding if has_encoder_alone(config) else AutoModel
 
 
 def trunk_class(config: PretrainedConfig) -> type[PreTrainedModel] | None:
@@ -99,7 +99,8 @@ def trunk_class(config: PretrainedConfig) -> type[PreTrainedModel] | None:
 
 def trunk_options(config: PretrainedConfig) -> dict[str, bool]:
     """Keyword arguments that leave out a pooler which pooling by word would not use."""
-    accepts = inspect.signature(trunk_class(config).__init__).parameters
+    trunk = trunk_class(config)
+    accepts = inspect.signature(trunk).parameters if trunk is not None else {}
     return {"add_pooling_layer": False} if "add_pooling_layer" in accepts else {}
 
 

@@ -98,12 +98,12 @@ def start_model(base: Base, objective: Objective, recipe: TuneRecipe) -> Model:
         ModelError: the architecture has no sequence classifier, or its weights cannot be opened, do not belong to it,
             or are no numbers.
     """
-    config = read_config(base, trust_remote_code=recipe.trust_remote_code)
+    config = read_config(base)
     pooling = _pooling_of(base, config, recipe)
     _check_architecture(base, config, pooling)
     objective.configure(config)
     try:
-        model, missing = _opened(base, config, pooling, recipe)
+        model, missing = _opened(base, config, pooling)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"The weights of {base.folder} cannot be opened: {first_words(error)}",
@@ -143,7 +143,7 @@ def _check_architecture(base: Base, config: PreTrainedConfig, pooling: str) -> N
 
 def chosen_pooling(base: Base, recipe: TuneRecipe) -> str:
     """How token states become one vector, of `POOLINGS`, or `head` for the architecture's own head."""
-    return _pooling_of(base, read_config(base, trust_remote_code=recipe.trust_remote_code), recipe)
+    return _pooling_of(base, read_config(base), recipe)
 
 
 def _pooling_of(base: Base, config: PreTrainedConfig, recipe: TuneRecipe) -> str:
@@ -158,12 +158,12 @@ def _pooling_of(base: Base, config: PreTrainedConfig, recipe: TuneRecipe) -> str
     return "mean" if chosen == "head" and has_encoder_alone(config) else chosen
 
 
-def _opened(base: Base, config: PreTrainedConfig, pooling: str, recipe: TuneRecipe) -> tuple[Model, set[str]]:
+def _opened(base: Base, config: PreTrainedConfig, pooling: str) -> tuple[Model, set[str]]:
     """The model, and the names of its weights that the files do not have."""
     options = {"config": config, "dtype": torch.float32, "output_loading_info": True}
     if pooling == "head":
         model, loading = AutoModelForSequenceClassification.from_pretrained(
-            base.folder, ignore_mismatched_sizes=True, trust_remote_code=recipe.trust_remote_code, **options
+            base.folder, ignore_mismatched_sizes=True, **options
         )
         return model, set(loading["missing_keys"])
     config.edgetune_pooling = pooling

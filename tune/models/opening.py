@@ -40,7 +40,7 @@ def open_base(base: Base, task: Task, objective: Objective, recipe: TuneRecipe) 
         ModelError: it has no classifier, its weights are missing or no numbers, or its tokenizer is of another model.
     """
     model = start_model(base, objective, recipe)
-    tokenizer = open_tokenizer(base, trust_remote_code=recipe.trust_remote_code)
+    tokenizer = open_tokenizer(base)
     check_vocabulary(base, model, tokenizer)
     padding = settle_padding(tokenizer, model)
     most = longest_input(model, tokenizer, base)

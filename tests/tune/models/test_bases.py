@@ -226,6 +226,27 @@ def test_odd_keys_of_id2label_are_named(copy_of: Callable[[str], Path], keys: li
             look()
 
 
+def test_code_that_a_base_brings_is_not_run(copy_of: Callable[[str], Path]) -> None:
+    folder = copy_of("bert")
+    code = {"AutoConfig": "configuration_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}
+    change(folder / "config.json", model_type="own", auto_map=code)
+    (folder / "configuration_own.py").write_text("raise SystemExit('it was run')")
+    with pytest.raises(
+        ModelError, match=r"brings the code of its architecture \(configuration_own.OwnConfig\)"
+    ) as told:
+        opened(folder)
+    assert told.value.expected == "an architecture that transformers has"
+    with pytest.raises(ValueError, match="cannot be tuned to give labels or numbers; expected false"):
+        TuneRecipe(trust_remote_code=True)
+
+
+def test_code_of_an_architecture_that_transformers_has_is_not_needed(copy_of: Callable[[str], Path]) -> None:
+    folder = copy_of("bert")
+    change(folder / "config.json", auto_map={"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"})
+    (folder / "own.py").write_text("raise SystemExit('it was run')")
+    assert opened(folder).model.config.model_type == "bert"
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
