@@ -14,7 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTextEncoding,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -68,11 +75,16 @@ class PooledClassifier(PreTrainedModel):
 def is_decoder(config: PretrainedConfig) -> bool:
     """Whether each token of a model sees those before it alone, so that the last one stands for the text.
 
-    By what transformers has for its type: a language model, and neither a masked one nor one with an encoder.
+    By what transformers has for its type: a sequence classifier that reads the last token, or a language model that is
+    neither a masked one nor one with an encoder.
     """
+    classifiers = AutoModelForSequenceClassification._model_mapping
+    kind = type(config)
+    if kind in classifiers and issubclass(classifiers[kind], GenericForSequenceClassification):
+        return True
     encoders = (MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
-    kind = config.model_type
-    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not any(kind in names for names in encoders)
+    name = config.model_type
+    return name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not any(name in names for names in encoders)
 
 
 def has_encoder_alone(config: PretrainedConfig) -> bool:

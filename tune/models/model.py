@@ -155,7 +155,9 @@ def _pooling_of(base: Base, config: PreTrainedConfig, recipe: TuneRecipe) -> str
     chosen = recipe.pooling if recipe.pooling != "auto" else sentence_pooling(base.folder) or "head"
     if chosen == "head" and is_decoder(config):
         return "last"
-    return "mean" if chosen == "head" and has_encoder_alone(config) else chosen
+    # The mean of EuroBERT's logits, which its head takes of all tokens, is what a head on the mean gives.
+    by_mean = has_encoder_alone(config) or config.model_type == "eurobert"
+    return "mean" if chosen == "head" and by_mean else chosen
 
 
 def _opened(base: Base, config: PreTrainedConfig, pooling: str) -> tuple[Model, set[str]]:

@@ -5,6 +5,7 @@ Looked at as the base is opened, before anything is trained. What only a graph s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Set
 from typing import TYPE_CHECKING
 
@@ -56,14 +57,14 @@ def check_vocabulary(base: Base, model: Model, tokenizer: PreTrainedTokenizerBas
     Raises:
         ModelError: saying how many ids there are, and how many rows.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = _embedding_rows(model)
     beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
     if beyond:
         listed = ", ".join(repr(token) for _, token in beyond[:_SHOWN])
         raise ModelError(
             f"The tokenizer of {base.folder} has {len(beyond)} tokens with ids from {beyond[0][0]} on, such as "
-            f"{listed}, and the model has {rows} embeddings.",
-            expected=f"ids below {rows}",
+            f"{listed}, and the model has {rows:.0f} embeddings.",
+            expected=f"ids below {rows:.0f}",
             action="take the tokenizer that was saved with the model, or resize the model's embeddings before "
             "(resize_token_embeddings in transformers) and save both",
         )
@@ -77,8 +78,7 @@ def settle_padding(tokenizer: PreTrainedTokenizerBase, model: Model) -> str:
     """
     tokenizer.padding_side = "right"
     tokenizer.init_kwargs["padding_side"] = "right"  # what save_pretrained writes
-    rows, known = model.get_input_embeddings().weight.shape[0], model.config.pad_token_id
-    sentence = ""
+    rows, known, sentence = _embedding_rows(model), model.config.pad_token_id, ""
     # RoBERTa and its kin count positions by the padding id of the config, which therefore comes first.
     token = tokenizer.convert_ids_to_tokens(known) if isinstance(known, int) and 0 <= known < rows else None
     if token is not None and token != tokenizer.pad_token:
@@ -92,6 +92,14 @@ def settle_padding(tokenizer: PreTrainedTokenizerBase, model: Model) -> str:
         )
     model.config.pad_token_id = tokenizer.pad_token_id
     return sentence
+
+
+def _embedding_rows(model: Model) -> float:
+    """Rows of the table of tokens; no end where an architecture has none, as CANINE, which hashes characters."""
+    try:
+        return float(model.get_input_embeddings().weight.shape[0])
+    except (NotImplementedError, AttributeError):
+        return math.inf
 
 
 def _stand_in(tokenizer: PreTrainedTokenizerBase) -> str:
