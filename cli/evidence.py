@@ -82,6 +82,8 @@ def look_at_base(base: object) -> Observation:
     names = [str(name) for name in architectures] if isinstance(architectures, list) else []
     if not names:
         return Observation()
+    if path is not None and any(path.parent.glob("*_Pooling")):  # a decoder too, as Qwen3-Embedding is
+        return Observation("encoder", f"the base {base} is trained to embed sentences")
     if all(name.endswith(DECODER_ENDINGS) for name in names):
         return Observation("decoder", f"the base {base} is a decoder ({', '.join(names)})")
     return Observation("encoder", f"the base {base} is no decoder ({', '.join(names)})")

@@ -102,12 +102,14 @@ def toy_dataset(toy_csv: Path) -> Callable[[], Dataset]:
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """`tiny_base("bert")` is a checkpoint's folder, made at the first call; the names are those of `TINY_BASES`."""
-    made: dict[str, Path] = {}
+    """`tiny_base("bert")` is a checkpoint's folder, made at the first call; names as in `TINY_BASES` and bases.py."""
+    from tests.bases import DECODERS, OTHERS
+
+    known, made = {**TINY_BASES, **DECODERS, **OTHERS}, dict[str, Path]()
 
     def folder(name: str) -> Path:
         if name not in made:
-            made[name] = TINY_BASES[name](tmp_path_factory.mktemp(name))
+            made[name] = known[name](tmp_path_factory.mktemp(name))
         return made[name]
 
     return folder

@@ -41,7 +41,7 @@ class TuneRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str = Field("auto", description="How to tune: " + ", ".join(METHODS) + ".")
-    pooling: Literal["auto", "mean", "cls", "head"] = Field(
+    pooling: Literal["auto", "head", "cls", "max", "mean", "mean_sqrt_len", "weightedmean", "last"] = Field(
         "auto", description="How token states become one vector: as the checkpoint was trained, or by word."
     )
     epochs: Annotated[float, Field(gt=0)] | Auto = Field(
@@ -75,7 +75,17 @@ class TuneRecipe(BaseModel):
         (), description="Trackers that the training's curves are sent to beside the report: tensorboard, mlflow, wandb."
     )
     allow_pickle: bool = Field(False, description="Open .bin checkpoints, which can run code when opened.")
-    trust_remote_code: bool = Field(False, description="Run model code that a hub repository brings.")
+    trust_remote_code: bool = Field(
+        False, description="Run model code that a hub repository brings; of language models alone."
+    )
+
+    @field_validator("trust_remote_code")
+    @classmethod
+    def _no_foreign_code(cls, trust: bool) -> bool:
+        """Heads, merging, graph and proofs are made for the architectures that transformers has."""
+        if trust:
+            raise ValueError("a model with code of its own cannot be tuned to give labels or numbers; expected false")
+        return trust
 
     @field_validator("method")
     @classmethod

@@ -20,13 +20,14 @@ from edgetune.serve.report import Training
 from edgetune.tune.data.dataset import Dataset, Part
 from edgetune.tune.data.rows import Input
 from edgetune.tune.methods import METHODS
-from edgetune.tune.models.base import Base, open_tokenizer
+from edgetune.tune.models.base import Base
 from edgetune.tune.models.classifier import head_names, set_head, trained_head
 from edgetune.tune.models.dropout import quicken_dropout
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import head_features, model_logits
 from edgetune.tune.models.merge import merge_and_save
-from edgetune.tune.models.model import TunedModel, chosen_pooling, longest_input, open_model, start_model
+from edgetune.tune.models.model import TunedModel, chosen_pooling, open_model
+from edgetune.tune.models.opening import open_base
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.objective import Head, Objective
@@ -72,6 +73,9 @@ def tune(
     set_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     job = _Job.open(dataset, base, recipe, task=task, metric=metric, device=device, seed=seed, folder=folder)
+    if is_main():
+        for remark in job.remarks:
+            progress.say(remark)
     with main_first():
         probe = job.solve_probe(progress)
         if is_main():
@@ -100,6 +104,7 @@ class _Job:
     encoder: Encoder
     device: str
     bf16: bool
+    remarks: tuple[str, ...]
 
     @classmethod
     def open(
@@ -115,9 +120,7 @@ class _Job:
         folder: Path,
     ) -> _Job:
         objective = TASKS[task].objective(dataset.labels, metric, dataset.train.targets)
-        model = start_model(base, objective, recipe)
-        tokenizer = open_tokenizer(base, trust_remote_code=recipe.trust_remote_code)
-        most = longest_input(model, tokenizer, base)
+        opened = open_base(base, TASKS[task], objective, recipe)
         where = choose_device(device)  # type: ignore[arg-type]
         return cls(
             dataset=dataset,
@@ -126,12 +129,11 @@ class _Job:
             seed=seed,
             folder=folder,
             objective=objective,
-            model=model,
-            encoder=Encoder(
-                tokenizer, most if recipe.max_tokens == "auto" else min(most, recipe.max_tokens), TASKS[task]
-            ),
+            model=opened.model,
+            encoder=opened.encoder,
             device=where,
             bf16=fast_bf16(where) if recipe.precision == "auto" else recipe.precision == "bf16",
+            remarks=opened.remarks,
         )
 
     def solve_probe(self, progress: Progress) -> Probe:

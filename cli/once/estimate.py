@@ -19,15 +19,16 @@ from edgetune.clock import choose_clock
 from edgetune.compress.distillation import schooling_for
 from edgetune.compress.schemes import SCHEMES
 from edgetune.export.once.export import PARITY_ROWS
+from edgetune.export.once.trial import try_base
 from edgetune.once.recipe import OnceRecipe
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.data.rows import Input, length
 from edgetune.tune.methods import METHODS, Method
-from edgetune.tune.models.base import Base, open_tokenizer
+from edgetune.tune.models.base import Base
 from edgetune.tune.models.dropout import quicken_dropout
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import head_features, model_logits
-from edgetune.tune.models.model import longest_input, start_model
+from edgetune.tune.models.opening import open_base
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.activations import frozen_layers
@@ -43,7 +44,7 @@ GAINING_EPOCHS = 2
 
 @dataclass(frozen=True)
 class Model:
-    """The base as it will be tuned."""
+    """The base as it will be tuned; `remarks` are sentences on what was chosen for it."""
 
     parameters: int
     layers: int
@@ -51,6 +52,7 @@ class Model:
     device: str
     bf16: bool
     max_tokens: int
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,32 +75,34 @@ class Speeds:
 
 
 def measure(recipe: OnceRecipe, base: Base, dataset: Dataset) -> tuple[Model, Speeds]:
-    """Open the base and time a few passes; takes a second or two for a small encoder.
+    """Open the base, take a few rows the whole way, and time a few passes; seconds for a small encoder.
 
     Raises:
-        ModelError: the base has no classifier, or its weights cannot be opened.
+        ModelError: the base has no classifier, or cannot be tuned.
+        ExportError: it has no graph, or one that answers otherwise.
         ProviderError: the recipe's device is not there.
         OutOfMemory: a step of training takes more than there is.
     """
     tune = recipe.tune
     device = choose_device(recipe.device)
-    tokenizer = open_tokenizer(base, trust_remote_code=tune.trust_remote_code)
     with (
         told_out_of_memory(device, lambda: ["tune.pass_tokens"]),
         torch.random.fork_rng(),
     ):  # the build itself draws as if nothing had been timed
         task = TASKS[recipe.task]
-        model = start_model(base, task.objective(dataset.labels, "", dataset.train.targets), tune).to(device)
-        most = longest_input(model, tokenizer, base)
+        opened = open_base(base, task, task.objective(dataset.labels, "", dataset.train.targets), tune)
+        try_base(opened, base.id, dataset.train.texts)
+        model = opened.model.to(device)
         facts = Model(
             parameters=sum(weight.numel() for weight in model.parameters()),
             layers=getattr(model.config, "num_hidden_layers", 0) or 1,
             width=getattr(model.config, "hidden_size", 0) or 1,
             device=device,
             bf16=fast_bf16(device) if tune.precision == "auto" else tune.precision == "bf16",
-            max_tokens=most if tune.max_tokens == "auto" else min(most, tune.max_tokens),
+            max_tokens=opened.encoder.max_tokens,
+            remarks=opened.remarks,
         )
-        return facts, _speeds(model, Encoder(tokenizer, facts.max_tokens, task), dataset.train.texts, facts, tune)
+        return facts, _speeds(model, opened.encoder, dataset.train.texts, facts, tune)
 
 
 def _speeds(model: Any, encoder: Encoder, texts: Sequence[Input], facts: Model, recipe: TuneRecipe) -> Speeds:

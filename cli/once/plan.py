@@ -35,7 +35,7 @@ def plan(recipe: OnceRecipe) -> Plan:
         base_bytes=base.weights_bytes,
         parameters=model.parameters,
         data=dataset.source,
-        findings=dataset.findings,
+        findings=(*dataset.findings, *model.remarks),
         rows=costs.rows,
         method=recipe.tune.method,
         epochs=most_epochs(recipe.tune, costs.rows["train"]),

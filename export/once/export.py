@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from edgetune.export.once.graph import Graph, count_nodes, export_graph
-from edgetune.export.once.parity import check_graph, check_tokenizer
+from edgetune.export.once.parity import check_graph
+from edgetune.export.once.tokenizer import check_tokenizer
 from edgetune.serve.errors import BundleDamaged, ExportError
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.data.rows import Input, filling, length

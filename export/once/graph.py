@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgetune.serve.errors import ExportError
 from edgetune.tune.data.rows import Input, each_text, length
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.model import TunedModel, open_model
 from edgetune.tune.models.stored import Stored
+
+if TYPE_CHECKING:
+    from edgetune.tune.models.types import Model
 
 
 @dataclass(frozen=True)
@@ -47,23 +50,39 @@ def export_graph(tuned: TunedModel, texts: Sequence[Input], provider: str, folde
     Raises:
         ExportError: the exporter cannot trace this architecture.
     """
+    model = open_model(tuned.model_folder, attention="eager" if fused else None)
+    example = example_batch(Encoder.of(tuned), texts)
+    return write_graph(model, example, folder, tuned.base_id, provider if fused else None)
+
+
+def write_graph(model: Model, example: dict[str, Any], folder: Path, base_id: str, fusions: str | None) -> Path:
+    """Write the graph of an open model to `folder`/model.onnx.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        example: a batch of it, of two rows at least, of unlike lengths.
+        base_id: what the user calls the model, for messages.
+        fusions: the provider to fuse for, or None for the plain graph.
+
+    Raises:
+        ExportError: the exporter cannot trace this architecture.
+    """
     import onnx_ir
     from transformers.exporters import OnnxConfig, OnnxExporter
 
     from edgetune.export.once.rewrite import rewrite
 
-    model = open_model(tuned.model_folder, attention="eager" if fused else None)
-    example = _example(Encoder.of(tuned), texts)
-    config = OnnxConfig(dynamic=True, ort_fusions=provider if fused else None)
+    config = OnnxConfig(dynamic=True, ort_fusions=fusions)
     try:
         program = OnnxExporter().export(model, example, config=config).program
         rewrite(program)
     except Exception as error:
         # torch.export and onnxscript raise dozens of unrelated types; each means that this model has no graph.
         raise ExportError(
-            f"transformers' exporter cannot make a graph of {tuned.base_id}: "
+            f"transformers' exporter cannot make a graph of {base_id}, a {model.config.model_type!r} model: "
             f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
-            action="see the table of architectures in docs/tuning.md",
+            expected="an architecture that can be traced",
+            action="choose another --base; docs/tuning.md has a table of architectures",
         ) from error
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / "model.onnx"
@@ -71,7 +90,7 @@ def export_graph(tuned: TunedModel, texts: Sequence[Input], provider: str, folde
     return target
 
 
-def _example(encoder: Encoder, texts: Sequence[Input]) -> dict[str, Any]:
+def example_batch(encoder: Encoder, texts: Sequence[Input]) -> dict[str, Any]:
     """Two rows of unlike length: a dimension of one, or rows of equal length, would be frozen into the graph."""
     by_length = sorted(texts, key=length)
     longer = each_text(lambda text: f"{text} and more", by_length[-1])

@@ -18,10 +18,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from edgetune import __version__
 from edgetune.compress.candidate import Candidate
+from edgetune.export.once.tokenizer import write_json, write_tokenizer
 from edgetune.export.once.variants import VariantDraft, copy_variant
 from edgetune.serve.bundle import (
     BUNDLE_FORMAT,
@@ -77,7 +77,7 @@ def draft_bundle(candidate: Candidate, packing: Packing, folder: Path, tolerance
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copyfile(candidate.graph, folder / GRAPH_NAME)
-    _write_tokenizer(packing.tuned.model_folder, folder, packing.tuned.max_tokens)
+    write_tokenizer(packing.tuned.model_folder, folder, packing.tuned.max_tokens)
     _write_config(packing.tuned.model_folder, folder)
     manifest = _manifest(candidate, packing, folder)
     write_manifest(folder, manifest)
@@ -184,32 +184,18 @@ def _texts_of(one: Input) -> Sequence[str]:
     return tuple(one.values()) if isinstance(one, Mapping) else one
 
 
-def _write_tokenizer(source: Path, folder: Path, max_tokens: int) -> None:
-    # A base's tokenizer.json may carry a truncation and a padding of its own, which other servers would obey.
-    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
-    config = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
-    tokenizer.enable_truncation(max_tokens, direction=config.get("truncation_side", "right"))
-    tokenizer.no_padding()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    special = {name: config[name] for name in config if name.endswith("_token") and isinstance(config[name], str)}
-    # Servers that truncate by themselves (fastembed, text-embeddings-inference) read the limit here.
-    limits = {"model_max_length": max_tokens, "max_length": max_tokens}
-    _write_json(folder / "tokenizer_config.json", {**config, **limits})
-    _write_json(folder / "special_tokens_map.json", special)
-
-
 def _write_config(source: Path, folder: Path) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    config.pop("_name_or_path", None)
-    config["architectures"] = [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[config["model_type"]]]
-    config.setdefault("pad_token_id", 0)
-    _write_json(folder / "config.json", config)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name in ("_name_or_path", "auto_map"):  # code of the base, which the graph has no use for
+        config.pop(name, None)
+    # A type without a sequence classifier of its own keeps its trunk's name.
+    classifier = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.get(config["model_type"])
+    config["architectures"] = [classifier] if classifier else config["architectures"]
+    if config.get("pad_token_id") is None:
+        config["pad_token_id"] = 0
+    write_json(folder / "config.json", config)
 
 
 def _manifest(candidate: Candidate, packing: Packing, folder: Path) -> Manifest:

@@ -1,4 +1,4 @@
-"""Parity: does the graph answer as the model, and the saved tokenizer as the training one? A gate, never a warning."""
+"""Parity: does the graph answer as the model, and a text alone as beside longer ones? A gate, never a warning."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.codecs import open_codec
 from edgetune.serve.errors import ParityError
 from edgetune.serve.session import open_session
-from edgetune.tune.data.rows import Input, length, shortened
+from edgetune.tune.data.rows import Input, shortened
 from edgetune.tune.models.encoder import Encoder
-from edgetune.tune.models.forward import length_batches
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -22,10 +20,12 @@ if TYPE_CHECKING:
 
 # fp32 sums in another order; relative to the largest logit.
 TOLERANCE = 1e-3
+# Rows whose answer beside longer ones is compared with that alone.
+_ALONE_ROWS = 24
 
 
 def check_graph(graph: Path, model: PreTrainedModel, encoder: Encoder, texts: Sequence[Input], provider: str) -> float:
-    """Compare graph and model over ragged batches: names, then shapes, then values.
+    """Compare graph and model over ragged batches: names, then shapes, then values; then rows padded with rows alone.
 
     Returns:
         The largest absolute logit difference.
@@ -46,7 +46,40 @@ def check_graph(graph: Path, model: PreTrainedModel, encoder: Encoder, texts: Se
         with torch.inference_mode():
             expected.append(model(**batch).logits.float().numpy())
         actual.append(session.run(["logits"], {name: batch[name].numpy() for name in names})[0])
-    return _check_values(np.concatenate(expected), np.concatenate(actual), texts)
+    padded = np.concatenate(actual)
+    difference = _check_values(np.concatenate(expected), padded, texts)
+    alone = []
+    for row in rows[:_ALONE_ROWS]:
+        batch = encoder.pad([row])
+        alone.append(session.run(["logits"], {name: batch[name].numpy() for name in names})[0])
+    _check_padding(padded[: len(alone)], np.concatenate(alone), texts, model.config.model_type)
+    return difference
+
+
+def _check_padding(
+    padded: NDArray[np.float32], alone: NDArray[np.float32], texts: Sequence[Input], model_type: str
+) -> None:
+    """Refuse a graph that answers a text otherwise beside longer ones than alone: padded, alone (texts, width)."""
+    differences = np.abs(padded - alone).max(axis=1)
+    allowed = padding_allowed(alone)
+    if not bool((differences <= allowed).all()):
+        worst = int(differences.argmax())
+        raise padding_fault(model_type, shortened(texts[worst]), float(differences[worst]), allowed)
+
+
+def padding_allowed(alone: NDArray[np.float32]) -> float:
+    """The largest difference that padding may make to values of any shape: a share of how far they lie apart."""
+    return TOLERANCE * max(1e-2, float(alone.max() - alone.min()))
+
+
+def padding_fault(model_type: str, text: str, difference: float, allowed: float) -> ParityError:
+    """The error of a model that reads its padding."""
+    return ParityError(
+        f"A {model_type!r} model answers a text otherwise beside longer ones than alone: {text!r} is off by "
+        f"{difference:.4g}, since its padding is read in spite of the attention mask.",
+        expected=f"the same answer, within {allowed:.2g}",
+        action="choose another --base: answers would hang on what else is asked at the time",
+    )
 
 
 def _check_names(session: onnxruntime.InferenceSession, given: set[str]) -> None:
@@ -73,28 +106,3 @@ def _check_values(expected: NDArray[np.float32], actual: NDArray[np.float32], te
             action="report this with the base model's name; nothing was written to the output",
         )
     return float(differences.max())
-
-
-def check_tokenizer(saved: Path, encoder: Encoder, texts: Sequence[Input]) -> None:
-    """Compare the ids and type ids that the `tokenizers` library gives at run time with those of training.
-
-    Raises:
-        ParityError: naming the first texts that differ.
-    """
-    runtime = open_codec(encoder.task.codec, saved.parent, encoder.max_tokens)
-    faults = []
-    for indices in length_batches([length(text) for text in texts], 512):
-        part = [texts[index] for index in indices]
-        expected = encoder.rows(part)
-        got = runtime.encode(part)
-        faults += [
-            text
-            for text, row, encoded in zip(part, expected, got, strict=True)
-            if row["input_ids"] != encoded.ids or row.get("token_type_ids", encoded.type_ids) != encoded.type_ids
-        ]
-    if faults:
-        raise ParityError(
-            f"The saved tokenizer gives other ids for {len(faults)} of {len(texts)} texts, such as "
-            f"{shortened(faults[0])!r}.",
-            expected="the ids of the training tokenizer",
-        )

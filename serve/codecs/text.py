@@ -81,7 +81,8 @@ class TextCodec:
             InputError: a text is no string, or no valid Unicode (an unpaired surrogate).
         """
         encodings = run_tokenizer(self._tokenizer, self.texts(inputs))
-        return [EncodedText(e.ids, e.type_ids, bool(e.overflowing)) for e in encodings]
+        # Where the tokenizer adds no special tokens, a text without a token is read as one of padding, as in training.
+        return [EncodedText(e.ids or [self._pad_id], e.type_ids or [0], bool(e.overflowing)) for e in encodings]
 
     def encode_beginnings(self, inputs: Sequence[Input]) -> list[EncodedText]:
         """As `encode`, without reading megabytes of which the model takes the first few hundred tokens.

@@ -102,6 +102,8 @@ class TextPairCodec(TextCodec):
     def _row(self, first: list[int], second: list[int]) -> EncodedText:
         room = self._max_tokens - self._template.specials
         lengths = longest_first(len(first), len(second), room)
+        if not first and not second and not self._template.specials:
+            return EncodedText([self._pad_id], [0], False)  # as a single text
         if lengths == (len(first), len(second)):
             return self._template.joined(first, second, truncated=False)
         return self._template.joined(self._cut(first, lengths[0]), self._cut(second, lengths[1]), truncated=True)

@@ -109,6 +109,13 @@ def test_answers_that_come_again_are_labels_and_others_are_answers(data):
     assert choose_task({"base": "b", "data": section}).task == "text-generation"
 
 
+def test_a_decoder_that_embeds_sentences_is_for_a_classifier(base, data):
+    folder = base("Qwen3ForCausalLM")
+    (Path(folder) / "1_Pooling").mkdir()
+    choice = choose_task({"base": folder, "data": data(LABELLED["usual"])})
+    assert choice.task == "text-classification"
+
+
 def test_texts_alone_are_for_a_decoder_and_a_text_file_for_any(base, tmp_path):
     (tmp_path / "stories.txt").write_text("once upon a time\nthere was a cat\n", encoding="utf-8")
     section = {"path": str(tmp_path / "stories.txt")}

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from edgetune.compress.material import Material
 from edgetune.compress.schemes import trimmed
 from edgetune.compress.vocabulary.document import Vocabulary, renumbered_settings
-from edgetune.export.once.parity import check_tokenizer
+from edgetune.export.once.tokenizer import check_tokenizer
 from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import CompressError
 from edgetune.tune.data.dataset import Part

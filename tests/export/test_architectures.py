@@ -29,6 +29,7 @@ from edgetune.export.once.export import export
 from edgetune.export.once.graph import Graph
 from edgetune.export.once.pack import Packing, draft_bundle, golden_texts
 from edgetune.serve.errors import ExportError
+from edgetune.serve.golden import replay_golden
 from edgetune.serve.predictor import Predictor
 from edgetune.tune import tuning
 from edgetune.tune.data.dataset import Dataset
@@ -261,8 +262,36 @@ def test_an_architecture_goes_all_the_way(
         assert np.abs(line.torch_logits(open_model(line.tuned.base_folder)) - line.torch_logits()).max() > 1e-3
 
 
+# Decoders and others that are pooled here whatever head they came with; one stands for them, `make test-long` has all.
+POOLED = [
+    pytest.param("llama_classifier", "lora", "last", marks=pytest.mark.slow),
+    pytest.param("gpt2_classifier", "lora", "last", marks=[pytest.mark.slow, pytest.mark.long]),
+    pytest.param("gpt2_classifier", "freeze", "last", marks=[pytest.mark.slow, pytest.mark.long]),
+    pytest.param("qwen2_classifier", "full", "last", marks=[pytest.mark.slow, pytest.mark.long]),
+    pytest.param("qwen3_embedding", "freeze", "last", marks=[pytest.mark.slow, pytest.mark.long]),
+    pytest.param("sentence_t5", "lora", "mean", marks=[pytest.mark.slow, pytest.mark.long]),
+    pytest.param("xlnet", "freeze", "last", marks=[pytest.mark.slow, pytest.mark.long]),
+]
+
+
+@pytest.mark.parametrize(("name", "method", "pooling"), POOLED)
+def test_a_decoder_goes_all_the_way(produce: Callable[..., Line], name: str, method: str, pooling: str) -> None:
+    line = produce(name, method=method)
+
+    assert (line.tuned.training.handed_on, line.tuned.training.pooling) == (method, pooling)
+    assert_answers_as_the_model(line)
+    # Alone and beside longer texts: nothing of the padding is read, whichever token it is.
+    predictor = line.predictors["fp32"]
+    rows = predictor.encode(line.ragged_texts)
+    alone = np.concatenate([predictor.logits([row]) for row in rows])
+    assert np.abs(alone - predictor.run(predictor.feed(rows))).max() < 1e-4
+    replay_golden(line.predictors["int8_dynamic"])
+    linear = linear_dtypes(line.candidates["int8_dynamic"].graph)
+    assert linear.get("INT8", 0) > 0.8 * sum(linear.values())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "pooling"), [("bert", "cls"), ("roberta", "mean")])
+@pytest.mark.parametrize(("name", "pooling"), [("bert", "cls"), ("roberta", "mean"), ("bert", "mean_sqrt_len")])
 def test_pooling_by_word(produce: Callable[..., Line], name: str, pooling: str) -> None:
     line = produce(name, method="lora", pooling=pooling)
 

@@ -29,6 +29,9 @@ HEADS = {
     "deberta_v2": ("pooler", "classifier"),
     "modernbert": ("head", "classifier"),
     "xlm_roberta": ("classifier",),
+    "gpt2_classifier": ("classifier",),
+    "qwen3_embedding": ("classifier",),
+    "sentence_t5": ("classifier",),
 }
 
 

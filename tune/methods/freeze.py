@@ -42,12 +42,17 @@ def encoder_layers(model: nn.Module) -> list[nn.Module]:
     Raises:
         ModelError: no list of layers was found.
     """
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) > 0]
-    if not lists:
+    layers = layer_list(model)
+    if layers is None:
         raise ModelError("The model has no list of encoder layers.", action="use --method lora or full")
+    return list(layers)
+
+
+def layer_list(model: nn.Module) -> nn.ModuleList | None:
+    """The list that holds the encoder's layers; None where there is none."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) > 0]
     # The stack of layers is by far the heaviest list; ALBERT's shared group is a list of one.
-    heaviest = max(lists, key=lambda layers: sum(weight.numel() for weight in layers.parameters()))
-    return list(heaviest)
+    return max(lists, key=lambda layers: sum(weight.numel() for weight in layers.parameters()), default=None)
 
 
 def after_layers(model: Model, last: nn.Module) -> list[nn.Module]:

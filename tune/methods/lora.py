@@ -20,6 +20,7 @@ def prepare(model: Model, recipe: TuneRecipe) -> Model:
     """Wrap the model in adapters; the whole head is trained and saved with them."""
     from peft import LoraConfig, get_peft_model
     from peft.tuners.lora import LoraLayer
+    from transformers.pytorch_utils import Conv1D
 
     head = head_names(model)
     names = linear_names(model, outside=head)
@@ -33,6 +34,8 @@ def prepare(model: Model, recipe: TuneRecipe) -> Model:
         lora_dropout=recipe.lora.dropout,
         target_modules=names,
         modules_to_save=list(head),
+        # GPT-2's Conv1D holds its weights as (in, out).
+        fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in names),
     )
     adapted = get_peft_model(model, config)
     for layer in adapted.modules():
@@ -48,10 +51,12 @@ def linear_names(model: nn.Module, outside: Sequence[str]) -> list[str]:
     Raises:
         ModelError: there is none.
     """
+    from transformers.pytorch_utils import Conv1D
+
     names = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.split(".")[0] not in outside
+        if isinstance(module, nn.Linear | Conv1D) and name.split(".")[0] not in outside
     ]
     if not names:
         raise ModelError("The model has no linear layers to adapt.", action="use --method full")

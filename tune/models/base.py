@@ -8,10 +8,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from edgetune.serve.digest import file_sha256, value_sha256
 from edgetune.serve.errors import ModelError
+from edgetune.serve.json_types import JsonObject
+from edgetune.tune.models.folders import misplaced
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -42,19 +44,6 @@ class Base:
     digest: str
 
     @property
-    def sentence_pooling(self) -> Literal["mean", "cls"] | None:
-        """The pooling a sentence-transformers folder was trained with; None when it says none that we have."""
-        path = self.folder / "1_Pooling" / "config.json"
-        if not path.is_file():
-            return None
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if settings.get("pooling_mode_mean_tokens") or settings.get("pooling_mode") == "mean":
-            return "mean"
-        if settings.get("pooling_mode_cls_token") or settings.get("pooling_mode") == "cls":
-            return "cls"
-        return None
-
-    @property
     def weights_bytes(self) -> int:
         """Bytes of the weight files."""
         return sum(path.stat().st_size for path in self.folder.glob("*.safetensors")) or sum(
@@ -66,11 +55,13 @@ def find_base(name: str, *, allow_pickle: bool = False) -> Base:
     """Look for the model as a folder, then as a packaged model, then on the hub.
 
     Raises:
-        ModelError: it is nowhere, or its folder holds no weights that may be opened.
+        ModelError: it is nowhere, its folder is of another kind, or holds no weights that may be opened.
     """
     folder = Path(name)
     if not folder.is_dir():
         folder = _packaged(name) or _downloaded(name, allow_pickle=allow_pickle)
+    if (fault := misplaced(folder)) is not None:
+        raise fault
     _check_weights(folder, allow_pickle=allow_pickle)
     files = sorted(path for pattern in _DIGESTED for path in folder.glob(pattern))
     return Base(name, folder, "sha256:" + value_sha256({path.name: file_sha256(path) for path in files}))
@@ -135,12 +126,51 @@ def read_config(base: Base, *, trust_remote_code: bool = False) -> PreTrainedCon
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
+    # Before transformers looks, which would not say which keys it cannot read, and would advise to trust any code.
+    known_labels(base)
+    if not trust_remote_code:
+        _refuse_own_code(base)
     try:
         return AutoConfig.from_pretrained(base.folder, trust_remote_code=trust_remote_code)
     except StrictDataclassError as error:  # a value of a wrong type, or two that do not go together
         raise _unreadable_config(base, " ".join(str(error).split())) from error
     except UNREADABLE as error:
         raise _unreadable_config(base, first_words(error)) from error
+
+
+def _refuse_own_code(base: Base) -> None:
+    """Refuse a base whose architecture is in files that it brings, and not in transformers."""
+    from transformers import CONFIG_MAPPING
+
+    config = _read_json(base)
+    code = config.get("auto_map")
+    if isinstance(code, dict) and "AutoConfig" in code and config.get("model_type") not in CONFIG_MAPPING:
+        raise ModelError(
+            f"{base.id} brings the code of its architecture ({code['AutoConfig']}), which is not run.",
+            expected="an architecture that transformers has",
+            action="choose another --base; a language model runs such code with --set tune.trust_remote_code=true, "
+            "if you trust its source",
+        )
+
+
+def _read_json(base: Base) -> JsonObject:
+    """The object in config.json.
+
+    Raises:
+        ModelError: there is none.
+    """
+    path = base.folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"it is {config!r:.60}")
+    except ValueError as error:
+        raise ModelError(
+            f"{path} is no JSON object: {error}.",
+            expected="a configuration as save_pretrained writes it",
+            action="copy config.json again from the model's source",
+        ) from error
+    return config
 
 
 def _unreadable_config(base: Base, reason: str) -> ModelError:
@@ -217,15 +247,14 @@ def known_labels(base: Base) -> list[str] | None:
     Raises:
         ModelError: config.json is no JSON object.
     """
-    try:
-        config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
-        names = config.get("id2label")
-    except (ValueError, AttributeError) as error:
-        raise ModelError(
-            f"{base.folder / 'config.json'} is no JSON object: {error}.",
-            expected="a configuration as save_pretrained writes it",
-            action="copy config.json again from the model's source",
-        ) from error
+    config = _read_json(base)
+    names = config.get("id2label")
     if not isinstance(names, dict) or not any("Classification" in name for name in config.get("architectures") or []):
         return None
+    if not all(key.isdecimal() for key in names):
+        raise ModelError(
+            f"id2label of {base.folder / 'config.json'} has the keys {', '.join(map(repr, list(names)[:3]))}.",
+            expected='numbers from 0 as strings: {"0": "card", "1": "cash"}',
+            action="write them so, in the order of the logits; or take id2label and label2id out of the file",
+        )
     return [str(names[key]) for key in sorted(names, key=int)]

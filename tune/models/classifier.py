@@ -1,8 +1,8 @@
 """The model that is tuned: a pretrained trunk with a classification head, pooled as the checkpoint was trained.
 
-Two shapes exist: the architecture's own sequence classifier, and `PooledClassifier`, which averages the token
-states (or takes the first) and applies one linear layer. A mean-pooled classifier is no standard transformers
-class, so tuned folders are opened here; the graph needs nobody.
+Two shapes exist: the architecture's own sequence classifier, and `PooledClassifier`, which pools the token states
+(pooling.py) and applies one linear layer. A mean-pooled classifier is no standard transformers class, so tuned folders
+are opened here; the graph needs nobody.
 """
 
 from __future__ import annotations
@@ -14,17 +14,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTextEncoding,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
 
 from edgetune.serve.errors import ModelError
+from edgetune.tune.models.pooling import pool
 
 if TYPE_CHECKING:
     from edgetune.tune.models.types import Model
 
 
 class PooledClassifier(PreTrainedModel):
-    """A trunk, its token states pooled by `config.edgetune_pooling` (mean or cls), and a linear head."""
+    """A trunk, its token states pooled by `config.edgetune_pooling`, and a linear head."""
 
     base_model_prefix = "trunk"
     _supports_sdpa = True
@@ -32,12 +45,13 @@ class PooledClassifier(PreTrainedModel):
 
     def __init__(self, config: PretrainedConfig, trunk: Model | None = None) -> None:
         # The trunk first: it settles which attention the architecture supports, the wrapper follows.
-        built = trunk if trunk is not None else AutoModel.from_config(config, **trunk_options(config))
+        built = trunk if trunk is not None else trunk_opener(config).from_config(config, **trunk_options(config))
         config._attn_implementation = built.config._attn_implementation
         super().__init__(config)
         self.trunk = built
         self.dropout = nn.Dropout(0.1)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        width = config.hidden_size * len(config.edgetune_pooling.split("+"))
+        self.classifier = nn.Linear(width, config.num_labels)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -54,18 +68,51 @@ class PooledClassifier(PreTrainedModel):
         """Logits (batch, labels) float32 for input_ids and attention_mask (batch, tokens) int64."""
         extra = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         states = self.trunk(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
-        if self.config.edgetune_pooling == "cls":
-            pooled = states[:, 0]
-        else:
-            mask = attention_mask.unsqueeze(-1).to(states.dtype)  # (batch, tokens, 1)
-            pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+        pooled = pool(states, attention_mask, self.config.edgetune_pooling)
         return SequenceClassifierOutput(logits=self.classifier(self.dropout(pooled)))
+
+
+def is_decoder(config: PretrainedConfig) -> bool:
+    """Whether each token of a model sees those before it alone, so that the last one stands for the text.
+
+    By what transformers has for its type: a sequence classifier that reads the last token, or a language model that is
+    neither a masked one nor one with an encoder.
+    """
+    classifiers = AutoModelForSequenceClassification._model_mapping
+    kind = type(config)
+    if kind in classifiers and issubclass(classifiers[kind], GenericForSequenceClassification):
+        return True
+    encoders = (MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
+    name = config.model_type
+    return name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not any(name in names for names in encoders)
+
+
+def has_encoder_alone(config: PretrainedConfig) -> bool:
+    """Whether a model of encoder and decoder can be opened without its decoder, as T5 can.
+
+    Not by `is_encoder_decoder`, which T5's encoder saves as False.
+    """
+    whole, alone = AutoModel._model_mapping, AutoModelForTextEncoding._model_mapping
+    kind = type(config)
+    return kind in alone and (kind not in whole or whole[kind] is not alone[kind])
+
+
+def trunk_opener(config: PretrainedConfig) -> type[AutoModel]:
+    """The class that opens a trunk: of encoder and decoder the encoder alone."""
+    return AutoModelForTextEncoding if has_encoder_alone(config) else AutoModel
+
+
+def trunk_class(config: PretrainedConfig) -> type[PreTrainedModel] | None:
+    """The class of a trunk; None where transformers has none for a config of this type."""
+    mapping = trunk_opener(config)._model_mapping
+    known = type(config) in mapping
+    return mapping[type(config)] if known else None
 
 
 def trunk_options(config: PretrainedConfig) -> dict[str, bool]:
     """Keyword arguments that leave out a pooler which pooling by word would not use."""
-    trunk_class = AutoModel._model_mapping[type(config)]
-    accepts = inspect.signature(trunk_class.__init__).parameters
+    trunk = trunk_class(config)
+    accepts = inspect.signature(trunk).parameters if trunk is not None else {}
     return {"add_pooling_layer": False} if "add_pooling_layer" in accepts else {}
 
 

@@ -39,7 +39,9 @@ class Encoder:
         """Each input by itself: input_ids, attention_mask [, token_type_ids], unpadded."""
         encoded = self.task.encode(self.tokenizer, inputs, self.max_tokens)
         names = [name for name in self.tokenizer.model_input_names if name in encoded]
-        return [{name: encoded[name][row] for name in names} for row in range(len(inputs))]
+        empty = {"input_ids": [self.tokenizer.pad_token_id], "attention_mask": [1], "token_type_ids": [0]}
+        # Where a tokenizer adds no special tokens, a text without a token is read as one of padding, as at run time.
+        return [{name: encoded[name][row] or empty[name] for name in names} for row in range(len(inputs))]
 
     def pad(self, rows: Sequence[Mapping[str, object]], tensors: str = "pt") -> BatchEncoding:
         """Rows as one batch, padded to the longest of them: arrays (rows, tokens) int64 by name."""

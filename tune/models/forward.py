@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgetune.serve.errors import ModelError
 from edgetune.tune.data.rows import Input
 from edgetune.tune.models.classifier import head_linear
 from edgetune.tune.models.encoder import Encoder
@@ -46,7 +47,11 @@ def head_features(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """What the last linear layer sees: (inputs, features) float32, whatever the architecture's head looks like."""
+    """What the last linear layer sees: (inputs, features) float32, whatever the architecture's head looks like.
+
+    Raises:
+        ModelError: it sees each token by itself.
+    """
     seen: list[torch.Tensor] = []
     _, linear = head_linear(model)
     hook = linear.register_forward_pre_hook(lambda _, given: seen.append(given[0].float()))
@@ -55,6 +60,13 @@ def head_features(
         seen.clear()
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
             model(**batch)
+        if seen[-1].ndim != 2:
+            raise ModelError(
+                f"The head of a {model.config.model_type!r} model gives logits to each token, of shape "
+                f"{tuple(seen[-1].shape)} here, and not to the text.",
+                expected="one vector a text before the last layer",
+                action="choose how token states become one: --set tune.pooling=mean, last or cls",
+            )
         return seen[-1]
 
     try:

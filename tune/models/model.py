@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,18 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import ModelError
 from edgetune.serve.report import Training
-from edgetune.tune.models.base import DECODER_ENDINGS, Base, read_config
-from edgetune.tune.models.classifier import PooledClassifier, head_linear, trunk_options
+from edgetune.tune.models.base import Base, first_words, read_config
+from edgetune.tune.models.classifier import (
+    PooledClassifier,
+    has_encoder_alone,
+    head_linear,
+    is_decoder,
+    trunk_class,
+    trunk_opener,
+    trunk_options,
+)
+from edgetune.tune.models.pooling import sentence_pooling
+from edgetune.tune.models.soundness import check_weights
 from edgetune.tune.models.stored import Stored
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks.objective import Objective
@@ -84,56 +95,84 @@ def start_model(base: Base, objective: Objective, recipe: TuneRecipe) -> Model:
     """The pretrained trunk with a fresh head for what is to be learnt, in fp32, pooled as the recipe says.
 
     Raises:
-        ModelError: the architecture has no sequence classifier, or its weights cannot be opened.
+        ModelError: the architecture has no sequence classifier, or its weights cannot be opened, do not belong to it,
+            or are no numbers.
     """
-    config = read_config(base, trust_remote_code=recipe.trust_remote_code)
-    pooling = chosen_pooling(base, recipe)
-    decoder = next((name for name in config.architectures or () if name.endswith(DECODER_ENDINGS)), None)
-    if decoder:
-        raise ModelError(
-            f"{base.id} is a decoder ({decoder}), which answers with text and not with one of the labels.",
-            expected="an encoder such as BERT, MPNet or ModernBERT",
-            action="choose another --base, or --task text-generation",
-        )
+    config = read_config(base)
+    pooling = _pooling_of(base, config, recipe)
+    _check_architecture(base, config, pooling)
     objective.configure(config)
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
-        raise ModelError(
-            f"{base.id} is a {config.model_type!r} model, and transformers has no sequence classifier for those.",
-            expected="an encoder such as BERT, DistilBERT, RoBERTa, ELECTRA, MPNet or ModernBERT",
-            action="choose another --base",
-        )
     try:
-        if pooling == "head":
-            model = AutoModelForSequenceClassification.from_pretrained(
-                base.folder,
-                config=config,
-                ignore_mismatched_sizes=True,
-                dtype=torch.float32,
-                trust_remote_code=recipe.trust_remote_code,
-            )
-        else:
-            model = _pooled(base, config, pooling)
+        model, missing = _opened(base, config, pooling)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"The weights of {base.folder} cannot be opened: {str(error).splitlines()[0]}",
+            f"The weights of {base.folder} cannot be opened: {first_words(error)}",
             expected="the weights of the architecture that config.json names",
             action="copy them again from the model's source",
         ) from error
     head_linear(model)
+    check_weights(base, model, missing)
     return model
 
 
+def _check_architecture(base: Base, config: PreTrainedConfig, pooling: str) -> None:
+    known = AutoModelForSequenceClassification._model_mapping if pooling == "head" else (type(config),)
+    trunk = trunk_class(config)
+    if type(config) not in known or trunk is None:
+        raise ModelError(
+            f"{base.id} is a {config.model_type!r} model, and transformers has no sequence classifier for those.",
+            expected="an encoder such as BERT, DistilBERT, RoBERTa, ELECTRA, MPNet or ModernBERT, or a decoder such as "
+            "Qwen3, Llama or GPT-2",
+            action="choose another --base",
+        )
+    if config.is_encoder_decoder and not has_encoder_alone(config):
+        raise ModelError(
+            f"{base.id} is a {config.model_type!r} model of encoder and decoder, whose classifier reads the decoder: "
+            "there is no graph of it that answers in one run.",
+            expected="an encoder, a decoder, or a T5 whose encoder can be opened alone",
+            action="choose another --base",
+        )
+    if "attention_mask" not in inspect.signature(trunk.forward).parameters:
+        raise ModelError(
+            f"{base.id} is a {config.model_type!r} model, which has no attention mask: padding is read as text, so a "
+            "text would be answered otherwise beside longer ones than alone.",
+            expected="a model that takes an attention mask",
+            action="choose another --base",
+        )
+
+
 def chosen_pooling(base: Base, recipe: TuneRecipe) -> str:
-    """`mean`, `cls`, or `head` for the architecture's own: as the checkpoint was trained unless said by word."""
-    return recipe.pooling if recipe.pooling != "auto" else base.sentence_pooling or "head"
+    """How token states become one vector, of `POOLINGS`, or `head` for the architecture's own head."""
+    return _pooling_of(base, read_config(base), recipe)
 
 
-def _pooled(base: Base, config: PreTrainedConfig, pooling: str) -> PooledClassifier:
-    from transformers import AutoModel
+def _pooling_of(base: Base, config: PreTrainedConfig, recipe: TuneRecipe) -> str:
+    """As the checkpoint was trained unless said by word.
 
+    Heads of decoders read the last token, found by its id: an end of text that is the padding too would be passed over.
+    So it is pooled by the mask here. The head of a T5 reads its decoder, which no graph of one run has.
+    """
+    chosen = recipe.pooling if recipe.pooling != "auto" else sentence_pooling(base.folder) or "head"
+    if chosen == "head" and is_decoder(config):
+        return "last"
+    # The mean of EuroBERT's logits, which its head takes of all tokens, is what a head on the mean gives.
+    by_mean = has_encoder_alone(config) or config.model_type == "eurobert"
+    return "mean" if chosen == "head" and by_mean else chosen
+
+
+def _opened(base: Base, config: PreTrainedConfig, pooling: str) -> tuple[Model, set[str]]:
+    """The model, and the names of its weights that the files do not have."""
+    options = {"config": config, "dtype": torch.float32, "output_loading_info": True}
+    if pooling == "head":
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            base.folder, ignore_mismatched_sizes=True, **options
+        )
+        return model, set(loading["missing_keys"])
     config.edgetune_pooling = pooling
-    trunk = AutoModel.from_pretrained(base.folder, config=config, dtype=torch.float32, **trunk_options(config))
-    return PooledClassifier(trunk.config, trunk)
+    if hasattr(config, "use_cache"):
+        config.use_cache = False  # of a decoder: nothing comes behind the one run
+    trunk, loading = trunk_opener(config).from_pretrained(base.folder, **options, **trunk_options(config))
+    return PooledClassifier(trunk.config, trunk), {f"trunk.{name}" for name in loading["missing_keys"]}
 
 
 def open_model(folder: Path, *, attention: str | None = None, adapter: Path | None = None) -> PreTrainedModel:
@@ -172,5 +211,6 @@ def _positions(model: Model) -> int:
             offset = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - offset
     with contextlib.suppress(AttributeError):
-        return int(model.config.max_position_embeddings)
+        # XLNet, whose positions are relative, says -1.
+        return int(model.config.max_position_embeddings) if model.config.max_position_embeddings > 0 else 512
     return 512

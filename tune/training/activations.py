@@ -128,6 +128,9 @@ class _Store:
                 seen.clear()
                 inputs, _ = self._logits([rows[row] for row in batch])
                 states = seen[-1][0] if isinstance(seen[-1], tuple) else seen[-1]
+                if states.shape[:2] != inputs["attention_mask"].shape:  # XLNet's are (tokens, rows, width)
+                    progress.say("the frozen layers are run anew in each epoch: their states are not row by row")
+                    return None
                 for place, row in enumerate(batch):
                     stored.of(row).copy_(states[place][inputs["attention_mask"][place].bool()])
                 done += len(batch)

@@ -1,0 +1,141 @@
+"""A trial of the base before it is tuned: what a build would find out after the training is found out in seconds.
+
+A few rows go the whole way: encoded as at run time and as in training, through the model padded and alone, and, where
+the architecture is not one that the tests build, through a graph of its first layers in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgetune.export.once.graph import example_batch, write_graph
+from edgetune.export.once.parity import check_graph, padding_allowed, padding_fault
+from edgetune.export.once.tokenizer import check_tokenizer
+from edgetune.serve.errors import BundleDamaged, ExportError
+from edgetune.tune.data.rows import Input, each_text, filling, length, shortened
+from edgetune.tune.methods.freeze import layer_list
+from edgetune.tune.models.classifier import head_linear
+from edgetune.tune.models.forward import head_features
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from edgetune.tune.models.opening import Opened
+    from edgetune.tune.models.types import Model
+
+# Of these the tests build whole bundles (tests/export/test_architectures.py); a trial graph would cost 4 s of a
+# processor and say what is known, unless the config changes more than sizes, rates and ids.
+BUILT_IN_TESTS = {
+    *("bert", "distilbert", "roberta", "xlm-roberta", "electra", "albert", "mpnet", "deberta-v2", "modernbert"),
+}
+_SIZES = re.compile(
+    r".*(_size|_layers|_heads|_dropout|_dropout_prob|_positions|_position_embeddings|_range|_eps|_token_id|_buckets)"
+    r"|dim|hidden_dim|dropout|local_attention|id2label|label2id|architectures|problem_type|transformers_version|dtype"
+    r"|use_cache|edgetune_pooling|_name_or_path|layer_types|rope_parameters"
+)
+_TRIAL_LAYERS, _TRIAL_ROWS, _TRIAL_TOKENS = 2, 6, 48
+
+
+def try_base(opened: Opened, base_id: str, inputs: Sequence[Input]) -> None:
+    """Take a few rows the whole way that a build goes; the model is left as it was, on the CPU.
+
+    Args:
+        opened: the base with a head, on the CPU.
+        base_id: what the user calls it.
+        inputs: of the task; a few of them are taken.
+
+    Raises:
+        ParityError: the runtime would feed other ids than training, the graph answers otherwise than the model, or a
+            row answers otherwise beside longer ones than alone.
+        ExportError: there is no graph of it.
+    """
+    rows = _spread(inputs)
+    opened.model.eval()
+    with tempfile.TemporaryDirectory() as folder:
+        opened.encoder.tokenizer.save_pretrained(folder)
+        opened.model.config.save_pretrained(folder)
+        check_tokenizer(Path(folder) / "tokenizer.json", opened.encoder, rows)
+        _check_padding(opened, rows)
+        if not _is_built_in_tests(opened.model.config):
+            with _shallow(opened.model, opened.encoder.batch(rows[:1])), _random_head(opened.model):
+                path = write_graph(
+                    opened.model, example_batch(opened.encoder, rows), Path(folder), base_id, fusions=None
+                )
+                try:
+                    check_graph(path, opened.model, opened.encoder, rows, "cpu")
+                except BundleDamaged as error:  # ONNX Runtime does not open it
+                    raise ExportError(
+                        f"The graph of {base_id}, a {opened.model.config.model_type!r} model, does not run: "
+                        f"{error.found.splitlines()[0]}",
+                        action="choose another --base; docs/tuning.md has a table of architectures",
+                    ) from error
+
+
+def _spread(inputs: Sequence[Input]) -> list[Input]:
+    """Short and long rows in turns, and one that is surely longer."""
+    by_length = sorted(inputs, key=length)
+    places = np.linspace(0, len(by_length) - 1, min(_TRIAL_ROWS, len(by_length))).round().astype(int)
+    rows = [by_length[place] for place in dict.fromkeys(places.tolist())]
+    longer = filling(by_length[::-1] * (1 + _TRIAL_TOKENS // len(by_length)), _TRIAL_TOKENS)
+    return [*rows[: len(rows) // 2], each_text(lambda text: f"{text} and more", longer), *rows[len(rows) // 2 :]]
+
+
+def _check_padding(opened: Opened, rows: Sequence[Input]) -> None:
+    """Compare what the head sees of each row beside the others and alone: of a fresh head the logits are all zero."""
+    padded = head_features(opened.model, opened.encoder, rows, bf16=False, batch_size=len(rows))
+    alone = head_features(opened.model, opened.encoder, rows, bf16=False, batch_size=1)
+    differences, allowed = np.abs(padded - alone).max(axis=1), padding_allowed(alone)
+    if not bool((differences <= allowed).all()):
+        worst = int(differences.argmax())
+        model_type = opened.model.config.model_type
+        raise padding_fault(model_type, shortened(rows[worst]), float(differences[worst]), allowed)
+
+
+def _is_built_in_tests(config: PreTrainedConfig) -> bool:
+    usual = type(config)().to_dict()
+    changed = [name for name, value in config.to_dict().items() if name in usual and usual[name] != value]
+    return config.model_type in BUILT_IN_TESTS and all(_SIZES.fullmatch(name) for name in changed)
+
+
+@contextmanager
+def _shallow(model: Model, batch: Any) -> Iterator[None]:
+    """The model with its first layers alone, where it runs so: tracing takes time by the layer."""
+    layers = layer_list(model)
+    every = dict(layers._modules) if layers is not None else {}
+    if layers is None or len(every) <= _TRIAL_LAYERS:
+        yield
+        return
+    layers._modules = dict(list(every.items())[:_TRIAL_LAYERS])
+    try:
+        try:
+            with torch.inference_mode():
+                model(**batch)
+        except (IndexError, KeyError, AttributeError, RuntimeError, TypeError, ValueError):
+            layers._modules = every  # the architecture counts on all of them
+        yield
+    finally:
+        layers._modules = every
+
+
+@contextmanager
+def _random_head(model: Model) -> Iterator[None]:
+    """The model with a head that tells rows apart: a fresh one may give zero for all."""
+    _, linear = head_linear(model)
+    before = linear.weight.detach().clone()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        nn.init.normal_(linear.weight, std=before.shape[1] ** -0.5)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            linear.weight.copy_(before)
