@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.benchmarks.prove.choice import check_budget, gains, megabytes, why_chosen
-from edgetune.benchmarks.prove.gate import Verdict, judge_answers, unless_changed
+from edgetune.benchmarks.prove.gate import Verdict, judge_answers
 from edgetune.benchmarks.prove.ledger import (
     Logits,
     Slice,
@@ -116,8 +116,9 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
     Raises:
         GateError: no candidate may be packed or a budget is not met; the report is at `kept_report`.
     """
+    dataset, gate = contest.dataset, contest.gate
     rows = frozen_slice(
-        contest.packing.tuned, contest.metric.name, contest.dataset.test, contest.gate.rows, contest.seed
+        contest.packing.tuned, contest.metric.name, dataset.test, dataset.train, gate.rows, contest.seed
     )
     logits = torch_stages(contest.packing.tuned, rows, progress)
     logits["onnx"] = _graph_logits(contest, rows, folder)
@@ -167,8 +168,16 @@ def _judge(contest: Contest, name: str, rows: Slice, reference: Logits, candidat
     *steps, graph = name.split("+")
     structural = next(one for one in contest.searched.candidates if one.scheme == name).structural
     answers = rows.answers(reference), rows.answers(candidate)
-    verdict = judge_answers(contest.metric, rows.expected, *answers, contest.gate, structural=structural, looks=looks)
-    return unless_changed(verdict) if graph in ("fused", "fp32") and not steps else verdict
+    return judge_answers(
+        contest.metric,
+        rows.expected,
+        *answers,
+        contest.gate,
+        second=rows.second_metric,
+        structural=structural,
+        is_float=graph in ("fused", "fp32") and not steps,
+        looks=looks,
+    )
 
 
 def _proof(verdict: Verdict, value: float, rows: int, looks: int) -> Proof:
@@ -181,6 +190,7 @@ def _proof(verdict: Verdict, value: float, rows: int, looks: int) -> Proof:
         reason=verdict.reason,
         rows=rows,
         rows_needed=verdict.rows_needed,
+        second=verdict.second,
         looks=looks,
     )
 
@@ -256,7 +266,7 @@ def _report(
         tuned,
         summarize_data(contest.dataset, Encoder.of(tuned)),
         findings,
-        contest.gate.as_used(metric),
+        contest.gate.as_used(metric, rows.second_metric),
         metric,
         contest.threads,
     )

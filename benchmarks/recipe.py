@@ -57,10 +57,11 @@ class GateRecipe(BaseModel):
             )
         return float(getattr(self, name))
 
-    def as_used(self, metric: Metric) -> JsonObject:
-        """The terms that hold for a metric, as a report has them."""
+    def as_used(self, metric: Metric, second: Metric | None = None) -> JsonObject:
+        """The terms that hold for a metric, and for a second one that is judged beside it, as a report has them."""
         without = {"max_drop", "max_rise"} - {self.limit_name(metric)}
-        return {**self.model_dump(mode="json", exclude=without), "metric": metric.name}
+        also = {"second_metric": second.name} if second else {}
+        return {**self.model_dump(mode="json", exclude=without), "metric": metric.name, **also}
 
 
 class CommonBudgetRecipe(BaseModel):

@@ -98,6 +98,27 @@ class StageQuality(Stage, frozen=True, kw_only=True):
     drop: float | None = None
 
 
+class Baseline(_Value, frozen=True, kw_only=True):
+    """What one constant answer reaches on the rows of the ledger: what any model has to beat.
+
+    `answer` is the one that does best on the training part by the metric that judges; `metrics` has the value of each
+    metric by name, each of the constant that is best by it there.
+    """
+
+    answer: str
+    metrics: dict[str, float]
+
+
+class SecondGate(_Value, frozen=True, kw_only=True):
+    """The verdict by a second metric, which has to hold too: of uneven classes accuracy hides what rare ones lose."""
+
+    metric: str
+    value: float
+    drop: float
+    drop_interval: list[float]
+    gate: str
+
+
 class Confusion(_Value, frozen=True, kw_only=True):
     """Rows of class `expected` that the packed candidate answered as `predicted`."""
 
@@ -132,11 +153,14 @@ class BatchedAnswers(_Value, frozen=True, kw_only=True):
 class Quality(Ledger, frozen=True, kw_only=True):
     """The ledger: what is answered one row a run, and in `batched` how answers change in batches.
 
-    `first_loss` names the first stage after tuning whose answers changed for the worse. `batched` is None where nothing
-    was packed, and in reports of earlier releases.
+    `first_loss` names the first stage after tuning whose answers changed for the worse. `warning` says of the packed
+    candidate that it answers nearly always the same, or no better than `baseline`. `batched` is None where nothing was
+    packed, and in reports of earlier releases.
     """
 
     stages: list[StageQuality]
+    baseline: Baseline | None = None
+    warning: str = ""
     first_loss: str | None = None
     classes: list[ClassQuality] = msgspec.field(default_factory=list)
     confusions: list[Confusion] = msgspec.field(default_factory=list)
@@ -210,6 +234,7 @@ class Proof(JudgedChoice, frozen=True, kw_only=True):
     drop_interval: list[float]
     p_value: float | None
     rows_needed: int | None = None
+    second: SecondGate | None = None
 
 
 class Gain(_Value, frozen=True, kw_only=True):
@@ -240,6 +265,7 @@ class CandidateReport(JudgedCandidate, frozen=True, kw_only=True):
     drop_interval: list[float]
     p_value: float | None
     rows_needed: int | None = None
+    second: SecondGate | None = None
     latency_ms: LatencySummary | None = None
     steps: list[str] = msgspec.field(default_factory=list)
     structural: bool = False
@@ -393,6 +419,10 @@ class Report(BuildReport, frozen=True, kw_only=True):
     def packed(self) -> Proof | CandidateReport | None:
         """The verdict on what was packed: its proof on the test part, in older reports its row among the candidates."""
         return self.proof or next((candidate for candidate in self.candidates if candidate.chosen), None)
+
+    def constant(self, metric: str) -> float | None:
+        """What one constant answer reaches by a metric, None where that was not measured."""
+        return self.quality.baseline.metrics.get(metric) if self.quality.baseline else None
 
     def stage(self, name: str | None) -> StageQuality | None:
         """The ledger's row of a stage, None where it was not measured."""

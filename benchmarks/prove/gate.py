@@ -13,7 +13,10 @@ import numpy as np
 from edgetune.benchmarks.prove.statistics import PairedLoss, paired_loss, rows_that_bound, rows_to_settle
 from edgetune.benchmarks.recipe import GateRecipe
 from edgetune.serve.errors import GateError
+from edgetune.serve.report import SecondGate
 from edgetune.tune.metrics import Metric, Statistics
+
+_GATES = ("pass", "inconclusive", "fail")  # from best to worst
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Verdict:
 
     `gate` is the statistics' word; `accepted` whether the recipe lets the candidate be packed; `loss` a drop of a score
     or a rise of an error, its interval widened for every look; `rows_needed` how many rows would settle an inconclusive
-    one, if loss and scatter stayed as they are.
+    one, if loss and scatter stayed as they are. `second` is the verdict by a second metric, which the first three
+    fields take in already.
     """
 
     gate: Literal["pass", "fail", "inconclusive"]
@@ -30,6 +34,7 @@ class Verdict:
     loss: PairedLoss
     reason: str
     rows_needed: int | None = None
+    second: SecondGate | None = None
 
 
 def judge(
@@ -98,19 +103,55 @@ def judge_answers(
     candidate: Any,
     recipe: GateRecipe,
     *,
+    second: Metric | None = None,
     structural: bool = False,
+    is_float: bool = False,
     looks: int = 1,
 ) -> Verdict:
     """`judge` of answers: the right ones, the tuned model's and the candidate's, arrays with one entry a row.
 
     Answers agree where they are equal, which real numbers never are: there `gate.min_agreement` means nothing.
+
+    Args:
+        second: a metric whose loss has to hold too, within the same limit. Both must pass, so that neither interval
+            is widened for the other (an intersection-union test, Berger, Technometrics 24, 1982).
+        is_float: whether the candidate is a float graph whose parity is proven; see `unless_changed`.
     """
-    first, second = np.asarray(reference), np.asarray(candidate)
+    before, after = np.asarray(reference), np.asarray(candidate)
     agreement = None
-    if not np.issubdtype(first.dtype, np.floating):
-        agreement = float(np.mean((first == second).reshape(len(first), -1).all(axis=1)))
-    statistics = metric.pair(expected, reference, candidate)
-    return judge(metric, *statistics, recipe, structural=structural, looks=looks, agreement=agreement)
+    if not np.issubdtype(before.dtype, np.floating):
+        agreement = float(np.mean((before == after).reshape(len(before), -1).all(axis=1)))
+
+    def by(metric: Metric, recipe: GateRecipe) -> Verdict:
+        statistics = metric.pair(expected, reference, candidate)
+        verdict = judge(metric, *statistics, recipe, structural=structural, looks=looks, agreement=agreement)
+        return unless_changed(verdict) if is_float else verdict
+
+    verdict = by(metric, recipe)
+    if second is None:
+        return verdict
+    other = by(second, recipe.model_copy(update={"min_agreement": 0.0}))  # the first has looked at it
+    return _both(verdict, other, second.name, second.of(expected, candidate))
+
+
+def _both(first: Verdict, second: Verdict, name: str, value: float) -> Verdict:
+    """The worse of two verdicts on one candidate; `name` and `value` are of the second's metric."""
+    worst = max(first, second, key=lambda verdict: _GATES.index(verdict.gate))
+    needed = [verdict.rows_needed for verdict in (first, second) if verdict.gate == "inconclusive"]
+    return Verdict(
+        worst.gate,
+        first.accepted and second.accepted,
+        first.loss,
+        f"{first.reason}; {second.reason}",
+        None if worst.gate != "inconclusive" or None in needed else max(filter(None, needed)),
+        SecondGate(
+            metric=name,
+            value=value,
+            drop=second.loss.loss,
+            drop_interval=list(second.loss.interval),
+            gate=second.gate,
+        ),
+    )
 
 
 def unless_changed(verdict: Verdict) -> Verdict:

@@ -45,6 +45,7 @@ class Slice:
         head: how logits become answers.
         objective: what the model was tuned for, with the gate's metric.
         task: whose metrics the report shows.
+        learnt: targets of the training part, as `expected`: of them constant answers are made.
     """
 
     texts: tuple[Input, ...]
@@ -52,19 +53,26 @@ class Slice:
     head: Head
     objective: Objective
     task: Task
+    learnt: NDArray[Any]
+
+    @property
+    def second_metric(self) -> Metric | None:
+        """What is judged beside the metric; None where that says enough."""
+        return self.objective.second_metric(self.learnt)
 
     def answers(self, logits: Logits) -> NDArray[Any]:
         """Decisions for logits (rows, outputs), one entry a row."""
         return self.head.decide(logits)
 
 
-def frozen_slice(tuned: TunedModel, metric: str, part: Part, rows: int, seed: int) -> Slice:
+def frozen_slice(tuned: TunedModel, metric: str, part: Part, train: Part, rows: int, seed: int) -> Slice:
     """At most `rows` rows of a part, the same for the same seed and data, in the order of the data."""
     indices = frozen_indices(len(part), rows, seed)
     task = TASKS[tuned.task]
     objective = task.objective(tuned.labels, metric, part.targets)
     texts = tuple(part.texts[row] for row in indices)
-    return Slice(texts, objective.expected(part.targets)[indices], open_head(tuned.head), objective, task)
+    expected, learnt = objective.expected(part.targets)[indices], objective.expected(train.targets)
+    return Slice(texts, expected, open_head(tuned.head), objective, task, learnt)
 
 
 def torch_stages(tuned: TunedModel, rows: Slice, progress: Progress) -> dict[str, Logits]:

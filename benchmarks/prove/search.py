@@ -12,7 +12,7 @@ from typing import ClassVar
 import msgspec
 
 from edgetune.benchmarks.prove.choice import dominated, on_front, over_budget, preference, quick_figures
-from edgetune.benchmarks.prove.gate import Verdict, judge_answers, unless_changed
+from edgetune.benchmarks.prove.gate import Verdict, judge_answers
 from edgetune.benchmarks.prove.ledger import Logits
 from edgetune.benchmarks.prove.planning import SchemePlan
 from edgetune.benchmarks.prove.trials import Trial, Workbench
@@ -182,9 +182,15 @@ class Search:
     def _judge(self, route: Route, logits: Logits) -> Verdict:
         rows, gate = self.bench.rows, self.terms.gate
         answers = rows.answers(self.terms.reference), rows.answers(logits)
-        verdict = judge_answers(rows.objective.metric, rows.expected, *answers, gate, structural=route.structural)
-        is_float = route.graph in ("fused", "fp32") and not route.steps
-        return unless_changed(verdict) if is_float else verdict
+        return judge_answers(
+            rows.objective.metric,
+            rows.expected,
+            *answers,
+            gate,
+            second=rows.second_metric,
+            structural=route.structural,
+            is_float=route.graph in ("fused", "fp32") and not route.steps,
+        )
 
     def _accepted(self, name: str) -> bool:
         return name in self.verdicts and self.verdicts[name].accepted and name not in self.stopped
@@ -239,6 +245,7 @@ class Search:
             accepted=verdict.accepted,
             reason=verdict.reason + (f"; {why}" if stopped_at not in ("", "quality") else ""),
             rows_needed=verdict.rows_needed,
+            second=verdict.second,
             latency_ms=figures.latency_ms if figures else None,
             steps=[step.name for step in trial.route.steps],
             structural=trial.route.structural,

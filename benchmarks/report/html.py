@@ -48,6 +48,9 @@ def _quality(report: Report) -> Headline:
     base = report.stage("base")
     if base:
         details.append(f"base {charts.score(base.value, metric, 1)}")
+    constant = report.constant(metric)
+    if constant is not None:
+        details.append(f"constant answer {charts.score(constant, metric, 1)}")
     return Headline(name, charts.score(packed.value, metric, 1), details)
 
 
@@ -84,7 +87,9 @@ def first_loss(report: Report) -> str:
 def stage_axis(report: Report) -> charts.Axis:
     """The axis that all rows of the quality table share."""
     stages = report.quality.stages
-    return charts.score_axis([v for stage in stages for v in (stage.value, *stage.ci95)] or [0.0])
+    values = [v for stage in stages for v in (stage.value, *stage.ci95)]
+    constant = report.constant(report.quality.metric)
+    return charts.score_axis([*values, *(() if constant is None else (constant,))] or [0.0])
 
 
 def gain_rows(report: Report) -> list[tuple[str, str, str, str, str]]:

@@ -123,7 +123,7 @@ def gate_sentence(report: BuildReport) -> str:
 
 def _term(name: str, value: str | float, metric: str) -> str:
     if isinstance(value, str):
-        return title_of(value) if name == "metric" else clip(value.replace("_", " "), 60)
+        return title_of(value) if name.endswith("metric") else clip(value.replace("_", " "), 60)
     if name == "max_drop":
         return charts.loss(value, metric) + charts.loss_unit(metric)
     if name in ("max_rise", "min_agreement", "confidence"):

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune import __version__
+from edgetune.benchmarks.prove.baseline import constant_baseline, warn_of_constant
 from edgetune.benchmarks.prove.ledger import Slice, first_loss
 from edgetune.benchmarks.timing.machine import describe_machine
 from edgetune.benchmarks.timing.race import Timing
 from edgetune.serve.report import (
+    Baseline,
     BatchedAnswers,
     CandidateReport,
     DataSummary,
@@ -87,12 +89,14 @@ def assemble_report(
     """The report without the build's seconds and peaks, which are known only after this stage."""
     chosen = next((candidate for candidate in findings.candidates if candidate.chosen), None)
     timing, rows = findings.timing, findings.rows
+    baseline = constant_baseline(rows)
+    warning = warn_of_constant(rows, findings.chosen_answers, baseline)
     return Report(
         name=name,
         task=tuned.task,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         edgetune=__version__,
-        verdict=_verdict(chosen, findings, metric),
+        verdict=" ".join(filter(None, (_verdict(chosen, findings, metric, baseline), warning))),
         base=tuned.base_id,
         chosen=chosen.scheme if chosen else "",
         command=command,
@@ -104,6 +108,8 @@ def assemble_report(
             n=len(findings.rows.texts),
             stages=findings.stages,
             first_loss=first_loss(findings.stages, metric),
+            baseline=baseline,
+            warning=warning,
             classes=rows.objective.classes(rows.expected, findings.chosen_answers),
             confusions=rows.objective.confusions(rows.expected, findings.chosen_answers, rows.texts),
             batched=findings.batched,
@@ -128,7 +134,7 @@ def assemble_report(
     )
 
 
-def _verdict(chosen: CandidateReport | None, findings: Findings, metric: Metric) -> str:
+def _verdict(chosen: CandidateReport | None, findings: Findings, metric: Metric, baseline: Baseline) -> str:
     proof = findings.proof
     if chosen is None or findings.timing is None or proof is None:
         reasons = "; ".join(f"{candidate.scheme}: {candidate.reason}" for candidate in findings.candidates)
@@ -139,7 +145,8 @@ def _verdict(chosen: CandidateReport | None, findings: Findings, metric: Metric)
     return (
         f"The {chosen.scheme} bundle {_speed(findings.timing)}, takes {(size.bundle or 0) / 1e6:.1f} MB instead of "
         f"{(size.base or 0) / 1e6:.1f}, and reaches {metric.shown(proof.value)} where the tuned model "
-        f"reaches {metric.shown(values['tuned'])} and the base {metric.shown(values['base'])}: "
+        f"reaches {metric.shown(values['tuned'])}, the base {metric.shown(values['base'])} and one constant answer, "
+        f"{baseline.answer}, {metric.shown(baseline.metrics[metric.name])}: "
         f"{word[proof.gate]} the loss that was allowed."
     )
 

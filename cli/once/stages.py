@@ -150,7 +150,7 @@ class CompressStage(Stage[OnceRecipe, Searched]):
     def make(self, build: OnceBuild, folder: Path) -> None:
         recipe, dataset, tuned = build.recipe, build.result(Dataset), build.result(TunedModel)
         metric = TASKS[recipe.task].metric(recipe.gate.metric)
-        rows = frozen_slice(tuned, metric.name, dataset.validation, recipe.gate.rows, recipe.seed)
+        rows = frozen_slice(tuned, metric.name, dataset.validation, dataset.train, recipe.gate.rows, recipe.seed)
         material = _material(build)
         plan = plan_schemes(recipe.compress, material, recipe.gate, metric, len(dataset.test))
         kept = Kept(build.work.trials, build.work.digest("export"))

@@ -21,26 +21,27 @@ def figure_rows(report: Report) -> tuple[Row, ...]:
 
 def print_report(report: Report, bundle: str, html: str, console: Console) -> None:
     """Print the table, the verdict and where the bundle and its report lie; see `terminal.print_report`."""
-    remarks = (report.why, charts.plan_and_truth(report))
+    baseline = report.quality.baseline
+    constant = f"Constant: of one answer to all rows, {baseline.answer}." if baseline else ""
+    remarks = (constant, report.why, charts.plan_and_truth(report))
     terminal.print_report(report, figure_rows(report), remarks, bundle, html, console)
 
 
 def _quality(report: Report) -> list[Row]:
-    """The metric that judged, then the task's further figures on the test part."""
+    """The metric that judged, then the task's further figures on the test part, each beside a constant answer's."""
     base, packed = report.stage("base"), report.stage(report.chosen)
-    metric, value = report.quality.metric, report.packed.value if report.packed else None
-    further = [
-        _quality_row(name, base.metrics.get(name) if base else None, packed.metrics.get(name) if packed else None)
-        for name in report.further_metrics
-    ]
-    return [_quality_row(metric, base.value if base else None, value), *further]
+    value = report.packed.value if report.packed else None
+    first = _quality_row(report, report.quality.metric, base.value if base else None, value)
+    before, after = (stage.metrics if stage else {} for stage in (base, packed))
+    return [first, *(_quality_row(report, name, before.get(name), after.get(name)) for name in report.further_metrics)]
 
 
-def _quality_row(metric: str, base: float | None, packed: float | None) -> Row:
-    change = ""
+def _quality_row(report: Report, metric: str, base: float | None, packed: float | None) -> Row:
+    change, constant = "", report.constant(metric)
     if base is not None and packed is not None:
         change = charts.difference(packed - base, metric, signed=True) + charts.loss_unit(metric)
-    return title_of(metric), charts.score(base, metric), charts.score(packed, metric), change
+    beside = "" if constant is None else f" (constant {charts.score(constant, metric)})"
+    return title_of(metric), charts.score(base, metric), charts.score(packed, metric) + beside, change
 
 
 def _latency(report: Report) -> list[Row]:

@@ -174,7 +174,9 @@ def _figures(report: Report) -> dict[str, str]:
     packed = report.packed
     if packed is not None:
         metric = report.quality.metric
-        figures["quality"] = f"{metric} {packed.value:.4f}, {packed.drop:+.4f} lost to the tuned model"
+        constant = report.constant(metric)
+        beside = "" if constant is None else f", a constant answer {constant:.4f}"
+        figures["quality"] = f"{metric} {packed.value:.4f}, {packed.drop:+.4f} lost to the tuned model{beside}"
     times = report.latency_ms
     if times is not None and times.bundle.p50 is not None and times.base.p50 is not None:
         faster = f", {times.speedup.p50:.1f} times faster" if times.speedup.p50 else ""

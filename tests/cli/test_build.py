@@ -104,7 +104,8 @@ def test_stage_lines_are_plain_and_without_the_libraries_chatter(workshop):
     others = [line for line in lines if line and not line.startswith(said) and not line.endswith(" ...")]
     report = read(workshop.folder / "bundle" / "report.json")
     remark = [report["timing_remark"]] if report["timing_remark"] else []  # of a busy machine
-    assert others[:-1] == [report["verdict"], *remark, report["why"]]
+    constant = f"Constant: of one answer to all rows, {report['quality']['baseline']['answer']}."
+    assert others[:-1] == [report["verdict"], *remark, constant, report["why"]]
     assert report["verdict"].startswith(f"The {report['chosen']} bundle ")
     assert report["why"].startswith(f"{report['chosen']} won: ")
     assert others[-1].startswith("The build took ")

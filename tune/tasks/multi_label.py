@@ -35,6 +35,8 @@ SEPARATORS = ("|", ";", ",")  # in the order in which they are looked for
 COLUMN_NAMES = ("labels", "tags", "categories", "topics", "genres", "emotions")
 # A threshold chosen on fewer rows of a label than this says more of the rows than of the label: it stays at a half.
 FEWEST_ROWS = 8
+# The most frequent labels that are tried as one constant answer, beside all labels.
+MOST_CONSTANT = 16
 _FLAGS = {"0": False, "1": True, "false": False, "true": True, "": False}
 
 
@@ -59,6 +61,16 @@ class SeveralLabels(LabelObjective):
     def answers(self, logits: FloatArray) -> NDArray[np.bool_]:
         """While a model learns, every label from a probability of a half."""
         return np.asarray(logits >= 0)
+
+    def constants(self, expected: NDArray[Any]) -> NDArray[np.bool_]:
+        """The most frequent set of labels, the few most frequent labels together, and all labels."""
+        sets, counts = np.unique(expected, axis=0, return_counts=True)
+        ranked = np.argsort(-expected.sum(axis=0), kind="stable")
+        sizes = [*range(1, min(MOST_CONSTANT, self.width) + 1), self.width]
+        together = np.zeros((len(sizes), self.width), dtype=bool)
+        for row, size in enumerate(sizes):
+            together[row, ranked[:size]] = True
+        return np.concatenate([sets[[counts.argmax()]], together])
 
     def weights(self, targets: Sequence[Target]) -> tuple[float, ...]:
         """Of the rows that have a label: those that have not, as a share of them, between 1 and 100."""

@@ -146,6 +146,14 @@ class Objective(ABC):
         """Share of rows with the same answer, 0 to 1."""
         return float(np.mean((answers == others).reshape(len(answers), -1).all(axis=1)))
 
+    @abstractmethod
+    def constants(self, expected: NDArray[Any]) -> NDArray[Any]:
+        """The constant answers that may be best by some metric, one entry each; from training targets, at least one."""
+
+    def second_metric(self, expected: NDArray[Any]) -> Metric | None:
+        """What candidates are judged by beside the metric, from training targets; None where that says enough."""
+        return None
+
     def figures(self, expected: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
         """Further figures of answers for the report, by name, beside the task's metrics."""
         return {}

@@ -60,6 +60,10 @@ class Number(Objective):
     def expected(self, targets: Sequence[Target]) -> NDArray[np.float64]:
         return np.asarray(targets, dtype=np.float64)
 
+    def constants(self, expected: NDArray[Any]) -> NDArray[np.float64]:
+        """The median, which is best by MAE, and the mean, which is best by RMSE."""
+        return np.asarray([np.median(expected), np.mean(expected)])
+
     def learnt(self, targets: Sequence[Target]) -> NDArray[np.float32]:
         return ((self.expected(targets) - self.mean) / self.spread).astype(np.float32)
 

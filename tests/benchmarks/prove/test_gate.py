@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from edgetune.benchmarks.prove.gate import judge, judge_answers, unless_changed
 from edgetune.benchmarks.recipe import GateRecipe
@@ -299,3 +300,48 @@ def test_a_sum_that_is_no_number_is_told_with_its_row(broken):
         GateError, match="perplexity of the candidate is no finite number on 1 of 10 rows; the first is row 3"
     ):
         judge(PERPLEXITY, sums(np.full(10, 15.0)), sums(nats), GateRecipe())
+
+
+def uneven(lost, rows=2000, rare=100):
+    """A verdict on one that loses so many rows of a rare class, by accuracy and macro F1 beside it."""
+    expected = np.repeat([0, 1], [rows - rare, rare])
+    candidate = expected.copy()
+    candidate[rows - lost :] = 0
+    return expected, candidate, judge_answers(ACCURACY, expected, expected, candidate, GateRecipe(), second=MACRO_F1)
+
+
+def test_what_a_rare_class_loses_fails_by_macro_f1_where_accuracy_passes():
+    expected, candidate, judged = uneven(12, rows=4000)
+    assert judge_answers(ACCURACY, expected, expected, candidate, GateRecipe()).gate == "pass"
+    assert (judged.gate, judged.accepted, judged.rows_needed) == ("fail", False, None)
+    assert judged.loss.loss == pytest.approx(0.003)
+    drop = 1 - metrics.f1_score(expected, candidate, average="macro")
+    assert judged.second.metric == "macro_f1"
+    assert judged.second.value == pytest.approx(1 - drop)
+    assert judged.second.drop == pytest.approx(drop)
+    assert judged.second.drop_interval[0] < drop < judged.second.drop_interval[1]
+    assert judged.second.gate == "fail"
+    assert judged.reason.startswith("accuracy drop +0.30 points")
+    assert f"; macro_f1 drop +{100 * drop:.2f} points" in judged.reason
+
+
+def test_both_metrics_have_to_pass():
+    _, _, judged = uneven(0)
+    assert (judged.gate, judged.accepted, judged.second.gate, judged.second.drop) == ("pass", True, "pass", 0)
+
+
+def test_a_second_metric_that_is_open_leaves_the_verdict_open():
+    expected, candidate, judged = uneven(2)
+    assert judge_answers(ACCURACY, expected, expected, candidate, GateRecipe()).gate == "pass"
+    assert (judged.gate, judged.accepted, judged.second.gate) == ("inconclusive", True, "inconclusive")
+    assert judged.rows_needed > 2000
+    few = judge_answers(ACCURACY, expected, expected, candidate, GateRecipe(), second=MACRO_F1, structural=True)
+    assert (few.gate, few.accepted) == ("inconclusive", False)
+
+
+def test_a_float_graph_with_the_same_answers_passes_by_both():
+    expected = np.repeat([0, 1], [38, 2])
+    judged = judge_answers(
+        ACCURACY, expected, expected, expected, GateRecipe(min_agreement=0.9), second=MACRO_F1, is_float=True
+    )
+    assert (judged.gate, judged.second.gate) == ("pass", "pass")

@@ -24,7 +24,9 @@ LABELS = ("card", "cash", "login")
 EXPECTED = np.array([0, 0, 0, 1, 1, 2])
 HEAD = HeadSpec(kind="label", labels=list(LABELS))
 OBJECTIVE = SingleLabel(LABELS, ACCURACY)
-ROWS = Slice(("a", "b", "c", "d", "e", "f"), EXPECTED, open_head(HEAD), OBJECTIVE, TASKS["text-classification"])
+ROWS = Slice(
+    ("a", "b", "c", "d", "e", "f"), EXPECTED, open_head(HEAD), OBJECTIVE, TASKS["text-classification"], EXPECTED
+)
 
 
 def logits_of(answers, top=1.0):
@@ -103,9 +105,9 @@ def test_classes_come_worst_first_and_only_those_that_the_slice_holds():
 def test_the_slice_is_frozen_by_the_seed():
     test = Part(tuple(f"text {number}" for number in range(50)), tuple(number % 3 for number in range(50)))
     tuned = TunedModel(Path("none"), "text-classification", HEAD, "tiny", "", 96, 0.0, None)  # type: ignore[arg-type]
-    whole = frozen_slice(tuned, "accuracy", test, 4000, seed=0)
+    whole = frozen_slice(tuned, "accuracy", test, test, 4000, seed=0)
     assert whole.texts == test.texts
-    some, again, other = (frozen_slice(tuned, "accuracy", test, 20, seed=seed) for seed in (1, 1, 2))
+    some, again, other = (frozen_slice(tuned, "accuracy", test, test, 20, seed=seed) for seed in (1, 1, 2))
     assert some.texts == again.texts != other.texts
     assert len(set(some.texts)) == 20
     numbers = [int(text.split()[1]) for text in some.texts]

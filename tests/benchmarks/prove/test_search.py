@@ -34,7 +34,7 @@ def search(tiny_material, toy_dataset, tmp_path):
     def make(*names, gate=WIDE, budget=None, digest="d", variants=()):
         material, path = tiny_material("bert")
         dataset = toy_dataset()
-        rows = frozen_slice(material.model, ACCURACY.name, dataset.validation, gate.rows, 0)
+        rows = frozen_slice(material.model, ACCURACY.name, dataset.validation, dataset.train, gate.rows, 0)
         plan = plan_schemes(CompressRecipe(schemes=list(names)), material, gate, ACCURACY, len(dataset.test))
         packing = Packing("tiny", material.model, dataset.digest, "cpu", tuple(dataset.validation.texts[:3]))
         bench = Workbench(

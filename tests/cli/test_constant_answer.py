@@ -1,0 +1,91 @@
+"""A whole build whose rows tell nothing of their class: the constant answer that comes of it is said everywhere."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from edgetune.benchmarks.report.html import render_html
+from edgetune.once.table import figure_rows, print_report
+from edgetune.serve.loading import load
+from edgetune.serve.report import Report
+from tests.untimed import build_untimed
+
+pytestmark = pytest.mark.slow  # a whole build
+
+WARNING = (
+    "It answers 'ham' to all 60 rows, of which 3 are something else. By accuracy it is no better than one constant "
+    "answer, 'ham': 95.00% accuracy against 95.00% accuracy."
+)
+
+
+@pytest.fixture(scope="module")
+def report(tiny_base, tmp_path_factory) -> Report:
+    """Of 400 texts that are all the same to the base, one unknown token each, 20 of them spam."""
+    folder = tmp_path_factory.mktemp("constant")
+    rows = [{"text": chr(0x4E00 + row), "label": "spam" if row % 20 == 0 else "ham"} for row in range(400)]
+    values = {
+        "base": str(tiny_base("bert")),
+        "data": rows_file(folder, rows),
+        "tune": {"method": "probe"},
+        "compress": {"schemes": ["fused"]},
+        "out": str(folder / "bundle"),
+    }
+    report = build_untimed(values).report
+    answers = load(folder / "bundle").predict(["\u4e00", "\u4e05"])
+    assert [answer.label for answer in answers] == ["ham", "ham"]
+    return report
+
+
+def rows_file(folder, rows) -> dict[str, str]:
+    import json
+
+    path = folder / "mail.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return {"path": str(path), "text": "text", "label": "label"}
+
+
+def test_the_report_holds_the_constant_beside_each_figure(report):
+    quality = report.quality
+    assert (report.packed.value, report.packed.gate, quality.n) == (pytest.approx(0.95), "pass", 60)
+    assert quality.baseline.answer == "'ham'"
+    macro = (2 * 57 / (57 + 60) + 0) / 2
+    assert quality.baseline.metrics == {
+        "accuracy": pytest.approx(0.95),
+        "macro_f1": pytest.approx(macro),
+        "balanced_accuracy": pytest.approx(0.5),
+    }
+    assert report.stage(report.chosen).metrics == {
+        "macro_f1": pytest.approx(macro),
+        "balanced_accuracy": pytest.approx(0.5),
+    }
+    assert quality.warning == WARNING
+    assert report.verdict.endswith(WARNING)
+    assert "and one constant answer, 'ham', 95.00% accuracy: " in report.verdict
+
+
+def test_uneven_classes_are_judged_by_macro_f1_too(report):
+    assert report.gate["second_metric"] == "macro_f1"
+    for judged in (report.proof, *report.candidates):
+        assert judged.second.metric == "macro_f1"
+        assert judged.reason.count("the same answers as the tuned model on every row") == 2  # by either metric
+
+
+def test_terminal_and_page_say_it(report):
+    cells = {name: bundle for name, _, bundle, _ in figure_rows(report)}
+    assert cells["accuracy"] == "95.00% (constant 95.00%)"
+    assert cells["balanced accuracy"] == "50.00% (constant 50.00%)"
+    assert cells["macro f1"] == "0.4872 (constant 0.4872)"
+    stream = io.StringIO()
+    print_report(report, "bundle", "bundle/report.html", Console(file=stream, width=80))
+    lines = stream.getvalue().split("\n")
+    assert all(len(line) <= 80 for line in lines)
+    words = " ".join(stream.getvalue().split())
+    assert WARNING in words
+    assert "Constant: of one answer to all rows, 'ham'." in words
+    page = render_html(report)
+    assert "These answers may be worth nothing." in page
+    assert "constant answer 95.0%" in page
+    assert "second metric macro f1" in page
