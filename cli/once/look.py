@@ -55,7 +55,7 @@ def look(task: str, data: Mapping[str, Any], base: str | None) -> Look:
         **({"encoding": encoding} if encoding else {}),
     }
     remarks = {
-        "header": "the first line is a row",
+        **({} if recipe.header or tables.train.header else {"header": "the first line is a row"}),
         **({"encoding": "a guess: look at a few texts"} if encoding else {}),
     }
     facts = {

@@ -173,7 +173,7 @@ class MultiLabelClassification(Task):
     def recognises(self, columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> Guess:
         """Lists in a column's cells, separators in one that is called labels or tags, or several columns of 0 and 1."""
         for key in ("separator", "label"):
-            if section.get(key) and not (key == "label" and isinstance(section[key], str)):
+            if isinstance(section.get(key), list if key == "label" else str):
                 return Guess(1.0, f"data.{key} speaks of several labels")
         targets = possible_targets(columns, section)
         for name, cells in targets.items():
