@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgetune.benchmarks.report import charts
+from edgetune.escaping import escaped, message
 from edgetune.serve.report import Pair
 
 Row = tuple[str, str, str, str]  # what, base, bundle, how the bundle differs
@@ -38,11 +39,11 @@ def print_outcome(table: Table, sentences: Sequence[str], bundle: str, html: str
             console.print(Text(_plain(sentence), style="" if number else "bold"))
     console.print()
     for name, path in (("bundle", bundle), ("report", html)):
-        console.print(Text(f"{name}  {path}"), soft_wrap=True)
+        console.print(Text(f"{name}  {escaped(path)}"), soft_wrap=True)
 
 
 def _plain(text: str) -> str:
-    return text.replace("×", "x").replace("−", "-")
+    return message(text.replace("×", "x").replace("−", "-"))
 
 
 def footprint_rows(memory: Pair, cold_start_ms: Pair | None, size_bytes: Pair, *, timing_valid: bool) -> list[Row]:
