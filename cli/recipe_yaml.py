@@ -83,7 +83,7 @@ def yaml_value(text: str) -> Any:
         NotYaml: it says nothing of the kind.
     """
     try:
-        node = yaml.compose(text, Loader=_Loader)  # type: ignore[no-untyped-call]
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}, " if error.problem_mark else ""
         raise NotYaml(f"{where}{' '.join(str(error.problem or error.context).split()):.200}") from error

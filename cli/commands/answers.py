@@ -155,9 +155,9 @@ def _finite_answers(predictor: Predictor, inputs: Sequence[Texts]) -> list[Answe
 
     encoded = predictor.encode([json_input(texts) for texts in inputs])
     logits = predictor.logits(encoded)
-    finite = np.isfinite(logits).all(axis=1)
+    finite: list[bool] = [bool(np.isfinite(row).all()) for row in logits]
     answers: list[Answer | None] = list(predictor.answer(np.nan_to_num(logits), [row.truncated for row in encoded]))
-    return [answer if good else None for answer, good in zip(answers, finite.tolist(), strict=True)]
+    return [answer if good else None for answer, good in zip(answers, finite, strict=True)]
 
 
 def _print_lines(head: Head, answers: Iterable[tuple[Texts, Answer | None]], top: int | None) -> None:
