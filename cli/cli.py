@@ -4,13 +4,19 @@ error becomes a message. Must import nothing heavier than click: `edgetune --hel
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import io
 import os
+import select
 import sys
+from typing import Any
 
 import click
 
 from edgetune import __version__
+from edgetune.escaping import message
 from edgetune.serve.errors import EdgetuneError
 
 # name: (module, help line). The help line stands here so that `edgetune --help` loads no command.
@@ -42,8 +48,25 @@ Example:
 """
 
 
+# What a disk or a file system refuses, wherever it is met: nothing that a traceback would explain.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ENAMETOOLONG)
+
+
+class _ReaderLeft(Exception):
+    """Who reads our output has gone, as head does when it has seen enough."""
+
+
 class CommandTable(click.Group):
     """A group that knows its commands by name and imports one only to run it or to show its help."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click itself would end with 1 for a reader that has left."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            if _reader_has_left():
+                raise _ReaderLeft from error
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -86,13 +109,51 @@ def prepare_environment() -> None:
     os.environ.update(training, EDGETUNE_TRAINS_WITH=" ".join(training))
 
 
+def _prepare_streams() -> None:
+    """Let an old terminal show what it has no letters for as escapes, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _reader_has_left() -> bool:
+    """Whether stdout is a pipe that nobody reads any more; a broken pipe may also be one between our own processes."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # no poll on this system, or no descriptor
+        return True
+
+
+def _drop_output() -> None:
+    """Let what is still to be flushed go nowhere: the interpreter would try again at its end, and complain."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refused(error: OSError) -> EdgetuneError:
+    if error.errno == errno.ENAMETOOLONG:
+        return EdgetuneError(
+            f"A name is too long: {str(error.filename)[:60]!r}...",
+            expected="a name of at most 255 bytes between slashes",
+            action="check what was given as a path",
+        )
+    return EdgetuneError(
+        f"{error.filename or 'The output'} cannot be written: {error.strerror}.",
+        expected="a disk with room that this user may write to",
+        action="free space or write elsewhere, and run the command again",
+    )
+
+
 def main() -> None:
     """Run the command line; exit 0 done, 1 failed, 2 usage, 3 gate not met, 130 stopped by the user."""
     prepare_environment()
+    _prepare_streams()
     try:
         status = root.main(standalone_mode=False)
     except EdgetuneError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(message(f"Error: {error}"), err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
@@ -100,8 +161,14 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped.", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output has left (`edgetune predict ... | head`): nothing is wrong here.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except _ReaderLeft:
+        # `edgetune predict ... | head`: nothing is wrong here.
+        _drop_output()
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        _drop_output()
+        click.echo(message(f"Error: {_refused(error)}"), err=True)
+        sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)

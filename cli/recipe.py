@@ -5,17 +5,29 @@ in cli/once/recipe.py and cli/stepwise/recipe.py.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from edgetune.recipe_yaml import NotYaml, read_yaml, shown, yaml_value
 from edgetune.serve.errors import RecipeError
 from edgetune.serve.json_types import JsonObject
 from edgetune.task_choice import TaskChoice, choose_task
 from edgetune.tasks import TASKS
+from edgetune.tune.data.sources import PART_NAMES
+
+# Names that file systems take; work folders and parts of a bundle add a few letters to `out`.
+MOST_NAME_BYTES = 240
+MOST_PATH_BYTES = 4000
+# Faults that are told one by one.
+MOST_FAULTS = 20
+_SOURCES = ("path", *PART_NAMES, "unlabeled")
+_COLUMNS = ("text", "text_pair", "label")
 
 
 def _without_default(schema: JsonObject) -> None:
@@ -25,7 +37,7 @@ def _without_default(schema: JsonObject) -> None:
 class Recipe(BaseModel):
     """What every task's recipe says. Only `base` and `data` are required."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
     family: ClassVar[str]
     if TYPE_CHECKING:
         tune: Any  # the family's section, with `allow_pickle` and `report_to` in each
@@ -64,14 +76,12 @@ class Recipe(BaseModel):
     def of_values(cls, values: Mapping[str, object], path: Path | None) -> Self:
         """As `load`, of what was read from `path` already."""
         try:
-            return cls.model_validate(values)
+            recipe = cls.model_validate(values)
         except ValidationError as error:
-            source = f"The recipe {path}" if path else "The recipe"
-            faults = _faults(cls, error)
-            raise RecipeError(
-                f"{source} has {len(faults)} fault{'s' * (len(faults) > 1)}:\n" + "\n".join(faults),
-                action="correct all of them; `edgetune init DATA` writes a recipe with every section",
-            ) from error
+            raise _with_faults(_faults(cls, error), path) from error
+        if endless := list(_not_finite(recipe.model_dump(), "")):
+            raise _with_faults([f"  {place}: should be a finite number" for place in endless], path)
+        return recipe
 
     def to_yaml(self) -> str:
         """The recipe as it was used, every default written out."""
@@ -99,19 +109,24 @@ def recipe_values(path: Path | None, overrides: Mapping[str, object]) -> JsonObj
     Raises:
         RecipeError: the file is no YAML mapping, or what an override reaches into is no section.
     """
-    values = _read_yaml(path) if path else {}
+    values = _read_sections(path) if path else {}
     for dotted, value in overrides.items():
         _put(values, dotted, value)
+    _name_columns(values)
+    _check_names(values)
     return values
 
 
-def _read_yaml(path: Path) -> JsonObject:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(f"There is no recipe {path}.", action=f"edgetune init DATA -o {path} writes one") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"The recipe {path} cannot be read: {error}", expected="a YAML file") from error
+def _name_columns(values: JsonObject) -> None:
+    """Make words of numbers that name columns: the tasks look at the names before the recipe is checked."""
+    section = values.get("data")
+    if isinstance(section, dict):
+        numbers = {key: section.get(key) for key in _COLUMNS if type(section.get(key)) in (int, float)}
+        values["data"] = {**section, **{key: str(number) for key, number in numbers.items()}}
+
+
+def _read_sections(path: Path) -> JsonObject:
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise RecipeError(f"The recipe {path} holds {type(values).__name__}.", expected="keys and values")
     # A section with nothing below it, as when all its lines are comments, says nothing.
@@ -123,7 +138,10 @@ def _put(values: JsonObject, dotted: str, value: object) -> None:
     for parent in parents:
         inner = values.setdefault(parent, {})
         if not isinstance(inner, dict):
-            raise RecipeError(f"{dotted} cannot be set: {parent} is {inner!r}.", expected=f"{parent} to be a section")
+            raise RecipeError(
+                f"{dotted:.200} cannot be set: {parent:.200} is {shown(inner)}.",
+                expected=f"{parent:.200} to be a section",
+            )
         values = inner
     values[last] = value
 
@@ -138,12 +156,71 @@ def parse_settings(settings: Sequence[str]) -> JsonObject:
     for setting in settings:
         dotted, equals, value = setting.partition("=")
         if not equals or not dotted:
-            raise RecipeError(f"--set {setting} says nothing.", expected="key.path=value, such as tune.method=probe")
+            raise RecipeError(
+                f"--set {setting:.200} says nothing.", expected="key.path=value, such as tune.method=probe"
+            )
+        quoted = f"to take it as a word, quote it twice: --set '{dotted}={json.dumps(value, ensure_ascii=False)}'"
         try:
-            parsed[dotted.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"--set {setting}: the value is no YAML.", expected="a number, word or [list]") from error
+            parsed[dotted.strip()] = yaml_value(value)
+        except NotYaml as error:
+            raise RecipeError(
+                f"--set {setting:.200}: the value is no YAML: {error}.",
+                expected="a number, word or [list]",
+                action=f"{quoted:.300}",
+            ) from error
+        if value.strip().startswith("#"):
+            raise RecipeError(
+                f"--set {setting:.200}: the value is a comment of YAML.", expected="a value", action=f"{quoted:.300}"
+            )
     return parsed
+
+
+def _check_names(values: JsonObject) -> None:
+    """Refuse names of files that no system takes, before anything looks for them.
+
+    Raises:
+        RecipeError: naming the key.
+    """
+    section = values.get("data")
+    data = {f"data.{key}": section.get(key) for key in _SOURCES} if isinstance(section, dict) else {}
+    for key, name in {"base": values.get("base"), "out": values.get("out"), **data}.items():
+        problem = _name_fault(name) if isinstance(name, str) else ""
+        if problem:
+            raise RecipeError(f"{key} {problem}: {shown(name)}.", expected="a path or a name", action="correct it")
+
+
+def _name_fault(name: str) -> str:
+    """Why no file can have a name, as the end of a sentence; "" where one can."""
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        return "holds half a character"
+    if "\0" in name:
+        return "holds a NUL character"
+    if len(encoded) > MOST_PATH_BYTES or max(map(len, encoded.split(b"/"))) > MOST_NAME_BYTES:
+        return f"is too long, with {len(encoded):,} bytes"
+    return ""
+
+
+def _not_finite(value: object, place: str) -> Iterator[str]:
+    """The places of infinities and NaN."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _not_finite(inner, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            yield from _not_finite(inner, f"{place}.{number}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield place
+
+
+def _with_faults(faults: Sequence[str], path: Path | None) -> RecipeError:
+    source = f"The recipe {path}" if path else "The recipe"
+    more = [f"  and {len(faults) - MOST_FAULTS:,} more"] if len(faults) > MOST_FAULTS else []
+    return RecipeError(
+        f"{source} has {len(faults)} fault{'s' * (len(faults) > 1)}:\n" + "\n".join([*faults[:MOST_FAULTS], *more]),
+        action="correct all of them; `edgetune init DATA` writes a recipe with every section",
+    )
 
 
 def _faults(recipe: type[BaseModel], error: ValidationError) -> list[str]:
@@ -172,16 +249,17 @@ def _place(recipe: type[BaseModel], location: Sequence[int | str]) -> tuple[int 
 
 
 def _fault(recipe: type[BaseModel], place: tuple[int | str, ...], message: str, kind: str, value: object) -> str:
-    dotted = ".".join(str(part) for part in place) or "recipe"
+    dotted = ".".join(f"{part!s:.80}" for part in place) or "recipe"
     if kind == "extra_forbidden":
         known = _keys(recipe, place[:-1])
-        near = difflib.get_close_matches(str(place[-1]), known, n=1)
+        near = difflib.get_close_matches(f"{place[-1]!s:.80}", known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}"
         return f"  {dotted}: there is no such key{hint}"
     if kind == "missing":
         return f"  {dotted}: is required"
     message = message.replace("Value error, ", "").replace("Input should", "should")
-    return f"  {dotted}: {message} (found {value!r})"
+    quoted = f'; in quotes it is a word: "{value}"' if kind == "string_type" and isinstance(value, bool) else ""
+    return f"  {dotted}: {message:.300} (found {shown(value)}{quoted})"
 
 
 def _keys(recipe: type[BaseModel], place: Sequence[int | str]) -> list[str]:

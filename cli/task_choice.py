@@ -37,7 +37,7 @@ def choose_task(values: Mapping[str, Any]) -> TaskChoice:
     name = values.get("task")
     if name is not None:
         if not isinstance(name, str) or name not in TASKS:
-            raise RecipeError(f"There is no task {name!r}.", expected=" or ".join(TASKS))
+            raise RecipeError(f"There is no task {name!r:.100}.", expected=" or ".join(TASKS))
         return TaskChoice(name)
     family, keys = _family_of_keys(values.get("data"))
     tasks = [task for task in TASKS.values() if family in ("", task.family)]

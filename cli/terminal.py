@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgetune.benchmarks.report import charts
+from edgetune.escaping import escaped, message
 from edgetune.serve.report import BuildReport, Pair
 
 Row = tuple[str, str, str, str]  # what, base, bundle, how the bundle differs
@@ -44,11 +45,11 @@ def print_report(
         console.print(Text(_plain(sentence)))
     console.print()
     for name, path in (("bundle", bundle), ("report", html)):
-        console.print(Text(f"{name}  {path}"), soft_wrap=True)
+        console.print(Text(f"{name}  {escaped(path)}"), soft_wrap=True)
 
 
 def _plain(text: str) -> str:
-    return text.replace("×", "x").replace("−", "-")
+    return message(text.replace("×", "x").replace("−", "-"))
 
 
 def footprint_rows(report: BuildReport) -> list[Row]:

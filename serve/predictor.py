@@ -309,12 +309,11 @@ def _open_pickled(
     """What a pickled predictor is there; arguments as for `load`, and raises as it does.
 
     Raises:
-        BundleDamaged: the folder holds another bundle than that which was pickled.
+        BundleDamaged: as `load` does, or the folder holds another bundle than that which was pickled.
     """
-    _same_bundle(Path(folder), identity)
-    from edgetune.serve.loading import load
-
-    return load(folder, threads=threads, provider=provider, spinning=spinning, variant=variant)
+    bundle = _same_bundle(Path(folder), identity)
+    bundle.check_files()
+    return Predictor(bundle, threads=threads, provider=provider, spinning=spinning, variant=variant)
 
 
 def _batches(texts: Sequence[EncodedText], batch_size: int) -> Iterator[list[int]]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetune.commands.options import escaped, one_line, print_json, print_json_line
+from edgetune.commands.options import print_json, print_json_line
+from edgetune.escaping import escaped, one_line
 from edgetune.serve.codecs import json_input
 from edgetune.serve.errors import InputError
 
@@ -91,7 +92,7 @@ class Unanswered:
             raise InputError(problem, expected="texts with something in them")
         sentences = [f"{self.blank} of {self.total} texts are blank and got no answer."] if self.blank else []
         for what, numbers in self._broken.items():
-            named = ", ".join(map(str, numbers[:NAMED_ROWS])) + ", ..." * (len(numbers) > NAMED_ROWS)
+            named = ", ".join(map(str, numbers[:NAMED_ROWS])) + " and others" * (len(numbers) > NAMED_ROWS)
             sentences.append(f"{len(numbers)} of {self.total} texts {what}, and got no answer: {named}.")
         if self.blank + sum(map(len, self._broken.values())) == self.total:
             raise InputError(" ".join(sentences), expected="texts that can be answered")
@@ -154,9 +155,9 @@ def _finite_answers(predictor: Predictor, inputs: Sequence[Texts]) -> list[Answe
 
     encoded = predictor.encode([json_input(texts) for texts in inputs])
     logits = predictor.logits(encoded)
-    finite = np.isfinite(logits).all(axis=1)
+    finite: list[bool] = [bool(np.isfinite(row).all()) for row in logits]
     answers: list[Answer | None] = list(predictor.answer(np.nan_to_num(logits), [row.truncated for row in encoded]))
-    return [answer if good else None for answer, good in zip(answers, finite.tolist(), strict=True)]
+    return [answer if good else None for answer, good in zip(answers, finite, strict=True)]
 
 
 def _print_lines(head: Head, answers: Iterable[tuple[Texts, Answer | None]], top: int | None) -> None:

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from edgetune.commands.options import json_option, print_json
+from edgetune.escaping import escaped, message
 from edgetune.serve.bundle import Bundle, Manifest
 from edgetune.serve.codecs import describe_codec
 from edgetune.serve.heads import describe_head
@@ -37,9 +38,9 @@ def command(bundle: Path, as_json: bool) -> None:
         )
         return
     for name, value in _facts(opened):
-        click.echo(f"{name:<12}{value}")
+        click.echo(f"{name:<12}{escaped(value)}")
     if report:
-        click.echo(f"\n{report.verdict}\n\nThe whole report: {bundle / 'report.html'}")
+        click.echo(f"\n{message(report.verdict)}\n\nThe whole report: {escaped(str(bundle / 'report.html'))}")
 
 
 def _facts(bundle: Bundle) -> list[tuple[str, str]]:

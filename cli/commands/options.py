@@ -16,8 +16,7 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_WHITE_SPACE = re.compile("[\t\n\v\f\r\x85\u2028\u2029]")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def json_option(function: F) -> F:
@@ -41,9 +40,10 @@ def _json_text(value: object, indent: int | None) -> str:
         text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     except ValueError:
         text = json.dumps(_without_nan(value), indent=indent, ensure_ascii=False)
+    text = _LONE_SURROGATE.sub("\ufffd", text)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:  # an old terminal, or half a character
+    except UnicodeEncodeError:  # an old terminal
         return json.dumps(json.loads(text), indent=indent)
     return text
 
@@ -54,20 +54,6 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_nan(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def escaped(text: str) -> str:
-    """`text` on one line, with everything that would steer a terminal or hide in it written out, such as \\x1b or \\t.
-
-    Control characters, breaks of lines and paragraphs, halves of characters, and signs that turn the direction of
-    writing (Unicode Technical Report 36, section 2.4).
-    """
-    return _STEERING.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
-
-
-def one_line(text: str) -> str:
-    """As `escaped`, with white space as spaces: for texts, of which the words are enough."""
-    return escaped(_WHITE_SPACE.sub(" ", text))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ from click.core import ParameterSource
 
 from edgetune.commands.answers import Form, print_answers
 from edgetune.commands.options import json_option
-from edgetune.commands.texts import Source, Wanted
+from edgetune.commands.text_columns import Wanted
+from edgetune.commands.texts import Source
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.codecs import codec_parts
 from edgetune.serve.errors import InputError

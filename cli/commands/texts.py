@@ -17,6 +17,7 @@ import click
 
 from edgetune.commands.text_columns import Wanted
 from edgetune.commands.text_files import FileOfTexts, Texts, has_columns, is_delimited
+from edgetune.escaping import escaped
 from edgetune.serve.errors import InputError
 from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.reading import SUFFIXES
@@ -51,7 +52,9 @@ class Source:
             return _split(self.arguments, "Argument", parts)
         if self.file and self.file != "-":
             path = Path(self.file)
-            file = FileOfTexts(path, self.options, self.wanted, lambda sentence: click.echo(sentence, err=True))
+            file = FileOfTexts(
+                path, self.options, self.wanted, lambda sentence: click.echo(escaped(sentence), err=True)
+            )
             return file.inputs() if has_columns(path) else _split(file.lines(), f"{path}, line", parts)
         if self.file == "-" or not sys.stdin.isatty():
             return _split(_stdin_lines(self.options.encoding), "Line", parts)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgetune.commands.options import json_option, print_json
+from edgetune.escaping import escaped
 
 if TYPE_CHECKING:
     from edgetune.serve.bundle import Bundle
@@ -47,7 +48,7 @@ def command(bundle: Path, as_json: bool) -> None:
             replays[one.scheme] = replay_golden(load(bundle, variant=one.scheme, verify=False))
     _tell(predictor.bundle, replays, predictor.variant, as_json=as_json)
     if len(replays) > 1 and not as_json:
-        click.echo(f"Here answers {predictor.variant_reason}")
+        click.echo(f"Here answers {escaped(predictor.variant_reason)}")
 
 
 def _tell(bundle: Bundle, replays: dict[str, Replay], variant: str, *, as_json: bool) -> None:
@@ -61,7 +62,7 @@ def _tell(bundle: Bundle, replays: dict[str, Replay], variant: str, *, as_json: 
     if strangers:
         click.echo(f"No part of the bundle, and never read: {', '.join(map(repr, strangers))}.")
     for scheme, replay in replays.items():
-        of = f" of {scheme}" if len(replays) > 1 else ""
+        of = f" of {escaped(scheme)}" if len(replays) > 1 else ""
         click.echo(
             f"{replay.cases} golden answers{of} replayed: logits within {replay.max_abs_diff:.2g} "
             f"(allowed {replay.tolerance:.2g})."

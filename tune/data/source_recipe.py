@@ -31,7 +31,8 @@ class CleanRecipe(BaseModel):
 class SourceRecipe(BaseModel):
     """Where rows are and how they are read; a task adds what its rows hold."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A column may be named 0 or 2024: words are made of numbers.
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     rows: ClassVar[str] = "rows"  # what a task's rows are, for messages
 
