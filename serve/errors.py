@@ -19,6 +19,7 @@
     ├── ProviderError             the execution provider asked for does not run
     ├── RunError                  the graph failed while it ran
     ├── InputError                what was given to predict cannot be answered
+    │   └── PromptTooLong         it has more characters than the model reads
     ├── Overloaded                more is waiting for an answer than may wait
     └── Interrupted               the user stopped the work                        exit 130
 
@@ -128,6 +129,10 @@ class RunError(EdgetuneError):
 
 class InputError(EdgetuneError):
     """What was given to predict cannot be answered."""
+
+
+class PromptTooLong(InputError):
+    """A prompt has more characters than tokens of any length could stand for in the model's context."""
 
 
 class Overloaded(EdgetuneError):

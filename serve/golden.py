@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from edgetune.serve.bundle import GoldenCase
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import BundleDamaged
 from edgetune.serve.predictor import Predictor
-
-
-@dataclass(frozen=True)
-class Replay:
-    """How the golden answers came out here: cases replayed, the largest logit difference, what was allowed."""
-
-    cases: int
-    max_abs_diff: float
-    tolerance: float
+from edgetune.serve.proving import Replay
 
 
 def replay_golden(predictor: Predictor) -> Replay:

@@ -112,6 +112,12 @@ _WITHOUT_KEYS = "Give --api-key-file, or --public if everybody may ask."
     default=DEFAULTS.max_answer_tokens,
     help="Tokens of one generated answer at most.",
 )
+@click.option(
+    "--prove-seconds",
+    type=SECONDS,
+    help="Seconds for a new bundle to give its golden answers.",
+    show_default="120, and 1 for each 16 MiB",
+)
 @click.option("--access-log/--no-access-log", default=DEFAULTS.access_log, help="Write one line a request to stderr.")
 @json_option
 def command(

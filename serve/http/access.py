@@ -11,7 +11,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 from uuid import uuid4
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 VISIT = "edgetune.serve.visit"
 LOGGER = logging.getLogger("edgetune.access-log")
+SERVER_LOGGER = logging.getLogger("edgetune.serve")
 LOGGER.setLevel(logging.WARNING)  # closed until it is opened, whatever an embedding program's root logger lets through
 
 # Without a key too: a balancer that watches health and a Prometheus that scrapes carry none.
@@ -117,6 +118,8 @@ class Access:
 
     async def _refuse(self, error: EdgetuneError, scope: Scope, receive: Receive, send: Send) -> None:
         refused, body = refusal(scope["path"], error)
+        if refused.status == 500:
+            SERVER_LOGGER.error("request %s failed: %s", visit_of(scope).request_id, error)
         headers = {**refused.headers}
         if refused.retry_after_seconds is not None:
             headers["retry-after"] = str(refused.retry_after_seconds)
@@ -138,6 +141,18 @@ class Access:
         self._metrics.observe_request(visit.model, visit.route, visit.status, seconds)
         if LOGGER.isEnabledFor(logging.INFO):
             LOGGER.info(_line(visit, scope, seconds))
+
+
+def observe_refusals(metrics: Metrics) -> Callable[[int, str], None]:
+    """What a connection tells its own refusals to: they have no route, and of what was sent nothing is known."""
+
+    def observe(status: int, client: str) -> None:
+        metrics.observe_request("", "protocol", status, 0.0)
+        if LOGGER.isEnabledFor(logging.INFO):
+            visit = Visit(uuid4().hex, time.perf_counter(), route="protocol", status=status)
+            LOGGER.info(_line(visit, {"method": "", "path": "", "client": (client, 0)}, 0.0))
+
+    return observe
 
 
 def _line(visit: Visit, scope: Scope, seconds: float) -> str:

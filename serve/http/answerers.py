@@ -6,7 +6,8 @@ server.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from edgetune.serve.batcher import Batcher
 from edgetune.serve.bundle import Bundle
@@ -14,13 +15,27 @@ from edgetune.serve.predictor import Predictor
 from edgetune.serve.stepwise.generator import Generator
 from edgetune.serve.stepwise.scheduler import Scheduler
 
+# Of each model: long texts are tokenized, and chats rendered, beside the event loop and beside those of other models.
+TOKENIZER_THREADS = 2
+
+
+def _threads(number: int) -> ThreadPoolExecutor:
+    """Threads of one model, which start when they are first needed."""
+    return ThreadPoolExecutor(number, "edgetune-read")
+
 
 @dataclass(frozen=True)
 class Classifier:
-    """A predictor, and the batcher that joins its callers."""
+    """A predictor, and the batcher that joins its callers.
+
+    `threads` are for its texts, `lone_thread` is for runs that no batch can join: what takes long holds up no other
+    model.
+    """
 
     predictor: Predictor
     batcher: Batcher
+    threads: ThreadPoolExecutor = field(default_factory=lambda: _threads(TOKENIZER_THREADS))
+    lone_thread: ThreadPoolExecutor = field(default_factory=lambda: _threads(1))
 
     @property
     def bundle(self) -> Bundle:
@@ -40,15 +55,21 @@ class Classifier:
     def close(self, seconds: float) -> None:
         """Finish what waits, for at most `seconds`."""
         self.batcher.close(seconds=seconds)
+        for threads in (self.threads, self.lone_thread):
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A generator, and the scheduler in which its callers' answers take their steps together."""
+    """A generator, and the scheduler in which its callers' answers take their steps together.
+
+    `threads` are for its prompts: what takes long holds up this model only.
+    """
 
     bundle: Bundle
     generator: Generator
     scheduler: Scheduler
+    threads: ThreadPoolExecutor = field(default_factory=lambda: _threads(TOKENIZER_THREADS))
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -63,4 +84,5 @@ class Writer:
     def close(self, seconds: float) -> None:
         """Finish what is being written, for at most `seconds`."""
         self.scheduler.close(seconds=seconds)
+        self.threads.shutdown(wait=False, cancel_futures=True)
         self.generator.close()

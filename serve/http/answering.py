@@ -11,7 +11,6 @@ import contextlib
 import time
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from edgetune.serve.http.served import Served
 
 INLINE_CHARACTERS = 4096
-TOKENIZER_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +66,8 @@ class Answering:
         self.repository = repository
         self.settings = settings
         self.metrics = metrics
-        self._tokenizing = ThreadPoolExecutor(TOKENIZER_THREADS, "edgetune-tokenize")
-        self._running = ThreadPoolExecutor(1, "edgetune-rows")
         self._rows_waiting = 0
         self._ranges: weakref.WeakKeyDictionary[Predictor, _IdRanges] = weakref.WeakKeyDictionary()
-
-    def close(self) -> None:
-        """Let the threads end; what they have begun is finished."""
-        self._tokenizing.shutdown(wait=False, cancel_futures=True)
-        self._running.shutdown(wait=False, cancel_futures=True)
 
     async def inputs(self, served: Served, inputs: Sequence[Input]) -> Answers:
         """Answer inputs, in order.
@@ -93,7 +84,7 @@ class Answering:
             encoded = codec.encode(inputs)
         else:
             loop = asyncio.get_running_loop()
-            encoded = await loop.run_in_executor(self._tokenizing, codec.encode_beginnings, inputs)
+            encoded = await loop.run_in_executor(served.classifier.threads, codec.encode_beginnings, inputs)
         self.metrics.observe_stage(served.name, "tokenize", time.perf_counter() - begun)
         truncated = [row.truncated for row in encoded]
         if not self.settings.truncate and any(truncated):
@@ -133,7 +124,9 @@ class Answering:
         self._rows_waiting += count
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._running, _run, served.predictor, rows, self.settings.max_batch)
+            return await loop.run_in_executor(
+                served.classifier.lone_thread, _run, served.predictor, rows, self.settings.max_batch
+            )
         finally:
             self._rows_waiting -= count
 

@@ -6,7 +6,7 @@ The two routes that answer stand first and are bare ASGI; the others are asked s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -62,12 +62,6 @@ def create_app(
     generating = Generating(repository, settings, metrics)
     metrics.watch(lambda: _gauges(repository, limits))
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
-        answering.close()
-        generating.close()
-
     app = Starlette(
         routes=[
             *_routes(answering, limits, settings, guarded=keys is not None),
@@ -75,7 +69,6 @@ def create_app(
         ],
         middleware=[Middleware(Access, limits=limits, metrics=metrics, keys=keys)],
         exception_handlers={HTTPException: _no_route, Exception: _fault},
-        lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     return app

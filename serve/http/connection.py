@@ -10,8 +10,10 @@ import asyncio
 import enum
 import http
 import math
+from collections.abc import Callable
 from typing import Any
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -24,6 +26,8 @@ MAX_HEAD_BYTES = 64 * 1024
 SPARE_SECONDS = 1.0
 # Connections at rest stay open this long after the server began to leave: a request may be on its way.
 LINGER_SECONDS = 0.5
+
+_UPGRADE_HEADERS = (b"upgrade", b"http2-settings")
 
 
 class Phase(enum.Enum):
@@ -40,6 +44,8 @@ class BoundedConnection(HttpToolsProtocol):
     """uvicorn's protocol on httptools, bounded in time, in the size of a head, and in the number of connections."""
 
     settings = ServerSettings()
+    # Told of each refusal that no route knows of: its status, and the client's address.
+    observe: Callable[[int, str], None] = staticmethod(lambda status, client: None)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -57,11 +63,48 @@ class BoundedConnection(HttpToolsProtocol):
         if self._phase is Phase.REST:
             self._enter(Phase.HEAD, self.settings.read_seconds)
         self._has_ended = False
-        super().data_received(data)
+        self._feed(data)
         if self._in_head and not self._has_ended:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, f"The head of the request is larger than {MAX_HEAD_BYTES:,} bytes.")
+
+    def _feed(self, data: bytes) -> None:
+        """Let the parser read on.
+
+        A request that asks for another protocol ("Upgrade: h2c", as curl --http2 and Java's client do) is answered by
+        this one. httptools takes what stands behind such a head for the other protocol, so the message is read again,
+        by a parser that does not see the header.
+        """
+        self._unset_keepalive_if_required()
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as error:
+                if not self._is_upgrade:
+                    return
+                data = self._head_without_upgrade() + data[error.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return
+
+    @property
+    def _is_upgrade(self) -> bool:
+        """Whether the message asks for another protocol. CONNECT does so by its method, and has no body."""
+        upgrade: bool = self.parser.should_upgrade()
+        return upgrade and self.parser.get_method() != b"CONNECT"
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = [token.strip() for token in value.split(b",")]
+                value = b", ".join(token for token in tokens if token.lower() not in _UPGRADE_HEADERS)
+            if name not in _UPGRADE_HEADERS:
+                lines.append(name + b": " + value)
+        return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -73,6 +116,8 @@ class BoundedConnection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._is_upgrade:
+            return
         self._in_head = False
         super().on_headers_complete()
         self._enter(Phase.BODY, self.settings.read_seconds + SPARE_SECONDS)
@@ -80,6 +125,8 @@ class BoundedConnection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
+        if self._is_upgrade:
+            return
         super().on_message_complete()
         self._in_head, self._head_bytes, self._has_ended = True, 0, True
         if self.cycle.response_complete:
@@ -117,7 +164,7 @@ class BoundedConnection(HttpToolsProtocol):
     def _answer_seconds(self) -> float:
         """What the route may take, which bounds itself, and its client to read the answer."""
         settings = self.settings
-        seconds = settings.generation_seconds if is_openai(self.scope["path"]) else settings.request_seconds
+        seconds = settings.generation_seconds if is_openai(self.cycle.scope["path"]) else settings.request_seconds
         return seconds + settings.read_seconds
 
     def _enter(self, phase: Phase, seconds: float) -> None:
@@ -160,6 +207,7 @@ class BoundedConnection(HttpToolsProtocol):
         )
         if status == 503:
             head += "retry-after: 1\r\n"
+        self.observe(status, self.client[0] if self.client else "")
         self.transport.write(head.encode("ascii") + b"\r\n" + body)
         self.transport.close()
         self._enter(Phase.TAKING, self.settings.read_seconds)
@@ -169,7 +217,9 @@ class BoundedConnection(HttpToolsProtocol):
         self._refuse(400, msg)
 
 
-def bounded_by(settings: ServerSettings) -> type[BoundedConnection]:
-    """The protocol class with these limits, as uvicorn takes it."""
+def bounded_by(settings: ServerSettings, observe: Callable[[int, str], None] | None = None) -> type[BoundedConnection]:
+    """The protocol class with these limits, as uvicorn takes it; `observe` is told of its own refusals."""
     members: dict[str, Any] = {"settings": settings}
+    if observe is not None:
+        members["observe"] = staticmethod(observe)
     return type("BoundedConnection", (BoundedConnection,), members)

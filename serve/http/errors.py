@@ -110,6 +110,7 @@ KINDS = {
     415: "media_type",
     422: "unanswerable",
     429: "too_many",
+    431: "too_large",
     CLIENT_LEFT: "left",
     503: "overloaded",
 }

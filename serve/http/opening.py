@@ -24,6 +24,7 @@ from edgetune.serve.http.settings import ServerSettings
 from edgetune.serve.http.warmup import warm_up, warm_up_generator
 from edgetune.serve.loading import load
 from edgetune.serve.predictor import Predictor
+from edgetune.serve.proving import prove
 from edgetune.serve.report import Report
 from edgetune.serve.stepwise.generator import Generator
 from edgetune.serve.stepwise.golden import GenerationGolden, read_golden, replay
@@ -37,6 +38,9 @@ LONE_BYTES = 128 * 1024 * 1024
 # down (msgspec 0.22: a segmentation fault in one of a few starts with two bundles). So it is done before there are any.
 _READ_IN_THREADS = tuple(map(msgspec.json.Decoder, (Manifest, Golden, Report, LanguageReport, GenerationGolden)))
 _opening_generator = threading.Lock()  # which reads a type of its own
+
+# Fingerprint and provider of what was proven in a process of its own: the digests of all files hang on the fingerprint.
+_proven: set[tuple[str, str]] = set()
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,22 @@ def look_at(folder: Path) -> Seen | None:
     return Seen(fingerprint, files)
 
 
-def open_proven(folder: Path, settings: ServerSettings, observe: Callable[[BatchRun], None] | None) -> Opened:
+def open_proven(
+    folder: Path,
+    settings: ServerSettings,
+    observe: Callable[[BatchRun], None] | None = None,
+    leaving: threading.Event | None = None,
+) -> Opened:
     """Open a bundle, check all digests, run it over its length range, and replay its golden answers.
+
+    The first time, a process of its own does so before, within bounds of time and memory: what never ends holds up
+    nothing here.
+
+    Args:
+        folder: of the bundle.
+        settings: of the server.
+        observe: told of each run of the graph.
+        leaving: set when the server is on its way out and nobody waits for the bundle.
 
     Raises:
         BundleError, BundleDamaged, BundleFormatError: the folder cannot be used, or answers otherwise than packed.
@@ -79,6 +97,10 @@ def open_proven(folder: Path, settings: ServerSettings, observe: Callable[[Batch
     bundle = Bundle.open(folder, verify=False)  # says what is wrong with a folder that has no manifest
     # Before the files are read: where they change meanwhile, the next look finds another fingerprint and loads again.
     fingerprint = _fingerprint(folder)
+    if (fingerprint, settings.provider) not in _proven:
+        bundle.check_files()
+        prove(bundle, provider=settings.provider, all_variants=False, seconds=settings.prove_seconds, leaving=leaving)
+        _proven.add((fingerprint, settings.provider))
     if bundle.manifest.generation is not None:
         return Opened(fingerprint, _open_writer(bundle, settings), _report(bundle))
     return Opened(fingerprint, _open_classifier(folder, settings, observe), _report(bundle))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,7 @@ class Repository:
         self._journal = journal or Journal()
         self._slots = {name: Slot(name, Path(path)) for name, path in sources.items()}
         self._started = False
-        self._draining = False
+        self._leaving = threading.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.contextmanager
@@ -93,16 +94,16 @@ class Repository:
     def ready(self) -> bool:
         """Whether every model that is wanted answers, in all workers, and the server is not on its way out."""
         answers = all(slot.state is State.READY for slot in self._slots.values() if slot.should_load)
-        return self._started and self._journal.complete and not self._draining and answers
+        return self._started and self._journal.complete and not self.draining and answers
 
     @property
     def draining(self) -> bool:
         """Whether the server is on its way out."""
-        return self._draining
+        return self._leaving.is_set()
 
     def drain(self) -> None:
         """Be not ready from now on; what is leased and what still comes is answered."""
-        self._draining = True
+        self._leaving.set()
 
     async def start(self) -> None:
         """Open and prove all models at once, then begin to watch their folders.
@@ -132,7 +133,7 @@ class Repository:
         slot = self._slots.get(name)
         if slot is None and path is None:
             raise _unknown(name)
-        if self._draining:
+        if self.draining:
             raise NotReady("The server is on its way out.", action="ask another one")
         check_name(name)
         if slot is None:
@@ -162,7 +163,7 @@ class Repository:
 
     async def close(self, seconds: float) -> None:
         """Wait up to `seconds` for the leases to end, then close all bundles."""
-        self._draining = True
+        self._leaving.set()
         for task in self._tasks:
             task.cancel()
         lents = [slot.lent for slot in self._slots.values() if slot.lent]
@@ -194,7 +195,7 @@ class Repository:
         if slot.lent is None:
             slot.state, slot.reason = State.LOADING, ""
         observe = partial(self._observe, slot.name) if self._observe else None
-        opening = asyncio.create_task(asyncio.to_thread(open_proven, path, self._settings, observe))
+        opening = asyncio.create_task(asyncio.to_thread(open_proven, path, self._settings, observe, self._leaving))
         # Not awaited by itself: whatever a broken graph raises ends here, and not the watch of the other models.
         await asyncio.wait({opening})
         fault = opening.exception()

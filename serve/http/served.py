@@ -56,25 +56,26 @@ class Served:
     @property
     def predictor(self) -> Predictor:
         """What classifies."""
-        return self._classifier.predictor
+        return self.classifier.predictor
 
     @property
     def batcher(self) -> Batcher:
         """What joins the callers of `predictor`."""
-        return self._classifier.batcher
+        return self.classifier.batcher
 
     @property
     def generator(self) -> Generator:
         """What writes."""
-        return self._writer.generator
+        return self.writer.generator
 
     @property
     def scheduler(self) -> Scheduler:
         """What joins the callers of `generator`."""
-        return self._writer.scheduler
+        return self.writer.scheduler
 
     @property
-    def _classifier(self) -> Classifier:
+    def classifier(self) -> Classifier:
+        """What classifies, with its batcher and threads."""
         if isinstance(self.answerer, Classifier):
             return self.answerer
         raise invalid(
@@ -84,7 +85,8 @@ class Served:
         )
 
     @property
-    def _writer(self) -> Writer:
+    def writer(self) -> Writer:
+        """What writes, with its scheduler and threads."""
         if isinstance(self.answerer, Writer):
             return self.answerer
         raise invalid(

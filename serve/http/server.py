@@ -15,6 +15,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 from types import FrameType
 from typing import cast
@@ -22,7 +23,7 @@ from typing import cast
 import uvicorn
 
 from edgetune.serve.errors import EdgetuneError
-from edgetune.serve.http.access import access_log
+from edgetune.serve.http.access import access_log, observe_refusals
 from edgetune.serve.http.app import create_app
 from edgetune.serve.http.connection import BoundedConnection, bounded_by
 from edgetune.serve.http.journal import Journal
@@ -36,6 +37,8 @@ logger = logging.getLogger("edgetune.serve")
 
 # Longer than the pools of common clients keep a connection, so that it is they who close it.
 KEEP_ALIVE_SECONDS = 30
+# Behind the grace time, and before a supervisor's patience ends.
+SPARE_SECONDS = 2.0
 _TICKS_A_SWEEP = 5  # uvicorn ticks ten times a second
 
 
@@ -65,7 +68,7 @@ def serve_here(
     app = create_app(repository, plan.settings, keys=keys, metrics=metrics)
     config = uvicorn.Config(
         app,
-        http=bounded_by(plan.settings),
+        http=bounded_by(plan.settings, observe_refusals(metrics)),
         ws="none",
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         lifespan="on",
@@ -85,6 +88,18 @@ def serve_here(
         server.run(sockets=[listener])
     if server.failure is not None:
         raise server.failure
+
+
+def end_after(seconds: float) -> None:
+    """End the process then, whatever its threads are doing: one that is stuck would keep Python from ending."""
+
+    def end() -> None:
+        time.sleep(seconds)
+        logger.error("threads were still at work %g seconds after the signal to leave: the process ends", seconds)
+        logging.shutdown()
+        os._exit(0)
+
+    threading.Thread(target=end, name="edgetune-end", daemon=True).start()
 
 
 class Server(uvicorn.Server):
@@ -198,6 +213,8 @@ class Server(uvicorn.Server):
         if self.should_exit and not self._supervised:
             os._exit(128 + sig)
         self._repository.drain()
+        if not self.should_exit:
+            end_after(self._plan.settings.grace_seconds + SPARE_SECONDS)
         self.should_exit = True
 
     def _want_reload(self, sig: int, frame: FrameType | None) -> None:

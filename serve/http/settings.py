@@ -36,6 +36,8 @@ class ServerSettings:
         runners: runs of the graph at the same time; None takes as many as fill the cores.
         provider: "auto", "cpu" or "cuda".
         watch_seconds: between looks at the bundle folders for a new version; 0 does not look.
+        prove_seconds: for a new bundle to give its golden answers in a process of its own; None takes two minutes and a
+            second for each 16 MiB.
         access_log: write one line a request.
     """
 
@@ -58,4 +60,5 @@ class ServerSettings:
     runners: int | None = None
     provider: str = "auto"
     watch_seconds: float = 2.0
+    prove_seconds: float | None = None
     access_log: bool = True

@@ -12,7 +12,8 @@ from typing import Any
 
 from edgetune.serve.bundle import GRAPH_NAME, TOKENIZER_NAME, Bundle
 from edgetune.serve.codecs import list_inputs
-from edgetune.serve.errors import BundleFormatError, InputError
+from edgetune.serve.codecs.text import CHARACTERS_A_TOKEN
+from edgetune.serve.errors import BundleFormatError, InputError, PromptTooLong
 from edgetune.serve.stepwise.answer import Answer, Generation, TokenPiece
 from edgetune.serve.stepwise.cache import without_room
 from edgetune.serve.stepwise.codec import TokenCodec
@@ -146,7 +147,9 @@ class Generator:
 
         Raises:
             InputError: it is no text, or empty.
+            PromptTooLong: it has more characters than the context can hold, whatever its tokens are.
         """
+        self._check_length(text)
         ids = self.codec.encode(text)
         if not text:
             raise InputError("The prompt is empty.", expected="at least one character")
@@ -157,9 +160,12 @@ class Generator:
 
         Raises:
             InputError: the model has no template, no message is the user's, or the template refuses the chat.
+            PromptTooLong: as `encode`.
             MissingDependency: jinja2 is not installed.
         """
-        return self.codec.encode(self._template().render(messages, tools=tools), special=False)
+        text = self._template().render(messages, tools=tools)
+        self._check_length(text)
+        return self.codec.encode(text, special=False)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Ids of a text or a chat."""
@@ -199,6 +205,17 @@ class Generator:
             for text in ("Apples", "1 + 1")
         )
         return one[: common_tokens(one, other)]
+
+    def _check_length(self, text: str) -> None:
+        """Refuse by its characters what need not be tokenized: a megabyte takes seconds, and has no room anyway."""
+        context = self.decoder.spec.context_tokens
+        if isinstance(text, str) and len(text) > CHARACTERS_A_TOKEN * context:
+            raise PromptTooLong(
+                f"The prompt has {len(text):,} characters.",
+                expected=f"at most {CHARACTERS_A_TOKEN * context:,}: the context holds {context:,} tokens, the answer "
+                "included",
+                action="shorten the prompt",
+            )
 
     def _template(self) -> ChatTemplate:
         if self.template is None:

@@ -6,19 +6,18 @@ in a sandbox. Must not import transformers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edgetune.serve.bundle import MOST_JSON_BYTES, NOT_JSON
-from edgetune.serve.errors import BundleDamaged, InputError, MissingDependency
+from edgetune.serve.errors import BundleDamaged, InputError
 from edgetune.serve.files import read_regular
 from edgetune.serve.json_types import JsonObject
 from edgetune.serve.stepwise.messages import Message, template_messages
+from edgetune.serve.stepwise.sandbox import MOST_SECONDS, MOST_STEPS, Budget, Overrun, environment, jinja
 
 TEMPLATE_NAME = "chat_template.jinja"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
@@ -29,6 +28,10 @@ _FAILURES = (
     *(TypeError, ValueError, LookupError, ArithmeticError, AttributeError),
     *(RecursionError, MemoryError),
 )
+
+
+class TemplateOverrun(InputError):
+    """A template takes more steps or time on a chat than it may."""
 
 
 class ChatTemplate:
@@ -46,6 +49,7 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens)
         self._origin = origin
         self._compiled: Any = None
+        self._budget = Budget()
 
     @classmethod
     def open(cls, folder: Path, *, listed: Container[str] | None = None) -> ChatTemplate | None:
@@ -96,15 +100,7 @@ class ChatTemplate:
             MissingDependency: jinja2 is not installed.
         """
         plain = _checked(messages, self.source)
-        jinja2 = _jinja2()
-        if self._compiled is None:
-            try:
-                self._compiled = _environment(jinja2).from_string(self.source)
-            except (jinja2.TemplateError, RecursionError) as error:
-                raise BundleDamaged(
-                    f"The chat template {self._origin} is no Jinja template: {error}.",
-                    action="put the model's own template there, or ask without a chat",
-                ) from error
+        compiled = self._compile()
         values = {
             **self._special_tokens,
             "messages": plain,
@@ -113,8 +109,15 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
         try:
-            text: str = self._compiled.render(values)
-        except (jinja2.TemplateError, *_FAILURES) as error:
+            with self._budget.granted(MOST_STEPS, MOST_SECONDS):
+                text: str = compiled.render(values)
+        except Overrun as error:
+            raise TemplateOverrun(
+                f"The chat template {self._origin} takes more than it may on this chat ({_roles(plain)}): {error}.",
+                expected=f"at most {MOST_STEPS:,} passes of loops and {MOST_SECONDS:.0f} seconds",
+                action="do not use the bundle, or build it again with a template of its own",
+            ) from error
+        except (jinja().TemplateError, *_FAILURES) as error:
             raise InputError(
                 f"The chat template {self._origin} fails on this chat ({_roles(plain)}): "
                 f"{str(error) or type(error).__name__}",
@@ -128,6 +131,37 @@ class ChatTemplate:
                 action="build the bundle with another template in its recipe",
             )
         return text
+
+    def prove(self) -> None:
+        """Render a chat of each shape, so that a template without an end is known before anybody asks for it.
+
+        Raises:
+            BundleDamaged: the template is no Jinja, or has no end.
+            MissingDependency: jinja2 is not installed.
+        """
+        user = {"role": "user", "content": "hello"}
+        for messages in ([user], [{"role": "system", "content": "be brief"}, user, _HELLO, user]):
+            try:
+                self.render(messages)
+            except TemplateOverrun as error:
+                raise BundleDamaged(error.found, expected=error.expected, action=error.action) from error
+            except InputError:
+                continue  # a template may refuse a chat
+
+    def _compile(self) -> Any:
+        if self._compiled is None:
+            jinja2 = jinja()
+            try:
+                self._compiled = environment(self._budget).from_string(self.source)
+            except (jinja2.TemplateError, RecursionError, Overrun) as error:
+                raise BundleDamaged(
+                    f"The chat template {self._origin} is no Jinja template: {error}.",
+                    action="put the model's own template there, or ask without a chat",
+                ) from error
+        return self._compiled
+
+
+_HELLO = {"role": "assistant", "content": "hi"}
 
 
 def _roles(messages: Sequence[Message]) -> str:
@@ -152,55 +186,6 @@ def _checked(messages: Sequence[Message], template: str) -> list[JsonObject]:
 def _says(content: object) -> bool:
     """Whether there are words, or what a template may know beside words."""
     return bool(content.strip() if isinstance(content, str) else content)
-
-
-def _jinja2() -> Any:
-    try:
-        import jinja2
-        import jinja2.ext
-        import jinja2.nodes
-        import jinja2.sandbox
-    except ModuleNotFoundError as error:
-        raise MissingDependency(
-            "A chat is rendered by Jinja, which is not installed.", action="pip install 'jinja2>=3.1.6'"
-        ) from error
-    return jinja2
-
-
-def _environment(jinja2: Any) -> Any:
-    """The environment that templates are written for (transformers' utils/chat_template_utils.py)."""
-
-    class Generation(jinja2.ext.Extension):  # type: ignore[misc]
-        """`{% generation %}` marks the assistant's text in training; here its body is rendered as it stands."""
-
-        tags = {"generation"}  # noqa: RUF012 (read by Jinja from the class)
-
-        def parse(self, parser: Any) -> Any:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
-            return jinja2.nodes.Scope(body).set_lineno(line)
-
-    def raise_exception(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
-    return environment
-
-
-def _tojson(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as models have seen it: Jinja's own filter would escape what HTML reserves."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _settings(path: Path) -> JsonObject:

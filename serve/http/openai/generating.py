@@ -10,14 +10,13 @@ import contextlib
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
 from edgetune.serve.bundle import TOKENIZER_NAME
-from edgetune.serve.errors import BundleError, EdgetuneError, InputError, Overloaded
+from edgetune.serve.errors import BundleError, EdgetuneError, InputError, Overloaded, PromptTooLong
 from edgetune.serve.http.errors import NotReady, Refused
 from edgetune.serve.http.metrics import Metrics
 from edgetune.serve.http.openai.faults import Unfit
@@ -33,9 +32,6 @@ from edgetune.serve.stepwise.sampling import Sampling
 if TYPE_CHECKING:
     from edgetune.serve.http.repository import Repository
     from edgetune.serve.stepwise.generator import Generator
-
-# A prompt is tokenized, and a chat's template run, beside the event loop: neither has a bound on its time.
-TOKENIZER_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -53,12 +49,7 @@ class Generating:
         self.repository = repository
         self.settings = settings
         self.metrics = metrics
-        self._reading = ThreadPoolExecutor(TOKENIZER_THREADS, "edgetune-prompt")
         self._texts: weakref.WeakKeyDictionary[Generator, TokenTexts] = weakref.WeakKeyDictionary()
-
-    def close(self) -> None:
-        """Let the threads end; what they have begun is finished."""
-        self._reading.shutdown(wait=False, cancel_futures=True)
 
     @contextlib.contextmanager
     def lease(self, wished: str | None) -> Iterator[Served]:
@@ -130,7 +121,10 @@ class Generating:
         begun = time.perf_counter()
         loop = asyncio.get_running_loop()
         try:
-            prompt_ids = await loop.run_in_executor(self._reading, read_prompt, served.generator)
+            prompt_ids = await loop.run_in_executor(served.writer.threads, read_prompt, served.generator)
+        except PromptTooLong as error:
+            code = "context_length_exceeded"
+            raise Unfit(error.found, expected=error.expected, action=error.action, code=code) from error
         except BundleError as error:  # a template that is none is not the client's fault
             raise _failed(error) from error
         self.metrics.observe_stage(served.name, "tokenize", time.perf_counter() - begun)
@@ -150,7 +144,9 @@ class Generating:
         if texts is None:
             path = served.bundle.folder / TOKENIZER_NAME
             loop = asyncio.get_running_loop()
-            texts = await loop.run_in_executor(self._reading, lambda: TokenTexts(Tokenizer.from_file(str(path))))
+            texts = await loop.run_in_executor(
+                served.writer.threads, lambda: TokenTexts(Tokenizer.from_file(str(path)))
+            )
             self._texts[generator] = texts
         return texts
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgetune.serve.errors import BundleDamaged, BundleFormatError, EdgetuneError, InputError
+from edgetune.serve.errors import BundleDamaged, BundleFormatError, EdgetuneError, InputError, PromptTooLong
 from edgetune.serve.stepwise.codec import TokenCodec
 from edgetune.serve.stepwise.decoder import Decoder
 from edgetune.serve.stepwise.generator import Generator
@@ -238,3 +238,24 @@ def test_answering_imports_neither_torch_nor_jinja(tiny_llama: Any, tmp_path: Pa
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_prompt_of_a_megabyte_is_refused_before_it_is_tokenized(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The context of 256 tokens reads 8,192 characters at most: tokens of 32 characters each."""
+    monkeypatch.setattr(generator.codec, "encode", lambda *given, **named: pytest.fail("it was tokenized"))
+    for ask in (generator.encode, generator.prompt_ids, lambda text: generator.chat_ids([_user(text)])):
+        with pytest.raises(PromptTooLong, match=r"The prompt has 1,\d{3},\d{3} characters\.") as caught:
+            ask("card " * 210_000)
+        assert caught.value.expected.startswith("at most 8,192: the context holds 256 tokens")
+
+
+def test_a_long_prompt_that_may_fit_is_tokenized(generator: Generator) -> None:
+    assert len(generator.encode("a" * 8192)) > 256  # which answering refuses, by its tokens
+    with pytest.raises(PromptTooLong):
+        generator.encode("a" * 8193)
+
+
+def _user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgetune.serve.errors import BundleDamaged, InputError, MissingDependency
-from edgetune.serve.stepwise.template import ChatTemplate
+from edgetune.serve.stepwise.template import ChatTemplate, TemplateOverrun
 
 CALL = {"type": "function", "function": {"name": "find", "arguments": {"q": "é<"}}, "id": "c1"}
 CHAT = [
@@ -166,12 +166,56 @@ def test_templates_are_found_where_models_have_them(tmp_path: Path) -> None:
         ("", "writes nothing for this chat"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "maximum recursion depth"),
         ("{{ 1 // 0 }}", "zero"),
-        ("{{ 'x' * (10 ** 14) }}", "MemoryError"),
+        ("{{ 'x' * (10 ** 14) }}", "a text or a list of more than 10,000,000 parts"),
     ],
 )
 def test_a_template_that_ends_badly_is_told(source: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         ChatTemplate(source, {}).render([{"role": "user", "content": "x"}])
+
+
+ENDLESS = [
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}"
+    "{% endfor %}x",
+    "{% for i in range(99999) if 0 %}{% endfor %}{% for i in range(999) %}{% for j in range(99999) if 0 %}{% endfor %}"
+    "{% endfor %}x",
+    "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}x",
+    "{% set edgetune_count_step = 0 %}{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}x",
+    "{{ 9 ** 99999999 }}",
+    "{{ (range(9999) | list) * 99999 }}",
+    "{{ 99999999 * 'x' }}",
+]
+
+
+@pytest.mark.parametrize("source", ENDLESS)
+def test_a_template_without_an_end_is_stopped(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgetune.serve.stepwise.template.MOST_STEPS", 10_000)
+    template = ChatTemplate(source, {})
+    with pytest.raises(TemplateOverrun, match="takes more than it may on this chat"):
+        template.render([{"role": "user", "content": "x"}])
+    with pytest.raises(BundleDamaged, match="takes more than it may on this chat"):
+        template.prove()
+
+
+def test_a_template_is_stopped_by_the_clock_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgetune.serve.stepwise.template.MOST_SECONDS", 0.0)
+    with pytest.raises(TemplateOverrun, match="more seconds than any chat needs"):
+        ChatTemplate("{% for i in range(9) %}{{ i }}{% endfor %}", {}).render([{"role": "user", "content": "x"}])
+
+
+def test_each_chat_has_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgetune.serve.stepwise.template.MOST_STEPS", 10)
+    template = ChatTemplate("{% for message in messages if message.content %}{{ loop.index }}{% endfor %}", {})
+    for _ in range(5):
+        assert template.render([{"role": "user", "content": "x"}] * 4) == "1234"
+    with pytest.raises(TemplateOverrun):
+        template.render([{"role": "user", "content": "x"}] * 6)
+
+
+def test_a_template_may_refuse_the_chats_of_the_proof() -> None:
+    ChatTemplate("{{ raise_exception('no such chat') }}", {}).prove()
+    with pytest.raises(BundleDamaged, match="no Jinja template"):
+        ChatTemplate("{% for", {}).prove()
 
 
 def test_what_is_no_text_may_still_be_said() -> None:

@@ -6,6 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+from edgetune.export.once.pack import write_manifest
+from edgetune.serve.bundle import Bundle
+
 REPORT = Path(__file__).parents[3] / "benchmarks" / "stepwise" / "sample_report.json"
 
 
@@ -13,6 +16,7 @@ def test_home_shows_a_language_model_with_its_own_figures(run_server, tiny_bundl
     folder = tmp_path / "tiny"
     shutil.copytree(tiny_bundle, folder)
     shutil.copyfile(REPORT, folder / "report.json")
+    write_manifest(folder, Bundle.open(folder).manifest)
     page = run_server({"tiny": folder}).get("/").text
     report = json.loads(REPORT.read_text())
     alone = next(one for one in report["decoding"] if one["batch"] == 1)

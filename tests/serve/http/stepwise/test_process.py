@@ -11,10 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import openai
 import pytest
@@ -98,6 +100,34 @@ def test_what_takes_longer_than_the_grace_is_cut_off(run_process):
             list(events)
     assert server.process.wait(60) == 0
     assert time.monotonic() - signalled < 10  # the whole answer would take more
+
+
+# What reads a prompt of this model never comes back, and holds the lock of the interpreter now and then only.
+STUCK = """
+import time
+from edgetune.serve.stepwise.codec import TokenCodec
+encode = TokenCodec.encode
+def stuck(self, text, **named):
+    while "stuck" in text:
+        time.sleep(0.01)
+    return encode(self, text, **named)
+TokenCodec.encode = stuck
+"""
+
+
+def test_a_thread_that_is_stuck_does_not_keep_the_process(run_process, monkeypatch):
+    monkeypatch.setitem(globals(), "SLOWED", STUCK)
+    server = run_process("--grace-seconds", 1)
+    with server.client() as client, ThreadPoolExecutor(1) as callers:
+        asked = callers.submit(client.completions.create, model="tiny", prompt="stuck", max_tokens=4)
+        # Its line in the metrics says that it has arrived.
+        while "edgetune_requests_running 1.0" not in httpx.get(server.started["url"] + "/metrics").text:
+            time.sleep(0.05)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0
+        with pytest.raises(openai.APIError):
+            asked.result(60)
+    assert "threads were still at work 3 seconds after the signal to leave" in server.log.read_text()
 
 
 @pytest.mark.parametrize("spoiled", ["golden", "tokenizer"])
