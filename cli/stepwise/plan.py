@@ -12,6 +12,7 @@ import torch
 
 from edgetune.clock import choose_clock
 from edgetune.export.once.pack import check_place
+from edgetune.export.stepwise.trial import check_exportable
 from edgetune.extras import Extra, installed_extras
 from edgetune.plan import Plan
 from edgetune.serve.cores import usable_cores
@@ -41,6 +42,7 @@ def plan(recipe: StepwiseRecipe) -> Plan:
     """See `edgetune.plan.make_plan`; rows are encoded as in a build, so that what would be cut is counted."""
     check_place(Path(recipe.out))
     base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
+    check_base(recipe, base)
     conversations = Conversations.load(recipe.data, seed=recipe.seed)
     encoded = EncodedConversations.of(conversations, base, recipe.data, trust_remote_code=recipe.tune.trust_remote_code)
     costs = estimate(recipe, base, encoded)
@@ -78,6 +80,16 @@ def plan(recipe: StepwiseRecipe) -> Plan:
         more=_more_lines(costs, llm),
         basis="a few timed passes, as if the first scheme passed",
     )
+
+
+def check_base(recipe: StepwiseRecipe, base: Base) -> None:
+    """Refuse a base of which no graph can be made, before anything is tuned.
+
+    Raises:
+        ModelError: it cannot be exported.
+    """
+    code = recipe.tune.trust_remote_code
+    check_exportable(base, trust_remote_code=code, batch_one=recipe.export.batch == "one")
 
 
 def _words(costs: StepwiseCosts, conversations: Conversations, context: int) -> dict[str, str]:

@@ -22,7 +22,7 @@ from edgetune.pipeline import Build, Pipeline, Stage
 from edgetune.serve.bundle import REPORT_NAME, BaseIdentity
 from edgetune.serve.json_types import JsonObject
 from edgetune.serve.stepwise.report import LanguageReport
-from edgetune.stepwise.plan import estimate
+from edgetune.stepwise.plan import check_base, estimate
 from edgetune.stepwise.recipe import StepwiseRecipe
 from edgetune.stepwise.table import print_language_report
 from edgetune.tune.data.slices import frozen_rows
@@ -89,6 +89,7 @@ class TuneStage(Stage[StepwiseRecipe, TunedLanguageModel]):
 
     def make(self, build: StepwiseBuild, folder: Path) -> None:
         recipe, encoded = build.recipe, build.result(EncodedConversations)
+        check_base(recipe, build.base)
         tune_language_model(
             encoded.language_rows(recipe.gate.rows, recipe.seed),
             build.base,

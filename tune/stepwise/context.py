@@ -48,6 +48,12 @@ def borders(config: Any) -> tuple[int, ...]:
     return tuple(sorted({length for length in lengths if isinstance(length, int) and length > 0}))
 
 
+def rotation_types(config: Any) -> frozenset[str]:
+    """The kinds of rotary positions of a text configuration, none where it has none, and "alpha" where that is set."""
+    ropes = list(_rotations(config))
+    return frozenset(str(rope.get("rope_type")) for rope in ropes) | {"alpha" for rope in ropes if "alpha" in rope}
+
+
 def with_constant_rotations(config: Any) -> bool:
     """Write dynamic NTK scaling as no scaling, in place; whether there was any.
 
