@@ -19,7 +19,7 @@ from edgetune.serve.errors import RecipeError
 from edgetune.serve.json_types import JsonObject
 from edgetune.task_choice import TaskChoice, choose_task
 from edgetune.tasks import TASKS
-from edgetune.tune.data.sources import PART_NAMES
+from edgetune.tune.data.json_documents import PART_NAMES
 
 # Names that file systems take; work folders and parts of a bundle add a few letters to `out`.
 MOST_NAME_BYTES = 240
