@@ -142,7 +142,7 @@ def _both(first: Verdict, second: Verdict, name: str, value: float) -> Verdict:
         worst.gate,
         first.accepted and second.accepted,
         first.loss,
-        f"{first.reason}; {second.reason}",
+        first.reason if first.reason == second.reason else f"{first.reason}; {second.reason}",
         None if worst.gate != "inconclusive" or None in needed else max(filter(None, needed)),
         SecondGate(
             metric=name,

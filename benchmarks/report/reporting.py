@@ -96,7 +96,7 @@ def assemble_report(
         task=tuned.task,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         edgetune=__version__,
-        verdict=" ".join(filter(None, (_verdict(chosen, findings, metric, baseline), warning))),
+        verdict=_verdict(chosen, findings, metric, baseline) + (f" Warning: {warning}" if warning else ""),
         base=tuned.base_id,
         chosen=chosen.scheme if chosen else "",
         command=command,
