@@ -245,7 +245,7 @@ def _with_targets(tables: Tables, columns: Columns, recipe: DataRecipe) -> Table
         missing = [label for label in columns.labels if label not in table.columns]
         if missing and all(text in table.columns for text in columns.texts):
             findings.append(f"{table.source} has no column {missing[0]!r}: its {len(table):,} rows are left out.")
-            tables = replace(tables, **{name: None})
+            tables = replace(tables, validation=None) if name == "validation" else replace(tables, test=None)
     train = replace(tables.train, findings=(*tables.train.findings, *findings))
     return replace(tables, train=train)
 
