@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from edgetune.look import Look, given_values
 from edgetune.once.recipe import OnceRecipe
+from edgetune.serve.errors import ModelError
 from edgetune.tune.data.columns import Columns
+from edgetune.tune.data.coverage import Coverage, coverage_of_folder
 from edgetune.tune.data.dataset import Dataset, read_tables
 from edgetune.tune.data.sources import Tables
+from edgetune.tune.models.base import PACKAGED, find_base
 from edgetune.tune.tasks import TASKS
 
 FIRST_BASE = "all-MiniLM-L6-v2"
@@ -46,7 +50,11 @@ def look(task: str, data: Mapping[str, Any], base: str | None) -> Look:
     kind = TASKS[task]
     dataset = Dataset.of_tables(tables, recipe, kind, seed=0)
     parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    summary = kind.describe(dataset.labels, [target for part in parts.values() for target in part.targets])
+    # Where there is no row to judge by alone, one part stands for both.
+    once = parts.values() if dataset.test != dataset.validation else (dataset.train, dataset.validation)
+    summary = kind.describe(dataset.labels, [target for part in once for target in part.targets])
+    coverage = _coverage(base, dataset)
+    findings = (*dataset.findings, *(coverage.findings if coverage else ()))
     encoding = _guessed_encoding(tables)
     values: dict[str, Any] = {
         **given_values(recipe),
@@ -64,14 +72,15 @@ def look(task: str, data: Mapping[str, Any], base: str | None) -> Look:
         "label_columns": list(dataset.columns.labels),
         "rows": {name: len(part) for name, part in parts.items()},
         **summary.facts,
+        **({"cut_share": coverage.cut_share, "unknown_share": coverage.unknown_share} if coverage else {}),
         "digest": dataset.digest,
-        "findings": list(dataset.findings),
+        "findings": list(findings),
     }
     return Look(
         task=task,
         base=base,
         recipe=recipe,
-        findings=(*dataset.findings, summary.finding),
+        findings=(*findings, summary.finding),
         facts=facts,
         base_remark="A folder, a packaged model or a hub id, looked for in this order.",
         values=values,
@@ -80,6 +89,17 @@ def look(task: str, data: Mapping[str, Any], base: str | None) -> Look:
         hints="",
         sections=SECTIONS.format(gate=GATES[kind.metric("").higher_is_better]),
     )
+
+
+def _coverage(base: str, dataset: Dataset) -> Coverage | None:
+    """What the base takes in of the training texts, where it is on this machine; nothing is fetched."""
+    folder = Path(base)
+    if not folder.is_dir() and base in PACKAGED:
+        try:
+            folder = find_base(base).folder
+        except ModelError:
+            return None
+    return coverage_of_folder(folder, dataset.train.texts)
 
 
 def _column_values(columns: Columns) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from edgetune.once.recipe import OnceRecipe
 from edgetune.plan import Plan
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.report import Training
+from edgetune.tune.data.coverage import Coverage
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.methods import METHODS
-from edgetune.tune.models.base import Base, find_base, known_labels
+from edgetune.tune.models.base import Base, find_base, known_labels, open_tokenizer
 from edgetune.tune.models.model import TunedModel, chosen_pooling
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.hardware import choose_device
@@ -30,12 +31,13 @@ def plan(recipe: OnceRecipe) -> Plan:
     dataset = load_data(recipe, base)
     costs, schemes = estimate(recipe, base, dataset)
     model, pooling = costs.model, chosen_pooling(base, recipe.tune)
+    coverage = Coverage.of(open_tokenizer(base).backend_tokenizer.to_str(), dataset.train.texts, model.max_tokens)
     return Plan(
         base=base.id,
         base_bytes=base.weights_bytes,
         parameters=model.parameters,
         data=dataset.source,
-        findings=(*dataset.findings, *model.remarks),
+        findings=(*dataset.findings, *coverage.findings, *model.remarks),
         rows=costs.rows,
         method=recipe.tune.method,
         epochs=most_epochs(recipe.tune, costs.rows["train"]),
@@ -48,7 +50,10 @@ def plan(recipe: OnceRecipe) -> Plan:
         out=str(out),
         replaces=(out / "manifest.json").is_file(),
         seconds=costs.seconds,
-        facts={"labels": len(dataset.labels), "pooling": pooling, "max_tokens": model.max_tokens},
+        facts={
+            **{"labels": len(dataset.labels), "pooling": pooling, "max_tokens": model.max_tokens},
+            **{"cut_share": coverage.cut_share, "unknown_share": coverage.unknown_share},
+        },
         words={
             "data": f"{len(dataset.labels)} labels" if dataset.labels else "",
             "tune": f"pooling {pooling}, at most {model.max_tokens} tokens",

@@ -26,6 +26,7 @@ from edgetune.once.table import print_report
 from edgetune.pipeline import Build, Pipeline, Stage
 from edgetune.serve.bundle import REPORT_NAME
 from edgetune.serve.report import Report
+from edgetune.tune.data.coverage import coverage_of_folder
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.models.base import known_labels
 from edgetune.tune.models.model import TunedModel
@@ -56,7 +57,11 @@ class DataStage(Stage[OnceRecipe, Dataset]):
     def make(self, build: OnceBuild, folder: Path) -> None:
         recipe = build.recipe
         order = known_labels(build.base)
-        Dataset.load(recipe.data, TASKS[recipe.task], seed=recipe.seed, label_order=order).save(folder)
+        dataset = Dataset.load(recipe.data, TASKS[recipe.task], seed=recipe.seed, label_order=order)
+        coverage = coverage_of_folder(build.base.folder, dataset.train.texts)
+        for finding in (*dataset.findings, *(coverage.findings if coverage else ())):
+            build.progress.say(finding)
+        dataset.save(folder)
 
     def open(self, build: OnceBuild, folder: Path) -> Dataset:
         return Dataset.open(folder)

@@ -214,5 +214,15 @@ def test_what_init_cannot_take_is_told_and_nothing_is_written(chats, arguments, 
     assert not (chats / "recipe.yaml").exists()
 
 
+def test_what_a_base_on_this_machine_takes_in_is_said_before_anything_is_trained(tickets, tiny_base):
+    rows = "".join(f"{'卡 ' * 200}{n},{n % 2}\n" for n in range(20))
+    (tickets / "long.csv").write_text("text,label\n" + rows, encoding="utf-8")
+    result = invoke("long.csv", "--base", str(tiny_base("bert")), "--json")
+    found = json.loads(result.stdout)
+    assert found["cut_share"] == 1.0
+    assert found["unknown_share"] > 0.5
+    assert "#   100.0% of 14 training texts are longer than" in (tickets / "recipe.yaml").read_text(encoding="utf-8")
+
+
 def test_help_has_an_example():
     assert "edgetune init tickets.csv -o tickets.yaml" in invoke("--help").stdout

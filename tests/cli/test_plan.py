@@ -38,6 +38,8 @@ def test_a_plan_as_one_json_document(plan, tmp_path):
     assert found["rows"] == {"train": 68, "validation": 15, "test": 15}
     assert (found["labels"], found["max_tokens"], found["epochs"]) == (4, 96, 0.0)
     assert "int8_dynamic" in found["schemes"]
+    assert 0 <= found["cut_share"] < 0.1
+    assert 0 <= found["unknown_share"] < 1
     assert found["size_bytes"]["fp32"] == 4 * found["parameters"] == 4 * found["size_bytes"]["int8_dynamic"]
     assert found["base_bytes"] > 100_000
     assert set(found["seconds"]) == {"tune", "export", "compress", "bench"}

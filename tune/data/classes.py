@@ -75,9 +75,8 @@ def check_classes(parts: Parts, source: str) -> None:
     )
 
 
-def label_findings(labels: Iterable[str]) -> tuple[str, ...]:
-    """What is said of labels, of all rows, that may be the same, mean none, or are judged by no row."""
-    counts = Counter(labels)
+def label_findings(counts: Counter[str]) -> tuple[str, ...]:
+    """What is said of labels that may be the same, mean none, or are judged by no row; `counts` are of all rows."""
     alike: dict[str, list[str]] = {}
     for label in sorted(counts):
         alike.setdefault(_bare(label), []).append(label)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from edgetune.serve.errors import DataError, RecipeError, UndecidedColumns, Work
 from edgetune.tune.data.classes import check_rows, label_findings, without_empty_parts
 from edgetune.tune.data.cleaning import clean, counted
 from edgetune.tune.data.columns import Columns
+from edgetune.tune.data.coverage import balance_findings
 from edgetune.tune.data.rows import Input, Parts, Rows
 from edgetune.tune.data.source_recipe import SourceRecipe
 from edgetune.tune.data.sources import Tables, read_parts
@@ -158,7 +160,10 @@ class Dataset:
             Part(rows.texts, tuple(task.target(word, places) for word in rows.labels)) for rows in _all_rows(parts)
         )
         digest = _digest(labels, (train, validation, test), unlabeled)
-        findings = (*parts.findings, *_unlearnt(labels, train), *label_findings(_all_labels(labels, given)))
+        counts = Counter(_all_labels(labels, given))
+        findings = (*parts.findings, *_unlearnt(labels, train), *label_findings(counts))
+        if counts and sum(counts.values()) == len(given):  # one label a row
+            findings += balance_findings(counts)
         return cls(train, validation, test, labels, digest, recipe.source, columns, findings, unlabeled)
 
     def save(self, folder: Path) -> None:
@@ -240,7 +245,7 @@ def _with_targets(tables: Tables, columns: Columns, recipe: DataRecipe) -> Table
         missing = [label for label in columns.labels if label not in table.columns]
         if missing and all(text in table.columns for text in columns.texts):
             findings.append(f"{table.source} has no column {missing[0]!r}: its {len(table):,} rows are left out.")
-            tables = replace(tables, **{name: None})
+            tables = replace(tables, validation=None) if name == "validation" else replace(tables, test=None)
     train = replace(tables.train, findings=(*tables.train.findings, *findings))
     return replace(tables, train=train)
 

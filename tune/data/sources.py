@@ -225,7 +225,7 @@ def _from_library(loaded: Any, source: str, alone: str) -> Tables:
     """The tables of a `datasets.Dataset` or `DatasetDict`."""
     if not isinstance(loaded, dict):
         return Tables(table_of(loaded, source))
-    parts = {}
+    parts: dict[str, Table] = {}
     for split in loaded:
         if (part := part_of(split)) is not None:
             parts.setdefault(part, table_of(loaded[split], f"{source} ({split})"))

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetune.tune.data.split import FEW_ROWS
 from edgetune.tune.tasks.objective import Head, Objective
 from edgetune.tune.training.progress import Progress, Silent
 
 # Features of frozen rows and their targets as the loss takes them, (rows, features) float32 and (rows, ...).
 Learnable = tuple[NDArray[np.float32], NDArray[Any]]
+FOLDS, MOST_FOLDED_ROWS = 5, 2_000
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,9 @@ def fit_probe(
 ) -> Probe:
     """Solve the head for each strength, keep the one that does best on the validation part, solve it on both parts.
 
+    Where a class has few rows, the strength is chosen by cross-validation over both parts: the validation part, which
+    lacks most such classes, would choose by chance.
+
     Args:
         train, validation: features and targets.
         objective: what is learnt; ties go to the stronger regularization.
@@ -83,18 +88,65 @@ def fit_probe(
     progress, metric = progress or Silent(), objective.metric
     solver = _ScaledSolver(train[0], objective, balanced=balanced)
     best: tuple[float, float, Head] | None = None
-    for step, strength in enumerate(objective.strengths, start=1):
+    strengths = _cross_validated(train, validation, objective, balanced=balanced, progress=progress)
+    for step, strength in enumerate(strengths, start=1):
         head = solver.solve(strength, train)
         value = objective.value(validation[1], head.logits(validation[0]))
         if best is None or metric.is_better(value, best[0]):
             best = (value, strength, head)
-        progress.advance(step, len(objective.strengths) + 1, f"probe {value:.4f}")
+        progress.advance(step, len(strengths) + 1, f"probe {value:.4f}")
     assert best is not None
     value, strength, start = best
-    both = (np.concatenate([train[0], validation[0]]), np.concatenate([train[1], validation[1]]))
-    final = _ScaledSolver(train[0], objective, balanced=balanced).solve(strength, both)
-    progress.advance(len(objective.strengths) + 1, len(objective.strengths) + 1, f"probe {value:.4f}")
+    final = _ScaledSolver(train[0], objective, balanced=balanced).solve(strength, _joined(train, validation))
+    progress.advance(len(strengths) + 1, len(strengths) + 1, f"probe {value:.4f}")
     return Probe(start, final, value, strength)
+
+
+def _joined(train: Learnable, validation: Learnable) -> Learnable:
+    return np.concatenate([train[0], validation[0]]), np.concatenate([train[1], validation[1]])
+
+
+def _cross_validated(
+    train: Learnable, validation: Learnable, objective: Objective, *, balanced: bool, progress: Progress
+) -> tuple[float, ...]:
+    """The strength with the best metric over folds of both parts where a class has few rows, at a tie the nearest to
+    scikit-learn's default of 1; else all there are."""
+    rows = _joined(train, validation)
+    folds = _folds(rows[1])
+    if folds is None:
+        return objective.strengths
+    logits = np.zeros((len(rows[1]), objective.width), dtype=np.float32)
+    solvers = [_ScaledSolver(rows[0][folds != fold], objective, balanced=balanced) for fold in range(FOLDS)]
+    values = {}
+    for strength in objective.strengths:
+        for fold, solver in enumerate(solvers):
+            head = solver.solve(strength, (rows[0][folds != fold], rows[1][folds != fold]))
+            logits[folds == fold] = head.logits(rows[0][folds == fold])
+        values[strength] = objective.value(rows[1], logits)
+    most = max(values.values()) if objective.metric.higher_is_better else min(values.values())
+    # Of a class with one row no fold tells anything, and the strongest regularization would never answer it.
+    chosen = min((strength for strength, value in values.items() if value == most), key=lambda it: abs(np.log(it)))
+    progress.say(
+        f"probe: strength {chosen:g} by cross-validation over {len(logits):,} rows, since classes have as few as "
+        f"{np.unique(rows[1], return_counts=True)[1].min()}; out of fold {most:.4f}"
+    )
+    return (chosen,)
+
+
+def _folds(targets: NDArray[Any]) -> NDArray[np.int64] | None:
+    """The fold of each row, each class spread over all: (rows,) int64; None where no class of the targets has few rows,
+    there are no classes, or a fold would leave a single one."""
+    if targets.ndim != 1 or targets.dtype.kind != "i" or len(targets) > MOST_FOLDED_ROWS:
+        return None
+    classes, counts = np.unique(targets, return_counts=True)
+    if counts.min() >= FEW_ROWS:
+        return None
+    folds = np.zeros(len(targets), dtype=np.int64)
+    for number in classes:
+        rows = np.flatnonzero(targets == number)
+        folds[rows] = (np.arange(len(rows)) + number) % FOLDS
+    alone = any(len(np.unique(targets[folds != fold])) < 2 for fold in range(FOLDS))
+    return None if alone else folds
 
 
 class _ScaledSolver:

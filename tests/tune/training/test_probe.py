@@ -108,3 +108,65 @@ def test_a_probe_comes_back_from_its_file(tmp_path):
     for saved, loaded in ((head, found.start), (other, found.final)):
         assert np.array_equal(saved.weight, loaded.weight)
         assert np.array_equal(saved.bias, loaded.bias)
+
+
+class Told:
+    """What a fit says."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+    def advance(self, done, total, note=""):
+        pass
+
+
+def test_with_few_rows_a_class_the_strength_is_chosen_by_cross_validation_over_both_parts():
+    centres = [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)]
+    features, classes = blobs(12, centres, 5, spread=0.8)
+    told = Told()
+    train, validation = (features[:9], classes[:9]), (features[9:], classes[9:])
+    probe = fit_probe(train, validation, classes_of(3), progress=told)
+    # Each class has four rows, the first of class k in fold k.
+    folds = np.asarray([(row // 3 + classes[row]) % 5 for row in range(12)])
+    values = []
+    for strength in LABEL_STRENGTHS:
+        right = 0
+        for fold in range(5):
+            inside, outside = folds != fold, folds == fold
+            if outside.any():
+                answered = _solved(features[inside], classes[inside], strength, features[outside])
+                right += int((answered == classes[outside]).sum())
+        values.append(right / 12)
+    best = [strength for strength, value in zip(LABEL_STRENGTHS, values, strict=True) if value == max(values)]
+    assert probe.strength == min(best, key=lambda strength: abs(np.log(strength)))
+    assert told.lines[0].startswith(f"probe: strength {probe.strength:g} by cross-validation over 12 rows")
+    assert probe.value == ACCURACY.of(validation[1], answers(probe.start, validation[0]))
+
+
+def _solved(features, classes, strength, others):
+    from sklearn.linear_model import LogisticRegression
+
+    mean, scale = features.mean(axis=0), float(features.std())
+    return (
+        LogisticRegression(C=strength, max_iter=300)
+        .fit((features - mean) / scale, classes)
+        .predict((others - mean) / scale)
+    )
+
+
+@pytest.mark.parametrize("counts", [(2, 2), (1, 1, 1, 4)])
+def test_classes_of_one_and_two_rows_are_answered(counts):
+    classes = np.repeat(np.arange(len(counts)), counts)
+    features = np.eye(len(counts), dtype=np.float32)[classes]
+    validation = (features[-1:], classes[-1:])
+    probe = fit_probe((features, classes), validation, classes_of(len(counts)))
+    assert answers(probe.final, features).tolist() == classes.tolist()
+
+
+def test_with_rows_enough_nothing_is_said():
+    told = Told()
+    fit_probe(blobs(90, THREE, 1), blobs(30, THREE, 2), classes_of(3), progress=told)
+    assert told.lines == []
