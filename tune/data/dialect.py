@@ -189,13 +189,6 @@ def _records(text: str, delimiter: str, quoting: int) -> Iterator[Record]:
         line = reader.line_num + 1
 
 
-def parse_rows(text: str, dialect: Dialect) -> Iterator[tuple[str, ...]]:
-    """The cells of each row of `text`, which `dialect` was found in; the header is none."""
-    with _long_fields(len(text)):
-        records = _records(text, dialect.delimiter, dialect.quoting)
-        yield from (record.cells for record in itertools.islice(records, int(dialect.header), None))
-
-
 @contextmanager
 def _long_fields(characters: int) -> Iterator[None]:
     """Let a field have as many `characters` as the file: csv's own limit of 131,072 refuses long texts."""

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgetune.serve.errors import DataError
-from edgetune.tune.data.dialect import FileOptions, detect_dialect, parse_rows
+from edgetune.tune.data.dialect import FileOptions, _long_fields, _records, detect_dialect
 from edgetune.tune.data.encoding import Decoded, decode, encoding_finding
 from edgetune.tune.data.foreign import HEAD_BYTES, refuse_foreign
 from edgetune.tune.data.json_text import NotJson, json_value
@@ -161,8 +161,10 @@ def _read_delimited(content: bytes, path: Path, options: FileOptions, *, preferr
     decoded = decode(content, options.encoding, str(path))
     text = decoded.text.replace("\0", "")
     dialect = detect_dialect(text, options, name=path.name, preferred=preferred)
+    with _long_fields(len(text)):
+        records = list(_records(text, dialect.delimiter, dialect.quoting))[int(dialect.header) :]
     # A review that says "NA" or "null" is a text, not a missing one.
-    columns = dict(zip(dialect.names, zip(*parse_rows(text, dialect), strict=True), strict=True))
+    columns = dict(zip(dialect.names, zip(*(record.cells for record in records), strict=True), strict=True))
     findings = (*encoding_finding(decoded, path.name), *dialect.findings)
     return Table(path.name, columns, dialect.header, decoded.guessed, findings)
 
