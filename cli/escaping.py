@@ -10,6 +10,8 @@ import re
 # Control characters; breaks of lines and paragraphs; signs that turn the direction of writing, which show a text in
 # another order than it has (Unicode Technical Report 36, section 2.4); and halves of characters.
 _STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Of a line of a message: a name may be longer than anybody reads.
+MOST_CHARACTERS = 1500
 _BREAKS = re.compile("[\t\n\v\f\r\x85\u2028\u2029]")
 
 
@@ -24,5 +26,7 @@ def one_line(text: str) -> str:
 
 
 def message(text: str) -> str:
-    """As `escaped`, line by line: for a message of several lines."""
-    return "\n".join(map(escaped, text.split("\n")))
+    """As `escaped`, line by line and no line of more than `MOST_CHARACTERS`: for a message of several lines."""
+    return "\n".join(
+        escaped(line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}...") for line in text.split("\n")
+    )

@@ -73,6 +73,7 @@ def test_what_is_escaped_and_what_stays():
     assert (escaped(plain), one_line(plain)) == (plain, plain)
     assert escaped("a\0\x7f\ud800\u2066") == "a\\x00\\x7f\\ud800\\u2066"
     assert message("one\ntwo\x1b") == "one\ntwo\\x1b"
+    assert len(message("name" * 10_000)) < 2_000
 
 
 # Rows without an answer.

@@ -224,11 +224,12 @@ def test_the_names_of_training_tell_a_header_from_a_row(tmp_path):
 @pytest.mark.parametrize(
     ("name", "head", "words"),
     [
-        ("a.csv.gz", b"\x1f\x8b\x08\x00", "packed with gzip"),
-        ("a.txt", b"BZh91AY", "packed with bzip2"),
-        ("a.csv", b"\xfd7zXZ\x00\x00", "packed with xz"),
-        ("a.csv", b"PK\x03\x04\x14\x00", "a zip archive, as .xlsx"),
+        ("a.csv.gz", b"\x1f\x8b\x08\x00", "compressed with gzip"),
+        ("a.txt", b"BZh91AY&SY", "compressed with bzip2"),
+        ("a.csv", b"\xfd7zXZ\x00\x00", "compressed with xz"),
+        ("a.csv", b"PK\x03\x04\x14\x00", "a zip archive or an Excel workbook"),
         ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document, such as .xls"),
+        ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS"),
         ("a.json", b"%PDF-1.7\n", "a PDF"),
         ("a.csv", b"PAR1\x15\x04", "a Parquet file"),
     ],
@@ -237,7 +238,7 @@ def test_a_file_of_something_else_is_named_for_what_it_is(tmp_path, name, head, 
     path = written(tmp_path / name, head + b"\x00\xff" * 40)
     file = FileOfTexts(path, FileOptions(), Wanted(parts=("text",)), lambda sentence: None)
     with pytest.raises(InputError, match=words) as caught:
-        list(file.inputs() if name.endswith((".csv", ".json")) else file.lines())
+        list(file.inputs() if name.endswith((".csv", ".json", ".jsonl")) else file.lines())
     assert caught.value.action
 
 
