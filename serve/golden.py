@@ -8,7 +8,7 @@ from edgetune.serve.bundle import GoldenCase
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import BundleDamaged
 from edgetune.serve.predictor import Predictor
-from edgetune.serve.proving import Replay
+from edgetune.serve.replay import Replay
 
 
 def replay_golden(predictor: Predictor) -> Replay:

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -21,6 +20,7 @@ import msgspec
 from edgetune.serve import errors
 from edgetune.serve.bundle import NOT_JSON, Bundle
 from edgetune.serve.errors import BundleDamaged, BundleError, EdgetuneError
+from edgetune.serve.replay import Replay
 
 # A small bundle is proven in a second or two; large ones are read from slow disks first.
 LEAST_SECONDS = 120.0
@@ -30,15 +30,6 @@ LEAST_MEMORY_BYTES = 4 * 2**30
 MEMORY_A_BYTE = 8
 
 _LOOK_SECONDS = 0.02
-
-
-@dataclass(frozen=True)
-class Replay:
-    """How the golden answers came out here: cases replayed, the largest logit difference, what was allowed."""
-
-    cases: int
-    max_abs_diff: float
-    tolerance: float
 
 
 class Proof(msgspec.Struct, frozen=True):

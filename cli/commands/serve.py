@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,14 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 _WITHOUT_KEYS = "Give --api-key-file, or --public if everybody may ask."
 
 
+def _origins(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Origins as browsers send them: a scheme, a host and perhaps a port, nothing behind."""
+    for origin in given:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s?#]+", origin):
+            raise click.BadParameter(f"{origin!r} is no origin. Give it as https://example.org:8443, without a path.")
+    return given
+
+
 @click.command(name="serve")
 @click.argument("bundles", nargs=-1, required=True, metavar="[NAME=]BUNDLE...")
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
@@ -37,6 +46,18 @@ _WITHOUT_KEYS = "Give --api-key-file, or --public if everybody may ask."
     "--api-key-file",
     type=FILE,
     help="File of API keys, one a line: plain or sha256:HEX, then expires=2026-12-31 if they do.",
+)
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Name with a dot by which a server without keys may be asked; repeatable.",
+)
+@click.option(
+    "--allow-origin",
+    multiple=True,
+    callback=_origins,
+    help="Origin whose pages may ask from a browser, https://example.org, or *; repeatable.",
 )
 @click.option("--tls-cert", type=FILE, help="File of the TLS certificate (PEM); with it, HTTPS is served.")
 @click.option("--tls-key", type=FILE, help="File of the certificate's key (PEM), where it is another one.")
@@ -126,6 +147,7 @@ def command(
     port: int,
     public: bool,
     api_key_file: Path | None,
+    allow_host: tuple[str, ...],
     tls_cert: Path | None,
     tls_key: Path | None,
     workers: int,
@@ -155,9 +177,11 @@ def command(
 
     if not (public or api_key_file or is_loopback(host)):
         raise click.UsageError(f"{host} can be reached by others and asks for no key. {_WITHOUT_KEYS}")
+    # Whoever may be asked by everybody may be asked by every name.
+    hosts = tuple(name.lower() for name in (allow_host if public or api_key_file else (host, *allow_host)))
     plan = ServerPlan(
         sources=sources,
-        settings=ServerSettings(**limits),
+        settings=ServerSettings(allow_host=hosts, **limits),
         host=host,
         port=port,
         workers=workers,

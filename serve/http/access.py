@@ -20,11 +20,13 @@ import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.http.browsers import check_host, cors_headers, preflight_headers
 from edgetune.serve.http.errors import CLIENT_LEFT, ClientLeft, Refused, sayable
 from edgetune.serve.http.limits import Limits
 from edgetune.serve.http.metrics import Metrics
 from edgetune.serve.http.openai.faults import refusal
 from edgetune.serve.http.reply import Reply
+from edgetune.serve.http.settings import ServerSettings
 
 if TYPE_CHECKING:
     from edgetune.serve.http.keys import Keys
@@ -84,11 +86,14 @@ def access_log(stream: TextIO | None = None) -> Iterator[None]:
 class Access:
     """The wrapper around all routes."""
 
-    def __init__(self, app: ASGIApp, *, limits: Limits, metrics: Metrics, keys: Keys | None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, limits: Limits, metrics: Metrics, keys: Keys | None, settings: ServerSettings
+    ) -> None:
         self._app = app
         self._limits = limits
         self._metrics = metrics
         self._keys = keys
+        self._allow_host, self._allow_origin = settings.allow_host, settings.allow_origin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -96,14 +101,21 @@ class Access:
             return
         visit = Visit(_request_id(header(scope, b"x-request-id")), time.perf_counter())
         scope[VISIT] = visit
+        origin = header(scope, b"origin") if self._allow_origin else None
+        added = [(b"x-request-id", visit.request_id.encode()), *cors_headers(origin, self._allow_origin)]
 
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
                 visit.status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", visit.request_id.encode())]
+                message["headers"] = [*message["headers"], *added]
             await send(message)
 
         try:
+            if self._allow_host:
+                check_host(header(scope, b"host"), self._allow_host)
+            if len(added) > 2 and scope["method"] == "OPTIONS" and header(scope, b"access-control-request-method"):
+                await _answer_preflight(visit, scope, tagged)
+                return
             if self._keys is not None and scope["path"] not in OPEN_PATHS:
                 _check_key(self._keys, scope)
             await self._app(scope, receive, tagged)
@@ -141,6 +153,14 @@ class Access:
         self._metrics.observe_request(visit.model, visit.route, visit.status, seconds)
         if LOGGER.isEnabledFor(logging.INFO):
             LOGGER.info(_line(visit, scope, seconds))
+
+
+async def _answer_preflight(visit: Visit, scope: Scope, send: Send) -> None:
+    """Before any key is asked for: a browser sends none with this question."""
+    visit.route = "preflight"
+    headers = preflight_headers(header(scope, b"access-control-request-headers"))
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def observe_refusals(metrics: Metrics) -> Callable[[int, str], None]:

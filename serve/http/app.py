@@ -35,6 +35,7 @@ from edgetune.serve.http.page import PageRoutes, html_response
 from edgetune.serve.http.repository import Repository
 from edgetune.serve.http.schemas import Interfaces
 from edgetune.serve.http.settings import ServerSettings
+from edgetune.serve.http.triton import TritonRoutes
 from edgetune.serve.json_types import JsonObject
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def create_app(
             *_routes(answering, limits, settings, guarded=keys is not None),
             *_generation_routes(generating, limits),
         ],
-        middleware=[Middleware(Access, limits=limits, metrics=metrics, keys=keys)],
+        middleware=[Middleware(Access, limits=limits, metrics=metrics, keys=keys, settings=settings)],
         exception_handlers={HTTPException: _no_route, Exception: _fault},
     )
     app.router.redirect_slashes = False
@@ -77,6 +78,7 @@ def create_app(
 def _routes(answering: Answering, limits: Limits, settings: ServerSettings, *, guarded: bool) -> list[Route]:
     models = ModelRoutes(answering, limits, guarded=guarded)
     pages = PageRoutes(answering.repository)
+    triton = TritonRoutes(answering)
     infer = InferRoute(answering, limits)
 
     def description() -> JsonObject:
@@ -104,6 +106,10 @@ def _routes(answering: Answering, limits: Limits, settings: ServerSettings, *, g
         Route("/v2/health/ready", models.ready),
         Route(one, models.model),
         Route(one + "/versions/{version}", models.model),
+        Route(one + "/config", triton.config),
+        Route(one + "/versions/{version}/config", triton.config),
+        Route(one + "/stats", triton.statistics),
+        Route(one + "/versions/{version}/stats", triton.statistics),
         Route(one + "/ready", models.model_ready),
         Route(one + "/versions/{version}/ready", models.model_ready),
         Route(repository + "/index", models.index, methods=["POST"]),

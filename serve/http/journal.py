@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from uuid import uuid4
 
 import msgspec
 
@@ -25,6 +26,8 @@ class ModelRequest(msgspec.Struct, frozen=True):
 class _Content(msgspec.Struct):
     versions: dict[str, list[str]] = msgspec.field(default_factory=dict)
     requests: dict[str, ModelRequest] = msgspec.field(default_factory=dict)
+    # By worker, the last request for each model that it has followed.
+    followed: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
 
 
 class Journal:
@@ -38,6 +41,7 @@ class Journal:
         self._path = path
         self._content = _Content()
         self._lock = threading.Lock()
+        self._worker = f"{os.getpid()}-{uuid4().hex}"
 
     @property
     def shared(self) -> bool:
@@ -65,6 +69,28 @@ class Journal:
         with self._open() as content:
             return dict(content.requests)
 
+    def follow(self, revisions: Mapping[str, int]) -> None:
+        """Write down which requests this worker has done what was asked for, or has tried to."""
+        if self.shared:
+            with self._open() as content:
+                content.followed.setdefault(self._worker, {}).update(revisions)
+
+    def leave(self) -> None:
+        """Let nobody wait for this worker any more."""
+        if self.shared:
+            with self._open() as content:
+                content.followed.pop(self._worker, None)
+
+    def lagging(self, name: str, revision: int) -> int:
+        """How many other workers that live have not followed a request yet."""
+        if not self.shared:
+            return 0
+        with self._open() as content:
+            for worker in [worker for worker in content.followed if not _lives(worker)]:
+                del content.followed[worker]
+            others = (done for worker, done in content.followed.items() if worker != self._worker)
+            return sum(done.get(name, 0) < revision for done in others)
+
     @contextlib.contextmanager
     def _open(self) -> Iterator[_Content]:
         """The content under the lock; what is changed in it is written when the block ends."""
@@ -81,6 +107,14 @@ class Journal:
                     beside = self._path.with_suffix(f".{os.getpid()}")
                     beside.write_bytes(changed)
                     beside.replace(self._path)
+
+
+def _lives(worker: str) -> bool:
+    try:
+        os.kill(int(worker.partition("-")[0]), 0)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

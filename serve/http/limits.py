@@ -7,6 +7,7 @@ beyond its request.
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -30,6 +31,9 @@ DRAIN_BODIES = 16
 _OTHER_TYPES = ("multipart/", "image/", "audio/", "video/", "font/", "text/html", "text/xml", "text/csv", "text/css")
 _OTHER_APPLICATIONS = ("xml", "msgpack", "x-msgpack", "cbor", "pdf", "zip", "gzip", "protobuf", "x-protobuf", "grpc")
 
+
+_COMPRESSIONS = (b"gzip", b"x-gzip", b"deflate")
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # zlib finds out which of them by the first bytes
 
 Answer = TypeVar("Answer")
 
@@ -101,11 +105,11 @@ class Limits:
             Refused: 400, 408, 413, 415 or 503.
             ClientLeft: the client closed its connection.
         """
-        _check_headers(scope, self._settings.max_body_bytes)
+        compression = _check_headers(scope, self._settings.max_body_bytes)
         seconds = self._settings.read_seconds
         try:
             async with asyncio.timeout(seconds):
-                await self._collect(body, receive)
+                await self._collect(body, receive, compression)
         except TimeoutError:
             raise Refused(
                 408,
@@ -114,14 +118,17 @@ class Limits:
                 close=True,
             ) from None
 
-    async def _collect(self, body: bytearray, receive: Receive) -> None:
+    async def _collect(self, body: bytearray, receive: Receive, compression: str) -> None:
         most = self._settings.max_body_bytes
+        inflate = Inflater(most) if compression else None
         more = True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientLeft
             chunk = message.get("body", b"")
+            if inflate is not None:
+                chunk = inflate.feed(chunk, room=most - len(body))
             body += chunk
             self.body_bytes += len(chunk)
             if len(body) > most:
@@ -135,6 +142,8 @@ class Limits:
                     close=True,
                 )
             more = message.get("more_body", False)
+        if inflate is not None:
+            inflate.check_end()
 
     async def _within(
         self, deadline: float, seconds: float, receive: Receive, answer: Coroutine[Any, Any, Answer]
@@ -187,18 +196,65 @@ class Limits:
             return
 
 
-def _check_headers(scope: Scope, most: int) -> None:
-    """Refuse by the headers alone what need not be read: a size that is told and too large, a type that is no JSON."""
+class Inflater:
+    """A compressed body on its way to `most` bytes: how much larger it would become than that is never found out."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)
+
+    def feed(self, chunk: bytes, *, room: int) -> bytes:
+        """What a piece becomes, of which there may be `room` bytes.
+
+        Raises:
+            Refused: 400 or 413; it is not compressed so, or becomes too large.
+        """
+        if self._stream.eof and chunk:
+            raise invalid("More stands behind the end of the compressed body.")
+        try:
+            whole = self._stream.decompress(chunk, room + 1)
+        except zlib.error as error:
+            raise invalid(f"The body cannot be decompressed: {error}.", expected="gzip or zlib") from error
+        if len(whole) > room:
+            raise _too_large(self._most)
+        if self._stream.unused_data:
+            raise invalid("More stands behind the end of the compressed body.")
+        return whole
+
+    def check_end(self) -> None:
+        """Refuse what ended too early.
+
+        Raises:
+            Refused: 400.
+        """
+        if not self._stream.eof:
+            raise invalid("The compressed body ends too early.", expected="a whole gzip or zlib stream")
+
+
+def _check_headers(scope: Scope, most: int) -> str:
+    """Refuse by the headers alone what need not be read: a size that is told and too large, a type that is no JSON.
+
+    Returns:
+        how the body is compressed; "" where it is not.
+    """
+    compression = ""
     for name, value in scope["headers"]:
         if name == b"content-length":
             if not value.isdigit():
                 raise invalid("The header Content-Length is no number.")
             if len(value) > 18 or int(value) > most:  # Python refuses to read numbers of thousands of digits
                 raise _too_large(most)
-        elif name == b"content-encoding" and value.lower() not in (b"", b"identity"):
-            raise Refused(415, "The body is compressed.", expected="a body without Content-Encoding")
+        elif name == b"content-encoding" and (encoding := value.strip().lower()) not in (b"", b"identity"):
+            if encoding not in _COMPRESSIONS or compression:
+                raise Refused(
+                    415,
+                    f"The body is compressed as {str(value, 'latin-1')[:80]!r}.",
+                    expected="gzip, deflate, or no Content-Encoding",
+                )
+            compression = str(encoding, "ascii")
         elif name == b"content-type" and value != b"application/json":
             _check_type(str(value, "latin-1"))
+    return compression
 
 
 def _check_type(content_type: str) -> None:

@@ -6,7 +6,9 @@ and from the routes, never from what a client sends: a stranger cannot make the 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -23,6 +25,17 @@ _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 # Gauges are read when somebody asks: (name, help, {model: value}).
 Gauge = tuple[str, str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was counted of one model: requests answered and refused, texts, runs, and (count, seconds) by stage."""
+
+    answered: float
+    refused: float
+    texts: float
+    runs: float
+    stages: dict[str, tuple[float, float]]
 
 
 class Metrics:
@@ -125,12 +138,41 @@ class Metrics:
         """Let `read` tell the gauges of every page from now on."""
         self._gauges.read = read
 
+    def counts(self, model: str) -> Counts:
+        """What all workers together have counted of a model; its samples are looked up, which takes milliseconds."""
+        totals: dict[tuple[str, ...], float] = defaultdict(float)
+        for family in self._counted().collect():
+            for sample in family.samples:
+                if sample.labels.get("model") == model:
+                    named = sample.labels
+                    kind = named.get("stage", "refused" if named.get("status", "") >= "400" else "answered")
+                    totals[(sample.name, kind if "stage" in named or "status" in named else "")] += sample.value
+        stages = {stage for name, stage in totals if name == "edgetune_stage_seconds_count"}
+        return Counts(
+            answered=totals["edgetune_requests_total", "answered"],
+            refused=totals["edgetune_requests_total", "refused"],
+            texts=totals["edgetune_texts_total", ""],
+            runs=totals["edgetune_batch_texts_count", ""],
+            stages={
+                stage: (
+                    totals["edgetune_stage_seconds_count", stage],
+                    totals["edgetune_stage_seconds_sum", stage],
+                )
+                for stage in stages
+            },
+        )
+
+    def _counted(self) -> CollectorRegistry:
+        """What this process counted, or all workers together."""
+        if self._folder is None:
+            return self._registry
+        counted = CollectorRegistry()
+        MultiProcessCollector(counted, path=self._folder)
+        return counted
+
     def page(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        counted = self._registry
-        if self._folder is not None:
-            counted = CollectorRegistry()
-            MultiProcessCollector(counted, path=self._folder)
+        counted = self._counted()
         gauges = CollectorRegistry()
         gauges.register(self._gauges)
         body: bytes = generate_latest(counted) + generate_latest(gauges)

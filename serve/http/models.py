@@ -25,7 +25,7 @@ from edgetune.serve.http.served import Served, State
 from edgetune.serve.json_types import JsonObject
 from edgetune.serve.predictor import Predictor
 
-EXTENSIONS = ("binary_tensor_data", "model_repository", "classify")
+EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics", "classify")
 PLATFORM = "onnxruntime_onnx"  # as Triton calls it
 
 

@@ -25,7 +25,7 @@ WORDS = {
     "404": "There is no such model or version.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
-    "415": "The body is no JSON by its own telling, or compressed.",
+    "415": "The body is no JSON by its own telling, or compressed in another way than by gzip or deflate.",
     "422": "Well formed, and cannot be answered: an empty text, too many texts, too long a text.",
     "429": "Too many requests are being answered; Retry-After says when to ask again.",
     "500": "A bug of the server.",
@@ -84,6 +84,10 @@ def _paths(settings: ServerSettings, *, guarded: bool) -> JsonObject:
         one + "/ready": {
             "get": _with(_operation("model_ready", "Whether a model answers", "ModelReady", ("404",)), "ModelReady")
         },
+        one + "/config": {
+            "get": _operation("config", "A model as Triton configures it", "ModelConfig", ("404", "503"))
+        },
+        one + "/stats": {"get": _operation("stats", "What was counted of a model", "ModelStatistics", ("404", "503"))},
         one + "/infer": {"post": infer | {"parameters": [length]}},
         "/v2/repository/index": {"post": _operation("index", "All models", "Index", READING, body="RepositoryRequest")},
         **{

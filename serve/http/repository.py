@@ -28,7 +28,9 @@ __all__ = ["Repository", "Served", "State"]
 
 logger = logging.getLogger("edgetune.serve")
 
-JOURNAL_SECONDS = 1.0
+JOURNAL_SECONDS = 0.5
+# For the other workers to prove a bundle that one of them was asked to load, each in its turn of looking.
+FOLLOW_SECONDS, FOLLOW_PAUSE_SECONDS = 300.0, 0.05
 
 Observe = Callable[[str, BatchRun], None]
 
@@ -114,6 +116,7 @@ class Repository:
         requests = await asyncio.to_thread(self._journal.requests)
         for name, request in requests.items():
             self._take_request(name, request)
+        await asyncio.to_thread(self._journal.follow, {name: request.revision for name, request in requests.items()})
         loading = [slot for slot in self._slots.values() if slot.should_load]
         ended = await asyncio.gather(*(self._bring(slot) for slot in loading), return_exceptions=True)
         for fault in ended:
@@ -147,6 +150,7 @@ class Repository:
                     self._slots.pop(name, None)  # it never was a model here
                 raise
             slot.revision = await asyncio.to_thread(self._journal.request, name, slot.path)
+        await self._all_followed(slot)
 
     async def unload(self, name: str) -> None:
         """Take a model out of use; requests that have it go on to their end.
@@ -160,10 +164,29 @@ class Repository:
         async with slot.lock:
             self._drop(slot)
             slot.revision = await asyncio.to_thread(self._journal.request, name, None)
+        await self._all_followed(slot)
+
+    async def _all_followed(self, slot: Slot) -> None:
+        """Wait until the other workers have done what was asked here, for who asks next may ask any of them.
+
+        Raises:
+            NotReady: some have not within FOLLOW_SECONDS, or the server is on its way out.
+        """
+        revision = slot.revision
+        await asyncio.to_thread(self._journal.follow, {slot.name: revision})
+        deadline = asyncio.get_running_loop().time() + FOLLOW_SECONDS
+        while lagging := await asyncio.to_thread(self._journal.lagging, slot.name, revision):
+            if self.draining or asyncio.get_running_loop().time() > deadline:
+                raise NotReady(
+                    f"The model {slot.name!r} was changed here, and {lagging} other worker(s) have not followed yet.",
+                    action="ask /v2/repository/index again, until all answers agree",
+                )
+            await asyncio.sleep(FOLLOW_PAUSE_SECONDS)
 
     async def close(self, seconds: float) -> None:
         """Wait up to `seconds` for the leases to end, then close all bundles."""
         self._leaving.set()
+        await asyncio.to_thread(self._journal.leave)
         for task in self._tasks:
             task.cancel()
         lents = [slot.lent for slot in self._slots.values() if slot.lent]
@@ -258,8 +281,8 @@ class Repository:
         if not slot.should_load or slot.lock.locked():
             return
         seen = await asyncio.to_thread(look_at, slot.path)
-        if seen is None or seen == slot.tried:
-            return
+        if seen is None or seen == slot.tried or not slot.should_load or slot.lock.locked():
+            return  # also where it was unloaded, or is being loaded, since the look began
         if slot.lent and seen.fingerprint == slot.lent.fingerprint:
             if slot.tried is not None:
                 slot.tried, slot.reason = None, ""  # what was put there and refused is gone again
@@ -281,6 +304,7 @@ class Repository:
                     await self._bring(slot)
             elif slot.lent:
                 self._drop(slot)
+            await asyncio.to_thread(self._journal.follow, {name: slot.revision})
 
     def _take_request(self, name: str, request: ModelRequest) -> Slot:
         slot = self._slots.setdefault(name, Slot(name, Path(request.path or "")))

@@ -85,6 +85,18 @@ def schemas(settings: ServerSettings, interfaces: Interfaces) -> JsonObject:
                 "parameters": {"type": "object"},
             },
         ),
+        "ModelConfig": _object(
+            "name platform backend max_batch_size input output",
+            {
+                **dict.fromkeys(("name", "platform", "backend"), _TEXT),
+                "max_batch_size": {"type": "integer", "minimum": 1},
+                **{name: _array(_object("name data_type dims", {})) for name in ("input", "output")},
+            },
+        ),
+        "ModelStatistics": _object(
+            "model_stats",
+            {"model_stats": _array(_object("name version inference_count execution_count inference_stats", {}))},
+        ),
         "Index": _array(
             _object("name version state reason", {"name": _TEXT, "version": _TEXT, "state": _STATE, "reason": _TEXT})
         ),

@@ -38,6 +38,8 @@ class ServerSettings:
         watch_seconds: between looks at the bundle folders for a new version; 0 does not look.
         prove_seconds: for a new bundle to give its golden answers in a process of its own; None takes two minutes and a
             second for each 16 MiB.
+        allow_host: names with dots by which a server may be asked, beside addresses; none lets every name.
+        allow_origin: origins whose pages may read answers in a browser, "*" for all.
         access_log: write one line a request.
     """
 
@@ -61,4 +63,6 @@ class ServerSettings:
     provider: str = "auto"
     watch_seconds: float = 2.0
     prove_seconds: float | None = None
+    allow_host: tuple[str, ...] = ()
+    allow_origin: tuple[str, ...] = ()
     access_log: bool = True

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgetune.serve.bundle import GOLDEN_NAME, Bundle
 from edgetune.serve.errors import BundleDamaged
-from edgetune.serve.proving import Replay
+from edgetune.serve.replay import Replay
 from edgetune.serve.stepwise.generator import Generator
 from edgetune.serve.stepwise.sampling import Sampling
 

@@ -31,7 +31,7 @@ def no_socket(monkeypatch):
 
 def test_the_defaults_are_those_of_the_settings(edgetune, asked):
     assert edgetune("serve", GOLDEN).code == 0
-    assert asked == [ServerPlan(sources={"bundle-v1": GOLDEN}, settings=ServerSettings())]
+    assert asked == [ServerPlan(sources={"bundle-v1": GOLDEN}, settings=ServerSettings(allow_host=("127.0.0.1",)))]
 
 
 def test_every_option_arrives(edgetune, asked, tmp_path):
@@ -55,6 +55,29 @@ def test_every_option_arrives(edgetune, asked, tmp_path):
             key_file=tmp_path / "keys", tls_cert=tmp_path / "cert", tls_key=tmp_path / "key",
         )
     ]  # fmt: skip
+
+
+def test_hosts_and_origins_that_may_ask(edgetune, asked, tmp_path):
+    named = ("--allow-host", "Example.org", "--allow-host", "b")
+    (tmp_path / "keys").write_text("a-key\n")
+    for options, hosts in (
+        (named, ("127.0.0.1", "example.org", "b")),
+        (("--host", "localhost"), ("localhost",)),
+        (("--public",), ()),
+        (("--public", "--host", "0.0.0.0", *named), ("example.org", "b")),
+        (("--api-key-file", tmp_path / "keys"), ()),
+    ):
+        assert edgetune("serve", GOLDEN, *options).code == 0
+        assert asked[-1].settings.allow_host == hosts, options
+    assert edgetune("serve", GOLDEN, "--allow-origin", "https://a.org:8", "--allow-origin", "*").code == 0
+    assert asked[-1].settings.allow_origin == ("https://a.org:8", "*")
+
+
+@pytest.mark.parametrize("origin", ["a.org", "https://a.org/", "https://", "https://a.org/x", "", "null"])
+def test_what_is_no_origin_is_refused(edgetune, asked, origin):
+    ended = edgetune("serve", GOLDEN, "--allow-origin", origin)
+    assert (ended.code, asked) == (2, [])
+    assert "is no origin. Give it as https://example.org:8443" in ended.err
 
 
 def test_every_setting_has_an_option():

@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -293,15 +295,16 @@ def test_workers_follow_each_other(toy, expected, tmp_path):
         two = Repository({"toy": toy.folder}, SETTINGS, journal=Journal(path))
         await two.start()
         another(toy)
+        # When a change was answered, all have followed: the next question may reach any of them.
         await one.load("toy")
-        await until(lambda: two.states()["toy"] == (State.READY, "2", ""))
+        assert two.states()["toy"] == (State.READY, "2", "")
         await two.unload("toy")
-        await until(lambda: one.states()["toy"][2] == "unloaded")
+        assert one.states()["toy"][2] == "unloaded"
         late = Repository({"toy": toy.folder}, SETTINGS, journal=Journal(path))
         await late.start()
         assert late.states()["toy"] == (State.UNAVAILABLE, "", "unloaded")
         await late.load("toy", GOLDEN)
-        await until(lambda: [each.states()["toy"] for each in (one, two)] == [(State.READY, "3", "")] * 2)
+        assert [each.states()["toy"] for each in (one, two)] == [(State.READY, "3", "")] * 2
         assert await labels(two) == expected
         for each in (two, late):
             await each.close(1)
@@ -310,6 +313,55 @@ def test_workers_follow_each_other(toy, expected, tmp_path):
     content = json.loads(path.read_text("utf-8"))
     assert content["requests"] == {"toy": {"revision": 3, "path": str(GOLDEN)}}
     assert len(content["versions"]["toy"]) == 3
+
+
+def test_a_look_that_was_under_way_undoes_no_unload(toy, monkeypatch):
+    """The folder's watch has seen what lies there, and is told to load nothing before it goes on."""
+
+    async def work(repository):
+        slot, unloaded = repository._slots["toy"], asyncio.Event()
+        loop, look = asyncio.get_running_loop(), module.look_at
+
+        def slow_look(path):
+            asyncio.run_coroutine_threadsafe(unloaded.wait(), loop).result(20)
+            return look(path)
+
+        monkeypatch.setattr(module, "look_at", slow_look)
+        looking = asyncio.create_task(repository._look(slot))
+        await asyncio.sleep(0)
+        await repository.unload("toy")
+        unloaded.set()
+        await looking
+        assert repository.states()["toy"] == (State.UNAVAILABLE, "", "unloaded")
+
+    running({"toy": toy.folder}, work)
+
+
+def test_a_worker_that_never_follows_is_told(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgetune.serve.http.repository.FOLLOW_SECONDS", 0.2)
+    path = tmp_path / "journal.json"
+
+    async def work(one):
+        Journal(path).follow({})  # of this process, which lives, and looks at nothing
+        with pytest.raises(NotReady, match=r"1 other worker\(s\) have not followed yet"):
+            await one.load("toy")
+        assert one.states()["toy"][0] is State.READY
+
+    running({"toy": toy.folder}, work, journal=Journal(path))
+
+
+def test_nobody_waits_for_a_worker_that_has_died(tmp_path):
+    path = tmp_path / "journal.json"
+    one, other = Journal(path), Journal(path)
+    one.follow({"toy": 1})
+    other.follow({})
+    assert one.lagging("toy", 1) == 1
+    other.leave()
+    assert one.lagging("toy", 1) == 0
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    path.write_text(json.dumps({"followed": {f"{int(dead.stdout)}-x": {}}}))
+    assert one.lagging("toy", 1) == 0
+    assert json.loads(path.read_text())["followed"] == {}
 
 
 def test_the_warm_up_goes_over_the_length_range():

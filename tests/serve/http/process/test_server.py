@@ -253,6 +253,18 @@ def test_keys_are_asked_for_and_read_again_on_sighup(run_server, tmp_path, event
     assert server.leave() == 0
 
 
+def test_a_server_without_keys_is_asked_by_its_own_names_alone(run_server):
+    server = run_server("--allow-host", "models.example", "--allow-origin", "https://app.example")
+    origin = {"origin": "https://app.example"}
+    for host, status in (("evil.example", 403), ("models.example", 200), (server.url.removeprefix("http://"), 200)):
+        answer = server.classify(["card"], {"host": host, **origin})
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    asked = {**origin, "access-control-request-method": "POST"}
+    preflight = httpx.options(server.url + "/v1/classify", headers=asked, timeout=20, verify=False)
+    assert (preflight.status_code, preflight.content) == (204, b"")
+
+
 def test_a_changed_folder_is_switched_in_under_load(run_server, tmp_path, eventually):
     folder = tmp_path / "toy"
     shutil.copytree(GOLDEN, folder)
