@@ -112,6 +112,11 @@ _WITHOUT_KEYS = "Give --api-key-file, or --public if everybody may ask."
     default=DEFAULTS.max_answer_tokens,
     help="Tokens of one generated answer at most.",
 )
+@click.option(
+    "--answers-alone",
+    is_flag=True,
+    help="Compute each generated answer alone, so that it does not change with the load; slower for many callers.",
+)
 @click.option("--access-log/--no-access-log", default=DEFAULTS.access_log, help="Write one line a request to stderr.")
 @json_option
 def command(

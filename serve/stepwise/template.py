@@ -7,6 +7,7 @@ in a sandbox. Must not import transformers.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,8 @@ from edgetune.serve.stepwise.messages import Message, template_messages
 
 TEMPLATE_NAME = "chat_template.jinja"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
+
+TEMPLATE_VALUES = ("messages", "tools", "documents", "add_generation_prompt")
 
 # What templates do with values that they do not expect: strings added to None, keys and indices that are not there,
 # macros that call themselves, texts without end.
@@ -72,6 +75,7 @@ class ChatTemplate:
         messages: Sequence[Message],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
         add_generation_prompt: bool = True,
     ) -> str:
         """The text of a chat, ending where the assistant's next answer begins.
@@ -79,6 +83,7 @@ class ChatTemplate:
         Args:
             messages: at least one of the user's.
             tools: JSON schemas of functions, for templates that tell of them.
+            variables: of the template's own, such as enable_thinking.
             add_generation_prompt: False ends behind the last message instead.
 
         Raises:
@@ -87,6 +92,7 @@ class ChatTemplate:
             MissingDependency: jinja2 is not installed.
         """
         plain = _checked(messages, self.source)
+        self._check_variables(variables or {})
         jinja2 = _jinja2()
         if self._compiled is None:
             try:
@@ -97,6 +103,7 @@ class ChatTemplate:
                     action="put the model's own template there, or ask without a chat",
                 ) from error
         values = {
+            **(variables or {}),
             **self._special_tokens,
             "messages": plain,
             "tools": list(tools) if tools else None,
@@ -119,6 +126,20 @@ class ChatTemplate:
                 action="build the bundle with another template in its recipe",
             )
         return text
+
+    @property
+    def tells_tools(self) -> bool:
+        """Whether it writes the tools that are offered."""
+        return re.search(r"\btools\b", self.source) is not None
+
+    def _check_variables(self, variables: Mapping[str, Any]) -> None:
+        """Refuse those that would change what a chat is rendered with."""
+        taken = sorted({*TEMPLATE_VALUES, *self._special_tokens} & set(variables))
+        if taken:
+            raise InputError(
+                f"The variables of the chat template name {', '.join(map(repr, taken))}, which the server sets.",
+                expected="variables of the template's own, such as enable_thinking",
+            )
 
 
 def _roles(messages: Sequence[Message]) -> str:
