@@ -139,6 +139,11 @@ def _origins(context: click.Context, parameter: click.Parameter, given: tuple[st
     help="Seconds for a new bundle to give its golden answers.",
     show_default="120, and 1 for each 16 MiB",
 )
+@click.option(
+    "--answers-alone",
+    is_flag=True,
+    help="Compute each generated answer alone, so that it does not change with the load; slower for many callers.",
+)
 @click.option("--access-log/--no-access-log", default=DEFAULTS.access_log, help="Write one line a request to stderr.")
 @json_option
 def command(

@@ -26,7 +26,7 @@ from edgetune.serve.loading import load
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.proving import prove
 from edgetune.serve.report import Report
-from edgetune.serve.stepwise.generator import Generator
+from edgetune.serve.stepwise.generator import PREFIX_BYTES, Generator
 from edgetune.serve.stepwise.golden import GenerationGolden, read_golden, replay
 from edgetune.serve.stepwise.report import LanguageReport, report_of
 from edgetune.serve.stepwise.scheduler import Scheduler
@@ -129,10 +129,15 @@ def _open_writer(bundle: Bundle, settings: ServerSettings) -> Writer:
     """A step serves all answers at once and nothing runs beside it, so it has all the cores."""
     provider = bundle.manifest.provider if settings.provider == "auto" else settings.provider
     with _opening_generator:
-        generator = Generator.open(bundle.folder, threads=settings.lone_threads, provider=provider)
+        prefix_bytes = 0 if settings.answers_alone else PREFIX_BYTES
+        generator = Generator.open(
+            bundle.folder, threads=settings.lone_threads, provider=provider, prefix_bytes=prefix_bytes
+        )
     replay(generator, read_golden(bundle))
     warm_up_generator(generator, max_sequences=settings.max_sequences)
-    scheduler = Scheduler(generator, rows=settings.max_sequences, max_waiting=settings.max_prompts)
+    scheduler = Scheduler(
+        generator, rows=settings.max_sequences, max_waiting=settings.max_prompts, alone=settings.answers_alone
+    )
     return Writer(bundle, generator, scheduler)
 
 

@@ -25,6 +25,8 @@ class ServerSettings:
         max_sequences: answers that a model writes at the same time, a token of each in every step.
         max_prompts: that may wait for their turn to be answered; past it 503 with Retry-After.
         max_answer_tokens: of one generated answer; asking for more is answered 400.
+        answers_alone: compute each generated answer as if there were no other, so that it does not change with the
+            load; slower for many callers, and no beginnings of prompts are kept.
         read_seconds: for the head of a request, and again for its body, to arrive; past it 408 and the connection is
             closed.
         grace_seconds: after SIGTERM, for what is running to end.
@@ -55,6 +57,7 @@ class ServerSettings:
     max_sequences: int = 8
     max_prompts: int = 64
     max_answer_tokens: int = 4096
+    answers_alone: bool = False
     read_seconds: float = 10.0
     grace_seconds: float = 20.0
     threads: int = 1

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.stepwise.codec import TokenCodec
-from edgetune.serve.stepwise.sampling import Sampler, Sampling, TokenLogprob
+from edgetune.serve.stepwise.sampling import Sampler, Sampling, TokenLogprob, token_logprob
 from edgetune.serve.stepwise.text import StopStrings, TextStream
+
+# Of a prompt's tokens, where they were asked for; None of the first, which nothing foretells.
+PromptLogprobs: TypeAlias = Sequence[TokenLogprob | None]
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Generation:
         prompt_tokens: that were answered.
         logprobs: of the tokens where they were asked for, else empty.
         cached_tokens: of the prompt that had been computed before.
+        prompt_logprobs: of the prompt's tokens where they were asked for, else empty.
     """
 
     text: str
@@ -51,18 +56,20 @@ class Generation:
     prompt_tokens: int
     logprobs: tuple[TokenLogprob, ...] = ()
     cached_tokens: int = 0
+    prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
 
     @classmethod
-    def of(cls, pieces: Iterable[TokenPiece], *, prompt_tokens: int, cached_tokens: int = 0) -> Generation:
+    def of(cls, pieces: Iterable[TokenPiece], answer: Answer) -> Generation:
         """Put together the pieces of a whole answer."""
         listed = list(pieces)
         return cls(
             text="".join(piece.text for piece in listed),
             token_ids=tuple(token for piece in listed for token in piece.token_ids),
             finish=(listed[-1].finish if listed else None) or "stop",
-            prompt_tokens=prompt_tokens,
+            prompt_tokens=len(answer.prompt),
             logprobs=tuple(one for piece in listed for one in piece.logprobs),
-            cached_tokens=cached_tokens,
+            cached_tokens=answer.cached_tokens,
+            prompt_logprobs=tuple(answer.prompt_logprobs),
         )
 
 
@@ -84,6 +91,7 @@ class Answer:
         token_ids: so far.
         finish: None while it goes on.
         cached_tokens: of the prompt that had been computed before; set by who computed it.
+        prompt_logprobs: of the prompt's tokens, where `echo_logprobs` asks for them; set by who computed it.
     """
 
     def __init__(
@@ -110,12 +118,19 @@ class Answer:
         self.token_ids: list[int] = []
         self.finish: str | None = None
         self.cached_tokens = 0
+        self.prompt_logprobs: list[TokenLogprob | None] = []
+        self.echoes = sampling.echo_logprobs and sampling.logprobs is not None
+        self._logprobs = sampling.logprobs
         self._sampler = Sampler(sampling, self.prompt, vocabulary)
         self._eos_ids = frozenset(eos_ids)
         self._most = min(sampling.max_tokens, room)
         self._text = TextStream(codec, self.prompt) if codec else None
         self._stop = StopStrings(sampling.stop)
         self._unsent = _Unsent()
+
+    def note_prompt(self, token: int, logits: NDArray[np.float32] | None) -> None:
+        """Keep the log-probability of a prompt's token by logits (vocabulary,) float32 before it, if any."""
+        self.prompt_logprobs.append(None if logits is None else token_logprob(logits, token, self._logprobs))
 
     def take(self, logits: NDArray[np.float32]) -> TokenPiece | None:
         """Choose the next token.

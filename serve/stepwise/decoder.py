@@ -106,6 +106,12 @@ class Decoder:
     def answer(self, ids: Sequence[int], sampling: Sampling, codec: TokenCodec | None = None) -> Answer:
         """The state of an answer to a prompt, which is checked; arguments as for `Answer`."""
         self.check(ids)
+        strangers = [token for token, _ in sampling.logit_bias if token >= self.spec.vocabulary]
+        if strangers:
+            raise InputError(
+                f"The bias names token ids that the graph does not know: {strangers[:5]}.",
+                expected=f"ids from 0 to {self.spec.vocabulary - 1:,}",
+            )
         return Answer(
             ids,
             sampling,

@@ -18,6 +18,7 @@ from edgetune.serve.stepwise.answer import Answer, Generation, TokenPiece
 from edgetune.serve.stepwise.cache import without_room
 from edgetune.serve.stepwise.codec import TokenCodec
 from edgetune.serve.stepwise.decoder import Decoder
+from edgetune.serve.stepwise.defaults import GENERATION_CONFIG_NAME, SamplingDefaults
 from edgetune.serve.stepwise.group import answer_together
 from edgetune.serve.stepwise.messages import Message
 from edgetune.serve.stepwise.prefixes import Prefixes, common_tokens
@@ -28,6 +29,7 @@ from edgetune.serve.stepwise.template import ChatTemplate
 PREFIX_BYTES = 32 * 2**20
 
 Prompt = str | Sequence[Message]
+_NO_DEFAULTS = SamplingDefaults()
 
 
 class Generator:
@@ -41,6 +43,7 @@ class Generator:
         codec: the tokenizer.
         template: of chats; None where the model has none.
         prefixes: what is known of beginnings.
+        defaults: how the model's authors draw, for servers whose clients are silent; without one answers are greedy.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Generator:
         template: ChatTemplate | None = None,
         *,
         prefix_bytes: int = PREFIX_BYTES,
+        defaults: SamplingDefaults = _NO_DEFAULTS,
     ) -> None:
         """Put opened parts together.
 
@@ -59,6 +63,7 @@ class Generator:
         codec.check(decoder.spec)
         self.decoder, self.codec, self.template = decoder, codec, template
         self.prefixes = Prefixes(prefix_bytes)
+        self.defaults = defaults
 
     @classmethod
     def open(
@@ -97,6 +102,7 @@ class Generator:
             TokenCodec(bundle.folder / TOKENIZER_NAME),
             ChatTemplate.open(bundle.folder, listed=bundle.manifest.files),
             prefix_bytes=prefix_bytes,
+            defaults=SamplingDefaults.open(bundle.path(GENERATION_CONFIG_NAME)),
         )
 
     def generate(self, prompt: Prompt, sampling: Sampling | None = None) -> Generation:
@@ -137,10 +143,7 @@ class Generator:
         pieces: list[list[TokenPiece]] = [[] for _ in answers]
         for number, piece in answer_together(self.decoder, answers, batch_size=batch_size, prefixes=self._used()):
             pieces[number].append(piece)
-        return [
-            Generation.of(some, prompt_tokens=len(answer.prompt), cached_tokens=answer.cached_tokens)
-            for some, answer in zip(pieces, answers, strict=True)
-        ]
+        return [Generation.of(some, answer) for some, answer in zip(pieces, answers, strict=True)]
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, with what the tokenizer puts around it (often a token of the beginning).
@@ -155,17 +158,40 @@ class Generator:
             raise InputError("The prompt is empty.", expected="at least one character")
         return ids
 
-    def chat_ids(self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
+    def chat_ids(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """Ids of a chat up to where the assistant's next answer begins.
 
+        Args:
+            messages: of the chat.
+            tools: functions that the model may call, as OpenAI's clients send them.
+            variables: of the template's own, such as enable_thinking.
+
         Raises:
-            InputError: the model has no template, no message is the user's, or the template refuses the chat.
+            InputError: the model has no template or one that tells of no tools, no message is the user's, or the
+                template refuses the chat.
             PromptTooLong: as `encode`.
             MissingDependency: jinja2 is not installed.
         """
-        text = self._template().render(messages, tools=tools)
+        template = self._template()
+        if tools and not template.tells_tools:
+            raise InputError(
+                "The chat template of this model tells of no tools.",
+                expected="a model whose template knows tools",
+                action="leave tools out",
+            )
+        text = template.render(messages, tools=tools, variables=variables)
         self._check_length(text)
         return self.codec.encode(text, special=False)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of a prompt's ids, special tokens included."""
+        return self.codec.decode(ids, special=True)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Ids of a text or a chat."""

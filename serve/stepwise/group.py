@@ -106,6 +106,11 @@ def answer_together(
 def begin(decoder: Decoder, answers: Sequence[Answer], prefixes: Prefixes | None) -> tuple[NDArray[np.float32], Cache]:
     """Run the prompts of answers together, behind what is known of their common beginning; as `Decoder.prefill`."""
     prompts = [answer.prompt for answer in answers]
+    if any(answer.echoes for answer in answers):
+        runs = [read_token_by_token(decoder, answer, decoder.empty(1, coming=len(answer.prompt))) for answer in answers]
+        return np.concatenate([logits for logits, _ in runs]), gather(
+            decoder.store, [(cache, [0]) for _, cache in runs]
+        )
     if prefixes is None:
         return decoder.prefill(prompts)
     tokens, known = prefixes.find(_common(prompts))
@@ -117,6 +122,33 @@ def begin(decoder: Decoder, answers: Sequence[Answer], prefixes: Prefixes | None
     if len(prompts) == 1:
         prefixes.keep(prompts[0], without_room(decoder.store, cache))
     return logits, cache
+
+
+def read_token_by_token(
+    decoder: Decoder, answer: Answer, cache: Cache, *, start: int = 0, most: int | None = None
+) -> tuple[NDArray[np.float32], Cache]:
+    """Run tokens of a prompt one by one, whose log-probabilities are wanted: the graph gives the last logits alone.
+
+    Args:
+        decoder: the graph.
+        answer: whose prompt it is, and which keeps the log-probabilities.
+        cache: of the tokens before.
+        start: the first token to run.
+        most: how many; None runs all.
+
+    Returns:
+        logits (1, vocabulary) float32 behind the last one, and the cache with them.
+    """
+    prompt = answer.prompt
+    if start == 0:
+        answer.note_prompt(prompt[0], None)
+    stop = len(prompt) if most is None else min(len(prompt), start + most)
+    logits = np.empty((1, 0), dtype=np.float32)
+    for place in range(start, stop):
+        logits, cache = decoder.run(np.array([[prompt[place]]], dtype=np.int64), cache)
+        if place + 1 < len(prompt):
+            answer.note_prompt(prompt[place + 1], logits[0])
+    return logits.copy(), cache
 
 
 def _common(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

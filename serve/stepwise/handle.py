@@ -136,4 +136,4 @@ class Handle:
     def _whole(self, pieces: list[TokenPiece]) -> Generation:
         if not pieces or pieces[-1].finish is None:
             raise EdgetuneError("The request was cancelled before its answer was whole.")
-        return Generation.of(pieces, prompt_tokens=self.prompt_tokens, cached_tokens=self.cached_tokens)
+        return Generation.of(pieces, self.answer)

@@ -33,12 +33,16 @@ class Sampling:
         min_p: tokens stay that have at least this share of the likeliest one's probability; 0 keeps all.
         repetition_penalty: logits of tokens of the prompt and the answer are divided by it where positive, else
             multiplied (Keskar et al. 2019); 1 is none. It holds for greedy answers too.
+        presence_penalty: taken off the logits of tokens of the answer, -2 to 2; 0 is none.
+        frequency_penalty: taken off them as often as they came, -2 to 2; 0 is none.
+        logit_bias: ids of tokens with what is added to their logits, -100 to 100.
         max_tokens: of the answer, its end token included; the context may end it earlier.
         stop: strings that end the answer; they are not part of its text.
         seed: of the draws; None draws differently each time. An answer depends on nothing but its seed, its prompt and
             rounding in the graph, whoever is in the batch beside it.
         logprobs: give the log-probability of each token, and of so many of the likeliest beside it; None gives none.
             They are the graph's own, before penalty and temperature.
+        echo_logprobs: with `logprobs`, those of the prompt's tokens too, which then run one by one.
 
     Raises:
         InputError: a value out of its range, naming all of them.
@@ -49,10 +53,14 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
     seed: int | None = None
     logprobs: int | None = None
+    echo_logprobs: bool = False
 
     def __post_init__(self) -> None:
         faults = [
@@ -63,6 +71,9 @@ class Sampling:
                 ("top_p", "above 0, at most 1", _number(self.top_p) and 0 < self.top_p <= 1),
                 ("min_p", "between 0 and 1", _number(self.min_p) and 0 <= self.min_p <= 1),
                 ("repetition_penalty", "above 0", _number(self.repetition_penalty) and self.repetition_penalty > 0),
+                ("presence_penalty", "between -2 and 2", _within(self.presence_penalty, 2)),
+                ("frequency_penalty", "between -2 and 2", _within(self.frequency_penalty, 2)),
+                ("logit_bias", "pairs of an id and a number between -100 and 100", _biases(self.logit_bias)),
                 ("max_tokens", "a whole number, 1 or more", _whole(self.max_tokens) and self.max_tokens >= 1),
                 ("stop", "a tuple of strings, none of them empty", _strings(self.stop)),
                 ("seed", "a whole number, or None", self.seed is None or _whole(self.seed)),
@@ -88,6 +99,17 @@ def _number(value: object) -> bool:
 
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _within(value: object, most: float) -> bool:
+    return isinstance(value, int | float) and _number(value) and abs(value) <= most
+
+
+def _biases(value: object) -> bool:
+    return isinstance(value, tuple) and all(
+        isinstance(pair, tuple) and len(pair) == 2 and _whole(pair[0]) and pair[0] >= 0 and _within(pair[1], 100)
+        for pair in value
+    )
 
 
 def _few(value: int) -> bool:
@@ -117,6 +139,13 @@ class Sampler:
         if sampling.repetition_penalty != 1:
             self._seen = np.zeros(vocabulary, dtype=np.bool_)
             self._seen[list(prompt)] = True
+        self._bias: NDArray[np.float32] | None = None
+        self._counts = bool(sampling.presence_penalty or sampling.frequency_penalty)
+        if sampling.logit_bias or self._counts:
+            self._bias = np.zeros(vocabulary, dtype=np.float32)
+            for token, bias in sampling.logit_bias:
+                self._bias[token] += bias
+        self._answered: set[int] = set()
 
     def choose(self, logits: NDArray[np.float32]) -> tuple[int, TokenLogprob | None]:
         """The next token's id, and its log-probability where that was asked for.
@@ -136,13 +165,23 @@ class Sampler:
                 action="check the bundle with `edgetune verify`; half precision may overflow: take another scheme",
             )
         scores = logits if self._seen is None else penalized(logits, self._seen, self._sampling.repetition_penalty)
+        if self._bias is not None:
+            scores = scores + self._bias
         if self._random is None:
-            token = top if self._seen is None else int(scores.argmax())
+            token = top if scores is logits else int(scores.argmax())
         else:
             token = self._draw(scores, self._random)
+        self._note(token)
+        return token, token_logprob(logits, token, self._sampling.logprobs)
+
+    def _note(self, token: int) -> None:
+        """Remember a token where a penalty needs it (OpenAI's API reference: by count, and once for having come)."""
         if self._seen is not None:
             self._seen[token] = True
-        return token, _logprob(logits, token, self._sampling.logprobs)
+        if self._counts and self._bias is not None:
+            once = 0.0 if token in self._answered else self._sampling.presence_penalty
+            self._bias[token] -= self._sampling.frequency_penalty + once
+            self._answered.add(token)
 
     def _draw(self, scores: NDArray[np.float32], random: np.random.Generator) -> int:
         ids, kept = candidates(scores, self._sampling)
@@ -207,7 +246,8 @@ def _gathered(shares: NDArray[np.float64], share: float) -> NDArray[np.int64]:
     return order[before < share]
 
 
-def _logprob(logits: NDArray[np.float32], token: int, count: int | None) -> TokenLogprob | None:
+def token_logprob(logits: NDArray[np.float32], token: int, count: int | None) -> TokenLogprob | None:
+    """The log-probability of a token by logits (vocabulary,) float32, and `count` of the likeliest; None for None."""
     if count is None:
         return None
     wide = logits.astype(np.float64)

@@ -33,15 +33,25 @@ _open: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 class Scheduler:
     """Answers requests from many threads and tasks, up to `rows` of them at once. Close it when it has served.
 
-    A graph whose batch is fixed to one runs a step of each answer in turn.
+    A graph whose batch is fixed to one runs a step of each answer in turn. So does one that answers alone: products of
+    few bits round otherwise beside others, so that elsewhere a greedy answer may change with the load.
 
     Attributes:
         generator: what answers.
+        alone: whether each answer is computed as if there were no other.
         rows: answers under way at once.
         max_waiting: requests that may wait beside them.
     """
 
-    def __init__(self, generator: Generator, *, rows: int = 8, max_waiting: int = 64, chunk_tokens: int = 256) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        *,
+        rows: int = 8,
+        max_waiting: int = 64,
+        chunk_tokens: int = 256,
+        alone: bool = False,
+    ) -> None:
         """Prepare to answer; the thread starts with the first request.
 
         Args:
@@ -49,9 +59,10 @@ class Scheduler:
             rows: answers under way at once. Each takes memory for its cache, and shorter ones that of the longest.
             max_waiting: requests that may wait beside them.
             chunk_tokens: of new prompts between two steps of the others: their longest pause is the run of so many.
+            alone: let no answer depend on what else is asked; the generator must keep no prefixes then.
 
         Raises:
-            InputError: a number below 1 (waiting: below 0).
+            InputError: a number below 1 (waiting: below 0), or prefixes beside `alone`.
         """
         for name, number, least in (
             ("rows", rows, 1),
@@ -60,7 +71,12 @@ class Scheduler:
         ):
             if number < least:
                 raise InputError(f"{name} is {number}.", expected=f"{least} or more")
-        self.generator, self.rows, self.max_waiting = generator, rows, max_waiting
+        if alone and generator.prefixes.most_bytes:
+            raise InputError(
+                "The answers are to be independent of each other, and the generator keeps prefixes of prompts.",
+                expected="a generator that was opened with prefix_bytes=0",
+            )
+        self.generator, self.rows, self.max_waiting, self.alone = generator, rows, max_waiting, alone
         self._chunk_tokens = chunk_tokens
         self._changed = threading.Condition()
         self._waiting: deque[Handle] = deque()
@@ -182,7 +198,10 @@ class Scheduler:
         self._groups = [seats for seats in self._groups if seats.handles]
 
     def _run_prompts(self) -> None:
-        """Run prompts that want in for `chunk_tokens`: a piece of the first, or several short ones whole."""
+        """Run prompts that want in for `chunk_tokens`: a piece of the first, or several short ones whole.
+
+        Of those that are answered alone one piece, which begins and ends at the same tokens whatever else is asked.
+        """
         left = self._chunk_tokens
         through: list[tuple[Handle, Cache]] = []
         while self._prompts and (left == self._chunk_tokens or self._prompts[0].left <= left):
@@ -199,10 +218,12 @@ class Scheduler:
             deliver(prompt.handle, prompt.logits)
             if not prompt.handle.ended:
                 through.append((prompt.handle, prompt.cache))
+            if self.alone:
+                break
         self._join(through)
 
     def _join(self, through: list[tuple[Handle, Cache]]) -> None:
-        if self.generator.decoder.spec.batch_one:
+        if self.alone or self.generator.decoder.spec.batch_one:
             for one in through:
                 self._groups.append(Seats(Group(self.generator.decoder)))
                 self._groups[-1].change(joining=[one])

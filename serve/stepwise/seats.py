@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from edgetune.serve.stepwise.cache import Cache, beginning, without_room
 from edgetune.serve.stepwise.generator import Generator
-from edgetune.serve.stepwise.group import Group
+from edgetune.serve.stepwise.group import Group, read_token_by_token
 from edgetune.serve.stepwise.handle import Handle
 
 Logits = NDArray[np.float32]
+# A token that runs alone takes as long as so many that run together, about.
+ECHOED_COST = 16
 
 
 class PromptRun:
@@ -47,16 +49,24 @@ class PromptRun:
             self._done = self.handle.answer.cached_tokens = self.cache.columns
         prompt = self.handle.answer.prompt
         ids = prompt[self._done : self._done + most]
-        logits, self.cache = decoder.run(np.array([ids], dtype=np.int64), self.cache)
+        if self.handle.answer.echoes:
+            ids = ids[: max(1, most // ECHOED_COST)]
+            logits, self.cache = read_token_by_token(
+                decoder, self.handle.answer, self.cache, start=self._done, most=len(ids)
+            )
+        else:
+            logits, self.cache = decoder.run(np.array([ids], dtype=np.int64), self.cache)
         self._done += len(ids)
         if self.left == 0:
             self.logits = logits[0]
             if self._generator.prefixes.most_bytes:
                 self._generator.prefixes.keep(prompt, without_room(decoder.store, self.cache))
-        return len(ids)
+        return most if self.handle.answer.echoes else len(ids)
 
     def _known(self) -> Cache | None:
         """What is known of the prompt's beginning; its last token must run, for the logits behind it."""
+        if self.handle.answer.echoes:
+            return None  # all of its tokens must run
         tokens, cache = self._generator.prefixes.find(self.handle.answer.prompt[:-1])
         return None if cache is None else beginning(self._generator.decoder.store, cache, tokens)
 

@@ -6,6 +6,7 @@ in a sandbox. Must not import transformers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from edgetune.serve.stepwise.sandbox import MOST_SECONDS, MOST_STEPS, Budget, Ov
 
 TEMPLATE_NAME = "chat_template.jinja"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
+
+TEMPLATE_VALUES = ("messages", "tools", "documents", "add_generation_prompt")
 
 # What templates do with values that they do not expect: strings added to None, keys and indices that are not there,
 # macros that call themselves, texts without end.
@@ -85,6 +88,7 @@ class ChatTemplate:
         messages: Sequence[Message],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
         add_generation_prompt: bool = True,
     ) -> str:
         """The text of a chat, ending where the assistant's next answer begins.
@@ -92,6 +96,7 @@ class ChatTemplate:
         Args:
             messages: at least one of the user's.
             tools: JSON schemas of functions, for templates that tell of them.
+            variables: of the template's own, such as enable_thinking.
             add_generation_prompt: False ends behind the last message instead.
 
         Raises:
@@ -100,8 +105,10 @@ class ChatTemplate:
             MissingDependency: jinja2 is not installed.
         """
         plain = _checked(messages, self.source)
+        self._check_variables(variables or {})
         compiled = self._compile()
         values = {
+            **(variables or {}),
             **self._special_tokens,
             "messages": plain,
             "tools": list(tools) if tools else None,
@@ -159,6 +166,20 @@ class ChatTemplate:
                     action="put the model's own template there, or ask without a chat",
                 ) from error
         return self._compiled
+
+    @property
+    def tells_tools(self) -> bool:
+        """Whether it writes the tools that are offered."""
+        return re.search(r"\btools\b", self.source) is not None
+
+    def _check_variables(self, variables: Mapping[str, Any]) -> None:
+        """Refuse those that would change what a chat is rendered with."""
+        taken = sorted({*TEMPLATE_VALUES, *self._special_tokens} & set(variables))
+        if taken:
+            raise InputError(
+                f"The variables of the chat template name {', '.join(map(repr, taken))}, which the server sets.",
+                expected="variables of the template's own, such as enable_thinking",
+            )
 
 
 _HELLO = {"role": "assistant", "content": "hi"}

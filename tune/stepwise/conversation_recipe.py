@@ -5,10 +5,12 @@ Apart from the reading, because the recipe is parsed long before any file is. Mu
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import re
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from edgetune.serve.stepwise.template import TEMPLATE_VALUES
 from edgetune.tune.data.source_recipe import SourceRecipe
 from edgetune.tune.stepwise.formats import FORMATS
 
@@ -38,6 +40,11 @@ class ConversationRecipe(SourceRecipe):
         description="The chat template: Jinja text, a .jinja file, or a named one (plain, human-ai-en, human-ai-zh); "
         "without it the model's own, and where it has none, plain.",
     )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default={},
+        description="Variables of the chat template, such as {enable_thinking: false}: learnt with, and the bundle's "
+        "default.",
+    )
     max_tokens: Annotated[int, Field(ge=8)] | Literal["auto"] = Field(
         default="auto", description="Longest row in tokens; auto is the model's context, at most 1,024."
     )
@@ -55,6 +62,14 @@ class ConversationRecipe(SourceRecipe):
         if name is not None and name not in FORMATS:
             raise ValueError(f"there is no format {name!r}; expected one of {', '.join(FORMATS)}")
         return name
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _names_of_variables(cls, variables: dict[str, Any]) -> dict[str, Any]:
+        wrong = [name for name in variables if not re.fullmatch(r"[A-Za-z_]\w*", name) or name in TEMPLATE_VALUES]
+        if wrong:
+            raise ValueError(f"{', '.join(map(repr, wrong))} cannot be set: expected variables of the template's own")
+        return variables
 
     @model_validator(mode="after")
     def _columns_of_the_format(self) -> ConversationRecipe:

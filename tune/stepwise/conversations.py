@@ -83,11 +83,12 @@ class Conversations(Stored):
     def without(self, refused: Sequence[Chat]) -> Self:
         """These without some of their chats, which stand in them themselves."""
         gone = {id(chat) for chat in refused}
-        parts = {
-            name: tuple(chat for chat in getattr(self, name) if id(chat) not in gone)
-            for name in ("train", "validation", "test")
-        }
-        return replace(self, **parts) if gone else self
+        if not gone:
+            return self
+        train, validation, test = (
+            tuple(chat for chat in part if id(chat) not in gone) for part in (self.train, self.validation, self.test)
+        )
+        return replace(self, train=train, validation=validation, test=test)
 
     @classmethod
     def open(cls, folder: Path) -> Self:

@@ -72,7 +72,14 @@ def encode_parts(
     """
     template = None
     if conversations.kind == "chat":
-        template = choose_template(tokenizer, conversations.template, FORMATS[conversations.format].template)
+        fallback = FORMATS[conversations.format].template
+        template = choose_template(tokenizer, conversations.template, fallback, recipe.chat_template_kwargs)
+    elif recipe.chat_template_kwargs:
+        raise RecipeError(
+            f"data.chat_template_kwargs is given, and the rows are no chats but of the kind {conversations.kind!r}.",
+            expected="chats, which a template renders",
+            action="leave data.chat_template_kwargs out, or give data.template",
+        )
     most = _most_tokens(recipe, context_tokens, tokenizer)
     encoder = Encoder(
         tokenizer,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import jinja2
@@ -83,15 +84,21 @@ class Rendered:
     left_out: tuple[str, ...] = ()
 
 
-def choose_template(tokenizer: PreTrainedTokenizerBase, source: str | None, fallback: str = "plain") -> ChatTemplate:
+def choose_template(
+    tokenizer: PreTrainedTokenizerBase,
+    source: str | None,
+    fallback: str = "plain",
+    variables: Mapping[str, object] = MappingProxyType({}),
+) -> ChatTemplate:
     """The recipe's template, else the model's own, else the named one `fallback`; tried on a small chat.
 
     Args:
         tokenizer: a transformers tokenizer.
         source: a name, Jinja text or a file, by the recipe.
+        variables: of the template's own, by the recipe; they become its defaults, wherever it is rendered.
 
     Raises:
-        RecipeError: what the recipe names is no template.
+        RecipeError: what the recipe names is no template, or a variable is none of its own.
         ModelError: the model's own template fails, or answers could not end since the tokenizer has no EOS token.
     """
     own = _own_template(tokenizer)
@@ -103,6 +110,7 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, source: str | None, fall
     else:
         finding = f"The model has no chat template: the one named {fallback!r} is used, and saved with the model."
         template = ChatTemplate(_named(fallback, tokenizer), f"edgetune's {fallback!r}", (finding,))
+    template = _with_variables(template, variables)
     if tokenizer.eos_token_id is None:
         raise ModelError(
             "The tokenizer has no EOS token, so that a model could not learn where an answer ends.",
@@ -119,6 +127,39 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, source: str | None, fall
             f"leaves out the words of the {' and the '.join(noun.removesuffix(' turn') for noun in written.left_out)}",
         )
     return template
+
+
+def _with_variables(template: ChatTemplate, variables: Mapping[str, object]) -> ChatTemplate:
+    """The template with defaults for some of its variables, which who renders it may still set otherwise."""
+    unknown = [name for name in variables if not re.search(rf"\b{name}\b", template.text)]
+    if unknown:
+        raise RecipeError(
+            f"data.chat_template_kwargs names {', '.join(map(repr, unknown))}, and the chat template "
+            f"({template.origin}) does not.",
+            expected="variables that the template reads",
+            action="leave them out of data.chat_template_kwargs",
+        )
+    if not variables:
+        return template
+    settings = "".join(
+        f"{{% if {name} is not defined %}}{{% set {name} = {_literal(value)} %}}{{% endif %}}"
+        for name, value in variables.items()
+    )
+    # Jinja takes a line break off that follows a block.
+    text = settings + "\n" * template.text.startswith("\n") + template.text
+    named = ", ".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in variables.items())
+    return replace(template, text=text, findings=(*template.findings, f"The chat template is rendered with {named}."))
+
+
+def _literal(value: object) -> str:
+    """A value of YAML as Jinja writes it."""
+    if value is None:
+        return "none"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json.dumps(str(name))}: {_literal(inner)}' for name, inner in value.items())}}}"
+    return json.dumps(value if isinstance(value, bool | int | float) else str(value), ensure_ascii=False)
 
 
 def _own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -37,7 +37,7 @@ def without_appended_eos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokeni
     """
     if not _appends_eos(tokenizer):
         return tokenizer
-    backend: Any = tokenizer.backend_tokenizer  # type: ignore[attr-defined]  # of fast ones
+    backend: Any = tokenizer.backend_tokenizer
     described: JsonObject = json.loads(backend.to_str())
     processor = described["post_processor"]
     described["post_processor"] = _without_last_token(processor, str(tokenizer.eos_token))

@@ -1,29 +1,39 @@
 """POST /v1/chat/completions: what its body may say, and how its answers are written.
 
-Source: OpenAI's API reference, "Chat". Tools, pictures and sound are refused by name.
+Source: OpenAI's API reference, "Chat". Tools are told to models whose template knows them, and the calls that the model
+makes are read from its text; pictures and sound are refused by name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
+from uuid import uuid4
 
 import msgspec
 
+from edgetune.serve.errors import InputError
 from edgetune.serve.http.openai.faults import Unfit
-from edgetune.serve.http.openai.requests import COMMON_NEUTRALS, MOST_TOP_LOGPROBS, AnswerRequest, read_request
+from edgetune.serve.http.openai.requests import MOST_TOP_LOGPROBS, AnswerRequest, read_request
 from edgetune.serve.http.openai.shapes import Head, token_logprobs
 from edgetune.serve.http.openai.tokens import TokenTexts
 from edgetune.serve.json_types import JsonObject
-from edgetune.serve.stepwise.answer import Generation, TokenPiece
+from edgetune.serve.stepwise.answer import Generation, PromptLogprobs, TokenPiece
+from edgetune.serve.stepwise.messages import tool_calls
 from edgetune.serve.stepwise.sampling import TokenLogprob
+from edgetune.serve.stepwise.tool_calls import CallStream, MadeCall, split_calls
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MOST_MESSAGES = 2048
+MOST_TOOLS = 128
 
 
 class ChatRequest(AnswerRequest, forbid_unknown_fields=True, kw_only=True):
-    """The body. Members behind `metadata` are refused unless they ask for nothing."""
+    """The body. Members behind `tool_choice` are refused unless they ask for nothing.
+
+    `chat_template_kwargs`, variables for the template such as enable_thinking, is not OpenAI's, but other servers'.
+    """
 
     messages: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
@@ -36,7 +46,8 @@ class ChatRequest(AnswerRequest, forbid_unknown_fields=True, kw_only=True):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     parallel_tool_calls: bool | None = None
-    tools: list[Any] | None = None
+    tools: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=MOST_TOOLS)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     tool_choice: Any = None
     functions: list[Any] | None = None
     function_call: Any = None
@@ -54,14 +65,17 @@ class ChatRequest(AnswerRequest, forbid_unknown_fields=True, kw_only=True):
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
     @property
+    def offered(self) -> list[JsonObject]:
+        """The tools that the model is told of."""
+        return [] if self.tool_choice == "none" else self.tools or []
+
+    @property
     def likeliest(self) -> int | None:
         """How many of the likeliest tokens to tell with each; None where no log-probabilities are wanted."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
 _NEUTRALS: dict[str, tuple[Any, ...]] = {
-    **COMMON_NEUTRALS,
-    "tools": ([],),
     "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
@@ -85,6 +99,8 @@ def read_chat(body: bytes) -> ChatRequest:
     request = read_request(body, _DECODER, _NEUTRALS)
     if request.top_logprobs is not None and not request.logprobs:
         raise Unfit("top_logprobs go with logprobs.", expected='"logprobs": true', param="top_logprobs")
+    for number, tool in enumerate(request.tools or []):
+        _check_tool(f"tools[{number}]", tool)
     request.messages = [_message(number, message) for number, message in enumerate(request.messages)]
     if all(message["role"] != "user" for message in request.messages):
         raise Unfit(
@@ -94,6 +110,17 @@ def read_chat(body: bytes) -> ChatRequest:
             code="invalid_value",
         )
     return request
+
+
+def _check_tool(place: str, tool: JsonObject) -> None:
+    function = tool.get("function")
+    if tool.get("type") != "function" or not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise Unfit(
+            f"{place} is no function.",
+            expected='{"type": "function", "function": {"name": "...", "parameters": {}}}',
+            param="tools",
+            code="invalid_value",
+        )
 
 
 def _message(number: int, message: JsonObject) -> JsonObject:
@@ -112,6 +139,11 @@ def _message(number: int, message: JsonObject) -> JsonObject:
     else:
         problem = "has no content" if content in (None, []) else f"has a content of type {type(content).__name__}"
         raise Unfit(f"{place} {problem}.", expected="a text, or text parts", param=place, code="invalid_value")
+    if message.get("tool_calls"):
+        try:
+            tool_calls(message["tool_calls"], place)
+        except InputError as error:
+            raise Unfit(error.found, expected=error.expected, param=place, code="invalid_value") from error
     return {**message, "role": "system" if role == "developer" else role, "content": text}
 
 
@@ -123,39 +155,78 @@ def _part(place: str, part: object) -> str:
     raise Unfit(f"{place} is of the kind {kind!r:.40}.", expected='{"type": "text", "text": "..."}', param=place)
 
 
-@dataclass(frozen=True)
+@dataclass
 class ChatShape:
-    """How a chat's answer is written. `texts` is None where no log-probabilities were asked for."""
+    """How a chat's answer is written. `texts` is None where no log-probabilities were asked for.
+
+    Args:
+        index: of the answer among those of its request.
+        tools: the names of those that were offered, whose calls are read from the text.
+        several: whether more than the first call is told.
+    """
 
     head: Head
     texts: TokenTexts | None
+    index: int = 0
+    tools: tuple[str, ...] = ()
+    several: bool = True
     kind: str = "chat.completion"
     stream_kind: str = "chat.completion.chunk"
 
+    def __post_init__(self) -> None:
+        self._calls = CallStream(self.tools) if self.tools else None
+
     def answer(self, generation: Generation) -> JsonObject:
         """The one choice of a whole answer."""
+        words, calls = split_calls(generation.text, self.tools) if self.tools else (generation.text, ())
+        message: JsonObject = {"role": "assistant", "content": words, "refusal": None}
+        if calls:
+            message |= {"content": words or None, "tool_calls": self._written(calls)}
         return {
-            "index": 0,
-            "message": {"role": "assistant", "content": generation.text, "refusal": None},
+            "index": self.index,
+            "message": message,
             "logprobs": self._logprobs(generation.logprobs),
-            "finish_reason": generation.finish,
+            "finish_reason": _finish(generation.finish, calls),
         }
 
-    def opening(self) -> JsonObject:
+    def opening(self, prompt_logprobs: PromptLogprobs) -> JsonObject:
         """The choice that tells who speaks."""
         return self._delta({"role": "assistant", "content": "", "refusal": None})
 
     def piece(self, piece: TokenPiece) -> list[JsonObject]:
-        """The piece's text, and behind the last one why it was the last."""
+        """The piece's text, and behind the last one its calls and why it was the last."""
+        text, calls = piece.text, tuple[MadeCall, ...]()
+        if self._calls is not None:
+            text = self._calls.push(piece.text)
+            if piece.finish:
+                rest, calls = self._calls.finish()
+                text += rest
         choices = []
-        if piece.text or (self.texts is not None and piece.logprobs):
-            choices.append({**self._delta({"content": piece.text}), "logprobs": self._logprobs(piece.logprobs)})
+        if text or (self.texts is not None and piece.logprobs):
+            choices.append({**self._delta({"content": text}), "logprobs": self._logprobs(piece.logprobs)})
+        if calls:
+            numbered = [{"index": number, **call} for number, call in enumerate(self._written(calls))]
+            choices.append(self._delta({"tool_calls": numbered}))
         if piece.finish:
-            choices.append({**self._delta({}), "finish_reason": piece.finish})
+            choices.append({**self._delta({}), "finish_reason": _finish(piece.finish, calls)})
         return choices
 
-    def _delta(self, delta: JsonObject) -> JsonObject:
-        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+    def _written(self, calls: Sequence[MadeCall]) -> list[JsonObject]:
+        return [
+            {
+                "id": f"call_{uuid4().hex[:24]}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in (calls if self.several else calls[:1])
+        ]
 
-    def _logprobs(self, logprobs: tuple[TokenLogprob, ...]) -> dict[str, Any] | None:
+    def _delta(self, delta: JsonObject) -> JsonObject:
+        return {"index": self.index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+    def _logprobs(self, logprobs: tuple[TokenLogprob, ...]) -> JsonObject | None:
         return None if self.texts is None else {"content": token_logprobs(logprobs, self.texts), "refusal": None}
+
+
+def _finish(finish: str, calls: Sequence[MadeCall]) -> str:
+    return "tool_calls" if calls and finish == "stop" else finish

@@ -11,7 +11,7 @@ from edgetune.serve.json_types import JsonObject
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
 _MAYBE_TEXT = {"type": ["string", "null"]}
-_FINISH = {"type": ["string", "null"], "enum": ["stop", "length", None]}
+_FINISH = {"type": ["string", "null"], "enum": ["stop", "length", "tool_calls", None]}
 _MAYBE_OBJECT = {"type": ["object", "null"]}
 
 
@@ -21,10 +21,11 @@ def openai_schemas() -> JsonObject:
         [ChatRequest, CompletionRequest], ref_template="#/components/schemas/{name}"
     )
     model = _object(
-        {"id": _TEXT, "object": _TEXT, "created": _COUNT, "owned_by": _TEXT, "context_tokens": _COUNT},
+        {"id": _TEXT, "object": _TEXT, "created": _COUNT, "owned_by": _TEXT, "context_tokens": _COUNT}
+        | {"sampling_defaults": {"type": "object", "additionalProperties": {"type": "number"}}},
     )
     usage = _object({"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT})
-    message = _object({"role": _TEXT, "content": _TEXT, "refusal": _MAYBE_TEXT})
+    message = _object({"role": _TEXT, "content": _MAYBE_TEXT, "refusal": _MAYBE_TEXT})
     error = _object({"message": _TEXT, "type": _TEXT, "param": _MAYBE_TEXT, "code": _MAYBE_TEXT})
     return {
         **bodies,

@@ -10,7 +10,7 @@ import contextlib
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
@@ -40,6 +40,11 @@ class Task:
 
     prompt_ids: Sequence[int]
     sampling: Sampling
+
+    def seeded(self, place: int) -> Task:
+        """The task of one of several answers to the prompt: another draw, of a seed that was given its own."""
+        seed = self.sampling.seed
+        return self if place == 0 or seed is None else replace(self, sampling=replace(self.sampling, seed=seed + place))
 
 
 class Generating:
@@ -96,46 +101,49 @@ class Generating:
             param="model",
         )
 
-    async def task(
+    async def tasks(
         self,
         served: Served,
-        read_prompt: Callable[[Generator], Sequence[int]],
+        read_prompts: Callable[[Generator], Sequence[Sequence[int]]],
         sampling: Callable[[int], Sampling],
         *,
         asked: int | None,
         default: int | None,
-    ) -> Task:
-        """Read the prompt, and see that it and its answer fit into the model's context.
+    ) -> list[Task]:
+        """Read the prompts, and see that each and its answer fit into the model's context.
 
         Args:
             served: the model.
-            read_prompt: makes ids of the prompt; run in a thread.
+            read_prompts: makes ids of the prompts; run in a thread.
             sampling: how to draw an answer of so many tokens.
             asked, default: most tokens of the answer, as for `answer_tokens`.
 
         Raises:
             Unfit: 400; they do not fit.
-            InputError: the prompt cannot be answered.
+            InputError: a prompt cannot be answered.
             Refused: 500; the bundle's template is none.
         """
         begun = time.perf_counter()
         loop = asyncio.get_running_loop()
         try:
-            prompt_ids = await loop.run_in_executor(served.writer.threads, read_prompt, served.generator)
+            prompts = await loop.run_in_executor(served.writer.threads, read_prompts, served.generator)
         except PromptTooLong as error:
             code = "context_length_exceeded"
             raise Unfit(error.found, expected=error.expected, action=error.action, code=code) from error
         except BundleError as error:  # a template that is none is not the client's fault
             raise _failed(error) from error
         self.metrics.observe_stage(served.name, "tokenize", time.perf_counter() - begun)
-        tokens = answer_tokens(
-            asked,
-            default,
-            prompt_tokens=len(prompt_ids),
-            context_tokens=served.generator.decoder.spec.context_tokens,
-            most=self.settings.max_answer_tokens,
-        )
-        return Task(prompt_ids, sampling(tokens))
+        sizes = [
+            answer_tokens(
+                asked,
+                default,
+                prompt_tokens=len(prompt_ids),
+                context_tokens=served.generator.decoder.spec.context_tokens,
+                most=self.settings.max_answer_tokens,
+            )
+            for prompt_ids in prompts
+        ]
+        return [Task(prompt_ids, sampling(tokens)) for prompt_ids, tokens in zip(prompts, sizes, strict=True)]
 
     async def token_texts(self, served: Served) -> TokenTexts:
         """What single tokens are, for log-probabilities; opened when they are first asked for."""
@@ -211,4 +219,4 @@ class Writing:
     async def whole(self) -> Generation:
         """The whole answer."""
         pieces = [piece async for piece in self.pieces()]
-        return Generation.of(pieces, prompt_tokens=self.handle.prompt_tokens, cached_tokens=self.handle.cached_tokens)
+        return Generation.of(pieces, self.handle.answer)

@@ -52,4 +52,5 @@ def _model(served: Served) -> JsonObject:
         "created": created,
         "owned_by": "edgetune",
         "context_tokens": manifest.max_tokens,
+        "sampling_defaults": served.generator.defaults.values(),
     }

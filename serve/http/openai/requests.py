@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from edgetune.serve.bundle import NOT_JSON
 from edgetune.serve.http.openai.faults import Unfit
+from edgetune.serve.stepwise.defaults import SamplingDefaults
 from edgetune.serve.stepwise.sampling import Sampling
 
 MOST_STOPS = 16
 MOST_STOP_CHARACTERS = 256
 MOST_TOP_LOGPROBS = 20
+MOST_CHOICES = 128  # answers of one request: its prompts times n
+MOST_BIASES = 1024
 
 _Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+_Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 _Stop = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_STOP_CHARACTERS)]
 
 
@@ -47,10 +52,13 @@ class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     stop: _Stop | Annotated[list[_Stop], msgspec.Meta(max_length=MOST_STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    logit_bias: (
+        Annotated[dict[str, Annotated[float, msgspec.Meta(ge=-100, le=100)]], msgspec.Meta(max_length=MOST_BIASES)]
+        | None
+    ) = None
     user: str | None = None
 
     @property
@@ -63,29 +71,49 @@ class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         """Whether the counts shall be an event of their own."""
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def sampling(self, *, max_tokens: int, logprobs: int | None) -> Sampling:
-        """How to draw the answer, with OpenAI's defaults."""
+    @property
+    def choices(self) -> int:
+        """How many answers each prompt gets."""
+        return self.n or 1
+
+    def sampling(
+        self, *, max_tokens: int, logprobs: int | None, defaults: SamplingDefaults, echo_logprobs: bool = False
+    ) -> Sampling:
+        """How to draw the answer: by the client, else by the model's own defaults, else by OpenAI's."""
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        named = {
+            "temperature": self.temperature,
+            "top_k": None if self.top_k is None else max(self.top_k, 0),
+            "top_p": self.top_p,
+            "min_p": self.min_p,
+            "repetition_penalty": self.repetition_penalty,
+        }
+        drawn: dict[str, Any] = {"temperature": 1.0, **defaults.values()}
+        drawn |= {name: value for name, value in named.items() if value is not None}
         return Sampling(
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_k=max(self.top_k or 0, 0),
-            top_p=1.0 if self.top_p is None else self.top_p,
-            min_p=self.min_p or 0.0,
-            repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
+            **drawn,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias=tuple(_biases(self.logit_bias or {})),
             max_tokens=max_tokens,
             stop=tuple(stop),
             seed=self.seed,
             logprobs=logprobs,
+            echo_logprobs=echo_logprobs,
         )
 
 
-# What both routes refuse, with the values that ask for nothing.
-COMMON_NEUTRALS: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
-}
+def _biases(written: dict[str, float]) -> Iterator[tuple[int, float]]:
+    for token, bias in written.items():
+        if not token.isascii() or not token.isdecimal():
+            raise Unfit(
+                f"logit_bias names {token!r:.40}, which is no token.",
+                expected='ids of tokens as digits, such as {"50256": -100}',
+                param="logit_bias",
+                code="invalid_value",
+            )
+        yield int(token), bias
+
 
 AnyRequest = TypeVar("AnyRequest", bound=AnswerRequest)
 
@@ -115,7 +143,7 @@ def read_request(
                 expected=" or ".join(f"{neutral!r}" for neutral in values) + ", or none",
                 action=f"leave {name} out",
                 param=name,
-                code="unsupported_parameter" if name != "n" else "unsupported_value",
+                code="unsupported_parameter",
             )
     if request.stream_options is not None and not request.wants_stream:
         raise Unfit("stream_options go with a stream.", expected='"stream": true', param="stream_options")

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
@@ -17,6 +18,7 @@ from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.http.access import Visit, visit_of
 from edgetune.serve.http.limits import Limits
 from edgetune.serve.http.openai.chat import ChatRequest, ChatShape, read_chat
+from edgetune.serve.http.openai.choices import Choice, Choices
 from edgetune.serve.http.openai.completions import (
     DEFAULT_TOKENS,
     CompletionRequest,
@@ -24,7 +26,7 @@ from edgetune.serve.http.openai.completions import (
     read_completion,
 )
 from edgetune.serve.http.openai.faults import refusal
-from edgetune.serve.http.openai.generating import Generating, Task
+from edgetune.serve.http.openai.generating import Generating
 from edgetune.serve.http.openai.shapes import Head, Shape
 from edgetune.serve.http.openai.sse import EventStream
 from edgetune.serve.http.openai.tokens import TokenTexts
@@ -33,23 +35,33 @@ from edgetune.serve.http.served import Served
 from edgetune.serve.stepwise.generator import Generator
 
 
+class MakeShape(Protocol):
+    """Makes the shape of an answer to a prompt: the head, tokens' texts where they are wanted, its number, the ids."""
+
+    def __call__(self, head: Head, texts: TokenTexts | None, index: int, prompt: Sequence[int], text: str) -> Shape:
+        """The shape; `text` is that of the prompt."""
+        ...
+
+
 @dataclass(frozen=True)
 class Question:
     """What a body asks for.
 
     Attributes:
         request: its members.
-        read_prompt: makes the ids of its prompt with a model's tokenizer and template.
+        read_prompts: makes the ids of its prompts with a model's tokenizer and template.
         default_tokens: of an answer where the client does not say; None takes what is left of the context.
         prefix: of the answer's id.
-        shape: how the answer is written.
+        shape: how an answer is written.
+        echoes: whether the prompt stands before the answer.
     """
 
     request: ChatRequest | CompletionRequest
-    read_prompt: Callable[[Generator], Sequence[int]]
+    read_prompts: Callable[[Generator], Sequence[Sequence[int]]]
     default_tokens: int | None
     prefix: str
-    shape: Callable[[Head, TokenTexts | None], Shape]
+    shape: MakeShape
+    echoes: bool = False
 
 
 def chat_question(body: bytes) -> Question:
@@ -59,7 +71,16 @@ def chat_question(body: bytes) -> Question:
         Unfit: 400.
     """
     request = read_chat(body)
-    return Question(request, lambda generator: generator.chat_ids(request.messages), None, "chatcmpl", ChatShape)
+    names = tuple(tool["function"]["name"] for tool in request.offered)
+
+    def read_prompts(generator: Generator) -> Sequence[Sequence[int]]:
+        variables = request.chat_template_kwargs or {}
+        return [generator.chat_ids(request.messages, tools=request.offered or None, variables=variables)]
+
+    def shape(head: Head, texts: TokenTexts | None, index: int, prompt: Sequence[int], text: str) -> Shape:
+        return ChatShape(head, texts, index, names, several=request.parallel_tool_calls is not False)
+
+    return Question(request, read_prompts, None, "chatcmpl", shape)
 
 
 def completion_question(body: bytes) -> Question:
@@ -68,12 +89,17 @@ def completion_question(body: bytes) -> Question:
     Raises:
         Unfit: 400.
     """
-    request, prompt = read_completion(body)
+    request, prompts = read_completion(body)
 
-    def read_prompt(generator: Generator) -> Sequence[int]:
-        return generator.encode(prompt) if isinstance(prompt, str) else prompt
+    def read_prompts(generator: Generator) -> Sequence[Sequence[int]]:
+        return [generator.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
 
-    return Question(request, read_prompt, DEFAULT_TOKENS, "cmpl", CompletionShape)
+    def shape(head: Head, texts: TokenTexts | None, index: int, prompt: Sequence[int], text: str) -> Shape:
+        given = prompts[index // request.choices]
+        echo = (given if isinstance(given, str) else text) if request.echo else None
+        return CompletionShape(head, texts, index, echo, tuple(prompt))
+
+    return Question(request, read_prompts, DEFAULT_TOKENS, "cmpl", shape, echoes=bool(request.echo))
 
 
 class GenerationRoute:
@@ -116,39 +142,57 @@ class GenerationRoute:
         request = question.request
         with self._generating.lease(request.model) as served:
             visit.model, visit.texts = served.name, 1
-            task = await self._generating.task(
-                served,
-                question.read_prompt,
-                lambda tokens: request.sampling(max_tokens=tokens, logprobs=request.likeliest),
-                asked=request.asked_tokens,
-                default=question.default_tokens,
-            )
-            texts = await self._generating.token_texts(served) if request.likeliest is not None else None
             head = Head.new(question.prefix, served.name, _fingerprint(served))
-            shape = question.shape(head, texts)
+            choices = Choices(self._generating, served, await self._choices(served, question, head))
             if request.wants_stream:
-                await self._stream(served, task, shape, stream, usage=request.wants_usage)
+                kind = ChatShape.stream_kind if isinstance(request, ChatRequest) else CompletionShape.stream_kind
+                await _stream(choices, head, kind, stream, usage=request.wants_usage)
                 return None
-            with self._generating.writing(served, task) as writing:
-                choice = shape.answer(await writing.whole())
-            return json_reply({**head.object(shape.kind, [choice]), "usage": writing.usage.object()})
+            kind = ChatShape.kind if isinstance(request, ChatRequest) else CompletionShape.kind
+            answers = await choices.whole()
+            return json_reply({**head.object(kind, answers), "usage": choices.usage.object()})
 
-    async def _stream(self, served: Served, task: Task, shape: Shape, stream: EventStream, *, usage: bool) -> None:
-        """Send the events of one answer; the first when its first piece is there, so that a fault has its status."""
-        head, kind = shape.head, shape.stream_kind
-        rest = {"usage": None} if usage else {}
-        with self._generating.writing(served, task) as writing:
-            async for piece in writing.pieces():
-                opening = None if stream.begun else shape.opening()
-                for choice in [*([opening] if opening else []), *shape.piece(piece)]:
-                    await stream.tell({**head.object(kind, [choice]), **rest})
-        if usage:
-            await stream.tell({**head.object(kind, []), "usage": writing.usage.object()})
-        await stream.end()
+    async def _choices(self, served: Served, question: Question, head: Head) -> list[Choice]:
+        """The answers to come, in the order of the prompts and of each prompt's answers."""
+        request, likeliest = question.request, question.request.likeliest
+        tasks = await self._generating.tasks(
+            served,
+            question.read_prompts,
+            lambda tokens: request.sampling(
+                max_tokens=tokens,
+                logprobs=likeliest,
+                defaults=served.generator.defaults,
+                echo_logprobs=question.echoes and likeliest is not None,
+            ),
+            asked=request.asked_tokens,
+            default=question.default_tokens,
+        )
+        texts = await self._generating.token_texts(served) if likeliest is not None else None
+        choices = []
+        for number, task in enumerate(tasks):
+            text = served.generator.text_of(task.prompt_ids) if question.echoes else ""
+            for place in range(request.choices):
+                shape = question.shape(head, texts, number * request.choices + place, task.prompt_ids, text)
+                choices.append(Choice(task.seeded(place), shape, counts_prompt=place == 0))
+        return choices
+
+
+async def _stream(choices: Choices, head: Head, kind: str, stream: EventStream, *, usage: bool) -> None:
+    """Send the events of all answers; the first when a first piece is there, so that a fault has its status."""
+    rest = {"usage": None} if usage else {}
+    async for choice in choices.events():
+        await stream.tell({**head.object(kind, [choice]), **rest})
+    if usage:
+        await stream.tell({**head.object(kind, []), "usage": choices.usage.object()})
+    await stream.end()
 
 
 def _fingerprint(served: Served) -> str:
-    """The same where the same graph and weights answer: seeds hold for one fingerprint."""
+    """The same where the same graph and weights answer in the same way: seeds hold for one fingerprint.
+
+    Where answers are computed alone, they do too under any load.
+    """
     files = served.bundle.manifest.files
     digests = "".join(files[name].sha256 for name in sorted(files) if name.startswith(GRAPH_NAME))
-    return "fp_" + hashlib.sha256(digests.encode()).hexdigest()[:12]
+    way = "-alone" if served.scheduler.alone else ""
+    return "fp_" + hashlib.sha256(digests.encode()).hexdigest()[:12] + way

@@ -8,12 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import uuid4
 
 from edgetune.serve.http.openai.tokens import TokenTexts
 from edgetune.serve.json_types import JsonObject
-from edgetune.serve.stepwise.answer import Generation, TokenPiece
+from edgetune.serve.stepwise.answer import Generation, PromptLogprobs, TokenPiece
 from edgetune.serve.stepwise.sampling import TokenLogprob
 
 
@@ -51,6 +51,18 @@ class Usage:
     completion_tokens: int
     cached_tokens: int = 0
 
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+    @property
+    def of_answer(self) -> Usage:
+        """Without the prompt, which another answer to it has counted."""
+        return Usage(0, self.completion_tokens)
+
     def object(self) -> JsonObject:
         """As OpenAI's API has it."""
         return {
@@ -83,8 +95,8 @@ class Shape(Protocol):
         """The one choice of a whole answer."""
         ...
 
-    def opening(self) -> dict[str, Any] | None:
-        """The choice of an event before the first piece, where the API has one."""
+    def opening(self, prompt_logprobs: PromptLogprobs) -> JsonObject | None:
+        """The choice of an event before the first piece, where there is one."""
         ...
 
     def piece(self, piece: TokenPiece) -> list[JsonObject]:

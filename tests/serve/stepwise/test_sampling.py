@@ -194,3 +194,46 @@ def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(InputError) as caught:
         Sampling(temperature=-1, top_p=2, max_tokens=0)
     assert all(name in caught.value.found for name in ("temperature", "top_p", "max_tokens"))
+
+
+def _answer(sampling: Sampling, logits: list[float], tokens: int) -> list[int]:
+    sampler = Sampler(sampling, [0], len(logits))
+    return [sampler.choose(np.array(logits, dtype=np.float32))[0] for _ in range(tokens)]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "answer"),
+    [
+        # Three tokens whose logits lie 1 apart, greedily: each penalty takes its part off once a token has come.
+        (Sampling(), [0, 0, 0, 0, 0, 0]),
+        (Sampling(presence_penalty=1.5), [0, 1, 0, 0, 0, 0]),
+        (Sampling(frequency_penalty=0.75), [0, 0, 1, 0, 1, 2]),
+        (Sampling(presence_penalty=-2), [0, 0, 0, 0, 0, 0]),
+        (Sampling(logit_bias=((2, 2.5),)), [2, 2, 2, 2, 2, 2]),
+        (Sampling(logit_bias=((0, -100.0), (1, -100.0)), frequency_penalty=2), [2, 2, 2, 2, 2, 2]),
+    ],
+)
+def test_penalties_and_biases_by_hand(sampling: Sampling, answer: list[int]) -> None:
+    assert _answer(sampling, [2.0, 1.0, 0.0], 6) == answer
+
+
+def test_a_penalty_leaves_the_prompt_alone_and_the_logits_as_they_were() -> None:
+    logits = np.array([2.0, 1.0], dtype=np.float32)
+    token, logprob = Sampler(Sampling(presence_penalty=2, logprobs=0), [0, 0], 2).choose(logits)
+    assert token == 0
+    assert logits.tolist() == [2.0, 1.0]
+    assert logprob is not None
+    assert logprob.logprob == pytest.approx(-np.log(1 + np.exp(-1)))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"presence_penalty": 2.1}, {"frequency_penalty": -2.1}, {"presence_penalty": float("nan")},
+        {"logit_bias": ((-1, 1.0),)}, {"logit_bias": ((1, 101.0),)}, {"logit_bias": [(1, 1.0)]},
+        {"logit_bias": ((1,),)},
+    ],
+)  # fmt: skip
+def test_penalties_and_biases_out_of_range_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(values))):
+        Sampling(**values)

@@ -381,3 +381,35 @@ def test_an_answer_that_takes_too_long_is_given_up(scheduler: Scheduler, runs: R
         handle.result(seconds=0.05)
     assert handle.ended
     runs.go_on()
+
+
+@pytest.fixture(scope="module")
+def int4_llama(tiny_llama: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The tiny llama with its weights in 4 bits, whose products round otherwise beside others."""
+    import dataclasses
+    import shutil
+
+    from edgetune.compress.gptq.quantization import quantize_decoder
+
+    folder = tmp_path_factory.mktemp("int4-llama")
+    shutil.copytree(tiny_llama.folder, folder, dirs_exist_ok=True)
+    quantize_decoder(tiny_llama.graph, folder / "model.onnx", bits=4, method="rtn", spec=tiny_llama.spec)
+    return dataclasses.replace(tiny_llama, folder=folder)
+
+
+def test_answers_alone_are_the_same_under_any_load(int4_llama: Any, texts: list[str]) -> None:
+    """Token by token and bit by bit: each request has the graph to itself, in pieces that lie where they always do."""
+    sampling = Sampling(max_tokens=24, logprobs=3)
+    with int4_llama.generator(prefix_bytes=0) as generator:
+        prompts = [generator.encode(text[: 8 + 5 * number] * 3) for number, text in enumerate(texts * 3)]
+        with Scheduler(generator, rows=4, chunk_tokens=16, alone=True) as scheduler:
+            lone = [scheduler.submit(prompt, sampling).result(seconds=60) for prompt in prompts]
+            handles = [scheduler.submit(prompt, sampling) for prompt in prompts]
+            together = [handle.result(seconds=60) for handle in handles]
+        assert together == lone
+        assert len({one.token_ids for one in lone}) > 1
+
+
+def test_answers_alone_keep_no_prefixes(tiny_llama: Any) -> None:
+    with tiny_llama.generator() as generator, pytest.raises(InputError, match="the generator keeps prefixes"):
+        Scheduler(generator, alone=True)

@@ -1,11 +1,14 @@
 """Chat templates: whose is used, where answers stand in what they write, and what happens where they fail."""
 
+import json
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from edgetune.serve.errors import ModelError, RecipeError
+from edgetune.serve.stepwise.template import ChatTemplate as ServedTemplate
 from edgetune.tune.stepwise.chats import Chat, ToolCall, Turn, message
 from edgetune.tune.stepwise.named_templates import NAMED_TEMPLATES
 from edgetune.tune.stepwise.template import ChatTemplate, TemplateFault, choose_template, prompt_text, render
@@ -233,3 +236,38 @@ def test_the_runtime_asks_in_the_words_that_were_learnt(text):
     asked = runtime.render([message(turn) for turn in turns], tools=[{"name": "time"}])
     assert asked == prompt_text(tokenizer, of(text), turns, '[{"name": "time"}]')
     assert "人" in asked
+
+
+MAY_THINK = (
+    "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% if enable_thinking is defined and not enable_thinking %}(no)"
+    "{% endif %}{% endif %}"
+)
+
+
+def test_variables_of_the_recipe_are_the_templates_defaults():
+    tokenizer = byte_tokenizer()
+    plain = choose_template(tokenizer, MAY_THINK)
+    silent = choose_template(tokenizer, MAY_THINK, variables={"enable_thinking": False})
+    turns = (Turn("user", "Hi"),)
+    assert prompt_text(tokenizer, plain, turns).endswith("assistant:")
+    assert prompt_text(tokenizer, silent, turns).endswith("assistant:(no)")
+    assert silent.findings[-1] == "The chat template is rendered with enable_thinking: false."
+    served = ServedTemplate(silent.text, {"eos_token": "</s>"})
+    chat = [{"role": "user", "content": "Hi"}]
+    assert served.render(chat).endswith("assistant:(no)")
+    assert served.render(chat, variables={"enable_thinking": True}).endswith("assistant:")
+
+
+@pytest.mark.parametrize("value", [True, None, 1.5, 'it\'s "so" é', ["a", None], {"a": [1, False]}])
+def test_values_of_every_kind_reach_the_template(value):
+    tokenizer = byte_tokenizer()
+    source = "{{ word | tojson }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    template = choose_template(tokenizer, source, variables={"word": value})
+    text = prompt_text(tokenizer, template, (Turn("user", "Hi"),))
+    assert json.loads(text.removesuffix("Hi</s>")) == value
+
+
+def test_variables_that_the_template_does_not_read_are_refused():
+    with pytest.raises(RecipeError, match=r"chat_template_kwargs names 'enable_thinkin', and the chat template \(the"):
+        choose_template(byte_tokenizer(), MAY_THINK, variables={"enable_thinkin": False})

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgetune.tune.stepwise.chats import Chat, pair
+from edgetune.tune.stepwise.chats import Chat, Turn, pair
 from edgetune.tune.stepwise.formats import question_answer
 from edgetune.tune.stepwise.formats.format import (
     CHAT_COLUMNS,
@@ -24,7 +24,7 @@ from edgetune.tune.stepwise.formats.format import (
 
 
 def _chat(cells: Cells) -> Chat:
-    turns = []
+    turns: list[Turn] = []
     for number, written in enumerate(turns_in(cells["conversations"], "conversations"), start=1):
         columns = question_answer.FORMAT.columns_in(written, {})
         missing = {"question", "answer"} - set(columns)

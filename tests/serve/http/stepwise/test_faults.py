@@ -55,7 +55,8 @@ def test_a_body_that_is_no_question(server, path, body, words):
         ("max_tokens", 0), ("max_tokens", -3), ("max_tokens", 2.5), ("max_tokens", 10**30), ("seed", "x"),
         ("seed", 2**64), ("stop", ""), ("stop", ["a"] * 17), ("stop", ["a", ""]), ("stop", 7), ("stop", "x" * 300),
         ("stream", "yes"), ("min_p", 2), ("top_k", -2), ("repetition_penalty", 0), ("model", 3), ("logprobs", "all"),
-        ("stream_options", {"include_usage": True}),
+        ("stream_options", {"include_usage": True}), ("n", 0), ("n", 129), ("presence_penalty", 2.5),
+        ("frequency_penalty", -3), ("logit_bias", {"5": 101}), ("logit_bias", {"five": 1}), ("logit_bias", {"-5": 1}),
     ],
 )  # fmt: skip
 def test_a_value_out_of_its_range_is_named(server, member, value):
@@ -67,8 +68,7 @@ def test_a_value_out_of_its_range_is_named(server, member, value):
 @pytest.mark.parametrize(
     ("member", "value"),
     [
-        ("n", 2), ("n", 0), ("presence_penalty", 0.5), ("frequency_penalty", -1), ("logit_bias", {"5": 3}),
-        ("tools", [{"type": "function", "function": {"name": "f"}}]), ("tool_choice", "required"),
+        ("tool_choice", "required"), ("tool_choice", {"type": "function", "function": {"name": "f"}}),
         ("response_format", {"type": "json_object"}), ("modalities", ["text", "audio"]), ("audio", {"voice": "x"}),
         ("functions", [{"name": "f"}]), ("reasoning_effort", "high"), ("prediction", {"content": "x"}),
     ],
@@ -80,7 +80,7 @@ def test_what_is_not_supported_is_refused_by_name(server, member, value):
     assert f"does not support {member}" in error["message"]
 
 
-@pytest.mark.parametrize(("member", "value"), [("best_of", 3), ("echo", True), ("suffix", "end"), ("n", 2)])
+@pytest.mark.parametrize(("member", "value"), [("best_of", 3), ("suffix", "end")])
 def test_what_a_text_cannot_have_is_refused_by_name(server, member, value):
     assert refused(server.post(TEXT, {"prompt": "card", member: value}))["param"] == member
 
@@ -129,7 +129,7 @@ def test_a_chat_in_which_the_user_says_nothing(server, content):
     assert server.post(CHAT, {"messages": [*USER, {**USER[0], "content": content}], "max_tokens": 2}).status_code == 200
 
 
-@pytest.mark.parametrize("prompt", ["", [], [[]], [""], None, 5, {}, [1, "a"], ["a", "b"], [[1], [2]], [1.5], [True]])
+@pytest.mark.parametrize("prompt", ["", [], [[]], [""], None, 5, {}, [1, "a"], ["a", ""], [[1], []], [1.5], [True]])
 def test_a_prompt_that_is_none(server, prompt):
     error = refused(server.post(TEXT, {"prompt": prompt}))
     assert error["param"] == "prompt"
