@@ -91,7 +91,7 @@ def compare(bundles: Sequence[str | Path | BuildResult]) -> Comparison:
 
 def _report(folder: Path) -> Report | LanguageReport:
     bundle = Bundle.open(folder, verify=False)
-    report = report_of(bundle)
+    report = report_of(bundle) if (bundle.folder / REPORT_NAME).is_file() else None
     if report is None:
         raise InputError(
             f"The bundle {folder} has no {REPORT_NAME}.", expected="bundles as they were built", action="build it again"

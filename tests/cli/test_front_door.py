@@ -286,7 +286,7 @@ def test_a_language_model_is_loaded_the_same_way(built):
         assert isinstance(model, Generator)
         [answer] = model.predict(["the cat sees"], Sampling(max_tokens=4))
         assert answer == model.generate("the cat sees", Sampling(max_tokens=4))
-        with pytest.raises(InputError, match="no prompt to answer"):
+        with pytest.raises(InputError, match="no text to answer"):
             model.predict([])
         with pytest.raises(InputError, match="One string was given"):
             model.predict("the cat sees")

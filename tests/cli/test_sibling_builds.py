@@ -360,7 +360,7 @@ def test_the_base_is_timed_on_pairs_as_it_was_tuned(sibling):
         ),
         (
             "text-regression",
-            ["MAE", "RMSE", "Spearman", "R2", "rise", "max rise 2%", "tenths of the numbers", "gave numbers within"],
+            ["MAE", "RMSE", "Spearman", "R2", "rise", "max rise 2%", "tenths of the numbers", "in batches of 32"],
             ["Quality by class", "confusions", "same answer", "points", "drop", "labels", "by class"],
         ),
         (

@@ -156,6 +156,8 @@ def test_of_an_older_bundle_the_column_is_guessed_as_training_does(tmp_path):
     path = written(tmp_path / "a.csv", "title,text\nshort title one,card pin chip contactless\nanother,cash banknote\n")
     assert read(path, trained=[])[0] == ["card pin chip contactless", "cash banknote"]
     rows = "title,text\nnone,where is my card\n"  # of a single row, too
+    assert read(written(tmp_path / "b.csv", rows), trained=[])[0] == ["where is my card"]
+    rows = "comment,review\nthe card is lost,where is my card\n"
     assert "does not say which" in refused(written(tmp_path / "b.csv", rows), trained=[]).found
     assert read(written(tmp_path / "c.csv", "id,text\n7,where is my card\n"), trained=[])[0] == ["where is my card"]
 

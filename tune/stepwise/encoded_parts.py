@@ -46,9 +46,9 @@ class EncodedParts:
     template: str | None
     stop_ids: tuple[int, ...]
     encoder: Encoder
-    refused: tuple[Chat, ...]
     packed: bool
     findings: tuple[str, ...]
+    refused: tuple[Chat, ...] = ()
 
 
 def encode_parts(

@@ -77,13 +77,15 @@ def test_every_row_is_in_exactly_one_part_and_every_class_has_its_share(classes,
     parts = (split.train, split.validation, split.test)
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(classes)))
     numbers = np.asarray(classes)
+    # A part that would have been empty has one row, taken from the training rows.
+    filled = any(len(part) == 1 for part in parts)
     for number, rows in Counter(classes).items():
         got = [int((numbers[part] == number).sum()) for part in parts]
         assert got[0] >= 1
         assert rows < FEW_ROWS or shares[2] == 0 or got[2] >= 1
         # Within a row of the exact share; the promised training and test row may take one more each.
         assert all(abs(count - rows * share) < 3 for count, share in zip(got, shares, strict=True))
-        if rows * shares[0] >= 1 and rows * shares[2] >= 1:
+        if rows * shares[0] >= 1 and rows * shares[2] >= 1 and not filled:
             assert all(abs(count - rows * share) < 1 + 1e-6 for count, share in zip(got, shares, strict=True))
     again = split_rows(classes, shares, seed=seed)
     assert all((a == b).all() for a, b in zip(parts, (again.train, again.validation, again.test), strict=True))
