@@ -90,7 +90,7 @@ def open_session(
     complaint = _preload_cuda(runtime) if provider == "cuda" else ""
     try:
         session = runtime.InferenceSession(str(graph), options, providers=[provider_name])
-    except _session_errors(runtime) as error:
+    except session_errors() as error:
         if provider == "cpu":
             raise BundleDamaged(f"ONNX Runtime cannot open {graph}: {error}") from error
         raise _no_provider(provider, complaint or str(error).splitlines()[0]) from error
@@ -109,9 +109,9 @@ def _preload_cuda(runtime: ModuleType) -> str:
     return output.getvalue().partition("\n")[0]
 
 
-def _session_errors(runtime: ModuleType) -> tuple[type[Exception], ...]:
-    """What opening a session raises; ONNX Runtime's types derive straight from Exception."""
-    state = runtime.capi.onnxruntime_pybind11_state
+def session_errors() -> tuple[type[Exception], ...]:
+    """What opening a session or running it raises; ONNX Runtime's types derive straight from Exception."""
+    state = _onnxruntime().capi.onnxruntime_pybind11_state
     names = (
         "EPFail",
         "Fail",
@@ -120,6 +120,7 @@ def _session_errors(runtime: ModuleType) -> tuple[type[Exception], ...]:
         "InvalidProtobuf",
         "NoSuchFile",
         "NotImplemented",
+        "RuntimeException",
     )
     return (RuntimeError, *(getattr(state, name) for name in names))
 
