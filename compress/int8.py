@@ -64,7 +64,9 @@ def quantize_attention(model: onnx_ir.Model) -> int:
         inputs = [quantized, weight, bias, step, scale, mask, middle, zero]
         attributes = {"num_heads": node.attributes["num_heads"].as_int()}
         attributes |= {
-            key: node.attributes[key].value for key in ("scale", "mask_filter_value") if key in node.attributes
+            key: node.attributes[key].value
+            for key in ("scale", "mask_filter_value", "unidirectional")
+            if key in node.attributes
         }
         made = put(model, node, "QAttention", inputs, f"{name}.int8", attributes=attributes, domain=MICROSOFT)
         swap(node.outputs[0], made)

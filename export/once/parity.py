@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.errors import ParityError
-from edgetune.serve.session import open_session
+from edgetune.serve.errors import ExportError, ParityError
+from edgetune.serve.session import open_session, session_errors
 from edgetune.tune.data.rows import Input, shortened
 from edgetune.tune.models.encoder import Encoder
 
 if TYPE_CHECKING:
     import onnxruntime
-    from transformers import PreTrainedModel
+    from transformers import BatchEncoding, PreTrainedModel
 
 # fp32 sums in another order; relative to the largest logit.
 TOLERANCE = 1e-3
@@ -31,6 +31,7 @@ def check_graph(graph: Path, model: PreTrainedModel, encoder: Encoder, texts: Se
         The largest absolute logit difference.
 
     Raises:
+        ExportError: the graph fails.
         ParityError: listing all offenders with their largest difference.
     """
     import torch
@@ -39,20 +40,28 @@ def check_graph(graph: Path, model: PreTrainedModel, encoder: Encoder, texts: Se
     names = [value.name for value in session.get_inputs()]
     rows = encoder.rows(texts)
     _check_names(session, set(rows[0]))
+
+    def run(batch: BatchEncoding) -> NDArray[np.float32]:
+        try:
+            logits: NDArray[np.float32] = session.run(["logits"], {name: batch[name].numpy() for name in names})[0]
+        except session_errors() as error:
+            raise ExportError(
+                f"The graph of a {model.config.model_type!r} model fails in ONNX Runtime: {str(error).splitlines()[0]}",
+                action="choose another --base; docs/tuning.md has a table of architectures",
+            ) from error
+        return logits
+
     expected, actual = [], []
     # Unsorted batches of 8 on purpose: ragged rows are where a mask that was lost shows.
     for start in range(0, len(rows), 8):
         batch = encoder.pad(rows[start : start + 8])
         with torch.inference_mode():
             expected.append(model(**batch).logits.float().numpy())
-        actual.append(session.run(["logits"], {name: batch[name].numpy() for name in names})[0])
+        actual.append(run(batch))
     padded = np.concatenate(actual)
     difference = _check_values(np.concatenate(expected), padded, texts)
-    alone = []
-    for row in rows[:_ALONE_ROWS]:
-        batch = encoder.pad([row])
-        alone.append(session.run(["logits"], {name: batch[name].numpy() for name in names})[0])
-    _check_padding(padded[: len(alone)], np.concatenate(alone), texts, model.config.model_type)
+    alone = np.concatenate([run(encoder.pad([row])) for row in rows[:_ALONE_ROWS]])
+    _check_padding(padded[: len(alone)], alone, texts, model.config.model_type)
     return difference
 
 

@@ -20,9 +20,10 @@ from torch import nn
 from edgetune.export.once.graph import example_batch, write_graph
 from edgetune.export.once.parity import check_graph, padding_allowed, padding_fault
 from edgetune.export.once.tokenizer import check_tokenizer
-from edgetune.serve.errors import BundleDamaged, ExportError
+from edgetune.serve.errors import BundleDamaged, ExportError, ModelError
 from edgetune.tune.data.rows import Input, each_text, filling, length, shortened
 from edgetune.tune.methods.freeze import layer_list
+from edgetune.tune.models.base import first_words
 from edgetune.tune.models.classifier import head_linear
 from edgetune.tune.models.forward import head_features
 
@@ -42,6 +43,8 @@ _SIZES = re.compile(
     r"|dim|hidden_dim|dropout|local_attention|id2label|label2id|architectures|problem_type|transformers_version|dtype"
     r"|use_cache|edgetune_pooling|_name_or_path|layer_types|rope_parameters"
 )
+# What a model raises that takes other inputs, or whose configuration does not fit it.
+_NOT_RUN = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 _TRIAL_LAYERS, _TRIAL_ROWS, _TRIAL_TOKENS = 2, 6, 48
 
 
@@ -57,6 +60,7 @@ def try_base(opened: Opened, base_id: str, inputs: Sequence[Input]) -> None:
         ParityError: the runtime would feed other ids than training, the graph answers otherwise than the model, or a
             row answers otherwise beside longer ones than alone.
         ExportError: there is no graph of it.
+        ModelError: it does not run on texts alone.
     """
     rows = _spread(inputs)
     opened.model.eval()
@@ -91,8 +95,16 @@ def _spread(inputs: Sequence[Input]) -> list[Input]:
 
 def _check_padding(opened: Opened, rows: Sequence[Input]) -> None:
     """Compare what the head sees of each row beside the others and alone: of a fresh head the logits are all zero."""
-    padded = head_features(opened.model, opened.encoder, rows, bf16=False, batch_size=len(rows))
-    alone = head_features(opened.model, opened.encoder, rows, bf16=False, batch_size=1)
+    try:
+        padded = head_features(opened.model, opened.encoder, rows, bf16=False, batch_size=len(rows))
+        alone = head_features(opened.model, opened.encoder, rows, bf16=False, batch_size=1)
+    except _NOT_RUN as error:
+        raise ModelError(
+            f"A {opened.model.config.model_type!r} model does not run on texts alone: "
+            f"{type(error).__name__}: {first_words(error)}",
+            expected="a model that takes token ids and an attention mask, with a configuration that fits its weights",
+            action="choose another --base",
+        ) from error
     differences, allowed = np.abs(padded - alone).max(axis=1), padding_allowed(alone)
     if not bool((differences <= allowed).all()):
         worst = int(differences.argmax())
@@ -119,7 +131,7 @@ def _shallow(model: Model, batch: Any) -> Iterator[None]:
         try:
             with torch.inference_mode():
                 model(**batch)
-        except (IndexError, KeyError, AttributeError, RuntimeError, TypeError, ValueError):
+        except _NOT_RUN:
             layers._modules = every  # the architecture counts on all of them
         yield
     finally:

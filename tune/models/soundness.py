@@ -78,7 +78,7 @@ def settle_padding(tokenizer: PreTrainedTokenizerBase, model: Model) -> str:
     """
     tokenizer.padding_side = "right"
     tokenizer.init_kwargs["padding_side"] = "right"  # what save_pretrained writes
-    rows, known, sentence = _embedding_rows(model), model.config.pad_token_id, ""
+    rows, known, sentence = _embedding_rows(model), getattr(model.config, "pad_token_id", None), ""
     # RoBERTa and its kin count positions by the padding id of the config, which therefore comes first.
     token = tokenizer.convert_ids_to_tokens(known) if isinstance(known, int) and 0 <= known < rows else None
     if token is not None and token != tokenizer.pad_token:

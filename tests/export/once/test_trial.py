@@ -14,7 +14,7 @@ import pytest
 from edgetune.export.once import trial
 from edgetune.export.once.tokenizer import check_tokenizer
 from edgetune.export.once.trial import try_base
-from edgetune.serve.errors import ExportError, ParityError
+from edgetune.serve.errors import ExportError, ModelError, ParityError
 from edgetune.tune.models.base import find_base
 from edgetune.tune.models.opening import Opened, open_base
 from edgetune.tune.recipe import TuneRecipe
@@ -62,6 +62,21 @@ def test_one_with_other_settings_does(tiny_base: Callable[[str], Path], tmp_path
 def test_a_model_that_reads_its_padding_is_refused(tiny_base: Callable[[str], Path], texts: list[str]) -> None:
     with pytest.raises(ParityError, match=r"'convbert' model answers a text otherwise beside longer ones than alone"):
         try_base(opened(tiny_base("convbert")), "it", texts)
+
+
+def test_a_model_that_does_not_run_is_refused(
+    tiny_base: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = opened(tiny_base("bert"))
+
+    def wants_more(*arguments: Any, **inputs: Any) -> None:
+        raise ValueError("You have to specify pixel_values\nand more")
+
+    monkeypatch.setattr(base.model.bert, "forward", wants_more)
+    with pytest.raises(ModelError, match=r"does not run on texts alone: ValueError: You have") as told:
+        try_base(base, "it", TEXTS)
+    assert told.value.found.startswith("A 'bert' model")
+    assert told.value.found.endswith("pixel_values")
 
 
 @pytest.mark.slow
