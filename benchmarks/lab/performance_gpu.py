@@ -26,7 +26,7 @@ from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import CompressError, EdgetuneError, ProviderError
 from edgetune.serve.report import Machine
 from edgetune.tune.data.dataset import Dataset
-from edgetune.tune.tasks.task import Target
+from edgetune.tune.data.rows import Target
 from edgetune.tune.training.progress import Progress, Silent
 
 ABSENT = "not measured"

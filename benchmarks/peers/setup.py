@@ -59,7 +59,7 @@ def make_artefact(name: str, environment: Path, base: Path, data: Path, folder: 
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True)
     script = HERE / str(peer["environment"]) / "export.py"
-    paths = ["--model", base, "--data", data / "train.jsonl", "--out", part]
+    paths = ["--model", base, "--data", data / "dataset.json", "--out", part]
     quiet = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     arguments = [str(one) for one in peer["arguments"]]  # type: ignore[attr-defined]
     command = [environment / "bin" / "python", script.resolve(), *paths, *arguments]

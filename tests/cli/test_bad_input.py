@@ -261,7 +261,7 @@ def test_a_disk_that_fills_up_is_told_and_the_same_command_continues(
     folder = small_disk(kilobytes)
     more = ("--method", "lora", "--set", "tune.epochs=2") if training else ()
     ended = tune(workshop.data, "--out", folder / "bundle", *more)
-    assert_told(ended, 1, "No space left on device", {"data": "The data set", "tune": "The stage tune"}[stage])
+    assert_told(ended, 1, "No space left on device", f"The stage {stage}")
     assert not (folder / "bundle").exists()
     small_disk(20_000)
     ended = tune(workshop.data, "--out", folder / "bundle", *more)

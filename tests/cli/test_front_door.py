@@ -218,7 +218,7 @@ def test_the_bundle_s_recipe_builds_it_again(desk):
 @pytest.mark.slow
 def test_fresh_runs_the_stages_again_and_keeps_the_rows(desk, capfd):
     [rows] = (desk / "bundle.work" / "rows").iterdir()
-    files = [desk / "bundle.work" / name for name in ("data/train.jsonl", "tune/tuned.json")]
+    files = [desk / "bundle.work" / name for name in ("data/dataset.json", "tune/tuned.json")]
     before = [path.stat().st_mtime_ns for path in files]
     edgetune.tune(base="base", data=ROWS, out="bundle", tune={"method": "probe"}, device="cpu", fresh=True)
     assert rows.is_file()

@@ -12,29 +12,28 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field
 
-from edgetune.serve.errors import DataError, RecipeError, UndecidedColumns, WorkError
+from edgetune.serve.errors import DataError, RecipeError, UndecidedColumns
 from edgetune.tune.data.classes import check_rows, label_findings, without_empty_parts
 from edgetune.tune.data.cleaning import clean, counted
 from edgetune.tune.data.columns import Columns
 from edgetune.tune.data.coverage import balance_findings
-from edgetune.tune.data.rows import Input, Parts, Rows
+from edgetune.tune.data.rows import Input, Parts, Rows, Target
 from edgetune.tune.data.source_recipe import SourceRecipe
 from edgetune.tune.data.sources import Tables, read_parts
 from edgetune.tune.data.split import split_rows
 from edgetune.tune.data.split_column import divide
 from edgetune.tune.data.unlabeled import clean_unlabeled, read_unlabeled
+from edgetune.tune.models.stored import Stored, changed_rows
 
 if TYPE_CHECKING:
     from edgetune.tune.data.reading import Table
-    from edgetune.tune.tasks.task import Target, Task
+    from edgetune.tune.tasks.task import Task
 
 PART_NAMES = ("train", "validation", "test")
-FACTS_NAME = "dataset.json"
-UNLABELED_NAME = "unlabeled.jsonl"
 # Enough to tell models apart by 2 to 3 points; beyond it a row is worth more as a training row.
 MOST_HELD_OUT_ROWS = 1_000
 LEAST_HELD_OUT = 0.1  # of the training rows, to choose a model by where the recipe keeps none for it
@@ -76,7 +75,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(Stored):
     """Rows to learn from, to choose by and to judge by, and the order of their labels.
 
     Args:
@@ -88,6 +87,10 @@ class Dataset:
         findings: sentences on what was guessed, dropped, counted and split.
         unlabeled: more texts of the domain, none of which stands in the validation or test part; often empty.
     """
+
+    file_name: ClassVar[str] = "dataset.json"
+    noun: ClassVar[str] = "data set"
+    command: ClassVar[str] = "build --fresh"
 
     train: Part
     validation: Part
@@ -166,60 +169,17 @@ class Dataset:
             findings += balance_findings(counts)
         return cls(train, validation, test, labels, digest, recipe.source, columns, findings, unlabeled)
 
-    def save(self, folder: Path) -> None:
-        """Write one .jsonl a part, one of the unlabeled texts where there are any, and the facts.
-
-        The facts come last, so that a folder with facts is whole.
-
-        Raises:
-            WorkError: the folder cannot be written.
-        """
-        facts = {
-            "labels": self.labels,
-            "digest": self.digest,
-            "source": self.source,
-            "text_columns": self.columns.texts,
-            "label_columns": self.columns.labels,
-            "findings": self.findings,
-            "rows": {name: len(getattr(self, name)) for name in (*PART_NAMES, "unlabeled")},
-        }
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in PART_NAMES:
-                part: Part = getattr(self, name)
-                _write_lines(folder / f"{name}.jsonl", part.texts, part.targets)
-            (folder / UNLABELED_NAME).unlink(missing_ok=True)
-            if self.unlabeled:
-                _write_lines(folder / UNLABELED_NAME, self.unlabeled)
-            text = json.dumps(facts, ensure_ascii=False, indent=2)
-            (folder / FACTS_NAME).write_text(text + "\n", encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise WorkError(
-                f"The data set cannot be written to {folder}: {error.strerror or error}.",
-                expected="a folder that this user may write to, with room left.",
-                action="free some room or name another folder.",
-            ) from error
-
     @classmethod
-    def open(cls, folder: Path) -> Dataset:
-        """Open what `save` wrote.
+    def open(cls, folder: Path) -> Self:
+        """What `save` wrote.
 
         Raises:
             WorkError: the folder holds no data set, or its rows are not those that were saved.
         """
-        try:
-            facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
-            parts = [_part_of(folder / f"{name}.jsonl") for name in PART_NAMES]
-            labels, findings = tuple(facts["labels"]), tuple(facts["findings"])
-            digest, source = facts["digest"], facts["source"]
-            columns = Columns(tuple(facts["text_columns"]), tuple(facts["label_columns"]))
-            unlabeled = _part_of(folder / UNLABELED_NAME).texts if facts["rows"].get("unlabeled") else ()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _no_dataset(folder, f"{type(error).__name__}: {error}") from error
-        if _digest(labels, parts, unlabeled) != digest:
-            raise _no_dataset(folder, "its rows are not those that were saved")
-        train, validation, test = parts
-        return cls(train, validation, test, labels, digest, source, columns, findings, unlabeled)
+        opened = super().open(folder)
+        if _digest(opened.labels, (opened.train, opened.validation, opened.test), opened.unlabeled) != opened.digest:
+            raise changed_rows(cls, folder)
+        return opened
 
 
 def _named_columns(recipe: DataRecipe) -> tuple[str | None, ...]:
@@ -354,31 +314,3 @@ def _digest(labels: Sequence[str], parts: Iterable[Part], unlabeled: Sequence[In
     more = [list(unlabeled)] if unlabeled else []
     content = json.dumps([list(labels), *([part.texts, part.targets] for part in parts), *more])
     return "sha256:" + hashlib.sha256(content.encode("ascii")).hexdigest()
-
-
-def _write_lines(path: Path, texts: Sequence[Input], targets: Sequence[Target] | None = None) -> None:
-    """One object a line: `text`, of a pair `text_pair` too, and `target` where there are targets."""
-    with path.open("w", encoding="utf-8", newline="\n") as lines:
-        for place, text in enumerate(texts):
-            row: dict[str, Any] = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
-            if targets is not None:
-                row["target"] = targets[place]
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _part_of(path: Path) -> Part:
-    """What `_write_lines` wrote; no targets where it wrote none."""
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        rows = [json.loads(line) for line in lines]
-    texts = tuple((row["text"], row["text_pair"]) if "text_pair" in row else row["text"] for row in rows)
-    targets = [row["target"] for row in rows if "target" in row]
-    return Part(texts, tuple(tuple(target) if isinstance(target, list) else target for target in targets))
-
-
-def _no_dataset(folder: Path, reason: str) -> WorkError:
-    return WorkError(
-        f"{folder} holds no data set that can be opened: {reason}.",
-        expected=f"{FACTS_NAME} and a .jsonl file a part, as they were saved.",
-        action="build again with --fresh.",
-        cost="the data set is read again: seconds.",
-    )

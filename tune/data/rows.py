@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 Input = str | tuple[str, str]  # one text, or a pair of texts
+Target = int | float | tuple[int, ...]  # the number of a label, a number, or the numbers of several labels
 
 
 @dataclass(frozen=True)

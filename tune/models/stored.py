@@ -58,3 +58,12 @@ class Stored:
             raise WorkError(
                 f"{folder} holds no {cls.noun}: {error}", action=f"run `edgetune {cls.command}` again"
             ) from error
+
+
+def changed_rows(kind: type[Stored], folder: Path) -> WorkError:
+    """What to raise where the rows in a folder have another digest than those that were saved."""
+    return WorkError(
+        f"{folder} holds no {kind.noun}: its rows are not those that were saved.",
+        action=f"run `edgetune {kind.command}` again",
+        cost="the data set is read again: seconds.",
+    )

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
-from edgetune.serve.errors import DataError, WorkError
+from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.dataset import MOST_HELD_OUT_ROWS, PART_NAMES
 from edgetune.tune.data.split import split_rows
-from edgetune.tune.models.stored import Stored
+from edgetune.tune.models.stored import Stored, changed_rows
 from edgetune.tune.stepwise.chats import Chat, Kind, chat_to_json, prompt_key
 from edgetune.tune.stepwise.conversation_cleaning import ChatParts, clean_chats
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
@@ -99,11 +99,7 @@ class Conversations(Stored):
         """
         opened = super().open(folder)
         if _digest(opened.kind, opened.separator, (opened.train, opened.validation, opened.test)) != opened.digest:
-            raise WorkError(
-                f"{folder} holds no {cls.noun}: its rows are not those that were saved.",
-                action=f"run `edgetune {cls.command}` again",
-                cost="the data set is read again: seconds.",
-            )
+            raise changed_rows(cls, folder)
         return opened
 
 

@@ -19,9 +19,10 @@ from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.columns import Columns, choose_columns, require_column
 from edgetune.tune.data.dialect import NUMBER
 from edgetune.tune.data.list_cells import are_lists_of_one, list_of
+from edgetune.tune.data.rows import Target
 from edgetune.tune.metrics import LABEL_MACRO_F1, LABEL_MICRO_F1, SUBSET_ACCURACY, Metric
 from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, LabelObjective, label_qualities
-from edgetune.tune.tasks.task import Guess, Summary, Target, Task, describe_labels, possible_targets
+from edgetune.tune.tasks.task import Guess, Summary, Task, describe_labels, possible_targets
 
 if TYPE_CHECKING:
     import torch

@@ -21,8 +21,7 @@ from edgetune.tune.metrics import Metric
 if TYPE_CHECKING:
     import torch
 
-    from edgetune.tune.data.rows import Input
-    from edgetune.tune.tasks.task import Target
+    from edgetune.tune.data.rows import Input, Target
 
 FloatArray = NDArray[np.float32]
 # Targets of held-out rows as the metric takes them, and a finished model's logits (rows, width) for them.

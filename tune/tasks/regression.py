@@ -16,9 +16,10 @@ from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import counted, title
 from edgetune.tune.data.column_names import is_side_name
 from edgetune.tune.data.columns import Columns, choose_columns
+from edgetune.tune.data.rows import Target
 from edgetune.tune.metrics import MAE, RMSE, Metric
 from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, Objective
-from edgetune.tune.tasks.task import Guess, Summary, Target, Task, possible_targets
+from edgetune.tune.tasks.task import Guess, Summary, Task, possible_targets
 
 if TYPE_CHECKING:
     import torch

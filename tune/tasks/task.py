@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from edgetune.serve.errors import DataError, RecipeError
 from edgetune.tune.data.column_names import NEAR, SIDE, label_points
 from edgetune.tune.data.columns import Columns, choose_columns, require_column
-from edgetune.tune.data.rows import Input, Rows
+from edgetune.tune.data.rows import Input, Rows, Target
 from edgetune.tune.metrics import Metric
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from edgetune.tune.data.reading import Table
     from edgetune.tune.data.rows import Parts
     from edgetune.tune.tasks.objective import Objective
-
-Target = int | float | tuple[int, ...]
 
 # The strength of a task that fits any labelled texts: one that fits these better says more, one that does not, nothing.
 USUAL = 0.3

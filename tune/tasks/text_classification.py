@@ -15,10 +15,10 @@ from edgetune.serve.report import ClassQuality, Confusion
 from edgetune.tune.data.classes import check_classes, ordered_labels
 from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.list_cells import single_labels
-from edgetune.tune.data.rows import as_line
+from edgetune.tune.data.rows import Target, as_line
 from edgetune.tune.metrics import ACCURACY, BALANCED_ACCURACY, MACRO_F1, Metric
 from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, LabelObjective, label_qualities
-from edgetune.tune.tasks.task import USUAL, Guess, Summary, Target, Task, describe_labels
+from edgetune.tune.tasks.task import USUAL, Guess, Summary, Task, describe_labels
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ def main() -> None:
     """Write openvino_model.xml and .bin, config.json and the tokenizer's files."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, required=True, help="A standard transformers folder.")
-    parser.add_argument("--data", type=Path, required=True, help="Training rows, one JSON object with text a line.")
+    parser.add_argument("--data", type=Path, required=True, help="A build's data set; its training texts calibrate.")
     parser.add_argument("--out", type=Path, required=True)
     said = parser.parse_args()
 
@@ -22,8 +22,8 @@ def main() -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(said.model)
     model = AutoModelForSequenceClassification.from_pretrained(said.model).eval()
-    rows = said.data.read_text(encoding="utf-8").splitlines()
-    texts = [json.loads(row)["text"] for row in rows[:: max(1, len(rows) // SAMPLES)]][:SAMPLES]
+    rows = json.loads(said.data.read_text(encoding="utf-8"))["train"]["texts"]
+    texts = rows[:: max(1, len(rows) // SAMPLES)][:SAMPLES]
     samples = [dict(tokenizer([text], truncation=True, return_tensors="pt")) for text in texts]
     inputs = dict(tokenizer(["a text", "another text, a little longer"], padding=True, return_tensors="pt"))
     config = OpenVINOConfig(dynamic=True, quantizer=NNCFOpenVINOQuantizer(calibration_dataset=samples))
