@@ -32,6 +32,7 @@ PLAIN_NAMES = ("text", "texts", "sentence", "文本")
 PROSE_WORDS = 4  # of a cell, on average
 MOST_CODES = 20  # more different numbers are no classes, unless the column's name says so
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d\d?[./]\d\d?[./]\d{2,4}.*")
+_NESTED = re.compile(r"\[.*\]|\{.*\}", re.DOTALL)  # a list or an object as JSON
 _ADDRESS = re.compile(r"https?://\S+|www\.\S+|\S+@\S+\.\w+")
 
 
@@ -179,9 +180,9 @@ def _is_plain(name: str) -> bool:
 
 
 def _is_wordy(values: Sequence[str]) -> bool:
-    """Whether a column holds more than one value, and mostly words: no numbers, dates, addresses or names of parts."""
+    """Whether a column holds more than one value, and mostly words: no numbers, dates, addresses, lists or parts."""
     kinds = {value for value in values if value.strip()}
-    odd = sum(any(kind.fullmatch(value.strip()) for kind in (NUMBER, _DATE, _ADDRESS)) for value in kinds)
+    odd = sum(any(kind.fullmatch(value.strip()) for kind in (NUMBER, _DATE, _ADDRESS, _NESTED)) for value in kinds)
     return len(kinds) > 1 and 2 * odd <= len(kinds) and odd < len(kinds) and not _are_parts(kinds)
 
 
