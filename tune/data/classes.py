@@ -62,7 +62,7 @@ def check_classes(parts: Parts, source: str) -> None:
     few = [label for label, count in counts.items() if count < 2]
     if 2 * len(few) <= len(counts) or (parts.validation and parts.test):
         return
-    numbers = len(few) > 10 and all(map(NUMBER.fullmatch, few))
+    numbers = len(few) > 3 and all(map(NUMBER.fullmatch, few))
     raise DataError(
         f"{counted(len(few), 'class', 'classes')} of the {len(counts):,} of {source} with fewer than two "
         f"{'training and validation rows' if parts.test else 'rows'}: {_some(few)}."

@@ -41,11 +41,11 @@ TEXT_NAMES = (
 HEADING_NAMES = ("title", "headline", "subject", "summary", "标题")
 # What most tables have beside texts and labels, and is learnt from only where nothing else can be meant.
 _SIDE_WORDS = frozenset(
-    "split fold set subset partition part phase lang language locale country platform device os browser app version "
-    "channel source origin site gender sex age user userid username author reviewer customer annotator worker date "
-    "time timestamp created updated year month day hour id ids uuid guid idx index key no nr num number count length "
-    "len size url uri link file filename path image email phone confidence probability prob weight currency is has "
-    "flag verified active deleted column".split()
+    "split fold set subset partition part phase lang language locale country region city zip platform device os "
+    "browser app version channel source origin site gender sex age user userid username author reviewer customer "
+    "annotator worker date time timestamp created updated year month day hour id ids uuid guid idx index key no "
+    "nr num number count length len size url uri link file filename path image email phone confidence probability "
+    "prob weight currency is has flag verified active deleted column".split()
 )
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _WORD = re.compile(r"[^\W_]+")
@@ -70,6 +70,11 @@ def label_points(name: str) -> float:
 def is_side_name(name: str) -> bool:
     """Whether a name is that of what stands beside texts and labels."""
     return label_points(name) == SIDE
+
+
+def is_heading_name(name: str) -> bool:
+    """Whether a name is that of the shorter of two texts."""
+    return bool(_words(name) & set(HEADING_NAMES))
 
 
 def text_rank(name: str) -> int:

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgetune.serve.errors import DataError, UndecidedColumns
-from edgetune.tune.data.column_names import NEAR, are_siblings, label_points, text_rank
+from edgetune.tune.data.column_names import (
+    NEAR,
+    are_siblings,
+    is_heading_name,
+    is_side_name,
+    label_points,
+    text_rank,
+)
 from edgetune.tune.data.dialect import NUMBER
 from edgetune.tune.data.json_documents import part_of
 from edgetune.tune.data.reading import Table
@@ -22,8 +29,10 @@ CLEARLY_LONGER = 1.5
 # A usual name does not make a text of a column beside which another is longer by this.
 FAR_LONGER = 4.0
 PLAIN_NAMES = ("text", "texts", "sentence", "文本")
+PROSE_WORDS = 4  # of a cell, on average
 MOST_CODES = 20  # more different numbers are no classes, unless the column's name says so
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d\d?[./]\d\d?[./]\d{2,4}.*")
+_NESTED = re.compile(r"\[.*\]|\{.*\}", re.DOTALL)  # a list or an object as JSON
 _ADDRESS = re.compile(r"https?://\S+|www\.\S+|\S+@\S+\.\w+")
 
 
@@ -113,7 +122,8 @@ def _points(name: str, cells: Sequence[str]) -> float | None:
     numbers = all(map(NUMBER.fullmatch, kinds))
     if points > 0.0:
         return points if repeating else points - 0.5
-    if not repeating or (numbers and len(kinds) > MOST_CODES) or any(map(_DATE.fullmatch, kinds)):
+    odd = any(_DATE.fullmatch(kind) or _ADDRESS.fullmatch(kind) for kind in kinds)
+    if not repeating or odd or (numbers and len(kinds) > MOST_CODES):
         return None
     return points - 0.5 * numbers
 
@@ -139,20 +149,29 @@ def _guess_text(table: Table, label: str | None) -> str:
     exact = next((name for name in lengths if _is_plain(name)), best)
     if lengths[best] < CLEARLY_LONGER * lengths[exact]:
         best = exact
-    rivals = [name for name in lengths if name != best and _may_be_meant(name, best, lengths)]
+    prose = {name for name in lengths if _is_prose(name, wordy[name])}
+    rivals = [name for name in lengths if name != best and _may_be_meant(name, best, lengths, prose)]
     if rivals:
         raise _undecided(table, "text", [best, *rivals])
     return best
 
 
-def _may_be_meant(name: str, best: str, lengths: Mapping[str, float]) -> bool:
-    """Whether a column may be the text as well as the best one."""
+def _may_be_meant(name: str, best: str, lengths: Mapping[str, float], prose: Collection[str]) -> bool:
+    """Whether a column may be the text as well as the best one, or one half of a pair with it."""
     longer = lengths[best] / lengths[name]
     if are_siblings(name, best):
         return longer < FAR_LONGER
+    if _is_plain(best):
+        return False
     if text_rank(name) < text_rank(best):
-        return longer * FAR_LONGER < 1 and not _is_plain(best)
-    return longer < CLEARLY_LONGER and not _is_plain(best)
+        return longer * FAR_LONGER < 1
+    return longer < (FAR_LONGER if {name, best} <= set(prose) else CLEARLY_LONGER)
+
+
+def _is_prose(name: str, cells: Sequence[str]) -> bool:
+    """Whether a column holds sentences, and by its name neither headings nor what stands beside texts."""
+    words = sum(len(cell.split()) for cell in cells) / max(len(cells), 1)
+    return words >= PROSE_WORDS and not is_heading_name(name) and not is_side_name(name)
 
 
 def _is_plain(name: str) -> bool:
@@ -161,9 +180,9 @@ def _is_plain(name: str) -> bool:
 
 
 def _is_wordy(values: Sequence[str]) -> bool:
-    """Whether a column holds more than one value, and mostly words: no numbers, dates, addresses or names of parts."""
+    """Whether a column holds more than one value, and mostly words: no numbers, dates, addresses, lists or parts."""
     kinds = {value for value in values if value.strip()}
-    odd = sum(any(kind.fullmatch(value.strip()) for kind in (NUMBER, _DATE, _ADDRESS)) for value in kinds)
+    odd = sum(any(kind.fullmatch(value.strip()) for kind in (NUMBER, _DATE, _ADDRESS, _NESTED)) for value in kinds)
     return len(kinds) > 1 and 2 * odd <= len(kinds) and odd < len(kinds) and not _are_parts(kinds)
 
 

@@ -84,6 +84,8 @@ def _differing(one: str, other: str) -> int:
 
 def utf_16_without_mark(content: bytes) -> str:
     """Which UTF-16, if any: the zero bytes of spaces, digits and line ends stand at even or at odd places alone."""
+    if 0 not in content:
+        return ""
     zeros = content[0::2].count(0), content[1::2].count(0)
     if max(zeros) < 2 or min(zeros) * 20 > max(zeros):
         return ""

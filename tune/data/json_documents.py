@@ -1,7 +1,7 @@
 """What one JSON document holds: rows, columns by name, rows under a key, or several parts.
 
 Apart from the readers, which all tasks share it with. The shapes are those of pandas' `to_json` (orient: records,
-columns, index, split, table) and of exports that put their rows under a key.
+columns, index, split, table, values) and of exports that put their rows under a key.
 """
 
 from __future__ import annotations
@@ -32,18 +32,28 @@ class Document:
 def read_document(document: object) -> Document | None:
     """The rows that `document` holds; None where it is neither a list nor an object."""
     if isinstance(document, list):
-        return Document({"train": document})
+        return _of_list(document)
     if not isinstance(document, dict):
         return None
-    parts = {part_of(key): value for key, value in document.items()}
-    if "train" in parts and None not in parts and len(parts) == len(document):
-        inner = {part: read_document(value) for part, value in parts.items()}
-        rows = {
-            str(part): found.parts["train"] for part, found in inner.items() if found and list(found.parts) == ["train"]
-        }
-        if len(rows) == len(document):
-            return Document(rows, f"the parts {', '.join(document)}")
+    named = {key: part for key in document if (part := part_of(key)) is not None}
+    if "train" in named.values() and all(isinstance(value, (list, dict)) for value in document.values()):
+        inner = {part: read_document(document[key]) for key, part in named.items()}
+        rows = {part: held.parts["train"] for part, held in inner.items() if held and list(held.parts) == ["train"]}
+        if len(rows) == len(named):
+            others = [key for key in document if key not in named]
+            rest = f"; not read: {', '.join(others)}" if others else ""
+            return Document(rows, f"the parts {', '.join(named)}{rest}")
     return _of_object(document)
+
+
+def _of_list(rows: Sequence[object]) -> Document:
+    """Rows as they are; of lists of cells alone, the cells by numbered columns."""
+    cells = [row for row in rows if isinstance(row, list)]
+    if not cells or len(cells) < len(rows) or len({len(row) for row in cells}) > 1 or len(cells[0]) < 2:
+        return Document({"train": rows})
+    names = [f"column_{number}" for number in range(1, len(cells[0]) + 1)]
+    named = [dict(zip(names, row, strict=True)) for row in cells]
+    return Document({"train": named}, f"lists of cells: their columns are named {', '.join(names)}")
 
 
 def _of_object(document: Mapping[str, object]) -> Document:

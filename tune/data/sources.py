@@ -142,16 +142,16 @@ def _sight(folder: Path) -> str:
 
 def part_files(folder: Path, suffixes: Collection[str]) -> dict[str, tuple[Path, ...]]:
     """The files that are named as a part is, by part, each part whole or in pieces: in `folder`, else in its sub-folder
-    `data`, as a clone from the hub has them, else in its only sub-folder that has any.
+    `data`, as a clone from the hub has them, else in its only sub-folder that has any. A sub-folder that is named as a
+    part holds its pieces.
 
     Raises:
         DataError: two files are the same part, pieces are missing, or several sub-folders have parts.
     """
-    if files := _by_part(_files(folder, suffixes), folder):
-        return files
-    if files := _by_part(_files(folder / "data", suffixes), folder / "data"):
-        return files
-    inner = {path: files for path in _visible(folder) if (files := _by_part(_files(path, suffixes), path))}
+    for place in (folder, folder / "data"):
+        if files := _parts_in(place, suffixes):
+            return files
+    inner = {path: files for path in _visible(folder) if (files := _parts_in(path, suffixes))}
     if len(inner) > 1:
         raise DataError(
             f"{folder} has {len(inner)} folders with parts: {', '.join(path.name for path in inner)}.",
@@ -159,6 +159,15 @@ def part_files(folder: Path, suffixes: Collection[str]) -> dict[str, tuple[Path,
             action=f"name one of them: {next(iter(inner))}",
         )
     return next(iter(inner.values()), {})
+
+
+def _parts_in(folder: Path, suffixes: Collection[str]) -> dict[str, tuple[Path, ...]]:
+    """The parts that `folder` itself holds, as files or as sub-folders of pieces."""
+    if files := _by_part(_files(folder, suffixes), folder):
+        return files
+    tables = [suffix for suffix in suffixes if suffix != ".txt"]  # of a text a file, the folder may be a class
+    folders = {path: pieces for path in _visible(folder) if (pieces := _files(path, tables)) and part_of(path.stem)}
+    return {part: tuple(folders[path]) for part, (path,) in _by_part(list(folders), folder).items()}
 
 
 def _files(folder: Path, suffixes: Collection[str]) -> list[Path]:

@@ -7,6 +7,7 @@ from edgetune.tune.data.columns import Columns, choose_columns
 from edgetune.tune.data.reading import Table
 
 LONG = ("where is my card", "the transfer has failed", "what is the rate", "how do I close it")
+LONGER = tuple(f"{text} and more of it, {text}" for text in LONG)
 LABELS = ("card", "transfer", "card", "transfer")
 IDS = ("1", "2", "3", "4")
 
@@ -94,6 +95,7 @@ def test_what_is_not_there_lists_the_columns_and_how_to_name_them(columns, reaso
             "add --set data.label=sentiment, or --set data.label=topic.",
         ),
         ({"text_3": LONG, "text_4": LONG[::-1], "label": LABELS}, "'text_3' and 'text_4' could both be the text", None),
+        ({"statement": LONG, "evidence": LONGER, "label": LABELS}, "'evidence' and 'statement' could both", None),
         ({"query": ("a", "b", "c", "d"), "notes": LONG, "label": LABELS}, "'query' and 'notes' could both", None),
     ],
 )
@@ -113,6 +115,7 @@ SIDE = {
     "has_reply": ("true", "true", "false", "true"),
     "created_at": ("2024-01-01", "2024-01-01", "2024-01-02", "2024-01-02"),
     "user_id": ("7", "8", "7", "8"),
+    "article": ("http://a.b/1", "http://a.b/1", "http://a.b/2", "http://a.b/2"),
     "country": ("FR", "FR", "DE", "DE"),
     "confidence": ("0.5", "0.5", "0.9", "0.9"),
 }
@@ -140,6 +143,8 @@ def test_a_column_of_parts_is_never_the_label():
     ("columns", "text", "label"),
     [
         ({"": IDS, "Title": ("nice", "bad", "ok", "so"), "Review Text": LONG, "Rating": ("1", "2", "1", "2")}, 2, 3),
+        ({"Headline": tuple(text[:20] for text in LONG), "Story": LONGER, "label": LABELS}, 1, 2),
+        ({"note": LONG, "text": LONG, "label": LABELS}, 1, 2),
         ({"Headline": ("nice", "bad", "ok", "so"), "Story": LONG, "label": LABELS}, 1, 2),
         ({"id": IDS, "text": LONG, "label": ("0", "1", "0", "1"), "label_text": LABELS}, 1, 2),
         ({"text": LONG, "category": LABELS, "category_id": ("0", "1", "0", "1")}, 0, 1),

@@ -148,6 +148,7 @@ ORIENTS = {
     "split": {"columns": ["text", "label"], "index": list(range(40)), "data": [list(row.values()) for row in ROWS]},
     "table": {"schema": {"fields": [{"name": "text"}]}, "data": ROWS},
     "lists": {name: [row[name] for row in ROWS] for name in ("text", "label")},
+    "values": [list(row.values()) for row in ROWS],
     "under a key": {"version": "1.0", "rows": ROWS},
 }
 
@@ -157,6 +158,7 @@ def test_every_orient_of_pandas_is_read(tmp_path, orient):
     path = lines(tmp_path / "a.json", json.dumps(ORIENTS[orient]))
     dataset = load(path=path)
     assert dataset.digest == load(path=lines(tmp_path / "b.json", json.dumps(ROWS))).digest
+    assert dataset.columns.texts == (("column_1",) if orient == "values" else ("text",))
     assert any("a.json holds" in finding for finding in dataset.findings) == (orient != "records")
 
 
@@ -166,6 +168,32 @@ def test_parts_in_one_document_are_parts(tmp_path, orient):
     dataset = load(path=lines(tmp_path / "a.json", json.dumps(parts)))
     assert sizes(dataset) == (36, 4, 1)
     assert "a.json holds the parts train, dev, test." in dataset.findings
+
+
+def test_what_is_no_part_beside_parts_is_said(tmp_path):
+    parts = {"train": [list(row.values()) for row in ROWS], "val": ROWS[:4], "oos_train": [["odd", "oos"]]}
+    parts["val"] = [list(row.values()) for row in ROWS[:4]]
+    dataset = load(path=lines(tmp_path / "a.json", json.dumps(parts)))
+    assert "a.json holds the parts train, val; not read: oos_train." in dataset.findings
+    assert len(dataset.validation) == 4
+
+
+def test_lists_are_no_texts(tmp_path):
+    intents = [{"tag": f"tag {n % 3}", "patterns": [f"hello {n}", "hi there"]} for n in range(12)]
+    error = fault(path=lines(tmp_path / "a.json", json.dumps({"intents": intents})))
+    assert "no column looks like texts" in error.found
+
+
+@pytest.mark.parametrize("folder", [".", "default", "data"])
+def test_folders_that_are_named_as_a_part_hold_its_pieces(tmp_path, folder):
+    for part, count in (("train", 40), ("test", 6)):
+        place = tmp_path / folder / part
+        place.mkdir(parents=True)
+        (place / "_SUCCESS").touch()
+        for piece in range(2):
+            csv_of(place / f"part-{piece:05}.csv", pairs(count, stem=part)[piece::2])
+    dataset = load(path=str(tmp_path))
+    assert (len(dataset.train) + len(dataset.validation), len(dataset.test)) == (40, 6)
 
 
 @pytest.mark.parametrize("write", [json.dumps, str])
