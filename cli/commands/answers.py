@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CHUNK = 256
 # Rows that are named one by one; of more, their number says enough.
 NAMED_ROWS = 5
+_ACTION = "decode texts with errors='replace'; prove a bundle that gives no numbers with edgetune verify"
 
 Texts = tuple[str, ...]
 
@@ -74,11 +75,11 @@ class Unanswered:
         self.total += 1
         self.blank += blank
         if broken and not blank:
-            self.note("hold an unpaired surrogate, half a character that no encoding can carry", self.total)
+            self.note("for an unpaired surrogate, half a character that no encoding can carry", self.total)
         return blank or broken
 
     def note(self, what: str, number: int) -> None:
-        """Keep the number of a row with a fault."""
+        """Keep the number of a row that got no answer for what it holds or gave."""
         self._broken.setdefault(what, []).append(number)
 
     def report(self) -> None:
@@ -87,15 +88,19 @@ class Unanswered:
         Raises:
             InputError: none got one.
         """
-        if self.blank == self.total:
-            problem = f"The {self._noun} is blank." if self.total == 1 else f"All {self.total} {self._noun}s are blank."
+        noun, total = self._noun, self.total
+        if self.blank == total:
+            problem = f"The {noun} is blank." if total == 1 else f"All {total} {noun}s are blank."
             raise InputError(problem, expected="texts with something in them")
-        sentences = [f"{self.blank} of {self.total} texts are blank and got no answer."] if self.blank else []
+        sentences = [f"{self.blank} of {total} texts are blank and got no answer."] if self.blank else []
         for what, numbers in self._broken.items():
             named = ", ".join(map(str, numbers[:NAMED_ROWS])) + " and others" * (len(numbers) > NAMED_ROWS)
-            sentences.append(f"{len(numbers)} of {self.total} texts {what}, and got no answer: {named}.")
-        if self.blank + sum(map(len, self._broken.values())) == self.total:
-            raise InputError(" ".join(sentences), expected="texts that can be answered")
+            sentences.append(f"{len(numbers)} of {total} {noun}s got no answer {what}: {named}.")
+        if self.blank + sum(map(len, self._broken.values())) == total:
+            found = sentences[0] if total > 1 else f"The {noun} got no answer {next(iter(self._broken))}."
+            raise InputError(
+                " ".join([found, *sentences[1:]]), expected="valid Unicode, and numbers from the model", action=_ACTION
+            )
         for sentence in sentences:
             click.echo(sentence, err=True)
 
@@ -135,7 +140,7 @@ def _answers(
         for place, answer in zip(places, _finite_answers(predictor, [chunk[place] for place in places]), strict=True):
             answers[place] = answer
             if answer is None:
-                unanswered.note("make the model give something that is no number (NaN or infinity)", before + place + 1)
+                unanswered.note("since the model gives no number (NaN or infinity)", before + place + 1)
         yield from zip(chunk, answers, strict=True)
     unanswered.report()
 

@@ -20,6 +20,7 @@ from edgetune.commands.text_files import FileOfTexts, Texts, has_columns, is_del
 from edgetune.escaping import escaped
 from edgetune.serve.errors import InputError
 from edgetune.tune.data.dialect import FileOptions
+from edgetune.tune.data.json_text import NotJson, json_value
 from edgetune.tune.data.reading import SUFFIXES
 
 
@@ -55,9 +56,11 @@ class Source:
             file = FileOfTexts(
                 path, self.options, self.wanted, lambda sentence: click.echo(escaped(sentence), err=True)
             )
-            return file.inputs() if has_columns(path) else _split(file.lines(), f"{path}, line", parts)
+            if has_columns(path):
+                return file.inputs()
+            return _split(_noting_json(file.lines(), path.name), f"{path}, line", parts)
         if self.file == "-" or not sys.stdin.isatty():
-            return _split(_stdin_lines(self.options.encoding), "Line", parts)
+            return _split(_noting_json(_stdin_lines(self.options.encoding), "standard input"), "Line", parts)
         return iter(())
 
     def _check_options(self) -> None:
@@ -88,6 +91,27 @@ def _split(lines: Iterable[str], what: str, parts: Sequence[str]) -> Iterator[Te
                 )
             texts = ("",) * len(parts)
         yield texts
+
+
+def _noting_json(lines: Iterable[str], name: str) -> Iterator[str]:
+    """The lines; where they begin as JSON does, stderr is told that they are answered as they stand."""
+    for number, line in enumerate(lines):
+        if number == 0 and _is_json(line):
+            sentence = (
+                f"The lines of {escaped(name)} are answered as texts, and the first is JSON: rows of JSON are read"
+            )
+            click.echo(f"{sentence} from a file, --input FILE.jsonl or FILE.json.", err=True)
+        yield line
+
+
+def _is_json(line: str) -> bool:
+    """Whether a line is an object or list of JSON, or the beginning of one over several lines."""
+    if line.strip() in ("[", "{"):
+        return True
+    try:
+        return isinstance(json_value(line), (dict, list))
+    except NotJson:
+        return False
 
 
 def _stdin_lines(encoding: str | None) -> Iterator[str]:

@@ -126,6 +126,13 @@ def test_switches_and_numbers_are_still_what_they_were(recipe):
     assert (loaded.tune.learning_rate, loaded.tune.epochs, loaded.tune.lora.rank, loaded.seed) == (1e-4, 2.5, 8, 7)
 
 
+def test_a_recipe_that_was_written_is_read_as_the_same(recipe):
+    text = {"text": "on", "label": "2024-01-01", "separator": "|", "encoding": "1_0"}
+    values = {"base": "007", "data": {"path": "1.10", **text}, "tune": {"learning_rate": 1e-5, "epochs": 0.1}}
+    written = OnceRecipe.of_values(values, None)
+    assert OnceRecipe.load(recipe(written.to_yaml()), {}) == written
+
+
 @pytest.mark.parametrize(
     ("value", "told"),
     [

@@ -91,7 +91,7 @@ def test_a_broken_row_is_named_and_the_others_are_answered(edgetune, tmp_path):
     assert rows[1] == {"text": "a \ufffd b", "label": None, "score": None, "scores": None, "truncated": False}
     assert "1 of 4 texts are blank and got no answer.\n" in ended.err
     assert (
-        "1 of 4 texts hold an unpaired surrogate, half a character that no encoding can carry, and got no answer: 2.\n"
+        "1 of 4 texts got no answer for an unpaired surrogate, half a character that no encoding can carry: 2.\n"
     ) in ended.err
     lines = edgetune("predict", GOLDEN, "--input", path).out.splitlines()
     assert [line.split("\t")[0] for line in lines] == ["delivery", "", "", "payment"]
@@ -100,11 +100,12 @@ def test_a_broken_row_is_named_and_the_others_are_answered(edgetune, tmp_path):
 def test_many_broken_rows_are_counted_and_the_first_named(edgetune):
     ended = edgetune("predict", GOLDEN, *["\udcff"] * 7, "card")
     assert (ended.code, len(ended.out.splitlines())) == (0, 8)
-    assert "7 of 8 texts hold an unpaired surrogate" in ended.err
-    assert ended.err.endswith("got no answer: 1, 2, 3, 4, 5 and others.\n")
+    assert "7 of 8 texts got no answer for an unpaired surrogate" in ended.err
+    assert ended.err.endswith("can carry: 1, 2, 3, 4, 5 and others.\n")
     ended = edgetune("predict", GOLDEN, "\udcff")
     assert ended.code == 1
-    assert "Expected: texts that can be answered" in ended.err
+    assert ended.err.startswith("Error: The text got no answer for an unpaired surrogate")
+    assert "Expected: valid Unicode" in ended.err
 
 
 def test_what_is_no_number_is_null_and_named(edgetune, monkeypatch):
@@ -121,9 +122,7 @@ def test_what_is_no_number_is_null_and_named(edgetune, monkeypatch):
     ended = edgetune("predict", GOLDEN, "--json", "where is my parcel", "card")
     first, second = json.loads(ended.out, parse_constant=pytest.fail)
     assert (first["label"], second["label"], second["score"], second["scores"]) == ("delivery", None, None, None)
-    assert ended.err == (
-        "1 of 2 texts make the model give something that is no number (NaN or infinity), and got no answer: 2.\n"
-    )
+    assert ended.err == ("1 of 2 texts got no answer since the model gives no number (NaN or infinity): 2.\n")
 
 
 def test_json_has_null_for_what_it_has_no_word_for(capsys):

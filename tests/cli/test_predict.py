@@ -72,6 +72,40 @@ def test_standard_input(edgetune, bundle, lines, arguments):
     assert ended.out.splitlines() == lines
 
 
+@pytest.mark.parametrize("line", ['{"text": "card"}', "[", '["card"]'])
+def test_lines_of_json_are_answered_as_they_stand_and_that_is_said(edgetune, bundle, tmp_path, line):
+    (tmp_path / "rows.txt").write_text(f"{line}\ncard\n")
+    for arguments, stdin, name in (
+        ((), f"{line}\n", "standard input"),
+        (("--input", tmp_path / "rows.txt"), "", "rows.txt"),
+    ):
+        ended = edgetune("predict", bundle, *arguments, stdin=stdin)
+        assert ended.out.splitlines()[0].split("\t")[2] == line
+        assert ended.err == (
+            f"The lines of {name} are answered as texts, and the first is JSON: rows of JSON are read from a file, "
+            "--input FILE.jsonl or FILE.json.\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "words"),
+    [
+        ("где карта\n".encode("utf-16"), 0, ""),
+        ("\ufeffmy card\r\n".encode(), 0, ""),
+        ("my card\ndie Karte ist länger\n".encode("cp1252"), 1, "Standard input, line 2, is not UTF-8"),
+    ],
+)
+def test_standard_input_of_other_encodings(edgetune, bundle, content, code, words):
+    ended = edgetune("predict", bundle, stdin=content)
+    assert (ended.code, words in ended.err) == (code, True)
+    if code:
+        assert "To do: name its encoding: --encoding NAME" in ended.err
+        ended = edgetune("predict", bundle, "--input", "-", "--encoding", "cp1252", stdin=content)
+        assert ended.out.splitlines()[1].endswith("\tdie Karte ist länger")
+    else:
+        assert ended.out.rstrip("\n").split("\t")[2] in ("где карта", "my card")
+
+
 def test_the_best_labels_in_order(edgetune, bundle):
     rows = [line.split("\t") for line in edgetune("predict", bundle, "--top", "3", TEXTS[0]).out.splitlines()]
     scores = [float(row[1]) for row in rows]

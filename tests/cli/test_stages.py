@@ -95,7 +95,7 @@ def test_a_project_that_moved_goes_on_where_it_was(edgetune, workshop, tmp_path)
 @pytest.mark.parametrize(
     ("stage", "file", "damage"),
     [
-        ("data", "train.jsonl", "cut"),
+        ("data", "dataset.json", "cut"),
         ("tune", "model/model.safetensors", "flip"),
         ("export", "model.onnx", "remove"),
     ],

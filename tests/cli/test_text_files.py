@@ -155,11 +155,7 @@ def test_another_column_than_that_of_training_is_said(tmp_path):
 def test_of_an_older_bundle_the_column_is_guessed_as_training_does(tmp_path):
     path = written(tmp_path / "a.csv", "title,text\nshort title one,card pin chip contactless\nanother,cash banknote\n")
     assert read(path, trained=[])[0] == ["card pin chip contactless", "cash banknote"]
-    rows = "title,text\nnone,where is my card\n"  # of a single row, too
-    assert read(written(tmp_path / "b.csv", rows), trained=[])[0] == ["where is my card"]
-    rows = "comment,review\nthe card is lost,where is my card\n"
-    assert "does not say which" in refused(written(tmp_path / "b.csv", rows), trained=[]).found
-    assert read(written(tmp_path / "c.csv", "id,text\n7,where is my card\n"), trained=[])[0] == ["where is my card"]
+    assert read(written(tmp_path / "b.csv", "id,text\n7,where is my card\n"), trained=[])[0] == ["where is my card"]
 
 
 def test_two_columns_that_may_both_be_the_text_are_asked_for(tmp_path):
