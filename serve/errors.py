@@ -17,7 +17,7 @@
     │   ├── BundleDamaged         it was one, but bytes are missing or changed
     │   └── BundleFormatError     it is one of a format that this release cannot read
     ├── ProviderError             the execution provider asked for does not run
-    ├── RunError                  the graph failed while it ran
+    ├── RunError                  the graph or the tokenizer failed while it ran
     ├── InputError                what was given to predict cannot be answered
     │   └── PromptTooLong         it has more characters than the model reads
     ├── Overloaded                more is waiting for an answer than may wait
@@ -124,7 +124,7 @@ class ProviderError(EdgetuneError):
 
 
 class RunError(EdgetuneError):
-    """ONNX Runtime failed in the middle of a run: the graph cannot do what its inputs ask for, or memory ended."""
+    """ONNX Runtime or a tokenizer failed in the middle: it cannot do what its inputs ask for, or memory ended."""
 
 
 class InputError(EdgetuneError):

@@ -18,6 +18,7 @@ from edgetune.serve.bundle import CONFIG_NAME, MOST_JSON_BYTES, NOT_JSON, TOKENI
 from edgetune.serve.codecs import CODECS, Input
 from edgetune.serve.errors import BundleDamaged, InputError
 from edgetune.serve.files import read_regular
+from edgetune.serve.tokenizing import read_tokenizer, tokenizer_fault
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,35 +120,20 @@ class TextCodec:
         return SAMPLE
 
 
-def read_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer.json, opened.
-
-    Raises:
-        BundleDamaged: the file is none.
-    """
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises Exception itself for every bad file
-        raise BundleDamaged(f"{path} is no tokenizer: {error}") from error
-
-
 def run_tokenizer(tokenizer: Tokenizer, texts: Sequence[str], *, special_tokens: bool = True) -> list[Encoding]:
     """The encodings of texts, in order.
 
     Raises:
         InputError: a text is no valid Unicode.
+        RunError: the tokenizer fails on one.
     """
     try:
         # A text or two need no thread pool: encode_batch takes a sixth longer for one.
         if len(texts) <= 2:
             return [tokenizer.encode(text, add_special_tokens=special_tokens) for text in texts]
         return tokenizer.encode_batch(list(texts), add_special_tokens=special_tokens)
-    except (UnicodeEncodeError, TypeError) as error:
-        raise InputError(
-            "A text holds an unpaired surrogate, which no encoding can carry.",
-            expected="valid Unicode",
-            action="decode the text with errors='replace' before predicting",
-        ) from error
+    except BaseException as error:
+        raise tokenizer_fault(error) from error
 
 
 def read_pad_id(config: Path) -> int:

@@ -8,24 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
 from edgetune.serve.errors import BundleDamaged, InputError
 from edgetune.serve.stepwise.spec import GenerationSpec
+from edgetune.serve.tokenizing import read_tokenizer, tokenizer_fault
 
 
 class TokenCodec:
     """A tokenizer.json opened for generating. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the tokenizers library raises Exception itself for every bad file
-            raise BundleDamaged(
-                f"{path} is no tokenizer: {error}",
-                expected="a tokenizer.json as the tokenizers library writes it",
-                action="copy the bundle again from where it was built, or build it again",
-            ) from error
+        self._tokenizer = read_tokenizer(path)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.path = path
@@ -35,22 +27,22 @@ class TokenCodec:
 
         Raises:
             InputError: it is no string, or no valid Unicode (an unpaired surrogate).
+            RunError: the tokenizer fails on it.
         """
         if not isinstance(text, str):
             raise InputError(f"The prompt is of type {type(text).__name__}.", expected="a string")
         try:
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
-        except (UnicodeEncodeError, TypeError) as error:
-            raise InputError(
-                "The prompt holds an unpaired surrogate, which no encoding can carry.",
-                expected="valid Unicode",
-                action="decode the text with errors='replace' first",
-            ) from error
+        except BaseException as error:
+            raise tokenizer_fault(error) from error
         return ids
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """The text of ids; `special` writes special tokens too."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=not special)
+        try:
+            text: str = self._tokenizer.decode(list(ids), skip_special_tokens=not special)
+        except BaseException as error:
+            raise tokenizer_fault(error) from error
         return text
 
     def check(self, spec: GenerationSpec) -> None:

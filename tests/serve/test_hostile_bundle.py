@@ -335,3 +335,43 @@ def test_a_run_that_fails_is_a_message(bundle_copy):
     assert caught.value.found.startswith(f"ONNX Runtime failed on a run of {bundle_copy.folder}: ")
     assert "\n" not in caught.value.found
     assert "Reshape" in caught.value.found
+
+
+# Tokenizers that fail while they run.
+
+PANICS = {
+    # Refers to the second text of a pair in the template for single ones.
+    "template": (
+        "post_processor",
+        {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "pair": [],
+            "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]}},
+        },
+    ),
+    # Backtracks until the library gives up.
+    "regex": ("normalizer", {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "x"}),
+}
+
+
+@pytest.mark.parametrize("panic", PANICS)
+@pytest.mark.parametrize("texts", [1, 5])
+def test_a_tokenizer_that_panics_is_a_message(bundle_copy, panic, texts):
+    name, value = PANICS[panic]
+    bundle_copy.change("tokenizer.json", _set(name, value))
+    bundle_copy.digest_again("tokenizer.json")
+    predictor = load(bundle_copy.folder, threads=1)
+    with pytest.raises(RunError, match="The tokenizer failed: ") as caught:
+        predictor.predict(["a" * 40 + "b"] * texts)
+    assert caught.value.action.startswith("give another text")
+
+
+def test_an_unknown_word_without_a_token_for_it_is_a_message(bundle_copy):
+    def without_unknown(content: Any) -> None:
+        content["model"]["unk_token"] = "none of them"
+
+    bundle_copy.change("tokenizer.json", without_unknown)
+    bundle_copy.digest_again("tokenizer.json")
+    with pytest.raises(RunError, match="The tokenizer failed: WordPiece error: Missing"):
+        load(bundle_copy.folder, threads=1).predict_one("中")

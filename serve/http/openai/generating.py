@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tokenizers import Tokenizer
-
 from edgetune.serve.bundle import TOKENIZER_NAME
 from edgetune.serve.errors import BundleError, EdgetuneError, InputError, Overloaded, PromptTooLong
 from edgetune.serve.http.errors import NotReady, Refused
@@ -28,6 +26,7 @@ from edgetune.serve.http.settings import ServerSettings
 from edgetune.serve.stepwise.answer import Generation, TokenPiece
 from edgetune.serve.stepwise.handle import Handle
 from edgetune.serve.stepwise.sampling import Sampling
+from edgetune.serve.tokenizing import read_tokenizer
 
 if TYPE_CHECKING:
     from edgetune.serve.http.repository import Repository
@@ -152,9 +151,7 @@ class Generating:
         if texts is None:
             path = served.bundle.folder / TOKENIZER_NAME
             loop = asyncio.get_running_loop()
-            texts = await loop.run_in_executor(
-                served.writer.threads, lambda: TokenTexts(Tokenizer.from_file(str(path)))
-            )
+            texts = await loop.run_in_executor(served.writer.threads, lambda: TokenTexts(read_tokenizer(path)))
             self._texts[generator] = texts
         return texts
 
