@@ -217,6 +217,13 @@ def _notes(contest: LanguageContest, judged: Judged, measured: Measured | None) 
         notes.append(
             f"KL divergence and agreement of the graph in fp32 are of {len(measured.fidelity.texts):,} of the rows."
         )
+    packed = next((one for one in contest.climbed.candidates if one.scheme == judged.chosen), None)
+    if packed is not None and packed.own_rise is not None and packed.own_kl is not None:
+        notes.append(
+            f"On texts that the tuned model drew itself, outside of the tuning data, {packed.scheme} raises the "
+            f"perplexity by {100 * packed.own_rise:.2f}% and diverges by {packed.own_kl:.4f} nats a token; on the "
+            f"validation part by {100 * packed.rise:.2f}% and {packed.kl:.4f} nats."
+        )
     if measured and measured.answered.remark:
         notes.append(measured.answered.remark)
     notes.append(
