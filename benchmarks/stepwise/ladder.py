@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
+import msgspec
+
 from edgetune.benchmarks.prove.gate import Verdict, judge
 from edgetune.benchmarks.prove.trials import Kept, require_made
 from edgetune.benchmarks.recipe import GateRecipe
@@ -159,7 +161,12 @@ class Ladder:
 
         scores = Divergence.open(scored.place(f"{scheme.name}.scores", score) / _SCORES_NAME)
         outside = self._outside(scheme.name, graph, made, own) if own is not None else None
-        return _report(scheme, read_coverage(graph), scores, judge_divergence(scores, self.gate), outside)
+        coverage = read_coverage(graph)
+        remarks = coverage.remarks(block)
+        for remark in remarks:
+            self.progress.say(f"{scheme.name}: {remark}")
+        candidate = _report(scheme, coverage, scores, judge_divergence(scores, self.gate), outside)
+        return msgspec.structs.replace(candidate, remarks=list(remarks))
 
     def _own_texts(self) -> OwnTexts:
         """What the graph draws, or what an earlier search left of it."""
