@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
+import msgspec
+
 from edgetune.benchmarks.prove.gate import Verdict, judge
 from edgetune.benchmarks.prove.trials import Kept, require_made
 from edgetune.benchmarks.recipe import GateRecipe
 from edgetune.benchmarks.stepwise.divergence import Divergence, divergences
 from edgetune.compress.gptq.coverage import Coverage, read_coverage
+from edgetune.compress.gptq.own_texts import OwnTexts, draw_texts
 from edgetune.compress.gptq.schemes import LanguageScheme, write_scheme
 from edgetune.export.stepwise.graph import DecoderGraph
 from edgetune.serve.bundle import GRAPH_NAME
@@ -30,6 +33,7 @@ from edgetune.tune.stepwise.traces import EncodedRow
 from edgetune.tune.training.progress import Progress
 
 _SCORES_NAME = "scores.json"
+_OWN_NAME = "texts.json"
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ class Climbed(Stored):
 class Ladder:
     """One search: the fp32 graph, the rows that judge, texts for GPTQ, and where what is made is kept.
 
-    The digest of `kept` stands for the graph.
+    The digest of `kept` stands for the graph. `own_texts` is how many the graph draws itself by `seed`: GPTQ sees them
+    beside the rows, and each candidate is also held against the graph on others of them, outside of what was tuned on.
     """
 
     graph: DecoderGraph
@@ -105,6 +110,8 @@ class Ladder:
     threads: int | None
     kept: Kept
     progress: Progress
+    own_texts: int = 0
+    seed: int = 0
 
     def climb(self, schemes: Sequence[LanguageScheme]) -> Climbed:
         """Make and judge each scheme in turn, until two are accepted: the second is there if the first fails the proof.
@@ -137,7 +144,9 @@ class Ladder:
             GateError: it cannot be judged.
         """
         block = scheme.block or self.block
+        own = self._own_texts() if self.own_texts and scheme.bits is not None else None
         texts = [list(ids) for ids in self.calibration] if scheme.is_calibrated else []
+        texts += own.calibration if own is not None and scheme.is_calibrated else []
         made = replace(self.kept, digest=value_sha256([self.kept.digest, block, texts]))
 
         def write(folder: Path) -> None:
@@ -151,7 +160,34 @@ class Ladder:
             diverges(self.graph, graph, self.rows, self.threads).save(folder / _SCORES_NAME)
 
         scores = Divergence.open(scored.place(f"{scheme.name}.scores", score) / _SCORES_NAME)
-        return _report(scheme, read_coverage(graph), scores, judge_divergence(scores, self.gate))
+        outside = self._outside(scheme.name, graph, made, own) if own is not None else None
+        coverage = read_coverage(graph)
+        remarks = coverage.remarks(block)
+        for remark in remarks:
+            self.progress.say(f"{scheme.name}: {remark}")
+        candidate = _report(scheme, coverage, scores, judge_divergence(scores, self.gate), outside)
+        return msgspec.structs.replace(candidate, remarks=list(remarks))
+
+    def _own_texts(self) -> OwnTexts:
+        """What the graph draws, or what an earlier search left of it."""
+
+        def write(folder: Path) -> None:
+            self.progress.say(f"the model draws {self.own_texts} texts of its own for calibration, and others to judge")
+            graph, threads = self.graph, self.threads
+            draw_texts(graph.path, graph.spec, self.own_texts, threads=threads, seed=self.seed).save(folder / _OWN_NAME)
+
+        drawn = replace(self.kept, digest=value_sha256([self.kept.digest, self.own_texts, self.seed]))
+        return OwnTexts.open(drawn.place("own-texts", write) / _OWN_NAME)
+
+    def _outside(self, name: str, graph: Path, made: Kept, own: OwnTexts) -> Divergence:
+        """The candidate on texts of the model's own that calibration has not seen."""
+        ids = tuple(tuple(text) for text in own.held_out)
+
+        def score(folder: Path) -> None:
+            diverges(self.graph, graph, JudgedRows(ids, ids), self.threads).save(folder / _SCORES_NAME)
+
+        scored = replace(made, digest=value_sha256([made.digest, ids]))
+        return Divergence.open(scored.place(f"{name}.outside", score) / _SCORES_NAME)
 
 
 def diverges(reference: DecoderGraph, candidate: Path, rows: JudgedRows, threads: int | None) -> Divergence:
@@ -166,7 +202,9 @@ def judge_divergence(scores: Divergence, gate: GateRecipe, *, looks: int = 1) ->
     return judge(PERPLEXITY, *scores.statistics, gate, agreement=scores.top1_agreement, looks=looks)
 
 
-def _report(scheme: LanguageScheme, coverage: Coverage, scores: Divergence, verdict: Verdict) -> LanguageCandidate:
+def _report(
+    scheme: LanguageScheme, coverage: Coverage, scores: Divergence, verdict: Verdict, outside: Divergence | None
+) -> LanguageCandidate:
     return LanguageCandidate(
         scheme=scheme.name,
         size_bytes=coverage.size_bytes,
@@ -182,4 +220,6 @@ def _report(scheme: LanguageScheme, coverage: Coverage, scores: Divergence, verd
         reason=verdict.reason,
         made_by=coverage.sentence(),
         left=[f"{matrix.name}: {matrix.why}" for matrix in coverage.left],
+        own_kl=None if outside is None else outside.kl_nats,
+        own_rise=None if outside is None else outside.relative_rise,
     )

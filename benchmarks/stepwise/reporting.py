@@ -18,6 +18,7 @@ from edgetune.benchmarks.stepwise.choice import skipped_schemes, why_chosen
 from edgetune.benchmarks.stepwise.divergence import Divergence
 from edgetune.benchmarks.stepwise.figures import GenerationTiming
 from edgetune.benchmarks.timing.machine import describe_machine
+from edgetune.compress.gptq.coverage import MOSTLY
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.report import Pair
@@ -67,7 +68,7 @@ def assemble_language_report(contest: LanguageContest, judged: Judged, measured:
         task=contest.packing.task,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         edgetune=__version__,
-        verdict=_verdict(quality, judged, timing),
+        verdict=_verdict(quality, judged, timing, _chosen_name(contest, judged)),
         base=contest.base.id,
         chosen=judged.chosen,
         command=contest.command,
@@ -187,16 +188,22 @@ def _data(contest: LanguageContest) -> ConversationSummary:
     )
 
 
-def _verdict(quality: AnswersQuality, judged: Judged, timing: GenerationTiming | None) -> str:
+def _chosen_name(contest: LanguageContest, judged: Judged) -> str:
+    """The packed scheme, with the share of its bytes that is in few bits where that is the smaller part."""
+    packed = next((one for one in contest.climbed.candidates if one.scheme == judged.chosen), None)
+    if packed is None or not 0 < packed.quantized < MOSTLY:
+        return judged.chosen
+    return f"{judged.chosen} ({packed.quantized:.0%} of its bytes are quantized)"
+
+
+def _verdict(quality: AnswersQuality, judged: Judged, timing: GenerationTiming | None, name: str) -> str:
     base, tuned = quality.stages[:2]
     gained = f"Tuning took the perplexity from {base.value:.4g} to {tuned.value:.4g}"
     if judged.verdict is None or judged.divergence is None:
         return f"{gained}; no scheme passed the gate, so nothing was packed."
     rise, agreement = judged.verdict.loss.loss, judged.divergence.top1_agreement
     moved = "raised" if rise > 0 else "lowered"
-    sentence = (
-        f"{gained}; {judged.chosen} {moved} it by {abs(100 * rise):.2f}% and agrees in {100 * agreement:.1f}% of tokens"
-    )
+    sentence = f"{gained}; {name} {moved} it by {abs(100 * rise):.2f}% and agrees in {100 * agreement:.1f}% of tokens"
     if timing is not None and not timing.verdict.valid:
         return f"{sentence}; the machine was too busy to judge its speed."
     one = next((row for row in timing.decoding if row.batch == 1 and row.speedup), None) if timing else None
@@ -217,6 +224,15 @@ def _notes(contest: LanguageContest, judged: Judged, measured: Measured | None) 
         notes.append(
             f"KL divergence and agreement of the graph in fp32 are of {len(measured.fidelity.texts):,} of the rows."
         )
+    packed = next((one for one in contest.climbed.candidates if one.scheme == judged.chosen), None)
+    if packed is not None and packed.own_rise is not None and packed.own_kl is not None:
+        notes.append(
+            f"On texts that the tuned model drew itself, outside of the tuning data, {packed.scheme} raises the "
+            f"perplexity by {100 * packed.own_rise:.2f}% and diverges by {packed.own_kl:.4f} nats a token; on the "
+            f"validation part by {100 * packed.rise:.2f}% and {packed.kl:.4f} nats."
+        )
+    if packed is not None:
+        notes += [f"Of {packed.scheme}, {remark}." for remark in packed.remarks]
     if measured and measured.answered.remark:
         notes.append(measured.answered.remark)
     notes.append(

@@ -221,6 +221,8 @@ def _ladder(build: StepwiseBuild) -> Ladder:
         threads=None if recipe.benchmark.threads == "auto" else recipe.benchmark.threads,
         kept=Kept(build.work.trials, build.work.digest("export")),
         progress=build.progress,
+        own_texts=recipe.compress.own_texts,
+        seed=recipe.seed,
     )
 
 

@@ -18,6 +18,8 @@ from edgetune.serve.errors import CompressError
 if TYPE_CHECKING:
     import onnx_ir
 
+# A scheme whose quantized matrices take less of the file than this is mostly floats, whatever it is called.
+MOSTLY = 0.5
 _QUANTIZED = ("MatMulNBits", "GatherBlockQuantized")
 # Where the two operators have levels, scales and zero points among their inputs.
 _STORED_INPUTS = {"MatMulNBits": (1, 2, 3), "GatherBlockQuantized": (0, 2, 3)}
@@ -84,6 +86,26 @@ class Coverage:
             f"{quantized}, {self.share_of_parameters:.1%} of the parameters of all matrices and "
             f"{self.share_of_bytes:.1%} of the bytes stored" + (f"; left: {left}" if left else "")
         )
+
+    def remarks(self, block: int) -> tuple[str, ...]:
+        """What a scheme's name does not say: narrower blocks than `block`, or most bytes left in floats."""
+        if not self.quantized:
+            return ()
+        remarks = []
+        narrow = [one.block for one in self.quantized if one.block < block]
+        if narrow:
+            sizes = " or ".join(map(str, sorted(set(narrow))))
+            remarks.append(
+                f"{len(narrow)} of {len(self.quantized)} matrices have {sizes} weights to a scale: they are too narrow "
+                f"for {block}"
+            )
+        if self.share_of_bytes < MOSTLY and self.left:
+            largest = max(self.left, key=lambda one: one.stored_bytes)
+            remarks.append(
+                f"only {self.share_of_bytes:.0%} of the bytes stored are quantized: {len(self.left)} matrices stay in "
+                f"floats, the largest {largest.name} ({largest.why})"
+            )
+        return tuple(remarks)
 
 
 def read_coverage(graph: Path) -> Coverage:

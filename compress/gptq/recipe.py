@@ -21,6 +21,12 @@ class LanguageCompressRecipe(BaseModel):
         32, description="Weights that share a scale, where the scheme's name says no size."
     )
     calibration_rows: int = Field(128, ge=1, description="Training rows that GPTQ looks at, at most.")
+    own_texts: int = Field(
+        32,
+        ge=0,
+        description="Texts that the tuned model draws itself, which GPTQ looks at beside the rows, so that what was "
+        "not tuned on is kept too; 0 draws none.",
+    )
 
     @field_validator("schemes")
     @classmethod

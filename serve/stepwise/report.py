@@ -44,7 +44,9 @@ class LanguageCandidate(JudgedCandidate, frozen=True, kw_only=True):
 
     `size_bytes` is the graph with its external data; `quantized` the share of all stored bytes that quantized matrices
     take, scales included, read from the file; `rise_interval` the paired interval of `rise` at the gate's confidence;
-    `left` the matrices that stayed, with the reason.
+    `left` the matrices that stayed, with the reason. `own_kl` and `own_rise` are as `kl` and `rise`, on texts that the
+    tuned model drew itself, outside of what it was tuned on; None where none were drawn. `remarks` tell what the
+    scheme's name does not: narrower blocks, or most of the bytes left in floats.
     """
 
     quantized: float
@@ -53,6 +55,9 @@ class LanguageCandidate(JudgedCandidate, frozen=True, kw_only=True):
     kl: float
     agreement: float
     left: list[str] = msgspec.field(default_factory=list)
+    own_kl: float | None = None
+    own_rise: float | None = None
+    remarks: list[str] = msgspec.field(default_factory=list)
 
 
 class LanguageProof(JudgedChoice, frozen=True, kw_only=True):

@@ -35,9 +35,9 @@ class EncodedParts:
         template: the chat template to save with the model; None where the rows are no chats.
         stop_ids: the tokens that answers end with: generation has to stop at these.
         encoder: makes prompts of chats for generated answers.
-        refused: chats of all parts that the template cannot render.
         packed: whether the training rows are packed; then `check_packing` is due before training.
         findings: what was chosen, cut, dropped and counted.
+        refused: chats of all parts that the template cannot render.
     """
 
     train: tuple[EncodedRow, ...]

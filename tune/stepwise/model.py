@@ -184,6 +184,13 @@ def open_pretrained(
             expected="the weights of the architecture that config.json names",
             action="copy both again from the model's source",
         )
+    broken = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
+    if broken and quantization is None:
+        raise ModelError(
+            f"{base.folder} has {len(broken)} weights with values that are no finite numbers, first {broken[0]}.",
+            expected="finite weights; half precision may have overflowed where they were saved",
+            action="copy them again from the model's source, or choose another --base",
+        )
     mend_generation_config(model)  # before the first checkpoint, which has it too
     return model
 

@@ -158,3 +158,27 @@ def test_base_and_tuned_model_are_measured_on_the_rows_that_judge():
     measured = encoded.language_rows(100, 3).measured
     assert JudgedRows.of(encoded.judging, 100, 3).ids == tuple(tuple(row["input_ids"]) for row in measured)
     assert {row["input_ids"][0] for row in measured} == {10, 20}
+
+
+def test_own_texts_calibrate_and_show_what_is_lost_outside(search, calls, tmp_path, monkeypatch):
+    seen: dict[str, int] = {}
+    written = ladder_module.write_scheme
+
+    def write(scheme: Any, *given: Any, calibration: Any, **named: Any) -> Any:
+        seen[scheme.name] = len(calibration)
+        return written(scheme, *given, calibration=calibration, **named)
+
+    monkeypatch.setattr(ladder_module, "write_scheme", write)
+    climbed = search(own_texts=6, seed=3).climb([SCHEMES["int8"], SCHEMES["fp32"]])
+    assert seen == {"int8": len(ROWS.ids) + 6, "fp32": 0}
+    assert calls == ["int8", "scores", "scores", "fp32", "scores"]
+    int8, fp32 = climbed.candidates
+    assert int8.own_kl is not None
+    assert 0 < int8.own_kl < 0.1
+    assert (fp32.own_kl, fp32.own_rise) == (None, None)
+    texts = msgspec.json.decode((tmp_path / "trials" / "own-texts" / "texts.json").read_bytes())
+    assert [len(texts[name]) for name in ("calibration", "held_out")] == [6, 2]
+    assert len({tuple(text[:2]) for name in texts for text in texts[name]}) > 1
+    again = search(own_texts=6, seed=3).climb([SCHEMES["int8"], SCHEMES["fp32"]])
+    assert again.candidates == climbed.candidates
+    assert len(calls) == 5
