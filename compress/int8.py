@@ -125,5 +125,5 @@ def _quantized(model: onnx_ir.Model, before: onnx_ir.Node, x: onnx_ir.Value) -> 
 def _only_mask(node: onnx_ir.Node) -> bool:
     """QAttention knows a mask, and nothing of biases, pasts or widths that differ."""
     extra = [value for value in node.inputs[4:] if value is not None]
-    odd = {"qkv_hidden_sizes", "unidirectional", "do_rotary", "past_present_share_buffer"} & set(node.attributes)
+    odd = {"qkv_hidden_sizes", "do_rotary", "past_present_share_buffer"} & set(node.attributes)
     return not extra and not odd

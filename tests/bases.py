@@ -106,6 +106,18 @@ def _qwen3_embedding(folder: Path) -> Path:
     return write_base(folder, seeded(lambda: Qwen3ForCausalLM(config)), tokenizer, pooling)
 
 
+def _opt(folder: Path) -> Path:
+    """One whose attention the exporter fuses into one operator, so that its order must not be lost with its mask."""
+    from transformers import OPTConfig, OPTModel
+
+    tokenizer = byte_level(pad=True)
+    config = OPTConfig(
+        vocab_size=len(tokenizer), hidden_size=32, word_embed_proj_dim=32, num_hidden_layers=2, num_attention_heads=2,
+        ffn_dim=64, max_position_embeddings=TINY_TOKENS, pad_token_id=1, bos_token_id=0, eos_token_id=0, init_std=0.15,
+    )  # fmt: skip
+    return write_base(folder, seeded(lambda: OPTModel(config)), tokenizer)
+
+
 def _t5(folder: Path, kind: str, pooling: dict[str, bool] | None = None) -> Path:
     import transformers
 
@@ -176,6 +188,7 @@ DECODERS: dict[str, Callable[[Path], Path]] = {
     "llama_classifier": _llama_classifier,
     "qwen2_classifier": _qwen2_classifier,
     "qwen3_embedding": _qwen3_embedding,
+    "opt": _opt,
 }
 OTHERS: dict[str, Callable[[Path], Path]] = {
     "sentence_t5": lambda folder: _t5(folder, "T5EncoderModel", {"pooling_mode_mean_tokens": True}),

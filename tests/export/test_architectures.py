@@ -269,6 +269,7 @@ POOLED = [
     pytest.param("gpt2_classifier", "freeze", "last", marks=[pytest.mark.slow, pytest.mark.long]),
     pytest.param("qwen2_classifier", "full", "last", marks=[pytest.mark.slow, pytest.mark.long]),
     pytest.param("qwen3_embedding", "freeze", "last", marks=[pytest.mark.slow, pytest.mark.long]),
+    pytest.param("opt", "lora", "last", marks=[pytest.mark.slow, pytest.mark.long]),
     pytest.param("sentence_t5", "lora", "mean", marks=[pytest.mark.slow, pytest.mark.long]),
     pytest.param("xlnet", "freeze", "last", marks=[pytest.mark.slow, pytest.mark.long]),
 ]
@@ -279,6 +280,9 @@ def test_a_decoder_goes_all_the_way(produce: Callable[..., Line], name: str, met
     line = produce(name, method=method)
 
     assert (line.tuned.training.handed_on, line.tuned.training.pooling) == (method, pooling)
+    if name == "opt":
+        assert line.graph.fused
+        assert operators(line.graph.path).count("Attention") == 2
     assert_answers_as_the_model(line)
     # Alone and beside longer texts: nothing of the padding is read, whichever token it is.
     predictor = line.predictors["fp32"]
