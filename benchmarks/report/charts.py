@@ -192,19 +192,22 @@ def _padded(values: Sequence[float], least: float, start: float = 4, end: float 
     return Axis(low - spare, high + spare, start=start, end=end)
 
 
-def _svg(height: float, label: str, parts: Sequence[Markup], css: str = "chart") -> Markup:
+def draw(height: float, label: str, parts: Sequence[Markup], css: str = "chart") -> Markup:
+    """`parts` as one picture as wide as its place; `label` is read to those who do not see it."""
     return Markup('<svg class="{}" role="img" aria-label="{}" width="100%" height="{}">{}</svg>').format(
         css, label, height, Markup("").join(parts)
     )
 
 
-def _text(x: float, y: float, text: str, css: str = "", anchor: str = "start", dx: float = 0) -> Markup:
+def text_at(x: float, y: float, text: str, css: str = "", anchor: str = "start", dx: float = 0) -> Markup:
+    """A text at `x` percent and `y` px."""
     return Markup('<text x="{}%" y="{}" dx="{}" text-anchor="{}" class="{}">{}</text>').format(
         x, y, dx, anchor, css, text
     )
 
 
-def _line(x1: float, x2: float, y1: float, y2: float, css: str) -> Markup:
+def line(x1: float, x2: float, y1: float, y2: float, css: str) -> Markup:
+    """From `x1` percent and `y1` px to `x2` and `y2`."""
     return Markup('<line x1="{}%" x2="{}%" y1="{}" y2="{}" class="{}"/>').format(x1, x2, y1, y2, css)
 
 
@@ -246,21 +249,21 @@ def latency_strips(strips: Sequence[tuple[str, str, LatencySummary]]) -> Markup:
         return Markup("")
     axis = Axis(min(values) / 1.35, max(values) * 1.25, log=True)
     row, bottom = 116, 116 * len(strips)
-    parts = [_line(axis.at(t), axis.at(t), 0, bottom, "grid") for t in axis.ticks()]
+    parts = [line(axis.at(t), axis.at(t), 0, bottom, "grid") for t in axis.ticks()]
     for index, (css, name, summary) in enumerate(strips):
         parts += _strip(css, name, summary, axis, row * index)
-    parts.append(_line(0, 100, bottom, bottom, "axis"))
+    parts.append(line(0, 100, bottom, bottom, "axis"))
     # The unit stands at the right end: no figure may run into it.
     ticks = [t for t in axis.ticks() if axis.at(t) < 91]
-    parts += [_text(axis.at(t), bottom + 18, f"{t:g}", "tick", "middle") for t in ticks]
-    parts.append(_text(100, bottom + 18, "ms", "tick", "end"))
-    return _svg(bottom + 26, "Distribution of latency in ms, logarithmic axis", parts)
+    parts += [text_at(axis.at(t), bottom + 18, f"{t:g}", "tick", "middle") for t in ticks]
+    parts.append(text_at(100, bottom + 18, "ms", "tick", "end"))
+    return draw(bottom + 26, "Distribution of latency in ms, logarithmic axis", parts)
 
 
 def _strip(css: str, name: str, summary: LatencySummary, axis: Axis, top: float) -> list[Markup]:
     """One latency strip of 116 px: name and figures, p50 and p90 marks, density, ticks of single calls."""
     floor = top + 98
-    parts = [_text(0, top + 16, name, f"name {css}")]
+    parts = [text_at(0, top + 16, name, f"name {css}")]
     samples = [v for v in summary.samples if v > 0]
     if len(samples) >= 5:
         curve = " L".join(f"{x} {round(100 - 100 * y, 2)}" for x, y in density(samples, axis))
@@ -273,10 +276,10 @@ def _strip(css: str, name: str, summary: LatencySummary, axis: Axis, top: float)
     for mark, value, anchor, dx in marks:
         if value is not None:
             x = axis.at(value)
-            parts.append(_line(x, x, top + 30, floor, f"mark {mark} {css}"))
-            parts.append(_text(x, top + 38, mark, "tick", anchor, dx))
+            parts.append(line(x, x, top + 30, floor, f"mark {mark} {css}"))
+            parts.append(text_at(x, top + 38, mark, "tick", anchor, dx))
     figures = " · ".join(f"{mark} {milliseconds(value, TOO_SMALL)}" for mark, value, _, _ in marks)
-    parts.append(_text(100, top + 16, figures, "figure", "end"))
+    parts.append(text_at(100, top + 16, figures, "figure", "end"))
     return parts
 
 
@@ -290,17 +293,17 @@ def score_ticks(axis: Axis, metric: str) -> Markup:
     ticks = axis.ticks()
     ticks = ticks[:: max(1, math.ceil(len(ticks) / 3))]
     factor = 100 if is_percent(metric) else 1
-    parts = [_text(axis.at(t), 11, f"{round(factor * t, 6):g}", "tick", "middle") for t in ticks]
-    return _svg(20, f"Axis of {metric}", parts, "dots")
+    parts = [text_at(axis.at(t), 11, f"{round(factor * t, 6):g}", "tick", "middle") for t in ticks]
+    return draw(20, f"Axis of {metric}", parts, "dots")
 
 
 def interval_dot(value: float, interval: Sequence[float], axis: Axis, guide: float | None, css: str) -> Markup:
     """One value as a dot with its interval as a bar; `guide` is the value that all rows compare with."""
-    parts = [] if guide is None else [_line(axis.at(guide), axis.at(guide), 0, 36, "guide")]
+    parts = [] if guide is None else [line(axis.at(guide), axis.at(guide), 0, 36, "guide")]
     if len(interval) == 2:
-        parts.append(_line(axis.at(interval[0]), axis.at(interval[1]), 18, 18, f"whisker {css}"))
+        parts.append(line(axis.at(interval[0]), axis.at(interval[1]), 18, 18, f"whisker {css}"))
     parts.append(Markup('<circle cx="{}%" cy="18" r="4.5" class="dot {}"/>').format(axis.at(value), css))
-    return _svg(36, f"{value:.4f}", parts, "dots")
+    return draw(36, f"{value:.4f}", parts, "dots")
 
 
 @dataclass(frozen=True)
@@ -319,22 +322,22 @@ def paired_bars(bars: Sequence[Bar]) -> Markup:
     parts = []
     for index, bar in enumerate(bars):
         top = 28 * index
-        parts.append(_text(0, top + 17, bar.name, "name"))
+        parts.append(text_at(0, top + 17, bar.name, "name"))
         # 58 px of names, then at most 58% bar: the figure behind it still fits on a phone.
         length = round(58 * (bar.value or 0) / longest, 2) if longest else 0
         drawn = Markup('<rect y="{}" height="16" width="{}%" rx="2" class="area {}"/>').format(top + 4, length, bar.css)
         if bar.value is None:
             drawn = Markup("")
-        figure = _text(length, top + 17, bar.text, "figure", dx=0 if bar.value is None else 8)
+        figure = text_at(length, top + 17, bar.text, "figure", dx=0 if bar.value is None else 8)
         parts.append(Markup('<svg x="58" width="100%" overflow="visible">{}{}</svg>').format(drawn, figure))
-    return _svg(28 * len(bars), ", ".join(f"{bar.name} {bar.text}" for bar in bars), parts)
+    return draw(28 * len(bars), ", ".join(f"{bar.name} {bar.text}" for bar in bars), parts)
 
 
 def share_bar(value: float) -> Markup:
     """`value` in 0..1 as a thin bar over a full-length rail."""
     rail = Markup('<rect y="7" height="4" width="100%" rx="2" class="rail"/>')
     bar = Markup('<rect y="7" height="4" width="{}%" rx="2" class="area bundle"/>')
-    return _svg(18, f"{value:.3f}", [rail, bar.format(round(100 * max(0.0, min(1.0, value)), 2))], "dots")
+    return draw(18, f"{value:.3f}", [rail, bar.format(round(100 * max(0.0, min(1.0, value)), 2))], "dots")
 
 
 def twin_bars(base: float | None, bundle: float | None, longest: float) -> Markup:
@@ -350,7 +353,7 @@ def twin_bars(base: float | None, bundle: float | None, longest: float) -> Marku
         f"{name} {NOT_MEASURED if value is None else plain(value)}"
         for name, value in (("PyTorch", base), ("bundle", bundle))
     )
-    return _svg(21, named, parts, "dots")
+    return draw(21, named, parts, "dots")
 
 
 def _curve(points: Sequence[tuple[float, float]], x: Axis, y: Axis, top: float, css: str) -> list[Markup]:
@@ -371,8 +374,8 @@ def _panel(x: Axis, y: Axis, top: float, factor: float) -> list[Markup]:
     parts = []
     for tick in y.ticks():
         height = round(top + 1.3 * y.at(tick), 1)
-        parts.append(_line(x.start - 1, 100, height, height, "grid"))
-        parts.append(_text(0, height + 4, f"{round(factor * tick, 6):g}", "tick"))
+        parts.append(line(x.start - 1, 100, height, height, "grid"))
+        parts.append(text_at(0, height + 4, f"{round(factor * tick, 6):g}", "tick"))
     return parts
 
 
@@ -388,17 +391,17 @@ def training_curve(curve: Sequence[CurvePoint], metric: str, probe: float | None
     loss = Axis(0, 1.08 * max(b for _, b in train + held_out) or 1, start=100, end=0)
     quality = _padded([*(b for _, b in values), *(() if probe is None else (probe,))], 0.005, start=100, end=0)
     lower = 196
-    parts = [_text(0, 12, "loss", "name"), *_panel(x, loss, 24, 1)]
+    parts = [text_at(0, 12, "loss", "name"), *_panel(x, loss, 24, 1)]
     parts += _curve(train, x, loss, 24, "base") + _curve(held_out, x, loss, 24, "bundle")
-    parts.append(_text(0, lower - 12, f"{title_of(metric)} on the validation part", "name"))
+    parts.append(text_at(0, lower - 12, f"{title_of(metric)} on the validation part", "name"))
     parts += _panel(x, quality, lower, 100 if is_percent(metric) else 1)
     if probe is not None:
         at_probe = round(lower + 1.3 * quality.at(probe), 1)
-        parts.append(_line(x.start - 1, 100, at_probe, at_probe, "guide"))
+        parts.append(line(x.start - 1, 100, at_probe, at_probe, "guide"))
     parts += _curve(values, x, quality, lower, "bundle")
     if best_epoch is not None:
         best = x.at(best_epoch)
-        parts.append(_line(best, best, 24, lower + 130, "guide"))
-    parts += [_text(x.at(t), lower + 150, f"{t:g}", "tick", "middle") for t in x.ticks() if t > 0]
-    parts.append(_text(0, lower + 150, "epoch", "tick"))
-    return _svg(lower + 158, "Losses and validation metric by epoch", parts)
+        parts.append(line(best, best, 24, lower + 130, "guide"))
+    parts += [text_at(x.at(t), lower + 150, f"{t:g}", "tick", "middle") for t in x.ticks() if t > 0]
+    parts.append(text_at(0, lower + 150, "epoch", "tick"))
+    return draw(lower + 158, "Losses and validation metric by epoch", parts)

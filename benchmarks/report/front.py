@@ -6,12 +6,12 @@ Stands beside charts.py, whose axes and colours it shares: pure functions of a r
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from edgetune.benchmarks.report.charts import Axis, milliseconds, score, size
+from edgetune.benchmarks.report.charts import Axis, draw, line, milliseconds, score, size, text_at
 from edgetune.serve.report import CandidateReport, Report
 from edgetune.tune.metrics import is_error, title_of
 
@@ -59,7 +59,7 @@ def _scatter(
     values: Sequence[float],
     letters: dict[str, str],
     metric: str,
-    written: object,
+    written: Callable[[float | None], str],
 ) -> Markup:
     across = Axis(min(values) * 0.85, max(values) * 1.15, log=True, start=9, end=97)
     scores = [one.value for one in shown]
@@ -67,15 +67,12 @@ def _scatter(
     lowest, highest = (_TOP, _BOTTOM) if is_error(metric) else (_BOTTOM, _TOP)  # what is better stands higher
     up = Axis(min(scores) - spare, max(scores) + spare, start=lowest, end=highest)
     best = _frontier([-one.value if is_error(metric) else one.value for one in shown], values)
-    parts = [_grid_x(across, written), _grid_y(up, metric)]
-    parts.append(_steps([(across.at(values[i]), up.at(shown[i].value)) for i in best]))
+    parts = [*_grid_x(across, written), *_grid_y(up, metric)]
+    parts += _steps([(across.at(values[i]), up.at(shown[i].value)) for i in best])
     for place, one in enumerate(shown):
         css = "chosen" if one.chosen else "front" if place in best else "passed" if one.accepted else "failed"
-        parts.append(_point(across.at(values[place]), up.at(one.value), letters[one.scheme], one, css))
-    label = f"{metric} of the candidates against {title}"
-    return Markup('<svg class="chart scatter" role="img" aria-label="{}" width="100%" height="{}">{}</svg>').format(
-        label, _HEIGHT, Markup("").join(parts)
-    )
+        parts += _point(across.at(values[place]), up.at(one.value), letters[one.scheme], one, css)
+    return draw(_HEIGHT, f"{metric} of the candidates against {title}", parts, "chart scatter")
 
 
 def _frontier(scores: Sequence[float], values: Sequence[float]) -> list[int]:
@@ -87,40 +84,26 @@ def _frontier(scores: Sequence[float], values: Sequence[float]) -> list[int]:
     return best
 
 
-def _grid_x(axis: Axis, written: object) -> Markup:
-    assert callable(written)
-    return Markup("").join(
-        Markup('<line x1="{0}%" x2="{0}%" y1="{1}" y2="{2}" class="guide"/>').format(axis.at(tick), _TOP, _BOTTOM)
-        + Markup('<text x="{}%" y="{}" text-anchor="middle" class="tick">{}</text>').format(
-            axis.at(tick), _BOTTOM + 18, written(tick)
-        )
-        for tick in axis.ticks()
-    )
+def _grid_x(axis: Axis, written: Callable[[float | None], str]) -> Iterator[Markup]:
+    for tick in axis.ticks():
+        yield line(axis.at(tick), axis.at(tick), _TOP, _BOTTOM, "guide")
+        yield text_at(axis.at(tick), _BOTTOM + 18, written(tick), "tick", "middle")
 
 
-def _grid_y(axis: Axis, metric: str) -> Markup:
-    return Markup("").join(
-        Markup('<line x1="9%" x2="97%" y1="{0}" y2="{0}" class="guide"/>').format(axis.at(tick))
-        + Markup('<text x="8%" y="{}" text-anchor="end" class="tick">{}</text>').format(
-            axis.at(tick) + 4, score(tick, metric, 1)
-        )
-        for tick in axis.ticks()
-    )
+def _grid_y(axis: Axis, metric: str) -> Iterator[Markup]:
+    for tick in axis.ticks():
+        yield line(9, 97, axis.at(tick), axis.at(tick), "guide")
+        yield text_at(8, axis.at(tick) + 4, score(tick, metric, 1), "tick", "end")
 
 
-def _steps(points: Sequence[tuple[float, float]]) -> Markup:
+def _steps(points: Sequence[tuple[float, float]]) -> Iterator[Markup]:
     """The front as a staircase: what is right of it and below is beaten."""
-    lines = []
     for (x1, y1), (x2, y2) in itertools.pairwise(points):
-        lines += [(x1, x2, y1, y1), (x2, x2, y1, y2)]
-    return Markup("").join(
-        Markup('<line x1="{}%" x2="{}%" y1="{}" y2="{}" class="frontline"/>').format(*line) for line in lines
-    )
+        yield line(x1, x2, y1, y1, "frontline")
+        yield line(x2, x2, y1, y2, "frontline")
 
 
-def _point(x: float, y: float, letter: str, one: CandidateReport, css: str) -> Markup:
-    said = f"{one.scheme}: {one.gate}" + (", chosen" if one.chosen else "")
-    return Markup(
-        '<circle cx="{}%" cy="{}" r="9" class="{}"><title>{}</title></circle>'
-        '<text x="{}%" y="{}" text-anchor="middle" class="letter {}">{}</text>'
-    ).format(x, y, css, said, x, y + 4, css, letter)
+def _point(x: float, y: float, letter: str, one: CandidateReport, css: str) -> Iterator[Markup]:
+    title = f"{one.scheme}: {one.gate}" + (", chosen" if one.chosen else "")
+    yield Markup('<circle cx="{}%" cy="{}" r="9" class="{}"><title>{}</title></circle>').format(x, y, css, title)
+    yield text_at(x, y + 4, letter, f"letter {css}", "middle")
