@@ -97,10 +97,17 @@ def test_one_class_only(tune, tmp_path):
     assert_told(tune("rows.csv"), 1, "All 6 rows of rows.csv have the label 'card'.", "two classes or more")
 
 
-def test_a_class_of_one_row(tune, tmp_path):
+def test_a_class_of_one_row_is_learnt_and_said(tune, tmp_path):
     csv_of(tmp_path / "rows.csv", [*ROWS, ("what is this", "other")])
     ended = tune("rows.csv")
-    assert_told(ended, 1, "1 class of rows.csv with fewer than two rows: 'other'.", "at least two different rows")
+    assert ended.code == 0
+    assert "1 label has one row only, which is learnt from, and none to judge by: 'other'." in ended.out
+
+
+def test_classes_of_one_row(tune, tmp_path):
+    csv_of(tmp_path / "rows.csv", [(f"text {number}", f"class {number}") for number in range(8)])
+    ended = tune("rows.csv")
+    assert_told(ended, 1, "8 classes of the 8 of rows.csv with fewer than two rows", "two different rows for half")
 
 
 def test_a_test_part_with_a_label_that_training_never_saw(tune, tmp_path):

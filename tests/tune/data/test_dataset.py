@@ -328,7 +328,7 @@ def test_classes_of_one_row_are_learnt_and_listed_where_the_others_have_more(tmp
     dataset = load(path=csv_of(tmp_path / "a.csv", [*pairs(10), ("one", "rare"), ("two", "rarer")]))
     assert {"one", "two"} <= set(dataset.train.texts)
     assert dataset.findings[-1] == (
-        "2 labels have one row only, to learn from, and are judged by none: 'rare', 'rarer'."
+        "2 labels have one row only, which is learnt from, and none to judge by: 'rare', 'rarer'."
     )
 
 
