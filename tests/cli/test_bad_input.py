@@ -9,8 +9,6 @@ import subprocess
 
 import pytest
 
-from edgetune.tune.data.dataset import Dataset
-
 ROWS = [(f"where is my card {n}", "card") for n in range(6)] + [(f"send the money {n}", "transfer") for n in range(6)]
 
 
@@ -99,14 +97,17 @@ def test_one_class_only(tune, tmp_path):
     assert_told(tune("rows.csv"), 1, "All 6 rows of rows.csv have the label 'card'.", "two classes or more")
 
 
-def test_a_class_of_one_row_is_learnt_and_judged_by_none(tune, tmp_path):
+def test_a_class_of_one_row_is_learnt_and_said(tune, tmp_path):
     csv_of(tmp_path / "rows.csv", [*ROWS, ("what is this", "other")])
     ended = tune("rows.csv")
-    assert ended.code == 0, ended
-    dataset = Dataset.open(tmp_path / "bundle.work" / "data")
-    place = dataset.labels.index("other")
-    assert [part.targets.count(place) for part in (dataset.train, dataset.validation, dataset.test)] == [1, 0, 0]
-    assert "1 label has one row only, to learn from and not to judge by: 'other'." in dataset.findings
+    assert ended.code == 0
+    assert "1 label has one row only, which is learnt from, and none to judge by: 'other'." in ended.out
+
+
+def test_classes_of_one_row(tune, tmp_path):
+    csv_of(tmp_path / "rows.csv", [(f"text {number}", f"class {number}") for number in range(8)])
+    ended = tune("rows.csv")
+    assert_told(ended, 1, "8 classes of the 8 of rows.csv with fewer than two rows", "two different rows for half")
 
 
 def test_a_test_part_with_a_label_that_training_never_saw(tune, tmp_path):

@@ -96,7 +96,7 @@ def label_findings(counts: Counter[str]) -> tuple[str, ...]:
     single = [label for label, count in counts.items() if count == 1]
     if single:
         noun = counted(len(single), "label has", "labels have")
-        findings.append(f"{noun} one row only, to learn from and not to judge by: {_some(single)}.")
+        findings.append(f"{noun} one row only, which is learnt from, and none to judge by: {_some(single)}.")
     return tuple(findings)
 
 

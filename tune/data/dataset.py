@@ -25,7 +25,7 @@ from edgetune.tune.data.rows import Input, Parts, Rows, Target
 from edgetune.tune.data.source_recipe import SourceRecipe
 from edgetune.tune.data.sources import Tables, read_parts
 from edgetune.tune.data.split import split_rows
-from edgetune.tune.data.split_column import divide
+from edgetune.tune.data.split_column import divide, part_column
 from edgetune.tune.data.unlabeled import clean_unlabeled, read_unlabeled
 from edgetune.tune.models.stored import Stored, changed_rows
 
@@ -132,14 +132,14 @@ class Dataset(Stored):
         A column that says which part each row is of is obeyed, unless its training rows cannot be learnt from, or lack
         labels of the others.
         """
-        divided = divide(tables, _named_columns(recipe))
-        if divided is not tables:
+        column = part_column(tables, _named_columns(recipe))
+        if column is not None:
             try:
-                return cls._of_parts(divided, recipe, task, seed=seed, label_order=label_order)
+                return cls._of_parts(divide(tables.train, column), recipe, task, seed=seed, label_order=label_order)
             except UndecidedColumns:
                 raise
             except DataError as error:
-                finding = f"The column of parts of {tables.train.source} is not obeyed: {error.found}"
+                finding = f"Column {column!r} of {tables.train.source} names parts and is not obeyed: {error.found}"
                 findings = (*tables.train.findings, finding)
                 tables = replace(tables, train=replace(tables.train, findings=findings))
         return cls._of_parts(tables, recipe, task, seed=seed, label_order=label_order)

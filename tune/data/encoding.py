@@ -24,6 +24,7 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 SHOWN_WORDS = 3
+TWO_BYTES = ("gb18030", "cp950", "cp932", "euc_jp", "cp949", "utf-16-le", "utf-16-be")
 _SEQUENCE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _BEYOND_ASCII = re.compile(r"[^\s,;|\"]*[^\x00-\x7f\s][^\s,;|\"]*")
 
@@ -113,8 +114,28 @@ def _decode_by_guess(content: bytes, name: str, likely: str | None) -> Decoded:
         with contextlib.suppress(UnicodeDecodeError):
             return Decoded(content.decode(likely).removeprefix("\ufeff"), guessed=likely)
     if (guess := guess_encoding(content)) is not None:
+        _refuse_mixture(content, guess, name)
         return Decoded(content.decode(guess).removeprefix("\ufeff"), guessed=guess)
     raise _undecodable(f"{name} is not UTF-8, and no other encoding fits its bytes.")
+
+
+def _refuse_mixture(content: bytes, guess: str, name: str) -> None:
+    """Refuse lines in UTF-8 among lines in another encoding, of which one reading would spoil either.
+
+    Of encodings with two bytes a character nothing is said: their short lines may be UTF-8 by chance.
+
+    Raises:
+        DataError: naming a line of each kind.
+    """
+    lines = [(number, line) for number, line in enumerate(content.split(b"\n"), start=1) if not line.isascii()]
+    whole = [number for number, line in lines if _is_utf_8(line)]
+    if guess in TWO_BYTES or len(whole) < 2 or len(whole) * 10 < len(lines):
+        return
+    other = next(number for number, line in lines if not _is_utf_8(line))
+    raise _undecodable(
+        f"{name} mixes encodings: of its {len(lines):,} lines beyond ASCII {len(whole):,} are UTF-8, such as line "
+        f"{whole[0]}, and others are not, such as line {other}."
+    )
 
 
 def _undecodable(problem: str) -> DataError:

@@ -11,16 +11,19 @@ from edgetune.tune.data.reading import Table
 from edgetune.tune.data.sources import Tables
 
 
-def divide(tables: Tables, named: Collection[str | None]) -> Tables:
-    """The rows of a source without parts, by its column of parts where it has one: each cell train, validation or test.
+def part_column(tables: Tables, named: Collection[str | None]) -> str | None:
+    """The column that says which part each row is of; None where there is none, or the source has parts already.
 
     Args:
         named: columns that the user named as texts or labels.
     """
-    table = tables.train
-    column = next((name for name in table.columns if name not in named and _names_parts(table, name)), None)
-    if column is None or tables.validation is not None or tables.test is not None:
-        return tables
+    if tables.validation is not None or tables.test is not None:
+        return None
+    return next((name for name in tables.train.columns if name not in named and _names_parts(tables.train, name)), None)
+
+
+def divide(table: Table, column: str) -> Tables:
+    """The rows of each part by `column`, without it."""
     rest = {name: cells for name, cells in table.columns.items() if name != column}
     parts: dict[str, Table] = {}
     for part in PART_NAMES:

@@ -194,7 +194,8 @@ class TextRegression(Task):
 
     def strata(self, targets: Sequence[Target]) -> list[Hashable]:
         numbers = np.asarray(targets, dtype=np.float64)
-        edges = np.quantile(numbers, np.linspace(0, 1, STRATA + 1)[1:-1])
+        ranges = min(STRATA, max(1, len(numbers) // 2))  # of one row each none could be held out
+        edges = np.quantile(numbers, np.linspace(0, 1, ranges + 1)[1:-1])
         return [int(place) for place in np.searchsorted(np.unique(edges), numbers, side="right")]
 
     def describe(self, labels: Sequence[str], targets: Sequence[Target]) -> Summary:

@@ -399,6 +399,15 @@ def test_utf_8_with_a_damaged_line_is_refused_by_its_line():
         guess(content)
 
 
+def test_lines_of_two_encodings_in_one_file_are_refused():
+    texts = [f"déjà vu à côté {n}\n" for n in range(8)]
+    content = b"".join(text.encode(("utf-8", "cp1252")[n % 2]) for n, text in enumerate(texts))
+    with pytest.raises(
+        DataError, match=r"of its 8 lines beyond ASCII 4 are UTF-8, such as line 1, .* such as line 2\."
+    ):
+        guess(content)
+
+
 def test_bytes_that_fit_nowhere_are_refused():
     with pytest.raises(DataError, match="no other encoding fits its bytes"):
         guess(bytes(range(128, 256)) * 20)

@@ -81,7 +81,7 @@ def test_a_column_of_parts_that_leaves_a_label_without_training_rows_is_not_obey
     assert (sizes(dataset), dataset.labels) == ((42, 9, 9), ("a", "b", "c"))
     finding = next(finding for finding in dataset.findings if "not obeyed" in finding)
     assert finding.startswith(
-        "The column of parts of a.csv is not obeyed: The test part has labels that no training row"
+        "Column 'split' of a.csv names parts and is not obeyed: The test part has labels that no training row has"
     )
 
 

@@ -171,3 +171,12 @@ def test_the_summary_is_of_numbers():
     summary = TASK.describe((), [1.0, 2.0, 6.0])
     assert summary.finding == "Numbers from 1 to 6, 3 on average."
     assert summary.facts == {"numbers": {"least": 1.0, "mean": 3.0, "most": 6.0}}
+
+
+@pytest.mark.parametrize("count", [4, 7, 12, 19])
+def test_few_rows_leave_some_to_choose_and_to_judge_by(load, count):
+    dataset = load(NAME, rows(count=count), label="score")
+    sizes = [len(part) for part in (dataset.train, dataset.validation, dataset.test)]
+    assert sum(sizes) == count
+    assert min(sizes) >= 1
+    assert sizes[0] >= count / 2
