@@ -5,6 +5,7 @@ The choice is always said: another column than the one that was learnt gives ans
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -80,6 +81,14 @@ def header_is_doubtful(table: Table, wanted: Wanted) -> bool:
     spaced = sum(" " in cell.strip() for cell in cells) * 2 > len(cells)
     longer = sum(map(len, cells)) > TEXTS_ARE_LONGER * len(name) * len(cells)
     return " " in name or not (spaced or longer)
+
+
+def may_name_columns(line: str, wanted: Wanted) -> bool:
+    """Whether a line holds the known columns, or where none are known several usual names and nothing else."""
+    cells = {cell.strip(" \"'") for cell in re.split(r"[,;|\t]", line)}
+    if wanted.known:
+        return cells.issuperset(wanted.known)
+    return len(cells) > 1 and {cell.casefold() for cell in cells} <= {*LABEL_NAMES, *TEXT_NAMES}
 
 
 def _sentence(table: Table, names: Sequence[str], why: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from edgetune.commands.text_columns import Wanted
+from edgetune.commands.text_columns import Wanted, may_name_columns
 from edgetune.commands.text_files import FileOfTexts, Texts, has_columns, is_delimited
 from edgetune.escaping import escaped
 from edgetune.serve.errors import InputError
@@ -58,10 +58,24 @@ class Source:
             )
             if has_columns(path):
                 return file.inputs()
-            return _split(_noting_json(file.lines(), path.name), f"{path}, line", parts)
+            return _split(self._noting_rows(file.lines(), path.name), f"{path}, line", parts)
         if self.file == "-" or not sys.stdin.isatty():
-            return _split(_noting_json(_stdin_lines(self.options.encoding), "standard input"), "Line", parts)
+            return _split(self._noting_rows(_stdin_lines(self.options.encoding), "standard input"), "Line", parts)
         return iter(())
+
+    def _noting_rows(self, lines: Iterable[str], name: str) -> Iterator[str]:
+        """The lines; where they begin as rows do, stderr is told that they are answered as they stand."""
+        for number, line in enumerate(lines):
+            if number == 0 and (kind := self._kind_of_rows(line)):
+                sentence = f"The lines of {escaped(name)} are answered as texts, and the first is {kind}: such rows are"
+                click.echo(f"{sentence} read from a file with that suffix, --input FILE.jsonl or FILE.csv.", err=True)
+            yield line
+
+    def _kind_of_rows(self, line: str) -> str:
+        """What a first line would be in a file of rows; "" for a text."""
+        if _is_json(line):
+            return "JSON"
+        return "a header" if may_name_columns(line, self.wanted) else ""
 
     def _check_options(self) -> None:
         named, parts = self.wanted.named, self.wanted.parts
@@ -91,17 +105,6 @@ def _split(lines: Iterable[str], what: str, parts: Sequence[str]) -> Iterator[Te
                 )
             texts = ("",) * len(parts)
         yield texts
-
-
-def _noting_json(lines: Iterable[str], name: str) -> Iterator[str]:
-    """The lines; where they begin as JSON does, stderr is told that they are answered as they stand."""
-    for number, line in enumerate(lines):
-        if number == 0 and _is_json(line):
-            sentence = (
-                f"The lines of {escaped(name)} are answered as texts, and the first is JSON: rows of JSON are read"
-            )
-            click.echo(f"{sentence} from a file, --input FILE.jsonl or FILE.json.", err=True)
-        yield line
 
 
 def _is_json(line: str) -> bool:

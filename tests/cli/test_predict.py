@@ -72,8 +72,10 @@ def test_standard_input(edgetune, bundle, lines, arguments):
     assert ended.out.splitlines() == lines
 
 
-@pytest.mark.parametrize("line", ['{"text": "card"}', "[", '["card"]'])
-def test_lines_of_json_are_answered_as_they_stand_and_that_is_said(edgetune, bundle, tmp_path, line):
+@pytest.mark.parametrize(
+    ("line", "kind"), [('{"text": "card"}', "JSON"), ("[", "JSON"), ('["card"]', "JSON"), ("id;text", "a header")]
+)
+def test_lines_of_rows_are_answered_as_they_stand_and_that_is_said(edgetune, bundle, tmp_path, line, kind):
     (tmp_path / "rows.txt").write_text(f"{line}\ncard\n")
     for arguments, stdin, name in (
         ((), f"{line}\n", "standard input"),
@@ -82,8 +84,8 @@ def test_lines_of_json_are_answered_as_they_stand_and_that_is_said(edgetune, bun
         ended = edgetune("predict", bundle, *arguments, stdin=stdin)
         assert ended.out.splitlines()[0].split("\t")[2] == line
         assert ended.err == (
-            f"The lines of {name} are answered as texts, and the first is JSON: rows of JSON are read from a file, "
-            "--input FILE.jsonl or FILE.json.\n"
+            f"The lines of {name} are answered as texts, and the first is {kind}: such rows are read from a file with "
+            "that suffix, --input FILE.jsonl or FILE.csv.\n"
         )
 
 
