@@ -11,8 +11,9 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from edgetune.serve.bundle import NOT_JSON
+from edgetune.serve.bundle import MOST_JSON_BYTES, NOT_JSON
 from edgetune.serve.errors import BundleError
+from edgetune.serve.files import read_regular
 
 REPORT_FORMAT = 1
 
@@ -328,10 +329,10 @@ def read_report(path: Path, kind: type[R]) -> R:
         BundleError: the file is missing, or is no report of a format that this release reads.
     """
     try:
-        report = msgspec.json.decode(path.read_bytes(), type=kind)
+        report = msgspec.json.decode(read_regular(path, MOST_JSON_BYTES), type=kind)
     except FileNotFoundError as error:
         raise BundleError(f"There is no report at {path}.") from error
-    except NOT_JSON as error:
+    except (OSError, *NOT_JSON) as error:
         raise BundleError(f"{path} is no report: {error}") from error
     if report.format > REPORT_FORMAT:
         raise BundleError(
