@@ -13,8 +13,9 @@ from typing import Self
 
 import msgspec
 
-from edgetune.serve.bundle import NOT_JSON
+from edgetune.serve.bundle import MOST_JSON_BYTES, NOT_JSON
 from edgetune.serve.errors import BundleError
+from edgetune.serve.files import read_regular
 
 REPORT_FORMAT = 1
 
@@ -386,10 +387,10 @@ class BuildReport(_Value, frozen=True, kw_only=True):
             BundleError: the file is missing, or is no report of a format that this release reads.
         """
         try:
-            report = msgspec.json.decode(path.read_bytes(), type=cls)
+            report = msgspec.json.decode(read_regular(path, MOST_JSON_BYTES), type=cls)
         except FileNotFoundError as error:
             raise BundleError(f"There is no report at {path}.") from error
-        except NOT_JSON as error:
+        except (OSError, *NOT_JSON) as error:
             raise BundleError(f"{path} is no report: {error}") from error
         if report.format > REPORT_FORMAT:
             raise BundleError(

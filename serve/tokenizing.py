@@ -12,6 +12,9 @@ from tokenizers import Tokenizer
 
 from edgetune.serve.errors import BundleDamaged, InputError, RunError
 
+# The largest in use have some 40 MB; parsing takes several times as much memory.
+MOST_BYTES = 512 * 2**20
+
 
 def read_tokenizer(path: Path) -> Tokenizer:
     """A tokenizer.json, opened.
@@ -20,6 +23,8 @@ def read_tokenizer(path: Path) -> Tokenizer:
         BundleDamaged: the file is none.
     """
     try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise ValueError(f"it has {size:,} bytes, and at most {MOST_BYTES:,} are read")
         return Tokenizer.from_file(str(path))
     except BaseException as error:
         if not _is_of_the_library(error):

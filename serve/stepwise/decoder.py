@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.errors import BundleDamaged, EdgetuneError, InputError
+from edgetune.serve.errors import BundleDamaged, EdgetuneError, InputError, RunError
 from edgetune.serve.json_types import JsonObject
 from edgetune.serve.session import open_session, run_error, session_errors
 from edgetune.serve.stepwise.answer import Answer
@@ -159,8 +159,16 @@ class Decoder:
         # A value shares its array's memory: `fed` keeps both alive until the run is over.
         fed = {name: self.store.value(np.ascontiguousarray(array)) for name, array in taken.items()}
         fed.update(zip(self._past, cache.values, strict=True))
-        logits, *values = self._given(session, fed)
-        return logits.numpy()[:, -1].astype(np.float32, copy=False), Cache(tuple(values), mask)
+        result, *values = self._given(session, fed)
+        logits: Logits = result.numpy()
+        expected = (len(ids), self.spec.vocabulary)
+        if logits.ndim != 3 or (logits.shape[0], logits.shape[2]) != expected or not logits.shape[1]:
+            raise RunError(
+                f"The graph {self._graph} gave logits of the shape {logits.shape}.",
+                expected=f"{expected[0]} rows of {expected[1]:,} logits",
+                action="build the bundle again",
+            )
+        return logits[:, -1].astype(np.float32, copy=False), Cache(tuple(values), mask)
 
     def _feed(
         self, ids: NDArray[np.int64], cache: Cache, real: NDArray[np.int64] | None
@@ -303,7 +311,18 @@ def _check_names(graph: Path, spec: GenerationSpec, taken: JsonObject, given: Js
     faults += [f"it takes {name}" for name in taken if name not in known]
     faults += [f"it does not give {name}" for name in ("logits", *present) if name not in given]
     faults += [f"{name} is {taken[name].type}" for name in past if name in taken and taken[name].type not in _DTYPES]
-    if "logits" in given and _size(given["logits"].shape[-1], spec.vocabulary) != spec.vocabulary:
+    faults += [
+        f"{name} has {len(taken[name].shape)} dimensions instead of 4"
+        for name in past
+        if name in taken and len(taken[name].shape) != 4
+    ]
+    if len(set(past)) < len(past) or len(set(present)) < len(present):
+        faults.append("its cache has two tensors of one name")
+    if "logits" in given and given["logits"].type not in _DTYPES:
+        faults.append(f"logits are {given['logits'].type}")
+    elif "logits" in given and not given["logits"].shape:
+        faults.append("logits have no dimensions")
+    elif "logits" in given and _size(given["logits"].shape[-1], spec.vocabulary) != spec.vocabulary:
         faults.append(f"it gives {given['logits'].shape[-1]} logits instead of {spec.vocabulary:,}")
     if faults:
         shown = "; ".join(faults[:8]) + (f" and {len(faults) - 8} more" if len(faults) > 8 else "")

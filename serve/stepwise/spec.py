@@ -13,6 +13,7 @@ import msgspec
 Dimension = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 # Also of encoders: the most tokens of an input.
 Tokens = Annotated[int, msgspec.Meta(ge=1, le=2**24)]
+Parts = Annotated[list[str], msgspec.Meta(min_length=1, max_length=8)]
 TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
@@ -42,15 +43,23 @@ class GenerationSpec(msgspec.Struct, frozen=True, kw_only=True):
     pad_id: TokenId | None = None
     past: str = "input.past_key_values.layers.{layer}.{part}"
     present: str = "output.past_key_values.layers.{layer}.{part}"
-    parts: list[str] = msgspec.field(default_factory=lambda: ["keys", "values"])
+    parts: Parts = msgspec.field(default_factory=lambda: ["keys", "values"])
     batch_one: bool = False
     in_place: bool = False
     begins_apart: bool = False
 
     def past_names(self) -> tuple[str, ...]:
         """The graph's cache inputs, layer by layer, in the order of `present_names`."""
-        return tuple(self.past.format(layer=layer, part=part) for layer in range(self.layers) for part in self.parts)
+        return self._names(self.past)
 
     def present_names(self) -> tuple[str, ...]:
         """The graph's cache outputs, layer by layer: each is the input of the same place in the next step."""
-        return tuple(self.present.format(layer=layer, part=part) for layer in range(self.layers) for part in self.parts)
+        return self._names(self.present)
+
+    def _names(self, pattern: str) -> tuple[str, ...]:
+        """`pattern` filled in; not by `str.format`, which would obey whatever else a manifest has in braces."""
+        return tuple(
+            pattern.replace("{layer}", str(layer)).replace("{part}", part)
+            for layer in range(self.layers)
+            for part in self.parts
+        )

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from .conftest import Ended
@@ -32,7 +34,6 @@ def assert_told(ended: Ended, code: int, *facts: str) -> None:
 
 def next_word_graph(path: Path, next_ids: list[int], *, nan: bool = False) -> None:
     """A decoder that gives each token's successor, with a cache of one layer that it fills with zeros."""
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     table = np.full((len(next_ids), len(next_ids)), np.nan if nan else -5, dtype=np.float32)
@@ -250,6 +251,49 @@ def test_a_tokenizer_that_does_not_fit_its_graph(edgetune, bundle, command):
     ended = edgetune(command, restamped(bundle), *(["red"] if command == "predict" else []))
     assert_told(ended, 1, "does not fit its graph: it knows 12 tokens, the graph 11.", "copy the bundle again")
     assert ended.out == ""
+
+
+@pytest.mark.parametrize("pattern", ["past.{layer:>2000000000}", "past.{nobody}", "past.{", "past.{layer.__class__}"])
+def test_names_of_a_cache_are_filled_in_and_never_obeyed(edgetune, bundle, pattern):
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["generation"]["past"] = pattern
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    for command in (("predict", bundle, "red"), ("verify", bundle)):
+        ended = edgetune(*command)
+        assert_told(ended, 1, "is not the decoder that was described")
+
+
+def _changed_graph(bundle, change):
+    model = onnx.load(bundle / "model.onnx")
+    change(model.graph)
+    onnx.save(model, bundle / "model.onnx")
+    return restamped(bundle)
+
+
+def _rank_of_past(graph):
+    del graph.input[1].type.tensor_type.shape.dim[0]
+
+
+def _rows_of_logits(graph):
+    """Twice as many rows of logits as were asked for."""
+    gather = next(node for node in graph.node if node.output[0] == "logits")
+    gather.output[0] = "all"
+    graph.node.append(onnx.helper.make_node("Concat", ["all", "all"], ["logits"], axis=0))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_rank_of_past, "ONNX Runtime|dimensions instead of 4"),
+        (_rows_of_logits, r"gave logits of the shape \(2, \d, 11\)"),
+    ],
+)
+@pytest.mark.parametrize("command", ["predict", "verify"])
+def test_a_decoder_of_other_shapes_is_a_message(edgetune, bundle, change, said, command):
+    ended = edgetune(command, _changed_graph(bundle, change), *(["red"] if command == "predict" else []))
+    assert (ended.code, ended.out) == (1, "")
+    assert re.search(said, ended.err)
+    assert "Traceback" not in ended.err
 
 
 def test_a_golden_token_outside_the_vocabulary(edgetune, bundle):
