@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.stepwise.codec import TokenCodec
+from edgetune.serve.stepwise.constraint import Constraint
 from edgetune.serve.stepwise.sampling import Sampler, Sampling, TokenLogprob, token_logprob
 from edgetune.serve.stepwise.text import StopStrings, TextStream
 
@@ -103,6 +104,7 @@ class Answer:
         vocabulary: int,
         room: int,
         codec: TokenCodec | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         """Begin.
 
@@ -113,6 +115,7 @@ class Answer:
             vocabulary: width of the logits.
             room: tokens that the context still takes.
             codec: for text; None gives ids only.
+            constraint: on its tokens; None leaves them free.
         """
         self.prompt = tuple(prompt)
         self.token_ids: list[int] = []
@@ -127,6 +130,7 @@ class Answer:
         self._text = TextStream(codec, self.prompt) if codec else None
         self._stop = StopStrings(sampling.stop)
         self._unsent = _Unsent()
+        self._constraint = constraint
 
     def note_prompt(self, token: int, logits: NDArray[np.float32] | None) -> None:
         """Keep the log-probability of a prompt's token by logits (vocabulary,) float32 before it, if any."""
@@ -144,13 +148,16 @@ class Answer:
         Raises:
             EdgetuneError: the logits are no numbers.
         """
-        token, logprob = self._sampler.choose(logits)
+        constraint = self._constraint
+        token, logprob = self._sampler.choose(logits, None if constraint is None else constraint.allowed())
         self.token_ids.append(token)
         self._unsent.tokens.append(token)
         if logprob is not None:
             self._unsent.logprobs.append(logprob)
         stopped = self._show(token)
-        if stopped or token in self._eos_ids:
+        if constraint is not None and token not in self._eos_ids:
+            constraint.take(token)
+        if stopped or token in self._eos_ids or (constraint is not None and constraint.ended):
             self.finish = "stop"
         elif len(self.token_ids) >= self._most:
             self.finish = "length"

@@ -20,6 +20,7 @@ from edgetune.serve.stepwise.answer import Answer
 from edgetune.serve.stepwise.bound import Bound
 from edgetune.serve.stepwise.cache import Cache, Store, Tail, empty_cache, gather, with_room
 from edgetune.serve.stepwise.codec import TokenCodec
+from edgetune.serve.stepwise.constraint import Constraint
 from edgetune.serve.stepwise.group import answer_together
 from edgetune.serve.stepwise.sampling import Sampling
 from edgetune.serve.stepwise.spec import GenerationSpec
@@ -103,7 +104,13 @@ class Decoder:
         """Tokens that the context takes behind a prompt."""
         return self.spec.context_tokens - len(ids)
 
-    def answer(self, ids: Sequence[int], sampling: Sampling, codec: TokenCodec | None = None) -> Answer:
+    def answer(
+        self,
+        ids: Sequence[int],
+        sampling: Sampling,
+        codec: TokenCodec | None = None,
+        constraint: Constraint | None = None,
+    ) -> Answer:
         """The state of an answer to a prompt, which is checked; arguments as for `Answer`."""
         self.check(ids)
         strangers = [token for token, _ in sampling.logit_bias if token >= self.spec.vocabulary]
@@ -119,6 +126,7 @@ class Decoder:
             vocabulary=self.spec.vocabulary,
             room=self.room(ids),
             codec=codec,
+            constraint=constraint,
         )
 
     def run(self, ids: NDArray[np.int64], cache: Cache, real: NDArray[np.int64] | None = None) -> tuple[Logits, Cache]:
@@ -272,8 +280,9 @@ class Decoder:
             InputError: as `check` does, or stop strings were given, which need text.
         """
         sampling = sampling or Sampling()
-        if sampling.stop:
-            raise InputError("Stop strings were given where there is no text.", action="use Generator.generate_batch()")
+        if sampling.stop or sampling.json_schema is not None:
+            given = "Stop strings were" if sampling.stop else "A JSON schema was"
+            raise InputError(f"{given} given where there is no text.", action="use Generator.generate_batch()")
         answers = [self.answer(ids, sampling) for ids in prompts]
         for _ in answer_together(self, answers, batch_size=batch_size):
             pass

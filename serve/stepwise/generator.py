@@ -17,6 +17,7 @@ from edgetune.serve.errors import BundleFormatError, InputError, PromptTooLong
 from edgetune.serve.stepwise.answer import Answer, Generation, TokenPiece
 from edgetune.serve.stepwise.cache import without_room
 from edgetune.serve.stepwise.codec import TokenCodec
+from edgetune.serve.stepwise.constraint import Constraints
 from edgetune.serve.stepwise.decoder import Decoder
 from edgetune.serve.stepwise.defaults import GENERATION_CONFIG_NAME, SamplingDefaults
 from edgetune.serve.stepwise.group import answer_together
@@ -43,6 +44,7 @@ class Generator:
         codec: the tokenizer.
         template: of chats; None where the model has none.
         prefixes: what is known of beginnings.
+        constraints: of answers that are JSON.
         defaults: how the model's authors draw, for servers whose clients are silent; without one answers are greedy.
     """
 
@@ -64,6 +66,7 @@ class Generator:
         self.decoder, self.codec, self.template = decoder, codec, template
         self.prefixes = Prefixes(prefix_bytes)
         self.defaults = defaults
+        self.constraints = Constraints(codec.path, decoder.spec)
 
     @classmethod
     def open(
@@ -203,7 +206,9 @@ class Generator:
         Raises:
             InputError: the graph cannot answer this prompt.
         """
-        return self.decoder.answer(ids, sampling, self.codec)
+        schema = sampling.json_schema
+        constraint = None if schema is None else self.constraints.of_schema(schema)
+        return self.decoder.answer(ids, sampling, self.codec, constraint)
 
     def token_text(self, token: int) -> str:
         """What one token looks like alone, special tokens too: for lists of log-probabilities."""

@@ -42,6 +42,7 @@ class Sampling:
             rounding in the graph, whoever is in the batch beside it.
         logprobs: give the log-probability of each token, and of so many of the likeliest beside it; None gives none.
             They are the graph's own, before penalty and temperature.
+        json_schema: a JSON Schema as text, which the answer follows; None leaves it free.
         echo_logprobs: with `logprobs`, those of the prompt's tokens too, which then run one by one.
 
     Raises:
@@ -61,6 +62,7 @@ class Sampling:
     seed: int | None = None
     logprobs: int | None = None
     echo_logprobs: bool = False
+    json_schema: str | None = None
 
     def __post_init__(self) -> None:
         faults = [
@@ -147,11 +149,14 @@ class Sampler:
                 self._bias[token] += bias
         self._answered: set[int] = set()
 
-    def choose(self, logits: NDArray[np.float32]) -> tuple[int, TokenLogprob | None]:
+    def choose(
+        self, logits: NDArray[np.float32], allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[int, TokenLogprob | None]:
         """The next token's id, and its log-probability where that was asked for.
 
         Args:
             logits: (vocabulary,) float32, as the graph gave them; they are not changed.
+            allowed: (vocabulary,) bool, the tokens that may come; None allows all.
 
         Raises:
             EdgetuneError: a logit is no number, or nothing can be chosen.
@@ -167,6 +172,10 @@ class Sampler:
         scores = logits if self._seen is None else penalized(logits, self._seen, self._sampling.repetition_penalty)
         if self._bias is not None:
             scores = scores + self._bias
+        if allowed is not None:
+            if not allowed.any():
+                raise EdgetuneError("No token may follow here.", action="loosen the schema of the answer")
+            scores = np.where(allowed, scores, -np.inf).astype(np.float32)
         if self._random is None:
             token = top if scores is logits else int(scores.argmax())
         else:

@@ -65,6 +65,28 @@ class ChatRequest(AnswerRequest, forbid_unknown_fields=True, kw_only=True):
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
     @property
+    def schema(self) -> str | None:
+        """The JSON Schema that the answer shall follow, as text.
+
+        Raises:
+            Unfit: response_format is none that is known.
+        """
+        wanted = self.response_format or {"type": "text"}
+        kind, named = wanted.get("type"), wanted.get("json_schema")
+        if kind == "text":
+            return None
+        if kind == "json_object":
+            return '{"type": "object"}'
+        if kind == "json_schema" and isinstance(named, dict) and isinstance(named.get("schema"), dict):
+            return msgspec.json.encode(named["schema"]).decode()
+        raise Unfit(
+            f"response_format is of the kind {kind!r:.40}.",
+            expected='{"type": "json_schema", "json_schema": {"name": "...", "schema": {}}}, "json_object" or "text"',
+            param="response_format",
+            code="invalid_value",
+        )
+
+    @property
     def offered(self) -> list[JsonObject]:
         """The tools that the model is told of."""
         return [] if self.tool_choice == "none" else self.tools or []
@@ -79,7 +101,6 @@ _NEUTRALS: dict[str, tuple[Any, ...]] = {
     "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
@@ -99,6 +120,13 @@ def read_chat(body: bytes) -> ChatRequest:
     request = read_request(body, _DECODER, _NEUTRALS)
     if request.top_logprobs is not None and not request.logprobs:
         raise Unfit("top_logprobs go with logprobs.", expected='"logprobs": true', param="top_logprobs")
+    if request.schema is not None and request.offered:
+        raise Unfit(
+            "response_format constrains the answer, and tools ask for calls beside it.",
+            expected="one of them",
+            param="response_format",
+            code="unsupported_parameter",
+        )
     for number, tool in enumerate(request.tools or []):
         _check_tool(f"tools[{number}]", tool)
     request.messages = [_message(number, message) for number, message in enumerate(request.messages)]

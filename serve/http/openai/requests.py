@@ -76,6 +76,11 @@ class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         """How many answers each prompt gets."""
         return self.n or 1
 
+    @property
+    def schema(self) -> str | None:
+        """The JSON Schema that the answer shall follow, as text; None leaves it free."""
+        return None
+
     def sampling(
         self, *, max_tokens: int, logprobs: int | None, defaults: SamplingDefaults, echo_logprobs: bool = False
     ) -> Sampling:
@@ -100,6 +105,7 @@ class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             seed=self.seed,
             logprobs=logprobs,
             echo_logprobs=echo_logprobs,
+            json_schema=self.schema,
         )
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from starlette.types import Receive, Scope, Send
 
 from edgetune.serve.bundle import GRAPH_NAME
-from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.errors import EdgetuneError, InputError, MissingDependency
 from edgetune.serve.http.access import Visit, visit_of
 from edgetune.serve.http.limits import Limits
 from edgetune.serve.http.openai.chat import ChatRequest, ChatShape, read_chat
@@ -25,7 +25,7 @@ from edgetune.serve.http.openai.completions import (
     CompletionShape,
     read_completion,
 )
-from edgetune.serve.http.openai.faults import refusal
+from edgetune.serve.http.openai.faults import Unfit, refusal
 from edgetune.serve.http.openai.generating import Generating
 from edgetune.serve.http.openai.shapes import Head, Shape
 from edgetune.serve.http.openai.sse import EventStream
@@ -74,6 +74,8 @@ def chat_question(body: bytes) -> Question:
     names = tuple(tool["function"]["name"] for tool in request.offered)
 
     def read_prompts(generator: Generator) -> Sequence[Sequence[int]]:
+        if request.schema is not None:
+            _try_schema(generator, request.schema)
         variables = request.chat_template_kwargs or {}
         return [generator.chat_ids(request.messages, tools=request.offered or None, variables=variables)]
 
@@ -81,6 +83,20 @@ def chat_question(body: bytes) -> Question:
         return ChatShape(head, texts, index, names, several=request.parallel_tool_calls is not False)
 
     return Question(request, read_prompts, None, "chatcmpl", shape)
+
+
+def _try_schema(generator: Generator, schema: str) -> None:
+    """Make a constraint once, beside the event loop: the first takes long.
+
+    Raises:
+        Unfit: 400; the schema cannot be followed, or what follows schemas is not installed.
+    """
+    try:
+        generator.constraints.of_schema(schema)
+    except (InputError, MissingDependency) as error:
+        raise Unfit(
+            error.found, expected=error.expected, action=error.action, param="response_format", code="invalid_value"
+        ) from error
 
 
 def completion_question(body: bytes) -> Question:

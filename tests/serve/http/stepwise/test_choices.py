@@ -245,3 +245,28 @@ def test_the_authors_defaults_are_taken_and_told(calling: Any) -> None:
     assert answer == generator.generate(TEXTS[0], drawn).text
     greedy = calling.client().completions.create(**request, temperature=0).choices[0].text
     assert greedy == generator.generate(TEXTS[0], Sampling(max_tokens=12, repetition_penalty=1.1)).text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_format_is_followed(client: Any, stream: bool) -> None:
+    pytest.importorskip("llguidance")
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    schema["additionalProperties"] = False
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
+    request: dict[str, Any] = {"model": NAME, "messages": USER, "max_tokens": 100, "response_format": form, "seed": 1}
+    if stream:
+        deltas = [
+            event.choices[0].delta.content or "" for event in client.chat.completions.create(**request, stream=True)
+        ]
+        text = "".join(deltas)
+    else:
+        text = client.chat.completions.create(**request).choices[0].message.content
+    assert isinstance(json.loads(text)["ok"], bool)
+
+
+@pytest.mark.parametrize(
+    "form", [{"type": "grammar"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": {"name": "x"}}, {}]
+)
+def test_a_response_format_that_is_none_is_refused(server: Any, form: dict[str, Any]) -> None:
+    reply = server.post("/v1/chat/completions", {"messages": USER, "response_format": form or {"type": None}})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "response_format")

@@ -69,7 +69,7 @@ def test_a_value_out_of_its_range_is_named(server, member, value):
     ("member", "value"),
     [
         ("tool_choice", "required"), ("tool_choice", {"type": "function", "function": {"name": "f"}}),
-        ("response_format", {"type": "json_object"}), ("modalities", ["text", "audio"]), ("audio", {"voice": "x"}),
+        ("modalities", ["text", "audio"]), ("audio", {"voice": "x"}),
         ("functions", [{"name": "f"}]), ("reasoning_effort", "high"), ("prediction", {"content": "x"}),
     ],
 )  # fmt: skip
