@@ -42,7 +42,8 @@ def sorted_by_topic() -> EncodedConversations:
         Chat((Turn("user", f"{'a' if row < ROWS // 2 else 'b'} {row}"), Turn("assistant", "yes")))
         for row in range(ROWS)
     ]
-    parts: Any = SimpleNamespace(train=rows, validation=rows, test=rows, template=None, stop_ids=(2,))
+    encoder = SimpleNamespace(request=lambda chat: chat.turns[0].content)
+    parts: Any = SimpleNamespace(train=rows, validation=rows, test=rows, template=None, stop_ids=(2,), encoder=encoder)
     conversations: Any = SimpleNamespace(
         train=chats, validation=chats, test=chats, kind="completion", digest="sha256:1"
     )
@@ -73,10 +74,13 @@ def test_the_search_is_kept_for_what_was_exported(tmp_path):
 def test_tuning_measures_and_export_proves_both_topics(tmp_path, monkeypatch):
     build, given = build_of(tmp_path, gate={"rows": 100}), {}
     monkeypatch.setattr(stages, "tune_language_model", lambda rows, *_, **named: given.update(rows=rows.measured))
-    monkeypatch.setattr(stages, "export_generation", lambda model, texts, *_, **named: given.update(texts=texts))
+    monkeypatch.setattr(stages, "check_base", lambda recipe, base: given.update(checked=base))
+    monkeypatch.setattr(stages, "export_generation", lambda model, texts, *_, **named: given.update(named, texts=texts))
     stages.TuneStage().make(build, tmp_path)
     stages.ExportStage().make(build, tmp_path)
+    assert given["checked"] is build.base
     assert len(given["texts"]) == len(given["rows"]) == 100
+    assert given["requests"] == given["texts"], "the requests of the very rows"
     assert 0.25 < shares([text[0] for text in given["texts"]]) < 0.75
     assert 0.25 < shares([row["input_ids"][0] for row in given["rows"]]) < 0.75
 
