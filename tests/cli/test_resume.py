@@ -43,7 +43,7 @@ def times(folder):
 @pytest.mark.parametrize(
     ("stage", "place", "call"),
     [
-        ("data", "json:dumps", 40),
+        ("data", "edgetune.tune.data.dataset:Dataset.save", 1),
         ("tune", "edgetune.tune.tuning:TunedModel.save", 1),
         ("export", "edgetune.export.once.export:count_nodes", 1),
         ("compress", "edgetune.compress.candidate:Candidate.of", 2),

@@ -16,7 +16,7 @@ from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.encoding import decode, decode_all, encoding_finding, encoding_findings
-from edgetune.tune.data.json_documents import read_document
+from edgetune.tune.data.json_documents import Document, read_document
 from edgetune.tune.data.json_text import NotJson, json_value
 from edgetune.tune.data.reading import read_bytes, read_table
 from edgetune.tune.stepwise.faults import Fault, faults_error, kind_of
@@ -139,7 +139,10 @@ def _read_json(path: Path, options: FileOptions) -> RawRows:
         return _read_jsonl(path, options)
     if isinstance(document, dict) and any(_are_turns(name, value) for name, value in document.items()):
         document = [document]  # a lone row, such as {"messages": [...]}
-    found = read_document(document)
+    if isinstance(document, list) and any(isinstance(row, list) for row in document):
+        found = Document({"train": document})  # rows that are their turns alone
+    else:
+        found = read_document(document)
     if found is None:
         raise _no_rows(path, [_row_of(f"{path.name}, line 1", document)])
     if len(found.parts) > 1:

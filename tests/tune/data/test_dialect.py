@@ -92,9 +92,9 @@ def test_no_value_as_databases_write_it_is_an_empty_cell_and_said(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "found"),
     [
-        ("a.csv.gz", b"\x1f\x8b\x08\x00rest", "is packed with gzip."),
-        ("a.csv", b"\x1f\x8b\x08\x00rest", "is packed with gzip."),
-        ("a.xlsx", b"PK\x03\x04rest", "is a zip archive, as .xlsx, .docx and .ods are too."),
+        ("a.csv.gz", b"\x1f\x8b\x08\x00rest", "is compressed with gzip."),
+        ("a.csv", b"\x1f\x8b\x08\x00rest", "is compressed with gzip."),
+        ("a.xlsx", b"PK\x03\x04rest", "is a zip archive or an Excel workbook."),
         ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS."),
     ],
 )

@@ -67,8 +67,8 @@ def test_pairs_are_the_same_only_if_both_texts_are(load):
 
 def test_a_data_set_of_pairs_opens_as_it_was_saved(load, tmp_path):
     dataset = load(LABELS, rows())
-    dataset.save(tmp_path / "saved")
-    opened = type(dataset).open(tmp_path / "saved")
+    dataset.save(tmp_path)
+    opened = type(dataset).open(tmp_path)
     assert opened == dataset
     assert isinstance(opened.train.texts[0], tuple)
 
