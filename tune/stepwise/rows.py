@@ -139,9 +139,11 @@ def _read_json(path: Path, options: FileOptions) -> RawRows:
         return _read_jsonl(path, options)
     if isinstance(document, dict) and any(_are_turns(name, value) for name, value in document.items()):
         document = [document]  # a lone row, such as {"messages": [...]}
-    # Lists in a list are rows that are their turns alone.
-    of_turns = isinstance(document, list) and any(isinstance(row, list) for row in document)
-    found = Document({"train": document}) if of_turns else read_document(document)
+    found: Document | None
+    if isinstance(document, list) and any(isinstance(row, list) for row in document):
+        found = Document({"train": document})  # rows that are their turns alone
+    else:
+        found = read_document(document)
     if found is None:
         raise _no_rows(path, [_row_of(f"{path.name}, line 1", document)])
     if len(found.parts) > 1:
