@@ -59,7 +59,7 @@ class SummaryWriter:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["once", "stepwise"])
+@pytest.mark.parametrize("family", ["once", pytest.param("stepwise", marks=pytest.mark.long)])
 def test_curves_reach_a_tracker_and_stay(tmp_path, toy_csv, tiny_base, language_base, family):
     (tmp_path / "tensorboardX.py").write_text(TRACKER)
     if family == "once":

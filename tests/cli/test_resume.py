@@ -45,8 +45,8 @@ def times(folder):
     [
         ("data", "edgetune.tune.data.dataset:Dataset.save", 1),
         ("tune", "edgetune.tune.tuning:TunedModel.save", 1),
-        ("export", "edgetune.export.once.export:count_nodes", 1),
-        ("compress", "edgetune.compress.candidate:Candidate.of", 2),
+        pytest.param("export", "edgetune.export.once.export:count_nodes", 1, marks=pytest.mark.long),
+        pytest.param("compress", "edgetune.compress.candidate:Candidate.of", 2, marks=pytest.mark.long),
         ("bench", "edgetune.benchmarks.bench:race", 1),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_model_that_cannot_be_traced_is_refused(tiny_base: Callable[[str], Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["llama_classifier", "sentence_t5"])
+@pytest.mark.parametrize("name", ["llama_classifier", pytest.param("sentence_t5", marks=pytest.mark.long)])
 def test_a_graph_is_made_of_the_first_layers_and_the_model_left_as_it_was(
     tiny_base: Callable[[str], Path], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
