@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from edgetune.commands.answers import Form, print_answers
 from edgetune.commands.options import json_option
-from edgetune.commands.text_columns import Wanted
+from edgetune.commands.text_columns import ColumnRequest
 from edgetune.commands.texts import Source
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.codecs import codec_parts
@@ -130,7 +130,7 @@ def command(
     """
     form = Form.of(as_json=as_json, jsonl=jsonl, top=top)
     manifest = Bundle.open(bundle, verify=False).manifest
-    wanted = _wanted(manifest, columns)
+    wanted = _column_request(manifest, columns)
     stream = Source(texts, source, FileOptions(encoding, delimiter, header), wanted).inputs()
     first = next(stream, None)
     if first is None:
@@ -153,12 +153,12 @@ def command(
     print_answers(predictor, inputs, form)
 
 
-def _wanted(manifest: Manifest, columns: tuple[str, ...]) -> Wanted:
+def _column_request(manifest: Manifest, columns: tuple[str, ...]) -> ColumnRequest:
     """What is asked of a file's columns: those that the manifest names, where it names one for each part."""
     parts = codec_parts(manifest.codec)
     trained = tuple(manifest.columns) if len(manifest.columns) == len(parts) else ()
     preferred = PROMPT_NAMES if manifest.generation is not None else ()
-    return Wanted(parts=parts, named=columns, trained=trained, preferred=preferred)
+    return ColumnRequest(parts=parts, named=columns, trained=trained, preferred=preferred)
 
 
 def _refuse(options: Iterable[str], why: str) -> None:

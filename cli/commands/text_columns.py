@@ -21,7 +21,7 @@ TEXTS_ARE_LONGER = 3
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ColumnRequest:
     """What is asked of a file's columns.
 
     Attributes:
@@ -42,7 +42,7 @@ class Wanted:
         return self.named or self.trained
 
 
-def choose_text_columns(table: Table, wanted: Wanted) -> tuple[tuple[str, ...], str]:
+def choose_text_columns(table: Table, wanted: ColumnRequest) -> tuple[tuple[str, ...], str]:
     """The columns of the parts, and a sentence that names them.
 
     Args:
@@ -65,7 +65,7 @@ def choose_text_columns(table: Table, wanted: Wanted) -> tuple[tuple[str, ...], 
     return names, _sentence(table, names, why)
 
 
-def header_is_doubtful(table: Table, wanted: Wanted) -> bool:
+def header_is_doubtful(table: Table, wanted: ColumnRequest) -> bool:
     """Whether the first line, taken for a header, may as well be a row: nothing of it is known for a name.
 
     A known name, a name above numbers, or a short word above texts says that it is a header.
@@ -83,7 +83,7 @@ def header_is_doubtful(table: Table, wanted: Wanted) -> bool:
     return " " in name or not (spaced or longer)
 
 
-def may_name_columns(line: str, wanted: Wanted) -> bool:
+def may_name_columns(line: str, wanted: ColumnRequest) -> bool:
     """Whether a line holds the known columns, or where none are known several usual names and nothing else."""
     cells = {cell.strip(" \"'") for cell in re.split(r"[,;|\t]", line)}
     if wanted.known:
@@ -96,7 +96,7 @@ def _sentence(table: Table, names: Sequence[str], why: str) -> str:
     return f"Texts of {table.source} are read from {columns} ({why})."
 
 
-def _guessed(table: Table, wanted: Wanted) -> tuple[str, ...]:
+def _guessed(table: Table, wanted: ColumnRequest) -> tuple[str, ...]:
     """The columns of the parts, chosen as in training.
 
     Raises:
@@ -137,7 +137,7 @@ def _as_in_training(table: Table) -> tuple[str, ...]:
         return choose_columns(unlabelled, None, "").texts
 
 
-def _undecided(table: Table, wanted: Wanted, problem: str) -> InputError:
+def _undecided(table: Table, wanted: ColumnRequest, problem: str) -> InputError:
     options = " ".join(f"--column {part.upper()}" for part in wanted.parts)
     return InputError(
         f"{table.source} {problem}; its columns are {', '.join(table.columns)}.",

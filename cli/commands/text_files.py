@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgetune.commands.text_columns import Wanted, choose_text_columns, header_is_doubtful
+from edgetune.commands.text_columns import ColumnRequest, choose_text_columns, header_is_doubtful
 from edgetune.serve.errors import DataError, InputError, MissingDependency
 from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.encoding import decode, encoding_finding
@@ -46,7 +46,7 @@ class FileOfTexts:
 
     path: Path
     options: FileOptions
-    wanted: Wanted
+    wanted: ColumnRequest
     say: Say
 
     def inputs(self) -> Iterator[Texts]:

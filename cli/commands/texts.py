@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from edgetune.commands.text_columns import Wanted, may_name_columns
+from edgetune.commands.text_columns import ColumnRequest, may_name_columns
 from edgetune.commands.text_files import FileOfTexts, Texts, has_columns, is_delimited
 from edgetune.escaping import escaped
 from edgetune.serve.errors import InputError
@@ -38,7 +38,7 @@ class Source:
     arguments: Sequence[str]
     file: str | None
     options: FileOptions
-    wanted: Wanted
+    wanted: ColumnRequest
 
     def inputs(self) -> Iterator[Texts]:
         """The texts of each input, as many as there are parts, in order.

@@ -18,7 +18,7 @@ from edgetune.serve.bundle import CONFIG_NAME, MOST_JSON_BYTES, NOT_JSON, TOKENI
 from edgetune.serve.codecs import CODECS, Input
 from edgetune.serve.errors import BundleDamaged, InputError
 from edgetune.serve.files import read_regular
-from edgetune.serve.tokenizing import read_tokenizer, tokenizer_fault
+from edgetune.serve.tokenizing import TokenizerCall, read_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,13 +127,11 @@ def run_tokenizer(tokenizer: Tokenizer, texts: Sequence[str], *, special_tokens:
         InputError: a text is no valid Unicode.
         RunError: the tokenizer fails on one.
     """
-    try:
+    with TokenizerCall():
         # A text or two need no thread pool: encode_batch takes a sixth longer for one.
         if len(texts) <= 2:
             return [tokenizer.encode(text, add_special_tokens=special_tokens) for text in texts]
         return tokenizer.encode_batch(list(texts), add_special_tokens=special_tokens)
-    except BaseException as error:
-        raise tokenizer_fault(error) from error
 
 
 def read_pad_id(config: Path) -> int:

@@ -18,7 +18,7 @@ from edgetune.serve.bundle import TOKENIZER_NAME
 from edgetune.serve.codecs import CODECS, Input, is_frame
 from edgetune.serve.codecs.text import SAMPLE, EncodedText, TextCodec, run_tokenizer
 from edgetune.serve.errors import BundleDamaged, InputError
-from edgetune.serve.tokenizing import tokenizer_fault
+from edgetune.serve.tokenizing import TokenizerCall
 
 EXPECTED = 'a pair of strings: ("...", "...") or {"text": "...", "text_pair": "..."}'
 
@@ -138,10 +138,8 @@ def pair_template(tokenizer: Tokenizer, path: Path) -> PairTemplate:
         BundleDamaged: it joins a pair in another way than texts in order with special tokens around them.
     """
     for probe in _PROBES:
-        try:
+        with TokenizerCall():
             pair, alone = tokenizer.encode(probe, probe), tokenizer.encode(probe, add_special_tokens=False).ids
-        except BaseException as error:
-            raise tokenizer_fault(error) from error
         if not alone:
             continue
         order, length = pair.sequence_ids, len(alone)

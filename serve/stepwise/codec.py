@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgetune.serve.errors import BundleDamaged, InputError
 from edgetune.serve.stepwise.spec import GenerationSpec
-from edgetune.serve.tokenizing import read_tokenizer, tokenizer_fault
+from edgetune.serve.tokenizing import TokenizerCall, read_tokenizer
 
 
 class TokenCodec:
@@ -31,18 +31,14 @@ class TokenCodec:
         """
         if not isinstance(text, str):
             raise InputError(f"The prompt is of type {type(text).__name__}.", expected="a string")
-        try:
+        with TokenizerCall():
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
-        except BaseException as error:
-            raise tokenizer_fault(error) from error
         return ids
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """The text of ids; `special` writes special tokens too."""
-        try:
+        with TokenizerCall():
             text: str = self._tokenizer.decode(list(ids), skip_special_tokens=not special)
-        except BaseException as error:
-            raise tokenizer_fault(error) from error
         return text
 
     def check(self, spec: GenerationSpec) -> None:

@@ -13,7 +13,7 @@ import tracemalloc
 
 import pytest
 
-from edgetune.commands.text_columns import Wanted
+from edgetune.commands.text_columns import ColumnRequest
 from edgetune.commands.text_files import FileOfTexts
 from edgetune.serve.errors import DataError, InputError, MissingDependency
 from edgetune.tune.data.dialect import FileOptions
@@ -82,7 +82,7 @@ def written(path, content):
 def read(path, *, named=(), trained=("text",), parts=("text",), **options):
     """The texts of a file, and what was said."""
     sentences = []
-    wanted = Wanted(parts=parts, named=tuple(named), trained=tuple(trained))
+    wanted = ColumnRequest(parts=parts, named=tuple(named), trained=tuple(trained))
     inputs = list(FileOfTexts(path, FileOptions(**options), wanted, sentences.append).inputs())
     return [texts[0] for texts in inputs] if len(parts) == 1 else inputs, sentences
 
@@ -126,7 +126,7 @@ LINES = {
 @pytest.mark.parametrize("name", LINES)
 def test_lines_are_those_that_training_reads(tmp_path, name):
     path = written(tmp_path / name, LINES[name])
-    file = FileOfTexts(path, FileOptions(), Wanted(parts=("text",)), lambda sentence: None)
+    file = FileOfTexts(path, FileOptions(), ColumnRequest(parts=("text",)), lambda sentence: None)
     texts, _ = read_unlabeled(str(path), FileOptions(), "text")
     assert list(file.lines()) == list(texts)
 
@@ -234,7 +234,7 @@ def test_the_names_of_training_tell_a_header_from_a_row(tmp_path):
 )
 def test_a_file_of_something_else_is_named_for_what_it_is(tmp_path, name, head, words):
     path = written(tmp_path / name, head + b"\x00\xff" * 40)
-    file = FileOfTexts(path, FileOptions(), Wanted(parts=("text",)), lambda sentence: None)
+    file = FileOfTexts(path, FileOptions(), ColumnRequest(parts=("text",)), lambda sentence: None)
     with pytest.raises(InputError, match=words) as caught:
         list(file.inputs() if name.endswith((".csv", ".json", ".jsonl")) else file.lines())
     assert caught.value.action
@@ -270,9 +270,9 @@ def test_files_are_read_without_what_only_training_needs(tmp_path):
         for name in ("torch", "pandas", "datasets", "pydantic", "transformers", "charset_normalizer", "yaml"):
             sys.modules[name] = None
         from pathlib import Path
-        from edgetune.commands.texts import FileOptions, Source, Wanted
+        from edgetune.commands.texts import FileOptions, Source, ColumnRequest
         for path in sys.argv[1:]:
-            wanted = Wanted(parts=("text",), trained=("text",))
+            wanted = ColumnRequest(parts=("text",), trained=("text",))
             print(len(list(Source((), path, FileOptions(), wanted).inputs())))
     """)
     run = subprocess.run(
@@ -287,7 +287,7 @@ def test_lines_are_not_held_in_memory(tmp_path, suffix):
     row = {"text": "x" * 200, "id": 1}
     with path.open("w") as stream:
         stream.writelines((json.dumps(row) if suffix == ".jsonl" else "x" * 220) + "\n" for _ in range(60_000))
-    file = FileOfTexts(path, FileOptions(), Wanted(parts=("text",), trained=("text",)), lambda sentence: None)
+    file = FileOfTexts(path, FileOptions(), ColumnRequest(parts=("text",), trained=("text",)), lambda sentence: None)
     tracemalloc.start()
     try:
         count = sum(1 for _ in (file.inputs() if suffix == ".jsonl" else file.lines()))

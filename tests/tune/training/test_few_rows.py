@@ -16,7 +16,7 @@ KINDS = ("card", "cash", "login", "fee", "pin", "rate")
 ASKED = ("how do I open it", "please close it", "where is it now", "I lost it")
 
 
-class Told(Silent):
+class Lines(Silent):
     """Remembers what was said."""
 
     def __init__(self):
@@ -37,7 +37,7 @@ def test_few_rows_a_class_are_tuned(tiny_base, tmp_path, method, counts):
     path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows_of(*counts)))
     dataset = Dataset.load(DataRecipe(path=str(path)), TASKS[TASK], seed=0)
     assert set(dataset.train.targets) == set(range(len(counts)))
-    told = Told()
+    told = Lines()
     tuned = tune(
         dataset,
         find_base(str(tiny_base("bert"))),
