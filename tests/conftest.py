@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 
+# Several workers share the cores, and tiny models gain nothing by a second thread: one worker's threads would wait for
+# another's. OMP_NUM_THREADS=2 in front of pytest asks for two.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before torch and onnxruntime are imported anywhere: no network, no telemetry, no spinning threads.
 os.environ.update(
     HF_HUB_OFFLINE="1",

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from tests.cli.here import Command, Ended, keep_environment, run_here
+
 # The shortest benchmark that a recipe may ask for.
 QUICK = (
     *("--set", "benchmark.samples=40", "--set", "benchmark.grid=false", "--set", "benchmark.cold_starts=1"),
@@ -26,18 +28,6 @@ QUICK = (
     *("--set", "compress.schemes=[fused,int8_dynamic]"),
 )
 LONG_TEXTS = 2
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ended]
 
 
 @dataclass(frozen=True)
@@ -78,9 +68,7 @@ def edgetune(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
 def _command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     from edgetune.cli import main
 
-    for name in ("OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM", "HF_HUB_DISABLE_TELEMETRY"):
-        monkeypatch.setenv(name, os.environ.get(name, "1" if name.startswith("HF") else "passive"))
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    keep_environment(monkeypatch)
 
     def run(*arguments: object, stdin: str | bytes = "") -> Ended:
         capfd.readouterr()
@@ -144,10 +132,9 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, tiny_base: Callable[[str]
             shutil.copytree(tiny_base("bert"), folder / "base")
             long = "".join(f'"card {number} {"again " * 200}",card\n' for number in range(LONG_TEXTS))
             (folder / "toy.csv").write_text(toy_csv.read_text(encoding="utf-8") + long, encoding="utf-8")
-            process = start("build", *arguments, "--out", folder / "bundle")
-            out, err = process.communicate(timeout=600)
-            assert process.returncode == 0, out + err
-            (folder / "built").write_text(out, encoding="utf-8")
+            ended = run_here("build", *arguments, "--out", folder / "bundle")
+            assert ended.code == 0, ended
+            (folder / "built").write_text(ended.out, encoding="utf-8")
     return Workshop(folder, arguments, (folder / "built").read_text(encoding="utf-8"))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 
-from .conftest import Ended
+from .here import Ended
 
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", "the", "cat", "sees", "a", "red", "fish", "now"]
 CONTEXT_TOKENS = 24

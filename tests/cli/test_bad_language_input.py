@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .conftest import Command, Ended
+from .here import Command, Ended
 
 PAIRS = [
     {"prompt": f"the {animal} {verb}", "completion": f" a {colour} fish ."}

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.bases import END
-from tests.cli.conftest import Command
+from tests.cli.here import Command
 from tests.conftest import toy_sentences
 
 

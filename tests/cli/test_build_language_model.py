@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from edgetune.serve.bundle import Bundle
 from edgetune.serve.errors import BundleFormatError
 from edgetune.serve.stepwise.golden import read_golden, replay
 from edgetune.serve.stepwise.report import LanguageReport
+from tests.cli.here import run_here
 
 ROWS = [
     {"prompt": f"the {animal} {verb}", "completion": f" a {colour} {other} ."}
@@ -24,11 +23,6 @@ ROWS = [
     for verb in ("sees", "eats", "likes", "finds")
     for colour, other in (("red", "fish"), ("blue", "bird"), ("old", "dog"), ("small", "cat"))
 ]
-
-
-def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgetune", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="session")
@@ -44,14 +38,15 @@ def build(folder: Path, base: Path) -> None:
     settings = {
         "tune.epochs": 2, "tune.learning_rate": 3e-3, "benchmark.rounds": 2, "benchmark.new_tokens": 8,
         "benchmark.prompt_tokens": "[8]", "benchmark.batches": "[1, 2]", "gate.max_rise": 0.5,
+        "compress.schemes": "[int8]",
     }  # fmt: skip
-    done = process(
-        folder, "build", "--base", "base", "--data", "rows.jsonl", "--task", "text-generation",
+    done = run_here(
+        "build", "--base", "base", "--data", "rows.jsonl", "--task", "text-generation",
         "--method", "full", "--out", "bundles/talk", "--json",
-        *(text for name, value in settings.items() for text in ("--set", f"{name}={value}")),
+        *(text for name, value in settings.items() for text in ("--set", f"{name}={value}")), folder=folder,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    (folder / "printed.json").write_text(done.stdout, "utf-8")
+    assert done.code == 0, done.err[-4000:]
+    (folder / "printed.json").write_text(done.out, "utf-8")
 
 
 @pytest.mark.slow
@@ -90,12 +85,13 @@ def copied(built: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_a_finished_build_is_opened_and_not_run_again(copied):
     before = (copied / "bundles" / "talk.work" / "stages.json").read_text()
-    again = process(copied, "build", "bundles/talk/recipe.yaml", "--json")
-    assert again.returncode == 0, again.stderr[-2000:]
+    again = run_here("build", "bundles/talk/recipe.yaml", "--json", folder=copied)
+    assert again.code == 0, again.err[-2000:]
     assert (copied / "bundles" / "talk.work" / "stages.json").read_text() == before
 
 
 @pytest.mark.slow
+@pytest.mark.long  # tests/benchmarks/stepwise/test_ladder.py judges again what was made, without the timing
 def test_another_gate_makes_no_scheme_again(copied):
     folder = copied
     trials = folder / "bundles" / "talk.work" / "trials"
@@ -105,9 +101,9 @@ def test_another_gate_makes_no_scheme_again(copied):
 
     before, digest = made(), Bundle.open(folder / "bundles" / "talk").manifest.files["model.onnx"].sha256
     assert any(name.endswith("model.onnx") for name in before)
-    again = process(folder, "build", "bundles/talk/recipe.yaml", "--set", "gate.max_rise=0.45", "--json")
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert json.loads(again.stdout)["report"]["gate"]["max_rise"] == 0.45
+    again = run_here("build", "bundles/talk/recipe.yaml", "--set", "gate.max_rise=0.45", "--json", folder=folder)
+    assert again.code == 0, again.err[-2000:]
+    assert json.loads(again.out)["report"]["gate"]["max_rise"] == 0.45
     assert made() == before
     assert Bundle.open(folder / "bundles" / "talk").manifest.files["model.onnx"].sha256 == digest
 
@@ -115,13 +111,13 @@ def test_another_gate_makes_no_scheme_again(copied):
 @pytest.mark.slow
 def test_the_commands_know_a_language_model(built):
     folder, _ = built
-    said = process(folder, "predict", "bundles/talk", "the cat sees", "--max-tokens", "6", "--json")
-    assert said.returncode == 0, said.stderr
-    [answer] = json.loads(said.stdout)
-    streamed = process(folder, "predict", "bundles/talk", "the cat sees", "--max-tokens", "6")
-    assert streamed.stdout.strip() == answer["text"].strip()
-    verified = process(folder, "verify", "bundles/talk")
-    assert "golden answers" in verified.stdout
+    said = run_here("predict", folder / "bundles/talk", "the cat sees", "--max-tokens", "6", "--json")
+    assert said.code == 0, said.err
+    [answer] = json.loads(said.out)
+    streamed = run_here("predict", folder / "bundles/talk", "the cat sees", "--max-tokens", "6")
+    assert streamed.out.strip() == answer["text"].strip()
+    verified = run_here("verify", folder / "bundles/talk")
+    assert "golden answers" in verified.out
     from edgetune.serve import load
 
     with pytest.raises(BundleFormatError, match=r"Generator\.open"):

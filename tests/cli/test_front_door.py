@@ -41,13 +41,15 @@ def fresh(code: str, folder: Path | None = None) -> str:
 
 
 def made(folder: Path, base: Path) -> None:
-    """A whole build by `edgetune.build` in a process of its own, with all that it printed."""
+    """A whole build by `edgetune.build` in a process of its own, without the races, with all that it printed."""
     shutil.copytree(base, folder / "base")
     (folder / "rows.json").write_text(json.dumps(ROWS), "utf-8")
     code = f"""
 import json, os, edgetune
 from edgetune.cli import prepare_environment
-result = edgetune.build(base="base", data=json.load(open("rows.json")), out="bundle", **{SECTIONS!r})
+from tests.untimed import untimed
+with untimed():
+    result = edgetune.build(base="base", data=json.load(open("rows.json")), out="bundle", **{SECTIONS!r})
 assert isinstance(result, edgetune.api.result.BuildResult)
 after = set(os.environ)
 prepare_environment()
@@ -55,6 +57,7 @@ assert "EDGETUNE_TRAINS_WITH" in set(os.environ) - after
 """
     ours = ["EDGETUNE_TRAINS_WITH", *os.environ.get("EDGETUNE_TRAINS_WITH", "").split()]
     users = {name: value for name, value in os.environ.items() if name not in ours}  # not what other tests left
+    users["PYTHONPATH"] = str(Path(__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, cwd=folder, env=users
     )

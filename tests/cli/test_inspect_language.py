@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Command
+from .here import Command
 
 SAMPLE = Path(__file__).parent.parent / "benchmarks" / "stepwise" / "sample_report.json"
 GENERATION = {

@@ -44,7 +44,8 @@ def times(folder):
     ("stage", "place", "call"),
     [
         ("data", "edgetune.tune.data.dataset:Dataset.save", 1),
-        ("tune", "edgetune.tune.tuning:TunedModel.save", 1),
+        # Ctrl-C while training has its own test below, and a kill there tests/tune/training/test_training.py.
+        pytest.param("tune", "edgetune.tune.tuning:TunedModel.save", 1, marks=pytest.mark.long),
         pytest.param("export", "edgetune.export.once.export:count_nodes", 1, marks=pytest.mark.long),
         pytest.param("compress", "edgetune.compress.candidate:Candidate.of", 2, marks=pytest.mark.long),
         ("bench", "edgetune.benchmarks.bench:race", 1),
