@@ -67,7 +67,8 @@ def encode_parts(
 
     Raises:
         RecipeError: rows may be longer than the model's context, or the template is none.
-        DataError: a template fails on all rows of a part, or a part has nothing to learn from.
+        DataError: a template fails on all rows of a part or on most of the training rows, or a part has nothing to
+            learn from.
         ModelError: the tokenizer does not fit the model or cannot be used.
     """
     template = None

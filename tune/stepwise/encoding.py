@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Offsets = list[tuple[int, int]]
+# Where the template refuses more of the training rows than this share, the rest is not the data set that was meant.
+MOST_REFUSED = 0.5
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ class Encoder:
         """The rows of the part `part` ("train", "validation" or "test").
 
         Raises:
-            DataError: a template fails on all rows, or no row has an answer that can be learnt.
+            DataError: a template fails on all rows, or on more than half of those to be trained on; or no row has an
+                answer that can be learnt.
             ModelError: the tokenizer gives ids that the model does not know.
         """
         traces, refused, faults = [], [], []
@@ -124,7 +127,7 @@ class Encoder:
             except TemplateFault as fault:
                 refused.append(chat)
                 faults.append(Fault(chat.place, f"{fault}."))
-        if faults and not traces:
+        if faults and (not traces or (part == "train" and len(faults) > MOST_REFUSED * len(chats))):
             raise self._template_error(faults, len(chats))
         self._check_vocabulary(traces)
         kept, lost = fit(traces, part, self._max_tokens, self._over_long, pieces=self._kind == "text")
@@ -256,7 +259,8 @@ class Encoder:
         return faults_error(
             faults,
             f"The chat template ({origin}) fails on {counted(len(faults), 'row')} of {rows:,}:",
-            expected="chats that the template can render; some refuse system turns or two turns of one role in a row.",
+            expected="chats that the template can render, at least half of them; some refuse system turns or two turns "
+            "of one role in a row.",
             action="mend these rows, or give another template with --set data.template=FILE.",
         )
 

@@ -249,13 +249,28 @@ def test_all_rows_that_a_template_fails_on_are_listed():
     strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + PLAIN
     good = talk("a", "b")
     bad = [Chat((Turn("system", "s"), *good.turns), place=f"row {n}") for n in range(25)]
-    assert encoder(template=strict).encode([good, *bad], "train").refused == tuple(bad)
+    assert encoder(template=strict).encode([*[good] * 25, *bad], "train").refused == tuple(bad)
     with pytest.raises(DataError) as caught:
         encoder(template=strict).encode(bad, "train")
     lines = caught.value.found.splitlines()
     assert lines[0] == "The chat template (the recipe's) fails on 25 rows of 25:"
     assert lines[1] == "  row 0: TemplateError: no system."
     assert (len(lines), lines[-1]) == (22, "  and 5 rows more.")
+
+
+def test_a_template_that_refuses_most_training_rows_ends_the_build():
+    strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + PLAIN
+    good = talk("a", "b")
+    bad = [Chat((Turn("system", "s"), *good.turns), place=f"row {n}") for n in range(25)]
+    with pytest.raises(DataError) as caught:
+        encoder(template=strict).encode([good, *bad], "train")
+    assert caught.value.found.splitlines()[:2] == [
+        "The chat template (the recipe's) fails on 25 rows of 26:",
+        "  row 0: TemplateError: no system.",
+    ]
+    assert "at least half of them" in caught.value.expected
+    # A small part to judge by may have most of them by chance.
+    assert len(encoder(template=strict).encode([good, *bad[:2]], "test").rows) == 1
 
 
 def test_the_start_of_the_next_turn_is_not_taken_for_an_end():
