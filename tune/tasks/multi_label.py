@@ -236,10 +236,11 @@ class MultiLabelClassification(Task):
             if rows := parts.given.get(name):
                 check_unseen(name, (label for word in rows.labels for label in _labels_of(word, "")), counts)
         few = sorted(label for label, count in counts.items() if count < 2)
-        if few:
+        if 2 * len(few) > len(counts) and not (parts.validation and parts.test):
             raise DataError(
-                f"{counted(len(few), 'label')} of {source} with fewer than two rows: {', '.join(map(repr, few[:10]))}.",
-                expected="at least two different rows of each label.",
+                f"{counted(len(few), 'label')} of the {len(counts):,} of {source} with fewer than two rows: "
+                f"{', '.join(map(repr, few[:10]))}.",
+                expected="at least two different rows for half of the labels: one to learn from, one to judge by.",
                 action="add rows of these labels, or remove the labels.",
             )
         return ordered_labels(set(counts), order)

@@ -94,11 +94,25 @@ def test_a_broken_list_is_refused_with_its_row(fault, broken, words):
 def test_what_cannot_be_learnt_is_refused(fault):
     assert "None of the 30 rows" in fault(NAME, rows(lambda _: []), suffix="jsonl")
     rare = rows(list)
-    rare[0]["labels"] = ["a", "once"]
-    assert "1 label of" in fault(NAME, rare, suffix="jsonl")
-    assert "fewer than two rows: 'once'" in fault(NAME, rare, suffix="jsonl")
+    for number in range(4):
+        rare[number]["labels"] = ["a", f"once {number}"]
+    names = "'once 0', 'once 1', 'once 2', 'once 3'"
+    message = fault(NAME, rare, suffix="jsonl")
+    assert "4 labels of the 6 of" in message
+    assert f"fewer than two rows: {names}." in message
     unseen = [{"text": f"other {n}", "labels": ["a", "new"]} for n in range(3)]
     assert "'new' (3 rows)" in fault(NAME, rows(list), suffix="jsonl", test=unseen)
+
+
+def test_a_label_of_one_row_is_learnt_from_and_said(load, targets):
+    rare = rows(list)
+    rare[0]["labels"] = ["a", "once"]
+    dataset = load(NAME, rare, suffix="jsonl")
+    assert "once" in dataset.labels
+    text = rare[0]["text"]
+    assert text in dataset.train.texts
+    assert dataset.labels.index("once") in targets(dataset)[text]
+    assert "1 label has one row only, which is learnt from, and none to judge by: 'once'." in dataset.findings
 
 
 def test_flags_that_are_none_and_keys_of_other_tasks_are_refused(fault):
