@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from edgetune.benchmarks.report import charts
@@ -17,6 +17,7 @@ from edgetune.escaping import escaped, message
 from edgetune.serve.report import BuildReport, Pair
 
 Row = tuple[str, str, str, str]  # what, base, bundle, how the bundle differs
+HEADINGS: Row = ("", "base (PyTorch)", "bundle", "change")
 
 
 def print_report(
@@ -32,13 +33,8 @@ def print_report(
         html: path of the page.
         console: where to print; a path is never wrapped, so that it can be copied.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="bold")
-    table.add_column("")
-    for heading in ("base (PyTorch)", "bundle", "change"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(_plain(cell)) for cell in row))
-    console.print(table)
+    for number, line in enumerate(_lines(rows, console.width)):
+        console.print(Text(line, style="" if number else "bold"), soft_wrap=True)
     console.print()
     console.print(Text(_plain(report.verdict), style="bold"))
     for sentence in filter(None, (report.timing_remark, *remarks)):
@@ -46,6 +42,21 @@ def print_report(
     console.print()
     for name, path in (("bundle", bundle), ("report", html)):
         console.print(Text(f"{name}  {escaped(path)}"), soft_wrap=True)
+
+
+def _lines(rows: Sequence[Row], width: int) -> list[str]:
+    """The table's heading and rows, the figures at the right of their columns; wider than `width` rather than cut."""
+    cells = [HEADINGS, *(tuple(map(_plain, row)) for row in rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    gap = " " * next((size for size in (4, 3, 2) if sum(widths) + 3 * size <= width), 2)
+    return [
+        gap.join([set_cell_size(row[0], widths[0]), *(_right(*cell) for cell in zip(row[1:], widths[1:], strict=True))])
+        for row in cells
+    ]
+
+
+def _right(text: str, width: int) -> str:
+    return " " * (width - cell_len(text)) + text
 
 
 def _plain(text: str) -> str:

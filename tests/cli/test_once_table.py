@@ -26,11 +26,11 @@ def minimal() -> Report:
     return Report.load(SAMPLES / "minimal_report.json")
 
 
-def printed(report: Report, encoding: str = "ascii") -> str:
+def printed(report: Report, encoding: str = "ascii", width: int = 80) -> str:
     """What a pipe of `encoding` receives; a letter that it cannot take raises."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding, newline="\n")
-    print_report(report, BUNDLE, f"{BUNDLE}/report.html", Console(file=stream, width=80, force_terminal=False))
+    print_report(report, BUNDLE, f"{BUNDLE}/report.html", Console(file=stream, width=width, force_terminal=False))
     stream.flush()
     return raw.getvalue().decode(encoding)
 
@@ -52,6 +52,15 @@ def test_the_table_has_its_rows(full: Report) -> None:
         ["cold start", "3,510 ms", "225 ms", "15.6x faster"],
         ["size", "91.7 MB", "23.4 MB", "3.9x smaller"],
     ]
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 200])
+def test_a_figure_stands_on_one_line_however_narrow_the_window(full: Report, width: int) -> None:
+    named = msgspec.structs.replace(full.quality, metric="balanced_accuracy")
+    output = printed(msgspec.structs.replace(full, quality=named), width=width)
+    heading, first, *_ = output.splitlines()
+    assert first.split() == ["balanced", "accuracy", "92.50%", "92.93%", "+0.43", "points"]
+    assert len(heading) == len(first)
 
 
 def test_verdict_and_whole_paths_follow(full: Report) -> None:
