@@ -24,7 +24,7 @@ from edgetune.tasks import TASKS
 from edgetune.tune.models.base import Base, find_base
 from edgetune.tune.training.processes import is_main, main_first
 from edgetune.tune.training.reporters import require_reporters
-from edgetune.work import Others, Work, locked
+from edgetune.work import Others, StageRun, Work, locked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +64,7 @@ class Stage(ABC, Generic[R, F]):
 
     Attributes:
         name: of the stage and its folder.
-        others: what the other processes of `accelerate launch` do; see `Work.stage`.
+        others: what the other processes of `accelerate launch` do; see `StageRun`.
     """
 
     name: str
@@ -205,13 +205,15 @@ def _result(build: Build[Any], stage: Stage[Any, F], pipeline: Pipeline) -> F:
         work.plan(_estimate(build, pipeline))
     try:
         return work.stage(
-            stage.name,
-            inputs,
-            lambda folder: stage.make(build, folder),
-            lambda folder: stage.open(build, folder),
-            stage.line,
-            others=stage.others,
-            outcome=lambda result: stage.outcome(build, result),
+            StageRun(
+                stage.name,
+                inputs,
+                make=lambda folder: stage.make(build, folder),
+                reopen=lambda folder: stage.open(build, folder),
+                line=stage.line,
+                others=stage.others,
+                outcome=lambda result: stage.outcome(build, result),
+            )
         )
     except GateError:  # the page of an earlier build must not stand beside the report of this one
         report = work.folder / REPORT_NAME

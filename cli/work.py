@@ -14,8 +14,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -45,6 +46,30 @@ class StageRecord(msgspec.Struct, frozen=True):
     digest: str
     seconds: float
     peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class StageRun(Generic[T]):
+    """What the work folder has to know of a stage to run or open it.
+
+    Attributes:
+        name: the stage and its folder.
+        inputs: what shapes the result beside the stages before, as JSON types.
+        make: writes the stage's files into the folder it is given, from where it left when it was stopped.
+        reopen: opens those files.
+        line: a few words on the result.
+        others: what the other processes of `accelerate launch` do.
+        outcome: what the stages behind are made from, as JSON types; None for the files and all that went into them,
+            so that a stage that was made again with another result is followed by those behind it.
+    """
+
+    name: str
+    inputs: object
+    make: Callable[[Path], object]
+    reopen: Callable[[Path], T]
+    line: Callable[[T], str]
+    others: Others = "absent"
+    outcome: Callable[[T], object] = lambda _: None
 
 
 class Work:
@@ -93,45 +118,17 @@ class Work:
         """The digest of all that went in up to a stage that this build has run or opened."""
         return self._digests[stage]
 
-    def stage(
-        self,
-        name: str,
-        inputs: object,
-        make: Callable[[Path], object],
-        reopen: Callable[[Path], T],
-        line: Callable[[T], str],
-        *,
-        others: Others = "absent",
-        outcome: Callable[[T], object] = lambda _: None,
-    ) -> T:
-        """Run a stage, or open what it left when it last ran on the same inputs.
-
-        Args:
-            name: the stage and its folder.
-            inputs: what shapes the result beside the stages before, as JSON types.
-            make: writes the stage's files into the folder it is given, from where it left when it was stopped.
-            reopen: opens those files.
-            line: a few words on the result.
-            others: what the other processes of `accelerate launch` do.
-            outcome: what the stages behind are made from, as JSON types; None for the files and all that went into
-                them, so that a stage that was made again with another result is followed by those behind it.
-        """
-        result = self._result(name, inputs, make, reopen, line, others)
-        content = outcome(result)
+    def stage(self, step: StageRun[T]) -> T:
+        """Run a stage, or open what it left when it last ran on the same inputs."""
+        result = self._result(step)
+        content = step.outcome(result)
         if content is None:
-            content = [self._chain, content_sha256(self.folder / name)]
-        self._chain = self._digests[name] = value_sha256([name, content])
+            content = [self._chain, content_sha256(self.folder / step.name)]
+        self._chain = self._digests[step.name] = value_sha256([step.name, content])
         return result
 
-    def _result(
-        self,
-        name: str,
-        inputs: object,
-        make: Callable[[Path], object],
-        reopen: Callable[[Path], T],
-        line: Callable[[T], str],
-        others: Others,
-    ) -> T:
+    def _result(self, step: StageRun[T]) -> T:
+        name, inputs, line, others = step.name, step.inputs, step.line, step.others
         folder = self.folder / name
         with main_first() if others == "wait" else nullcontext():
             if not is_main():
@@ -139,7 +136,7 @@ class Work:
             finished = self.is_finished(name, inputs)
             self._chain = value_sha256([self._chain, name, inputs])
             if finished:
-                result = reopen(folder)
+                result = step.reopen(folder)
                 self._lines.show_finished(name, line(result))
                 return result
             if others == "wait" and not is_main():
@@ -147,8 +144,8 @@ class Work:
             with self._lines.running(name) as running:
                 reset_peak()
                 start = time.perf_counter()
-                self._run(name, make, helped=others == "help")
-                result = reopen(folder)
+                self._run(name, step.make, helped=others == "help")
+                result = step.reopen(folder)
                 running.finish(line(result))
                 seconds = time.perf_counter() - start
             if is_main():

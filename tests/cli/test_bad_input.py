@@ -234,7 +234,7 @@ def test_a_full_disk_that_has_room_again_is_told_too(tmp_path):
 
     from edgetune.progress import StageLines
     from edgetune.serve.errors import WorkError
-    from edgetune.work import Work
+    from edgetune.work import StageRun, Work
 
     work = Work(tmp_path / "bundle.work", StageLines(Console()), fresh=False)
 
@@ -242,9 +242,9 @@ def test_a_full_disk_that_has_room_again_is_told_too(tmp_path):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     with pytest.raises(WorkError, match=r"The stage tune cannot write to .*: No space left on device"):
-        work.stage("tune", [], full, lambda _: None, str)
+        work.stage(StageRun("tune", [], full, lambda _: None, str))
     with pytest.raises(SafetensorError, match="a bug"):
-        work.stage("tune", [], lambda _: (_ for _ in ()).throw(SafetensorError("a bug")), lambda _: None, str)
+        work.stage(StageRun("tune", [], lambda _: (_ for _ in ()).throw(SafetensorError("a bug")), lambda _: None, str))
 
 
 @pytest.mark.slow
