@@ -130,8 +130,8 @@ def command(
     """
     form = Form.of(as_json=as_json, jsonl=jsonl, top=top)
     manifest = Bundle.open(bundle, verify=False).manifest
-    wanted = _column_request(manifest, columns)
-    stream = Source(texts, source, FileOptions(encoding, delimiter, header), wanted).inputs()
+    column_request = _column_request(manifest, columns)
+    stream = Source(texts, source, FileOptions(encoding, delimiter, header), column_request).inputs()
     first = next(stream, None)
     if first is None:
         raise InputError("There is no text to answer.", expected="a TEXT, --input FILE, or lines on standard input")

@@ -42,7 +42,7 @@ class ColumnRequest:
         return self.named or self.trained
 
 
-def choose_text_columns(table: Table, wanted: ColumnRequest) -> tuple[tuple[str, ...], str]:
+def choose_text_columns(table: Table, request: ColumnRequest) -> tuple[tuple[str, ...], str]:
     """The columns of the parts, and a sentence that names them.
 
     Args:
@@ -51,27 +51,27 @@ def choose_text_columns(table: Table, wanted: ColumnRequest) -> tuple[tuple[str,
     Raises:
         InputError: a named column is not there, or none can be told.
     """
-    if missing := [name for name in wanted.named if name not in table.columns]:
-        raise _undecided(table, wanted, f"has no column {missing[0]!r}")
-    if wanted.named:
-        return wanted.named, _sentence(table, wanted.named, "as --column says")
-    if wanted.trained and all(name in table.columns for name in wanted.trained):
-        return wanted.trained, _sentence(table, wanted.trained, "as in training")
-    names = _guessed(table, wanted)
+    if missing := [name for name in request.named if name not in table.columns]:
+        raise _undecided(table, request, f"has no column {missing[0]!r}")
+    if request.named:
+        return request.named, _sentence(table, request.named, "as --column says")
+    if request.trained and all(name in table.columns for name in request.trained):
+        return request.trained, _sentence(table, request.trained, "as in training")
+    names = _guessed(table, request)
     why = "the only one" if len(table.columns) == 1 else "a guess; --column says otherwise"
-    absent = [name for name in wanted.trained if name not in table.columns]
+    absent = [name for name in request.trained if name not in table.columns]
     if absent and len(table.columns) > 1:
         why = f"a guess, since training's column {absent[0]!r} is not there; --column says otherwise"
     return names, _sentence(table, names, why)
 
 
-def header_is_doubtful(table: Table, wanted: ColumnRequest) -> bool:
+def header_is_doubtful(table: Table, request: ColumnRequest) -> bool:
     """Whether the first line, taken for a header, may as well be a row: nothing of it is known for a name.
 
     A known name, a name above numbers, or a short word above texts says that it is a header.
     """
     names = {name.casefold() for name in table.columns}
-    usual = {*LABEL_NAMES, *TEXT_NAMES, *wanted.preferred, *wanted.parts, *map(str.casefold, wanted.known)}
+    usual = {*LABEL_NAMES, *TEXT_NAMES, *request.preferred, *request.parts, *map(str.casefold, request.known)}
     if names & usual or usual_pair(list(table.columns)):
         return False
     for name, cells in table.columns.items():
@@ -83,11 +83,11 @@ def header_is_doubtful(table: Table, wanted: ColumnRequest) -> bool:
     return " " in name or not (spaced or longer)
 
 
-def may_name_columns(line: str, wanted: ColumnRequest) -> bool:
+def may_name_columns(line: str, request: ColumnRequest) -> bool:
     """Whether a line holds the known columns, or where none are known several usual names and nothing else."""
     cells = {cell.strip(" \"'") for cell in re.split(r"[,;|\t]", line)}
-    if wanted.known:
-        return cells.issuperset(wanted.known)
+    if request.known:
+        return cells.issuperset(request.known)
     return len(cells) > 1 and {cell.casefold() for cell in cells} <= {*LABEL_NAMES, *TEXT_NAMES}
 
 
@@ -96,23 +96,23 @@ def _sentence(table: Table, names: Sequence[str], why: str) -> str:
     return f"Texts of {table.source} are read from {columns} ({why})."
 
 
-def _guessed(table: Table, wanted: ColumnRequest) -> tuple[str, ...]:
+def _guessed(table: Table, request: ColumnRequest) -> tuple[str, ...]:
     """The columns of the parts, chosen as in training.
 
     Raises:
         InputError: none can be told.
     """
     by_name = {name.casefold(): name for name in table.columns}
-    if len(wanted.parts) > 1:
-        if by_name.keys() >= {*wanted.parts}:
-            return tuple(by_name[part] for part in wanted.parts)
+    if len(request.parts) > 1:
+        if by_name.keys() >= {*request.parts}:
+            return tuple(by_name[part] for part in request.parts)
         pair = usual_pair(list(table.columns))
         if pair is None:
-            raise _undecided(table, wanted, f"does not say which column holds the {' and the '.join(wanted.parts)}")
+            raise _undecided(table, request, f"does not say which column holds the {' and the '.join(request.parts)}")
         return pair
     if len(table.columns) == 1:
         return tuple(table.columns)
-    if preferred := [by_name[name] for name in wanted.preferred if name in by_name]:
+    if preferred := [by_name[name] for name in request.preferred if name in by_name]:
         return (preferred[0],)
     try:
         return _as_in_training(table)
@@ -120,7 +120,7 @@ def _guessed(table: Table, wanted: ColumnRequest) -> tuple[str, ...]:
         usual = [by_name[name] for name in TEXT_NAMES if name in by_name]
         if len(usual) == 1:  # a row or two tell nothing beyond the names
             return (usual[0],)
-        raise _undecided(table, wanted, "does not say which column holds the texts") from error
+        raise _undecided(table, request, "does not say which column holds the texts") from error
 
 
 def _as_in_training(table: Table) -> tuple[str, ...]:
@@ -137,9 +137,9 @@ def _as_in_training(table: Table) -> tuple[str, ...]:
         return choose_columns(unlabelled, None, "").texts
 
 
-def _undecided(table: Table, wanted: ColumnRequest, problem: str) -> InputError:
-    options = " ".join(f"--column {part.upper()}" for part in wanted.parts)
+def _undecided(table: Table, request: ColumnRequest, problem: str) -> InputError:
+    options = " ".join(f"--column {part.upper()}" for part in request.parts)
     return InputError(
         f"{table.source} {problem}; its columns are {', '.join(table.columns)}.",
-        action="name one with --column" if len(wanted.parts) == 1 else f"name them: {options}",
+        action="name one with --column" if len(request.parts) == 1 else f"name them: {options}",
     )

@@ -40,13 +40,13 @@ class FileOfTexts:
     Attributes:
         path: where it lies.
         options: how it is written, by the user's word.
-        wanted: what is asked of its columns.
+        request: what is asked of its columns.
         say: what hears each sentence on how it was read.
     """
 
     path: Path
     options: FileOptions
-    wanted: ColumnRequest
+    request: ColumnRequest
     say: Say
 
     def inputs(self) -> Iterator[Texts]:
@@ -61,7 +61,7 @@ class FileOfTexts:
                 yield from self._json_rows()
             else:
                 table = self._table()
-                names, sentence = choose_text_columns(table, self.wanted)
+                names, sentence = choose_text_columns(table, self.request)
                 self._refuse_doubtful_header(table)
                 self._say_all(*table.findings, sentence)
                 yield from zip(*(table.columns[name] for name in names), strict=True)
@@ -78,7 +78,7 @@ class FileOfTexts:
     def _table(self) -> Table:
         """All rows; the header as the known columns show it where they do."""
         table = read_table(self.path, self.options)
-        known = self.wanted.known
+        known = self.request.known
         if not self._guesses_header or not known:
             return table
         first = {cells[0].strip() for cells in table.columns.values()}
@@ -94,8 +94,8 @@ class FileOfTexts:
 
     def _has_no_header(self, table: Table) -> bool:
         """Whether the known columns have names as they are given where there is no header, and none of the file's."""
-        made_up = all(re.fullmatch(r"column_\d+", name) for name in self.wanted.known)
-        return made_up and not table.columns.keys() >= {*self.wanted.known}
+        made_up = all(re.fullmatch(r"column_\d+", name) for name in self.request.known)
+        return made_up and not table.columns.keys() >= {*self.request.known}
 
     def _refuse_doubtful_header(self, table: Table) -> None:
         """Refuse a first line that may be a header or a row: its text would be lost without a word.
@@ -103,7 +103,7 @@ class FileOfTexts:
         Raises:
             InputError: nobody says which, and the names are none that are known.
         """
-        if self._guesses_header and table.header and header_is_doubtful(table, self.wanted):
+        if self._guesses_header and table.header and header_is_doubtful(table, self.request):
             raise InputError(
                 f"{self.path}: the first line may name columns or be a row: {', '.join(table.columns)[:80]!r}.",
                 expected="a header with a known name, such as text",
@@ -121,7 +121,7 @@ class FileOfTexts:
             return
         names = dict.fromkeys(name for row in sample for name in row)
         cells = {name: tuple(word(row.get(name)) for row in sample) for name in names}
-        columns, sentence = choose_text_columns(Table(self.path.name, cells), self.wanted)
+        columns, sentence = choose_text_columns(Table(self.path.name, cells), self.request)
         self.say(sentence)
         for row in itertools.chain(sample, rows):
             yield tuple(_text(row.get(name)) for name in columns)

@@ -32,13 +32,13 @@ class Source:
         arguments: texts of the command line.
         file: a path, "-" for standard input, or None.
         options: how the file is written, by the user's word.
-        wanted: what is asked of its columns.
+        request: what is asked of its columns.
     """
 
     arguments: Sequence[str]
     file: str | None
     options: FileOptions
-    wanted: ColumnRequest
+    request: ColumnRequest
 
     def inputs(self) -> Iterator[Texts]:
         """The texts of each input, as many as there are parts, in order.
@@ -47,14 +47,14 @@ class Source:
             click.UsageError: options that do not go together.
             InputError: a file cannot be read or has no such columns; or a line has another number of texts.
         """
-        parts = self.wanted.parts
+        parts = self.request.parts
         self._check_options()
         if self.arguments:
             return _split(self.arguments, "Argument", parts)
         if self.file and self.file != "-":
             path = Path(self.file)
             file = FileOfTexts(
-                path, self.options, self.wanted, lambda sentence: click.echo(escaped(sentence), err=True)
+                path, self.options, self.request, lambda sentence: click.echo(escaped(sentence), err=True)
             )
             if has_columns(path):
                 return file.inputs()
@@ -75,10 +75,10 @@ class Source:
         """What a first line would be in a file of rows; "" for a text."""
         if _is_json(line):
             return "JSON"
-        return "a header" if may_name_columns(line, self.wanted) else ""
+        return "a header" if may_name_columns(line, self.request) else ""
 
     def _check_options(self) -> None:
-        named, parts = self.wanted.named, self.wanted.parts
+        named, parts = self.request.named, self.request.parts
         path = Path(self.file) if self.file and self.file != "-" else None
         if self.arguments and self.file:
             raise click.UsageError("Give TEXT or --input, not both.")
