@@ -7,6 +7,7 @@ the standard library and msgspec, so that `inspect` works without ONNX Runtime.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -129,6 +130,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     made from, which layouts for other engines take from the work folder; None for every other task. `codec` says how an
     input becomes arrays, `heads` how outputs become answers: none are named for a single label a text. `columns` are
     those of the training data that inputs were read from, one for each part of the codec; none where that is not known.
+    `strip_inputs` says that texts were stripped before they were learnt from, as they then are before they are
+    answered.
     `manifest_digest` is `digest_of` everything else that the manifest says; None in bundles of releases before 0.2.
     """
 
@@ -154,6 +157,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     codec: str = "text"
     heads: list[HeadSpec] = []
     columns: list[str] = []
+    strip_inputs: bool = False
     manifest_digest: str | None = None
 
     @property
@@ -231,6 +235,28 @@ class Bundle:
         else:
             bundle.check_shapes()
         return bundle
+
+    @classmethod
+    def open_same(cls, folder: Path, identity: str) -> Bundle:
+        """The bundle of that `identity` in a folder, where a pickled or forked model answers with it again.
+
+        Raises:
+            BundleError: there is none.
+            BundleDamaged: it is another one.
+        """
+        bundle = cls.open(folder, verify=False)
+        if bundle.identity != identity:
+            raise BundleDamaged(
+                f"{folder} holds another bundle than the one that was pickled or forked.",
+                expected="the same bundle wherever an opened one goes",
+                action="open the new one with load(), and pickle or fork that",
+            )
+        return bundle
+
+    @property
+    def identity(self) -> str:
+        """What tells one bundle from another: a digest of its manifest, which has those of all files."""
+        return hashlib.sha256(msgspec.json.encode(self.manifest)).hexdigest()
 
     def check_files(self) -> None:
         """Compare the sizes of all files, then the digests of those that have theirs; report all offenders at once.

@@ -55,7 +55,7 @@ def load(
             if checked is not None:
                 checked.result()
         manifest = bundle.manifest
-        codec = pool.submit(open_codec, manifest.codec, bundle.folder, manifest.max_tokens)
+        codec = pool.submit(open_codec, manifest.codec, bundle.folder, manifest.max_tokens, strip=manifest.strip_inputs)
         return Predictor(
             bundle, threads=threads, provider=provider, spinning=spinning, variant=variant, codec=codec.result
         )

@@ -6,14 +6,12 @@ predictor is its folder and how it was opened.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -84,7 +82,11 @@ class Predictor:
         self._batcher: Batcher | None = None
         self._lock, self._closed, self._forked = threading.Lock(), False, False
         watch_forks(self)
-        self.codec = codec() if codec else open_codec(manifest.codec, bundle.folder, manifest.max_tokens)
+        self.codec = (
+            codec()
+            if codec
+            else open_codec(manifest.codec, bundle.folder, manifest.max_tokens, strip=manifest.strip_inputs)
+        )
         self._inputs = tuple(spec.name for spec in manifest.inputs)
 
     def predict(self, texts: Iterable[Input], *, batch_size: int = 32) -> list[Answer]:
@@ -223,7 +225,7 @@ class Predictor:
         """
         with self._lock:
             if self._forked and self.session is not None:
-                same = _same_bundle(self._folder, _identity(self.bundle))
+                same = Bundle.open_same(self._folder, self.bundle.identity)
                 threads, provider, spinning, _ = self._asked
                 opened = open_variant(same, variant=self.variant, provider=provider, threads=threads, spinning=spinning)
                 self.session, self._forked = opened.session, False
@@ -237,7 +239,7 @@ class Predictor:
         """
         if self._closed:
             raise self._is_closed()
-        return _open_pickled, (str(self._folder), _identity(self.bundle), *self._asked)
+        return _open_pickled, (str(self._folder), self.bundle.identity, *self._asked)
 
     def __enter__(self) -> Predictor:
         return self
@@ -281,28 +283,6 @@ class Predictor:
             return self._batcher
 
 
-def _identity(bundle: Bundle) -> str:
-    """What tells one bundle from another: a digest of its manifest, which has those of all files."""
-    return hashlib.sha256(msgspec.json.encode(bundle.manifest)).hexdigest()
-
-
-def _same_bundle(folder: Path, identity: str) -> Bundle:
-    """The bundle in a folder.
-
-    Raises:
-        BundleError: there is none.
-        BundleDamaged: it is another than that of the identity.
-    """
-    bundle = Bundle.open(folder, verify=False)
-    if _identity(bundle) != identity:
-        raise BundleDamaged(
-            f"{folder} holds another bundle than the predictor that was pickled or forked answers with.",
-            expected="the same bundle wherever a predictor goes",
-            action="open the new one with load(), and pickle or fork that",
-        )
-    return bundle
-
-
 def _open_pickled(
     folder: str, identity: str, threads: int | None, provider: str, spinning: bool | None, variant: str
 ) -> Predictor:
@@ -311,7 +291,7 @@ def _open_pickled(
     Raises:
         BundleDamaged: as `load` does, or the folder holds another bundle than that which was pickled.
     """
-    bundle = _same_bundle(Path(folder), identity)
+    bundle = Bundle.open_same(Path(folder), identity)
     bundle.check_files()
     return Predictor(bundle, threads=threads, provider=provider, spinning=spinning, variant=variant)
 

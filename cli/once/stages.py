@@ -247,6 +247,7 @@ def _packing(build: OnceBuild) -> Packing:
         provider=recipe.export.provider,
         golden_texts=texts,
         columns=dataset.columns.texts,
+        strip_inputs=recipe.data.clean.normalize,
     )
 
 

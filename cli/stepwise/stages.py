@@ -239,6 +239,8 @@ def _packing(build: StepwiseBuild) -> LanguagePacking:
         spec=msgspec.structs.replace(spec, eos_ids=stops),
         golden_prompts=tuple(encoded.prompt_texts(chats)),
         template=encoded.parts.template,
+        columns=encoded.conversations.prompt_columns,
+        strip_inputs=build.recipe.data.clean.normalize,
     )
 
 

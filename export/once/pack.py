@@ -51,14 +51,14 @@ from edgetune.tune.models.model import TunedModel
 
 GOLDEN_CASES = 8
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnx", "torch", "transformers", "tokenizers", "numpy")
-_UNSAID = {"codec": "text", "heads": [], "columns": []}
+_UNSAID = {"codec": "text", "heads": [], "columns": [], "strip_inputs": False}
 _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 
 
 @dataclass(frozen=True)
 class Packing:
-    """What a draft needs beside its candidate: names, digests, inputs for the golden answers, and the columns of the
-    training data that inputs were read from.
+    """What a draft needs beside its candidate: names, digests, inputs for the golden answers, the columns of the
+    training data that inputs were read from, and whether their texts were stripped.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Packing:
     provider: str
     golden_texts: tuple[Input, ...]
     columns: tuple[str, ...] = ()
+    strip_inputs: bool = False
 
 
 def draft_bundle(candidate: Candidate, packing: Packing, folder: Path, tolerance: float) -> Bundle:
@@ -222,6 +223,7 @@ def _manifest(candidate: Candidate, packing: Packing, folder: Path) -> Manifest:
         # A manifest without heads is read as this one.
         heads=[] if head == HeadSpec(kind="label", labels=list(packing.tuned.labels)) else [head],
         columns=list(packing.columns),
+        strip_inputs=packing.strip_inputs,
     )
 
 

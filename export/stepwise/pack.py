@@ -45,7 +45,8 @@ _COPIED = (CONFIG_NAME, "generation_config.json")
 class LanguagePacking:
     """What a draft needs beside its graph: names, digests, the merged model, and prompts for golden answers.
 
-    `template` is that of chats; None for a model that was tuned on texts or completions.
+    `template` is that of chats; None for a model that was tuned on texts or completions. `columns` is the column of the
+    training data that holds prompts and nothing else does; `strip_inputs` whether what is said was stripped.
     """
 
     name: str
@@ -56,6 +57,8 @@ class LanguagePacking:
     spec: GenerationSpec
     golden_prompts: tuple[str, ...]
     template: str | None = None
+    columns: tuple[str, ...] = ()
+    strip_inputs: bool = False
 
 
 def draft_language_bundle(
@@ -116,4 +119,6 @@ def _manifest(scheme: str, dtypes: Mapping[str, float], packing: LanguagePacking
         files={},
         generation=packing.spec,
         model_digest=model_digest(packing.model_folder),
+        columns=list(packing.columns),
+        strip_inputs=packing.strip_inputs,
     )

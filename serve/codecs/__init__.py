@@ -74,20 +74,36 @@ class Codec(Protocol):
         """A row of each of these sizes in tokens, for warming up: what it says means nothing."""
 
 
-def open_codec(name: str, folder: Path, max_tokens: int) -> Codec:
+def open_codec(name: str, folder: Path, max_tokens: int, *, strip: bool = False) -> Codec:
     """The codec of that name on a folder's tokenizer and configuration.
 
     Args:
         name: of CODECS, as the manifest has it.
         folder: holds tokenizer.json and config.json: a bundle, or a tuned model.
         max_tokens: longest row; what is longer is truncated.
+        strip: whether each text is stripped first, as the manifest says (`strip_inputs`).
 
     Raises:
         BundleFormatError: this release has no such codec.
         BundleDamaged: a file of the folder cannot be read.
     """
     module, _, kind = _kind(name).place.partition(":")
-    return cast(Codec, getattr(importlib.import_module(module), kind)(folder, max_tokens))
+    codec = cast(Codec, getattr(importlib.import_module(module), kind)(folder, max_tokens))
+    if not strip:
+        return codec
+    from edgetune.serve.codecs.stripped import StrippedCodec
+
+    return StrippedCodec(codec)
+
+
+def visible(text: str) -> str:
+    """A text without the NUL and BOM characters that files leave in it."""
+    return text.replace("\0", "").replace("\ufeff", "")
+
+
+def stripped(text: str) -> str:
+    """A text without those and without outer white space, as training strips it (`data.clean.normalize`)."""
+    return visible(text).strip()
 
 
 def codec_parts(name: str) -> tuple[str, ...]:

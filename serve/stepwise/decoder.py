@@ -6,7 +6,9 @@ Needs numpy and onnxruntime only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.errors import BundleDamaged, EdgetuneError, InputError, RunError
+from edgetune.serve.forks import never_free
 from edgetune.serve.json_types import JsonObject
 from edgetune.serve.session import open_session, run_error, session_errors
 from edgetune.serve.stepwise.answer import Answer
@@ -37,7 +40,8 @@ Logits = NDArray[np.float32]
 
 
 class Decoder:
-    """A session and what its graph is. Thread-safe: it keeps no state between calls.
+    """A session and what its graph is. Thread-safe: it keeps no state between calls, but a session of its own in a
+    forked child.
 
     Attributes:
         spec: of the graph.
@@ -59,8 +63,13 @@ class Decoder:
             BundleDamaged: the graph is not the one that the specification tells of.
             EdgetuneError: as `open_session` does.
         """
-        self.spec, self._graph = spec, graph
-        self._session: Any = open_session(graph, provider=provider, threads=threads, spinning=spinning, varying=True)
+        self.spec, self._graph = spec, graph.absolute()  # wherever the process goes
+        self._open = partial(
+            open_session, self._graph, provider=provider, threads=threads, spinning=spinning, varying=True
+        )
+        self._session: Any = self._open()
+        self._lock = threading.Lock()
+        self._check_same: Callable[[], object] | None = None  # in a forked child, until it has opened the graph
         taken = {value.name: value for value in self._session.get_inputs()}
         given = {value.name: value for value in self._session.get_outputs()}
         _check_names(graph, spec, taken, given)
@@ -145,7 +154,7 @@ class Decoder:
             EdgetuneError: the decoder is closed.
             RunError: the graph failed.
         """
-        session = self._session
+        session = self._session if self._check_same is None else self._opened_again(self._check_same)
         if session is None:
             raise EdgetuneError("The decoder is closed.", action="open the bundle again")
         try:
@@ -292,6 +301,25 @@ class Decoder:
     def providers(self) -> list[str]:
         """The execution providers of the session, as ONNX Runtime names them; none when closed."""
         return list(self._session.get_providers()) if self._session is not None else []
+
+    def after_fork(self, check_same: Callable[[], object]) -> None:
+        """In a forked child: the graph's threads are the parent's, so the first run opens it again.
+
+        Args:
+            check_same: called before; raises where the graph's folder holds another bundle by then.
+        """
+        self._lock = threading.Lock()
+        if self._session is not None:
+            never_free(self._session)
+            self._check_same = check_same
+
+    def _opened_again(self, check_same: Callable[[], object]) -> Any:
+        """The session of a forked child; None when closed."""
+        with self._lock:
+            if self._check_same is not None and self._session is not None:
+                check_same()
+                self._session, self._check_same = self._open(), None
+            return self._session
 
     def close(self) -> None:
         """Free the graph; running it afterwards raises EdgetuneError."""

@@ -5,15 +5,16 @@ Needs numpy, onnxruntime and tokenizers only; a chat needs jinja2 too. Many call
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from edgetune.serve.bundle import GRAPH_NAME, TOKENIZER_NAME, Bundle
-from edgetune.serve.codecs import list_inputs
+from edgetune.serve.codecs import list_inputs, stripped
 from edgetune.serve.codecs.text import CHARACTERS_A_TOKEN
-from edgetune.serve.errors import BundleFormatError, InputError, PromptTooLong
+from edgetune.serve.errors import BundleFormatError, EdgetuneError, InputError, PromptTooLong
+from edgetune.serve.forks import never_free, watch_forks
 from edgetune.serve.stepwise.answer import Answer, Generation, TokenPiece
 from edgetune.serve.stepwise.cache import without_room
 from edgetune.serve.stepwise.codec import TokenCodec
@@ -39,6 +40,9 @@ class Generator:
     A prompt is a text, which is continued as it stands, or a chat, which the model's own template renders. Prompts that
     begin as an earlier one did start from its cache, within `prefix_bytes` (prefixes.py).
 
+    One that was opened from a bundle can be pickled: there it is opened again from its folder, which must hold the same
+    bundle. In a forked child the graph is opened again too, with the child's first run; beginnings are learnt anew.
+
     Attributes:
         decoder: the graph.
         codec: the tokenizer.
@@ -46,6 +50,7 @@ class Generator:
         prefixes: what is known of beginnings.
         constraints: of answers that are JSON.
         defaults: how the model's authors draw, for servers whose clients are silent; without one answers are greedy.
+        strip_inputs: whether what is said in a chat is stripped, as it was in training.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Generator:
         *,
         prefix_bytes: int = PREFIX_BYTES,
         defaults: SamplingDefaults = _NO_DEFAULTS,
+        strip_inputs: bool = False,
     ) -> None:
         """Put opened parts together.
 
@@ -65,8 +71,11 @@ class Generator:
         codec.check(decoder.spec)
         self.decoder, self.codec, self.template = decoder, codec, template
         self.prefixes = Prefixes(prefix_bytes)
-        self.defaults = defaults
+        self.defaults, self.strip_inputs = defaults, strip_inputs
         self.constraints = Constraints(codec.path, decoder.spec)
+        self._bundle: Bundle | None = None
+        self._asked: tuple[int | None, str] = (None, "auto")
+        watch_forks(self)
 
     @classmethod
     def open(
@@ -99,14 +108,18 @@ class Generator:
                 expected="a bundle of the task 'text-generation'",
                 action="open it with edgetune.serve.load",
             )
-        provider = bundle.manifest.provider if provider == "auto" else provider
-        return cls(
-            Decoder(bundle.folder / GRAPH_NAME, spec, threads=threads, provider=provider),
+        runs_on = bundle.manifest.provider if provider == "auto" else provider
+        generator = cls(
+            Decoder(bundle.folder / GRAPH_NAME, spec, threads=threads, provider=runs_on),
             TokenCodec(bundle.folder / TOKENIZER_NAME),
             ChatTemplate.open(bundle.folder, listed=bundle.manifest.files),
             prefix_bytes=prefix_bytes,
             defaults=SamplingDefaults.open(bundle.path(GENERATION_CONFIG_NAME)),
+            strip_inputs=bundle.manifest.strip_inputs,
         )
+        generator._bundle = Bundle(bundle.folder.absolute(), bundle.manifest)
+        generator._asked = (threads, provider)
+        return generator
 
     def generate(self, prompt: Prompt, sampling: Sampling | None = None) -> Generation:
         """Answer one prompt, greedily where `sampling` is None.
@@ -188,6 +201,7 @@ class Generator:
                 expected="a model whose template knows tools",
                 action="leave tools out",
             )
+        messages = [_stripped(message) for message in messages] if self.strip_inputs else messages
         text = template.render(messages, tools=tools, variables=variables)
         self._check_length(text)
         return self.codec.encode(text, special=False)
@@ -231,6 +245,7 @@ class Generator:
 
     def _chat_beginning(self, messages: Sequence[Message]) -> list[int]:
         """Ids that all chats share which begin with these messages, whatever the user says next."""
+        messages = [_stripped(message) for message in messages] if self.strip_inputs else messages
         one, other = (
             self.codec.encode(self._template().render([*messages, {"role": "user", "content": text}]), special=False)
             for text in ("Apples", "1 + 1")
@@ -260,6 +275,35 @@ class Generator:
     def _used(self) -> Prefixes | None:
         return self.prefixes if self.prefixes.most_bytes > 0 else None
 
+    def after_fork(self) -> None:
+        """In a forked child: locks may be held by threads of the parent, which has the caches' and the graph's."""
+        for thing in (self.prefixes, self.constraints):
+            never_free(thing)
+        self.prefixes = Prefixes(self.prefixes.most_bytes)
+        self.constraints = Constraints(self.codec.path, self.decoder.spec)
+        self.decoder.after_fork(self._check_same)
+
+    def _check_same(self) -> None:
+        """Refuse a folder that holds another bundle by now.
+
+        Raises:
+            BundleError, BundleDamaged: it does, or is gone.
+        """
+        if self._bundle is not None:
+            Bundle.open_same(self._bundle.folder, self._bundle.identity)
+
+    def __reduce__(self) -> tuple[Callable[..., Generator], tuple[object, ...]]:
+        """The folder, which bundle it held, and how it was opened.
+
+        Raises:
+            EdgetuneError: it is closed, or was put together from parts.
+        """
+        if self._bundle is None or not self.decoder.providers:
+            what = "was put together from parts" if self._bundle is None else "is closed"
+            raise EdgetuneError(f"A generator that {what} cannot be pickled.", action="open a bundle, and pickle that")
+        prefix_bytes = self.prefixes.most_bytes
+        return _open_pickled, (str(self._bundle.folder), self._bundle.identity, *self._asked, prefix_bytes)
+
     def close(self) -> None:
         """Free the graph and what is remembered; answering afterwards raises EdgetuneError."""
         self.prefixes.clear()
@@ -272,3 +316,21 @@ class Generator:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _stripped(message: Message) -> Message:
+    """A turn as training strips it; the model's own turns stay as they were given."""
+    content = message.get("content") if isinstance(message, Mapping) else None  # what is no turn is refused later
+    if not isinstance(content, str) or message.get("role") == "assistant":
+        return message
+    return {**message, "content": stripped(content)}
+
+
+def _open_pickled(folder: str, identity: str, threads: int | None, provider: str, prefix_bytes: int) -> Generator:
+    """What a pickled generator is there; arguments as for `Generator.open`, and raises as it does.
+
+    Raises:
+        BundleDamaged: as `Generator.open` does, or the folder holds another bundle than the one that was pickled.
+    """
+    Bundle.open_same(Path(folder), identity)
+    return Generator.open(folder, threads=threads, provider=provider, prefix_bytes=prefix_bytes)

@@ -139,7 +139,7 @@ def test_another_bundle_in_the_folder_is_refused(bundle_copy):
     pickled = pickle.dumps(load(bundle_copy.folder, threads=1))
     assert pickle.loads(pickled).predict_one(TEXTS[0]).label == "delivery"
     bundle_copy.change_manifest(lambda manifest: manifest.update(created="2031-01-01T00:00:00+00:00"))
-    with pytest.raises(BundleDamaged, match="holds another bundle than the predictor that was pickled"):
+    with pytest.raises(BundleDamaged, match="holds another bundle than the one that was pickled"):
         pickle.loads(pickled)
     shutil.rmtree(bundle_copy.folder)
     with pytest.raises(BundleError, match="There is no folder"):

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 
+from edgetune.serve.codecs import stripped
 from edgetune.tune.data.rows import Input, Parts, Rows, each_text, is_blank, key, shortened
 
 WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0+")
 WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
-INVISIBLE = str.maketrans("", "", "\0\ufeff")
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -67,8 +67,8 @@ def _with_whole_numbers(parts: Parts) -> Parts:
 
 
 def _tidy(parts: Parts, name: str, rows: Rows) -> Parts:
-    texts = tuple(each_text(lambda part: part.translate(INVISIBLE).strip(), text) for text in rows.texts)
-    labels = tuple(label.translate(INVISIBLE).strip() for label in rows.labels)
+    texts = tuple(each_text(stripped, text) for text in rows.texts)
+    labels = tuple(map(stripped, rows.labels))
     changed = sum(a != b for a, b in zip(texts, rows.texts, strict=True))
     parts = _with(parts, name, Rows(texts, labels))
     if not changed:

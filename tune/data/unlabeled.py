@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgetune.tune.data.cleaning import INVISIBLE, counted
+from edgetune.serve.codecs import stripped
+from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.columns import require_column
 from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.encoding import decode, encoding_finding
@@ -51,7 +52,7 @@ def clean_unlabeled(texts: Texts, parts: Parts, *, normalize: bool, deduplicate:
         The texts in their order, and a finding for each reason that any was dropped for.
     """
     if normalize:
-        texts = tuple(text.translate(INVISIBLE).strip() for text in texts)
+        texts = tuple(map(stripped, texts))
     filled = tuple(text for text in texts if text.strip())
     held_out = {name: _keys(getattr(parts, name)) for name in ("validation", "test")}
     unseen = tuple(text for text in filled if not any(key(text) in keys for keys in held_out.values()))

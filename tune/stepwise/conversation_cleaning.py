@@ -7,7 +7,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from edgetune.tune.data.cleaning import INVISIBLE, counted, title
+from edgetune.serve.codecs import visible
+from edgetune.tune.data.cleaning import counted, title
 from edgetune.tune.data.source_recipe import CleanRecipe
 from edgetune.tune.stepwise.chats import Chat, Kind, Turn, prompt_key, whole_key
 from edgetune.tune.stepwise.faults import places_of
@@ -65,7 +66,7 @@ def _tidy(parts: ChatParts, name: str, kind: Kind) -> ChatParts:
 
 
 def _tidied(chat: Chat, kind: Kind) -> Chat:
-    chat = chat.mapped(lambda text: text.translate(INVISIBLE))
+    chat = chat.mapped(visible)
     if kind != "completion":
         return replace(chat, turns=tuple(map(_tidied_turn, chat.turns)))
     # The white space between a prompt and its completion belongs to what is learnt.

@@ -37,6 +37,7 @@ class Conversations(Stored):
         digest: "sha256:" and the digest of kind, separator and chats: the same chats in the same order give the same.
         source: what the user named.
         findings: sentences on what was guessed, dropped, counted and split.
+        prompt_columns: the column that holds prompts and nothing else does; none where there is no such column.
     """
 
     file_name: ClassVar[str] = "conversations.json"
@@ -53,6 +54,7 @@ class Conversations(Stored):
     digest: str
     source: str
     findings: tuple[str, ...]
+    prompt_columns: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, recipe: ConversationRecipe, *, seed: int) -> Conversations:
@@ -77,7 +79,7 @@ class Conversations(Stored):
         digest = _digest(kind, recipe.separator, (train, validation, test))
         return cls(
             *(train, validation, test, kind, choice.format.name, recipe.template, recipe.separator),
-            *(digest, recipe.source, parts.findings),
+            *(digest, recipe.source, parts.findings, choice.prompt_columns),
         )
 
     def without(self, refused: Sequence[Chat]) -> Self:

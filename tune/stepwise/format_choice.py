@@ -34,6 +34,12 @@ class FormatChoice:
     columns: Mapping[str, str]
     findings: tuple[str, ...] = ()
 
+    @property
+    def prompt_columns(self) -> tuple[str, ...]:
+        """The column that is a prompt by itself; none where prompts are made of several, or are lists of turns."""
+        columns = tuple(self.columns[field] for field in self.format.asks if field in self.columns)
+        return columns if len(columns) == 1 else ()
+
 
 def choose_format(rows: RawRows, name: str | None, recipe_columns: Mapping[str, str]) -> FormatChoice:
     """The format `name`, else the one that most rows fit.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from edgetune.serve.stepwise.codec import TokenCodec
@@ -156,3 +159,37 @@ def generator(tiny_llama: TinyLanguageModel) -> Iterator[Generator]:
 def texts() -> list[str]:
     """Prompts of unlike lengths."""
     return list(TEXTS)
+
+
+@pytest.fixture(scope="session")
+def language_bundle(tiny_llama: TinyLanguageModel) -> Callable[..., Path]:
+    """`language_bundle(folder, strip_inputs=True)` writes a bundle as it is packed, with another manifest if given."""
+
+    def write(folder: Path, **changed: Any) -> Path:
+        folder.mkdir(exist_ok=True)
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copy(tiny_llama.folder / name, folder / name)
+        for path in tiny_llama.folder.glob("model.onnx*"):
+            shutil.copy(path, folder / path.name)
+        (folder / "config.json").write_text("{}")
+        files = {
+            path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for path in folder.iterdir()
+            if path.name != "manifest.json"
+        }
+        manifest = {
+            "format": 1, "name": "tiny", "task": "text-generation", "labels": [], "inputs": [], "outputs": [],
+            "max_tokens": 256, "scheme": "fp32", "provider": "cpu", "dtypes": {"float32": 1.0},
+            "base": {"id": "tiny", "digest": ""}, "data_digest": "", "versions": {}, "created": "", "files": files,
+            "generation": msgspec.to_builtins(tiny_llama.spec), **changed,
+        }  # fmt: skip
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_language_bundle(language_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that answers; not to be changed."""
+    return language_bundle(tmp_path_factory.mktemp("bundle") / "tiny")

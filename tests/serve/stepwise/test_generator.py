@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -191,43 +190,21 @@ def test_a_tokenizer_of_another_model_is_refused(tiny_llama: Any, tmp_path: Path
         Generator(decoder, TokenCodec(tiny_llama.folder / "tokenizer.json"))
 
 
-def _bundle(model: Any, folder: Path, **changed: Any) -> Path:
-    """A bundle of the model as it is packed."""
-    folder.mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(model.folder / name, folder / name)
-    for path in model.folder.glob("model.onnx*"):
-        shutil.copy(path, folder / path.name)
-    (folder / "config.json").write_text("{}")
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for path in folder.iterdir()
-    }
-    manifest = {
-        "format": 1, "name": "tiny", "task": "text-generation", "labels": [], "inputs": [], "outputs": [],
-        "max_tokens": 256, "scheme": "fp32", "provider": "cpu", "dtypes": {"float32": 1.0},
-        "base": {"id": "tiny", "digest": ""}, "data_digest": "", "versions": {}, "created": "", "files": files,
-        "generation": msgspec.to_builtins(model.spec), **changed,
-    }  # fmt: skip
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
-
-
-def test_a_bundle_opens_and_answers(tiny_llama: Any, generator: Generator, tmp_path: Path) -> None:
-    folder = _bundle(tiny_llama, tmp_path / "bundle")
+def test_a_bundle_opens_and_answers(language_bundle: Callable[..., Path], generator: Generator, tmp_path: Path) -> None:
+    folder = language_bundle(tmp_path / "bundle")
     with Generator.open(folder, threads=1) as opened:
         assert opened.generate(CHAT, GREEDY) == generator.generate(CHAT, GREEDY)
     with pytest.raises(EdgetuneError, match="closed"):
         opened.generate("x")
     with pytest.raises(BundleFormatError, match="tells of no decoder"):
-        Generator.open(_bundle(tiny_llama, tmp_path / "other", task="text-classification", generation=None))
+        Generator.open(language_bundle(tmp_path / "other", task="text-classification", generation=None))
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(BundleDamaged, match=r"tokenizer\.json has 2 bytes"):
         Generator.open(folder)
 
 
-def test_answering_imports_neither_torch_nor_jinja(tiny_llama: Any, tmp_path: Path) -> None:
-    folder = _bundle(tiny_llama, tmp_path / "bundle")
+def test_answering_imports_neither_torch_nor_jinja(language_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    folder = language_bundle(tmp_path / "bundle")
     script = (
         "import sys\n"
         "from edgetune.serve.stepwise.generator import Generator\n"

@@ -49,6 +49,22 @@ def test_one_file_is_split_and_said(tmp_path):
     assert {chat.place for chat in every} == {f"a.jsonl, line {n}" for n in range(1, 41)}
 
 
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"Query": "what {}?", "answer": "b"}, ("Query",)),
+        ({"prompt": "what {}?", "completion": "b"}, ("prompt",)),
+        ({"story": "what {}?"}, ("story",)),
+        ({"instruction": "what {}?", "output": "b"}, ("instruction",)),
+        ({"instruction": "what {}?", "input": "now", "output": "b"}, ()),  # a prompt is made of both
+        ({"messages": [{"role": "user", "content": "what {}?"}, {"role": "assistant", "content": "b"}]}, ()),
+    ],
+)
+def test_the_column_of_prompts_is_known_where_there_is_one(tmp_path, row, columns):
+    rows = [json.loads(json.dumps(row).replace("{}", str(number))) for number in range(20)]
+    assert load(path=jsonl(tmp_path / "a.jsonl", rows)).prompt_columns == columns
+
+
 def test_the_same_seed_gives_the_same_digest_and_another_does_not(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", asked(40))
     assert load(path=path) == load(path=path)

@@ -51,4 +51,5 @@ FORMAT = Format(
     ),
     chat_of=_chat,
     fits=lambda cells: is_word(cells["instruction"]) and is_word(cells["output"]),
+    asks=("instruction", "input"),
 )

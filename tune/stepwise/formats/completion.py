@@ -20,4 +20,5 @@ FORMAT = Format(
     ),
     chat_of=_chat,
     fits=lambda cells: is_word(cells["prompt"]) and is_word(cells["completion"]),
+    asks=("prompt",),
 )

@@ -56,6 +56,7 @@ class Format:
         chat_of: makes a chat of the cells by field; raises FormatFault.
         fits: whether cells by field look like this format.
         template: the named chat template that goes with it where a model has none.
+        asks: the fields that a prompt is made of, where they are texts.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Format:
     chat_of: Callable[[Cells], Chat]
     fits: Callable[[Cells], bool]
     template: str = "plain"
+    asks: tuple[str, ...] = ()
 
     @property
     def required(self) -> tuple[str, ...]:

@@ -17,4 +17,5 @@ FORMAT = Format(
     fields=(Field("text", ("text", "content", "document", "story", "body", "文本", "内容")),),
     chat_of=_chat,
     fits=lambda cells: is_word(cells["text"]),
+    asks=("text",),
 )

@@ -22,4 +22,5 @@ FORMAT = Format(
     ),
     chat_of=_chat,
     fits=lambda cells: is_word(cells["question"]) and is_word(cells["answer"]),
+    asks=("question",),
 )
