@@ -104,6 +104,7 @@ def _routes(answering: Answering, limits: Limits, settings: ServerSettings, *, g
         Route("/v2", models.server),
         Route("/v2/health/live", models.live),
         Route("/v2/health/ready", models.ready),
+        Route("/v2/models/stats", triton.all_statistics),
         Route(one, models.model),
         Route(one + "/versions/{version}", models.model),
         Route(one + "/config", triton.config),

@@ -31,6 +31,8 @@ from edgetune.serve.http.tensors import InputTensor, read_matrix, read_texts
 ID_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 ID_OUTPUTS = ("logits",)
 MOST_INPUTS = 8
+# What the extensions of Triton that are not here say of an output: unheeded, a client would read something else.
+_EXTENSIONS = ("classification", "shared_memory_region")
 
 
 class RequestedOutput(msgspec.Struct):
@@ -176,6 +178,12 @@ def _outputs(request: InferenceRequest, default: tuple[str, ...], known: Mapping
             raise invalid(f"There is no output {output.name[:80]}.", expected=" or ".join(known))
         if output.name in requested:
             raise invalid(f"The output {output.name} is asked for twice.", expected="each output once")
+        if strange := [name for name in _EXTENSIONS if name in (output.parameters or {})]:
+            raise invalid(
+                f"The output {output.name} is asked for with the parameter {strange[0]}, an extension that this server "
+                "does not have.",
+                expected="one of the extensions that /v2 names",
+            )
         requested[output.name] = _flag(output.parameters, "binary_data", default=everywhere)
     return requested or dict.fromkeys(default, everywhere)
 

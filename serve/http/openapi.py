@@ -80,6 +80,7 @@ def _paths(settings: ServerSettings, *, guarded: bool) -> JsonObject:
         "/v2/health/ready": {
             "get": _with(_operation("ready", "Whether every model answers", "Ready") | health, "Ready")
         },
+        "/v2/models/stats": {"get": _operation("all_stats", "What was counted of all models", "ModelStatistics")},
         one: {"get": _operation("model", "Inputs and outputs of a model", "Model", ("404", "503"))},
         one + "/ready": {
             "get": _with(_operation("model_ready", "Whether a model answers", "ModelReady", ("404",)), "ModelReady")

@@ -16,12 +16,12 @@ from edgetune.serve.http.answering import Answering
 from edgetune.serve.http.inference import output_tensors
 from edgetune.serve.http.metrics import Counts
 from edgetune.serve.http.models import PLATFORM, json_response
-from edgetune.serve.http.served import Served
+from edgetune.serve.http.served import Served, State
 from edgetune.serve.json_types import JsonObject
 
 
 class TritonRoutes:
-    """The two routes of each model."""
+    """The two routes of each model, and the statistics of all."""
 
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
@@ -38,6 +38,19 @@ class TritonRoutes:
         with self._lease(request) as served:
             counts = self._answering.metrics.counts(served.name)
             return json_response({"model_stats": [statistics(served.name, served.version, counts)]})
+
+    async def all_statistics(self, request: Request) -> Response:
+        """GET /v2/models/stats: of every model that answers"""
+        visit_of(request.scope).route = "stats"
+        ready = {
+            name: version
+            for name, (state, version, _) in self._answering.repository.states().items()
+            if state is State.READY
+        }
+        counts = self._answering.metrics.counts
+        return json_response(
+            {"model_stats": [statistics(name, version, counts(name)) for name, version in ready.items()]}
+        )
 
     def _lease(self, request: Request) -> contextlib.AbstractContextManager[Served]:
         path = request.path_params

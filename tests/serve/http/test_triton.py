@@ -46,6 +46,27 @@ def test_the_statistics_of_a_model_grow_with_what_is_asked(make_service, version
         assert after["inference_stats"][name]["ns"] > before["inference_stats"][name]["ns"]
 
 
+def test_the_statistics_of_all_models(service):
+    names = {each["name"] for each in service.post("/v2/repository/index", {"ready": True}).json()}
+    stats = service.get("/v2/models/stats").json()["model_stats"]
+    assert {each["name"] for each in stats} == names
+    assert len(stats) == len(names)
+    assert next(each for each in stats if each["name"] == "golden").keys() == (
+        service.get("/v2/models/golden/stats").json()["model_stats"][0].keys()
+    )
+
+
+@pytest.mark.parametrize(
+    "parameter", [{"classification": 2}, {"shared_memory_region": "r", "shared_memory_byte_size": 8}]
+)
+def test_an_extension_that_is_not_there_is_refused_and_not_left_out(service, parameter):
+    text = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["card"]}
+    body = {"inputs": [text], "outputs": [{"name": "scores", "parameters": parameter}]}
+    answer = service.infer(body)
+    assert answer.status_code == 400
+    assert next(iter(parameter)) in answer.json()["error"]
+
+
 @pytest.mark.parametrize("path", ["config", "stats"])
 def test_a_model_that_is_not_there(service, path):
     assert service.get(f"/v2/models/nobody/{path}").status_code == 404
