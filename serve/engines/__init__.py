@@ -1,0 +1,1 @@
+"""Engines: how the arrays of one input become the outputs of a head. Must not import numpy."""
