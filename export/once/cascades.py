@@ -26,7 +26,7 @@ def draft_cascade(strong: Bundle, small: Bundle, threshold: float, folder: Path)
         WorkError: the two answer something else, or read texts otherwise.
         BundleDamaged: they have no head of one label a text.
     """
-    engine, scheme = small.manifest.engine, small.manifest.scheme
+    engine, scheme = small.manifest.engine, small.manifest.scheme.split("+")[-1]
     names = ("task", "labels", "max_tokens", "codec", "heads")
     faults = [name for name in names if getattr(strong.manifest, name) != getattr(small.manifest, name)]
     if (strong.folder / TOKENIZER_NAME).read_bytes() != (small.folder / TOKENIZER_NAME).read_bytes():

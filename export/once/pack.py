@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -52,7 +53,7 @@ from edgetune.tune.models.model import TunedModel
 
 GOLDEN_CASES = 8
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnx", "torch", "transformers", "tokenizers", "numpy")
-_UNSAID = {"codec": "text", "heads": [], "columns": [], "engine": None, "cascade": None}
+_UNSAID: dict[str, Any] = {"codec": "text", "heads": [], "columns": [], "engine": None, "cascade": None}
 _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 
 

@@ -74,7 +74,7 @@ def write_static_graph(tables: StaticTables, target: Path) -> EngineSpec:
 def _initializers(tables: StaticTables) -> dict[str, NDArray[Any]]:
     """The graph's tensors by name. Keys and rows of pairs stand behind one entry that no pair has."""
     slots, probes = _hash_slots(tables.pair_keys)
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "rows": tables.rows,
         "scales": tables.scales,
         "token_rows": tables.token_rows,
