@@ -156,7 +156,8 @@ class Predictor:
 
     def predict_one(self, text: Input) -> Answer:
         """Answer one text."""
-        return self.predict([text])[0]
+        encoded = self.codec.encode([text])
+        return self.answer(self.outputs(encoded), [encoded[0].truncated])[0]
 
     def scores(self, texts: Iterable[Input], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Probabilities: (texts, labels) float32, columns in the order of `labels`.

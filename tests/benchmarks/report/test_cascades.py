@@ -30,7 +30,7 @@ def test_who_answers_what_is_told_with_the_figures_of_each():
         "93.64% together, 93.00% by int8_static alone, 91.00% by static alone."
     )
     assert cascade_rows(report) == [
-        ("0.0%", "93.00%", "1.20 ms", "1.10 ms"),
+        ("0%", "93.00%", "1.20 ms", "1.10 ms"),
         ("50.0%", "94.00%", "not measured", "not measured"),
     ]
     source = render_html(report)
