@@ -26,8 +26,8 @@ CASCADE = CascadeReport(
 def test_who_answers_what_is_told_with_the_figures_of_each():
     report = msgspec.structs.replace(REPORT, cascade=CASCADE)
     assert cascade_sentence(report) == (
-        "Cascade: static answers 64.0% of the test rows, wherever its margin is 0.625 or more, and int8_static the rest: "
-        "93.64% together, 93.00% by int8_static alone, 91.00% by static alone."
+        "Cascade: static answers 64.0% of the test rows, wherever its margin is 0.625 or more, and int8_static the "
+        "rest: 93.64% together, 93.00% by int8_static alone, 91.00% by static alone."
     )
     assert cascade_rows(report) == [
         ("0%", "93.00%", "1.20 ms", "1.10 ms"),
