@@ -7,7 +7,6 @@ the standard library and msgspec, so that `inspect` works without ONNX Runtime.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -15,6 +14,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from edgetune.serve.digest import value_sha256
+from edgetune.serve.engines.spec import CascadeSpec, EngineSpec
 from edgetune.serve.errors import BundleDamaged, BundleError, BundleFormatError
 from edgetune.serve.external import UnreadableGraph, external_files
 from edgetune.serve.files import read_regular, sha256_regular, shape_fault
@@ -132,6 +132,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     those of the training data that inputs were read from, one for each part of the codec; none where that is not known.
     `strip_inputs` says that texts were stripped before they were learnt from, as they then are before they are
     answered.
+    `engine` says how outputs come about without ONNX Runtime, None where it runs `model.onnx`; `cascade` tells of a
+    small model that answers before `model.onnx` is asked.
     `manifest_digest` is `digest_of` everything else that the manifest says; None in bundles of releases before 0.2.
     """
 
@@ -158,6 +160,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     heads: list[HeadSpec] = []
     columns: list[str] = []
     strip_inputs: bool = False
+    engine: EngineSpec | None = None
+    cascade: CascadeSpec | None = None
     manifest_digest: str | None = None
 
     @property
@@ -235,28 +239,6 @@ class Bundle:
         else:
             bundle.check_shapes()
         return bundle
-
-    @classmethod
-    def open_same(cls, folder: Path, identity: str) -> Bundle:
-        """The bundle of that `identity` in a folder, where a pickled or forked model answers with it again.
-
-        Raises:
-            BundleError: there is none.
-            BundleDamaged: it is another one.
-        """
-        bundle = cls.open(folder, verify=False)
-        if bundle.identity != identity:
-            raise BundleDamaged(
-                f"{folder} holds another bundle than the one that was pickled or forked.",
-                expected="the same bundle wherever an opened one goes",
-                action="open the new one with load(), and pickle or fork that",
-            )
-        return bundle
-
-    @property
-    def identity(self) -> str:
-        """What tells one bundle from another: a digest of its manifest, which has those of all files."""
-        return hashlib.sha256(msgspec.json.encode(self.manifest)).hexdigest()
 
     def check_files(self) -> None:
         """Compare the sizes of all files, then the digests of those that have theirs; report all offenders at once.
@@ -434,12 +416,14 @@ def _read_manifest(folder: Path) -> Manifest:
         )
     _refuse_paths(folder, manifest)
     _check_variants(folder, manifest)
+    _check_engines(folder, manifest)
     return manifest
 
 
 def _refuse_paths(folder: Path, manifest: Manifest) -> None:
     """A bundle's files lie in its folder: a name that leads elsewhere is refused, whoever wrote it."""
     named = [*manifest.files, *(name for one in manifest.variants for name in (one.graph, one.golden))]
+    named += _engine_files(manifest)
     outside = [name for name in named if Path(name).name != name or name in {"", ".", ".."}]
     if outside:
         raise BundleDamaged(
@@ -461,5 +445,29 @@ def _check_variants(folder: Path, manifest: Manifest) -> None:
         raise BundleDamaged(
             f"The variants of {folder} cannot be told from its manifest: " + "; ".join(faults) + ".",
             expected="variants that were packed together",
+            action=_COPY_AGAIN,
+        )
+
+
+def _engine_files(manifest: Manifest) -> list[str]:
+    """The files that engines read, and the golden answers of a cascade's small model."""
+    cascade = manifest.cascade
+    engines = [manifest.engine, cascade.engine if cascade else None]
+    return [engine.file for engine in engines if engine] + ([cascade.golden] if cascade else [])
+
+
+def _check_engines(folder: Path, manifest: Manifest) -> None:
+    """Engines read listed files, and a bundle has no more than one way to answer with `model.onnx`."""
+    faults = [f"{name} is not listed" for name in _engine_files(manifest) if name not in manifest.files]
+    ways = {"variants": manifest.variants, "a cascade": manifest.cascade, "a cache": manifest.generation}
+    if manifest.engine is not None:
+        faults += [f"an engine without a graph has {name}" for name, way in ways.items() if way]
+    if manifest.cascade is not None:
+        kinds = [head.kind for head in manifest.answer_heads]
+        faults += [] if kinds == ["label"] else [f"a cascade answers with {', '.join(kinds) or 'no head'}"]
+    if faults:
+        raise BundleDamaged(
+            f"The manifest of {folder} contradicts itself: " + "; ".join(faults) + ".",
+            expected="engines on listed files, and a cascade of one label a text",
             action=_COPY_AGAIN,
         )

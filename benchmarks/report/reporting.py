@@ -18,6 +18,7 @@ from edgetune.serve.report import (
     Baseline,
     BatchedAnswers,
     CandidateReport,
+    CascadeReport,
     DataSummary,
     Gain,
     Pair,
@@ -49,6 +50,7 @@ class Findings:
     gains: list[Gain]
     skipped: dict[str, str]
     runtime: dict[str, str | int | bool | float]
+    cascade: CascadeReport | None = None
 
 
 def summarize_data(dataset: Dataset, encoder: Encoder) -> DataSummary:
@@ -129,6 +131,7 @@ def assemble_report(
         timing_remark=timing.verdict.remark if timing else "",
         size_bytes=findings.size_bytes,
         placement=timing.placement if timing else {},
+        cascade=findings.cascade,
         gate=gate,
         notes=[*findings.notes, *_data_notes(data)],
     )

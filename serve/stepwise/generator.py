@@ -15,6 +15,7 @@ from edgetune.serve.codecs import list_inputs, stripped
 from edgetune.serve.codecs.text import CHARACTERS_A_TOKEN
 from edgetune.serve.errors import BundleFormatError, EdgetuneError, InputError, PromptTooLong
 from edgetune.serve.forks import never_free, watch_forks
+from edgetune.serve.identity import identity_of, same_bundle
 from edgetune.serve.stepwise.answer import Answer, Generation, TokenPiece
 from edgetune.serve.stepwise.cache import without_room
 from edgetune.serve.stepwise.codec import TokenCodec
@@ -290,7 +291,7 @@ class Generator:
             BundleError, BundleDamaged: it does, or is gone.
         """
         if self._bundle is not None:
-            Bundle.open_same(self._bundle.folder, self._bundle.identity)
+            same_bundle(self._bundle.folder, identity_of(self._bundle))
 
     def __reduce__(self) -> tuple[Callable[..., Generator], tuple[object, ...]]:
         """The folder, which bundle it held, and how it was opened.
@@ -302,7 +303,7 @@ class Generator:
             what = "was put together from parts" if self._bundle is None else "is closed"
             raise EdgetuneError(f"A generator that {what} cannot be pickled.", action="open a bundle, and pickle that")
         prefix_bytes = self.prefixes.most_bytes
-        return _open_pickled, (str(self._bundle.folder), self._bundle.identity, *self._asked, prefix_bytes)
+        return _open_pickled, (str(self._bundle.folder), identity_of(self._bundle), *self._asked, prefix_bytes)
 
     def close(self) -> None:
         """Free the graph and what is remembered; answering afterwards raises EdgetuneError."""
@@ -332,5 +333,5 @@ def _open_pickled(folder: str, identity: str, threads: int | None, provider: str
     Raises:
         BundleDamaged: as `Generator.open` does, or the folder holds another bundle than the one that was pickled.
     """
-    Bundle.open_same(Path(folder), identity)
+    same_bundle(Path(folder), identity)
     return Generator.open(folder, threads=threads, provider=provider, prefix_bytes=prefix_bytes)
