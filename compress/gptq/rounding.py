@@ -132,8 +132,8 @@ def _range(blocks: FloatArray, share: float, bits: int) -> tuple[FloatArray, Flo
 def in_half(scales: FloatArray) -> FloatArray:
     """The next larger value of float16 for each positive scale, which still spans its block; float32.
 
-    A file then stores two bytes for a scale instead of four: of blocks of 32 in 4 bits a tenth. What is beyond the range
-    of float16 stays as it is.
+    A file then stores two bytes for a scale instead of four: of blocks of 32 in 4 bits a tenth. What is beyond the
+    range of float16 stays as it is.
     """
     with np.errstate(over="ignore"):
         half = scales.astype(np.float16)

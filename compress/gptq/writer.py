@@ -1,7 +1,7 @@
 """Quantized matrices put into a decoder graph: MatMulNBits for products, GatherBlockQuantized for look-ups.
 
-Scales are stored as float16 and cast as the graph loads. A head that is also the embedding is stored once: the bytes that the product reads, reshaped, are those that the
-look-up reads. Must not import onnx_ir at module level.
+A head that is also the embedding is stored once: the bytes that the product reads, reshaped, are those that the
+look-up reads. Scales are stored as float16 and cast as the graph loads. Must not import onnx_ir at module level.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _stored(model: onnx_ir.Model, matrix: Matrix, blocks: Blocks) -> list[onnx_i
 
 
 def _stored_scales(model: onnx_ir.Model, name: str, scales: FloatArray) -> onnx_ir.Value:
-    """The scales as the operators take them, float32: cast from float16 as the graph loads, where that loses nothing."""
+    """The scales as the operators take them, float32; cast from float16 as the graph loads, if that loses nothing."""
     import onnx_ir
 
     with np.errstate(over="ignore"):
