@@ -78,17 +78,18 @@ def schemes() -> str:
 def decoder_schemes() -> str:
     """Every compression scheme of a language model, smallest first."""
     from edgetune.compress.gptq.recipe import LanguageCompressRecipe
-    from edgetune.compress.gptq.schemes import LADDER
+    from edgetune.compress.gptq.schemes import LADDER, LanguageScheme
 
     block = LanguageCompressRecipe().block
 
-    def weights(bits: int | None, size: int | None) -> str:
-        return "float32" if bits is None else f"{bits} bits, {size or block} weights to a scale"
+    def cells(scheme: LanguageScheme) -> tuple[str, str]:
+        if scheme.is_mixed:
+            return f"4 or 8 bits each, {block} or 128 weights to a scale, by what each loses", "4 or 8 bits"
+        size = scheme.block or block
+        weights = "float32" if scheme.bits is None else f"{scheme.bits} bits, {size} weights to a scale"
+        return weights, f"{scheme.head_bits or scheme.bits or 32} bits"
 
-    rows = (
-        [f"`{scheme.name}`", weights(scheme.bits, scheme.block), f"{scheme.head_bits or scheme.bits or 32} bits"]
-        for scheme in LADDER
-    )
+    rows = ([f"`{scheme.name}`", *cells(scheme)] for scheme in LADDER)
     return markdown_table(["scheme", "weight matrices", "head and embeddings"], rows)
 
 

@@ -7,8 +7,9 @@ scheme that cannot be made or judged is a rung that failed, with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -18,9 +19,12 @@ from edgetune.benchmarks.prove.gate import Verdict, judge
 from edgetune.benchmarks.prove.trials import Kept, require_made
 from edgetune.benchmarks.recipe import GateRecipe
 from edgetune.benchmarks.stepwise.divergence import Divergence, divergences
+from edgetune.benchmarks.stepwise.mixed import smallest_within
 from edgetune.compress.gptq.coverage import Coverage, read_coverage
 from edgetune.compress.gptq.own_texts import OwnTexts, draw_texts
-from edgetune.compress.gptq.schemes import LanguageScheme, write_scheme
+from edgetune.compress.gptq.quantization import Choice
+from edgetune.compress.gptq.schemes import SCHEMES, LanguageScheme, write_scheme
+from edgetune.compress.gptq.sensitivity import Sensitivities, measure_sensitivities
 from edgetune.export.stepwise.graph import DecoderGraph
 from edgetune.serve.bundle import GRAPH_NAME
 from edgetune.serve.digest import value_sha256
@@ -29,11 +33,13 @@ from edgetune.serve.stepwise.report import LanguageCandidate
 from edgetune.tune.data.slices import frozen_rows
 from edgetune.tune.metrics import PERPLEXITY
 from edgetune.tune.models.stored import Stored
+from edgetune.tune.seal import content_sha256
 from edgetune.tune.stepwise.traces import EncodedRow
 from edgetune.tune.training.progress import Progress
 
 _SCORES_NAME = "scores.json"
 _OWN_NAME = "texts.json"
+_SENSITIVITIES_NAME = "sensitivities.json"
 
 
 @dataclass(frozen=True)
@@ -137,30 +143,70 @@ class Ladder:
         return Climbed(self.kept.folder, tuple(tried), order, failed)
 
     def _candidate(self, scheme: LanguageScheme) -> LanguageCandidate:
-        """Make and score a scheme, or open what an earlier search left of it; judge its scores.
+        """Make and judge a scheme; of a mixture of bits the smallest within the gate.
 
         Raises:
             CompressError: it cannot be made.
             GateError: it cannot be judged.
         """
-        block = scheme.block or self.block
-        own = self._own_texts() if self.own_texts and scheme.bits is not None else None
-        texts = [list(ids) for ids in self.calibration] if scheme.is_calibrated else []
-        texts += own.calibration if own is not None and scheme.is_calibrated else []
-        made = replace(self.kept, digest=value_sha256([self.kept.digest, block, texts]))
+        if not scheme.is_mixed:
+            return self._judged(scheme, scheme.name)
+        sensitivities = self._sensitivities()
+
+        def judged(number: int, choices: Mapping[str, Choice]) -> LanguageCandidate:
+            candidate = self._judged(scheme, _trial(scheme, number), choices)
+            self.progress.say(f"{scheme.name}, try {number}: {candidate.size_bytes / 1e6:.1f} MB; {candidate.reason}")
+            return candidate
+
+        number, candidate = smallest_within(sensitivities, self.gate.limit(PERPLEXITY), judged)
+        best = self.kept.folder / _trial(scheme, number)
+        replace(self.kept, digest=content_sha256(best)).place(
+            scheme.name, lambda folder: shutil.copytree(best, folder, dirs_exist_ok=True)
+        )
+        return candidate
+
+    def _texts(self, scheme: LanguageScheme) -> list[list[int]]:
+        """What a scheme is calibrated on."""
+        if not scheme.is_calibrated:
+            return []
+        own = self._own_texts().calibration if self.own_texts else []
+        return [*(list(ids) for ids in self.calibration), *own]
+
+    def _sensitivities(self) -> Sensitivities:
+        """What each matrix loses in few bits, or what an earlier search has measured of it."""
+        texts = self._texts(SCHEMES["mixed"])
 
         def write(folder: Path) -> None:
-            spec, graph = self.graph.spec, self.graph.path
-            write_scheme(scheme, graph, folder / GRAPH_NAME, calibration=texts, spec=spec, block=block)
+            self.progress.say("measuring what each matrix loses in few bits")
+            graph, threads = self.graph, self.threads
+            measured = measure_sensitivities(graph.path, texts, graph.spec, block=self.block, threads=threads)
+            measured.save(folder / _SENSITIVITIES_NAME)
 
-        graph = made.place(scheme.name, write) / GRAPH_NAME
+        made = replace(self.kept, digest=value_sha256([self.kept.digest, self.block, texts]))
+        return Sensitivities.open(made.place("sensitivities", write) / _SENSITIVITIES_NAME)
+
+    def _judged(
+        self, scheme: LanguageScheme, name: str, choices: Mapping[str, Choice] | None = None
+    ) -> LanguageCandidate:
+        """Make and score a scheme in the folder `name`, or open what an earlier search left of it; judge its scores."""
+        block = scheme.block or self.block
+        own = self._own_texts() if self.own_texts and scheme.bits is not None else None
+        texts = self._texts(scheme)
+        chosen = None if choices is None else {matrix: asdict(choice) for matrix, choice in choices.items()}
+        made = replace(self.kept, digest=value_sha256([self.kept.digest, block, texts, chosen]))
+
+        def write(folder: Path) -> None:
+            spec, target = self.graph.spec, folder / GRAPH_NAME
+            write_scheme(scheme, self.graph.path, target, calibration=texts, spec=spec, block=block, choices=choices)
+
+        graph = made.place(name, write) / GRAPH_NAME
         scored = replace(made, digest=value_sha256([made.digest, self.rows.ids, self.rows.labels]))
 
         def score(folder: Path) -> None:
             diverges(self.graph, graph, self.rows, self.threads).save(folder / _SCORES_NAME)
 
-        scores = Divergence.open(scored.place(f"{scheme.name}.scores", score) / _SCORES_NAME)
-        outside = self._outside(scheme.name, graph, made, own) if own is not None else None
+        scores = Divergence.open(scored.place(f"{name}.scores", score) / _SCORES_NAME)
+        outside = self._outside(name, graph, made, own) if own is not None else None
         coverage = read_coverage(graph)
         remarks = coverage.remarks(block)
         for remark in remarks:
@@ -188,6 +234,11 @@ class Ladder:
 
         scored = replace(made, digest=value_sha256([made.digest, ids]))
         return Divergence.open(scored.place(f"{name}.outside", score) / _SCORES_NAME)
+
+
+def _trial(scheme: LanguageScheme, number: int) -> str:
+    """The folder of a mixture that is tried."""
+    return f"{scheme.name}.{number}"
 
 
 def diverges(reference: DecoderGraph, candidate: Path, rows: JudgedRows, threads: int | None) -> Divergence:

@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 
 from edgetune.commands.options import json_option, print_json
-from edgetune.export.layouts import LAYOUTS, MODEL_LAYOUTS, command_to_run, layout_named, write_layout
+from edgetune.export.layouts import (
+    LAYOUTS,
+    MODEL_LAYOUTS,
+    WEIGHTS,
+    WEIGHTS_LAYOUTS,
+    command_to_run,
+    layout_named,
+    write_layout,
+)
 from edgetune.serve.bundle import Bundle
 
 
@@ -23,6 +31,13 @@ from edgetune.serve.bundle import Bundle
     help="Work folder of the build that made BUNDLE; for the layouts hf and gguf.",
     show_default="BUNDLE.work beside it",
 )
+@click.option(
+    "--weights",
+    type=click.Choice(WEIGHTS),
+    default=WEIGHTS[0],
+    show_default=True,
+    help="Weights of the layout gguf: the merged model's, or as the bundle has them in 4 or 8 bits.",
+)
 @click.option("--force", is_flag=True, help="Replace an older folder of the same layout and model.")
 @click.option("--list", "listed", is_flag=True, help="Print the layouts and do nothing.")
 @json_option
@@ -31,6 +46,7 @@ def command(
     layout: str | None,
     out: Path | None,
     work: Path | None,
+    weights: str,
     force: bool,
     listed: bool,
     as_json: bool,
@@ -55,8 +71,10 @@ def command(
         raise click.UsageError(f"Missing {missing}; `edgetune pack --list` shows the layouts.")
     if work is not None and layout not in MODEL_LAYOUTS:
         raise click.UsageError(f"--work is for {' and '.join(MODEL_LAYOUTS)}: {layout} is made of the bundle alone.")
+    if weights != WEIGHTS[0] and layout not in WEIGHTS_LAYOUTS:
+        raise click.UsageError(f"--weights is for {' and '.join(WEIGHTS_LAYOUTS)}: {layout} takes them as they are.")
     opened = Bundle.open(bundle)
-    files = write_layout(opened, layout, out, replace=force, work=work)
+    files = write_layout(opened, layout, out, replace=force, work=work, weights=weights)
     run = command_to_run(layout_named(layout), opened, out)
     sizes = {name: (out / name).stat().st_size for name in files}
     if as_json:

@@ -74,12 +74,16 @@ class StepwiseCosts:
 
     @property
     def scheme_bytes(self) -> dict[str, int]:
-        """All weights in each scheme's bits, a float scale a block; zero points and better-kept heads are left out."""
+        """All weights in each scheme's bits, of a mixture in 6, and two bytes of scale a block.
+
+        Zero points and better-kept heads are left out.
+        """
         whole, block = self.parameters, self.recipe.compress.block
         sizes = {}
         for scheme in map(SCHEMES.__getitem__, self.schemes):
             few = scheme.bits is not None
-            sizes[scheme.name] = whole * (scheme.bits or 32) // 8 + few * 4 * whole // (scheme.block or block)
+            bits = 6 if scheme.is_mixed else scheme.bits or 32
+            sizes[scheme.name] = whole * bits // 8 + few * 2 * whole // (scheme.block or block)
         return sizes
 
     @property

@@ -33,7 +33,7 @@ tune:
   metrics: []       # of generated answers: bleu, chrf, rouge_l, exact_match, or file.py:function; edgetune[llm]
 
 compress:
-  schemes: auto     # int4_g128, int4, int4_head8, int8, fp32: the first that passes the gate is packed
+  schemes: auto     # int4_g128, int4, int4_head8, mixed, int8, fp32: the first that passes the gate is packed
 
 gate:
   max_rise: 0.02    # a bundle's perplexity may rise by two percent, no more

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune.compress.gptq.graph_file import file_bytes, open_graph
 from edgetune.compress.gptq.matrices import LARGEST_BLOCK, LEAST_BLOCK, Matrix, find_matrices
+from edgetune.compress.gptq.stored import STORED_INPUTS, stored_values
 from edgetune.serve.errors import CompressError
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 # A scheme whose quantized matrices take less of the file than this is mostly floats, whatever it is called.
 MOSTLY = 0.5
-_QUANTIZED = ("MatMulNBits", "GatherBlockQuantized")
-# Where the two operators have levels, scales and zero points among their inputs.
-_STORED_INPUTS = {"MatMulNBits": (1, 2, 3), "GatherBlockQuantized": (0, 2, 3)}
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def read_coverage(graph: Path) -> Coverage:
     total = sum(totals.values())
     shares = {name: round(size / total, 4) for name, size in sorted(totals.items(), key=lambda item: -item[1])}
     quantized = tuple(_quantized(model))
-    scales = {value.name for node in model.graph if node.op_type in _QUANTIZED for value in _stored(node)}
+    scales = {value.name for node in model.graph if node.op_type in STORED_INPUTS for value in stored_values(node)}
     left = tuple(
         LeftMatrix(one.name, one.parameters, one.stored_bytes, _why_left(one))
         for one in find_matrices(model)
@@ -150,25 +148,13 @@ def _why_left(one: Matrix) -> str:
     return f"{one.inputs} wide, which no block of {LEAST_BLOCK} or more divides"
 
 
-def _stored(node: onnx_ir.Node) -> list[onnx_ir.Value]:
-    """The initializers in which a quantized operator's matrix lies."""
-    values = []
-    for place in _STORED_INPUTS[node.op_type]:
-        value = node.inputs[place] if place < len(node.inputs) else None
-        while value is not None and value.const_value is None and value.producer() is not None:
-            value = value.producer().inputs[0]
-        if value is not None and value.const_value is not None:
-            values.append(value)
-    return values
-
-
 def _quantized(model: onnx_ir.Model) -> Iterator[QuantizedMatrix]:
     readers: dict[str, list[Any]] = {}
     for node in model.graph:
-        if node.op_type in _QUANTIZED:
-            readers.setdefault(_stored(node)[0].name, []).append(node)
+        if node.op_type in STORED_INPUTS:
+            readers.setdefault(stored_values(node)[0].name, []).append(node)
     for name, nodes in readers.items():
-        stored = {value.name: value.const_value for node in nodes for value in _stored(node)}
+        stored = {value.name: value.const_value for node in nodes for value in stored_values(node)}
         bits = nodes[0].attributes.get_int("bits", 4)
         first = nodes[0]
         if first.op_type == "MatMulNBits":

@@ -6,7 +6,7 @@ Must not import onnx_ir at module level.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -80,13 +80,30 @@ def quantize_decoder(
             `target`.
     """
     _check(bits, block, head_bits, method)
-    texts = None
-    if method == "gptq":
-        texts = Calibration(usable_sequences(calibration or (), spec), spec)
     model = open_graph(graph)
-    matrices = find_matrices(model)
-    chosen = _choices(model, matrices, Choice(bits, block, method), head_bits)
-    _write_all(model, graph, matrices, chosen, texts)
+    chosen = _choices(model, find_matrices(model), Choice(bits, block, method), head_bits)
+    return write_choices(
+        graph, target, chosen, calibration=(calibration or ()) if method == "gptq" else None, spec=spec
+    )
+
+
+def write_choices(
+    graph: Path,
+    target: Path,
+    chosen: Mapping[str, Choice],
+    *,
+    calibration: Sequence[Sequence[int]] | None,
+    spec: GenerationSpec,
+) -> Coverage:
+    """Write `graph` as `target` with each matrix that `chosen` names quantized by its own choice; else as
+    `quantize_decoder`.
+
+    Args:
+        calibration: token ids for the matrices whose method is "gptq"; None where there is none.
+    """
+    texts = None if calibration is None else Calibration(usable_sequences(calibration, spec), spec)
+    model = open_graph(graph)
+    _write_all(model, graph, find_matrices(model), chosen, texts)
     tidy(model)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
@@ -125,7 +142,11 @@ def _choices(
 
 
 def _write_all(
-    model: onnx_ir.Model, graph: Path, matrices: Sequence[Matrix], chosen: dict[str, Choice], texts: Calibration | None
+    model: onnx_ir.Model,
+    graph: Path,
+    matrices: Sequence[Matrix],
+    chosen: Mapping[str, Choice],
+    texts: Calibration | None,
 ) -> None:
     waiting = {one.name: one for one in matrices if one.name in chosen}
     calibrated = [name for name in waiting if chosen[name].method == "gptq"] if texts else []

@@ -26,7 +26,7 @@ class Grid:
     """The levels of every block: `scale * (level - zero)`.
 
     Attributes:
-        scales: (outputs, blocks) float32.
+        scales: (outputs, blocks) float32, each a value that float16 holds too unless it is larger than those.
         zeros: (outputs, blocks) float32 whole numbers, the level that stands for 0.
         bits: 4 or 8.
     """
@@ -125,8 +125,22 @@ def _best_range(blocks: FloatArray, counts: FloatArray, bits: int) -> tuple[Floa
 def _range(blocks: FloatArray, share: float, bits: int) -> tuple[FloatArray, FloatArray]:
     low = np.minimum(blocks.min(axis=2), 0) * np.float32(share)
     high = np.maximum(blocks.max(axis=2), 0) * np.float32(share)
-    scale = np.where(high > low, (high - low) / (2**bits - 1), 1).astype(np.float32)
+    scale = in_half(np.where(high > low, (high - low) / (2**bits - 1), 1).astype(np.float32))
     return scale, np.rint(-low / scale).astype(np.float32)
+
+
+def in_half(scales: FloatArray) -> FloatArray:
+    """The next larger value of float16 for each positive scale, which still spans its block; float32.
+
+    A file then stores two bytes for a scale instead of four: of blocks of 32 in 4 bits a tenth. What is beyond the
+    range of float16 stays as it is.
+    """
+    with np.errstate(over="ignore"):
+        half = scales.astype(np.float16)
+    short = half.astype(np.float32) < scales
+    half[short] = np.nextafter(half[short], np.float16(np.inf))
+    rounded: FloatArray = half.astype(np.float32)
+    return np.where(np.isfinite(rounded), rounded, scales)
 
 
 def _on_levels(weight: FloatArray, scale: FloatArray, zero: FloatArray, top: int) -> FloatArray:

@@ -8,13 +8,13 @@ x86, so such a graph is cast back to floats as it loads. Must not import onnx_ir
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgetune.compress.gptq.coverage import Coverage, read_coverage
 from edgetune.compress.gptq.graph_file import open_graph, place_graph, write_graph
-from edgetune.compress.gptq.quantization import BLOCK, Method, quantize_decoder
+from edgetune.compress.gptq.quantization import BLOCK, Choice, Method, quantize_decoder, write_choices
 from edgetune.serve.errors import CompressError
 from edgetune.serve.stepwise.spec import GenerationSpec
 
@@ -28,6 +28,7 @@ class LanguageScheme:
         bits: of the weight matrices; None for floats.
         head_bits: of the head and the embeddings, where they are kept better.
         method: how levels are chosen; None for floats.
+        is_mixed: whether each matrix has its own bits and block, chosen by what it loses; `bits` are then the fewest.
         block: weights that share a scale, where the name says it; None leaves it to who writes. ONNX Runtime multiplies
             groups of 128, which GPTQ is mostly used with, half again as fast as blocks of 32, which round less away.
     """
@@ -37,6 +38,7 @@ class LanguageScheme:
     head_bits: int | None
     method: Method | None
     block: int | None = None
+    is_mixed: bool = False
 
     @property
     def is_calibrated(self) -> bool:
@@ -48,6 +50,7 @@ LADDER = (
     LanguageScheme("int4_g128", 4, None, "gptq", block=128),
     LanguageScheme("int4", 4, None, "gptq"),
     LanguageScheme("int4_head8", 4, 8, "gptq"),
+    LanguageScheme("mixed", 4, None, "gptq", is_mixed=True),
     LanguageScheme("int8", 8, None, "gptq"),
     LanguageScheme("fp32", None, None, None),
 )
@@ -73,6 +76,7 @@ def write_scheme(
     calibration: Sequence[Sequence[int]] | None,
     spec: GenerationSpec,
     block: int = BLOCK,
+    choices: Mapping[str, Choice] | None = None,
 ) -> Coverage:
     """Write the fp32 decoder `graph` as `target` under a scheme; what the file then holds.
 
@@ -83,10 +87,15 @@ def write_scheme(
         calibration: token ids of texts, for a scheme that `is_calibrated`.
         spec: how the graph is fed.
         block: weights that share a scale, where the scheme leaves it open.
+        choices: of each matrix by name, for a scheme that `is_mixed` (allocation.py).
 
     Raises:
         CompressError: as `quantize_decoder` does.
     """
+    if scheme.is_mixed:
+        if choices is None:
+            raise CompressError("the scheme mixed has no choice of bits", expected="one for each matrix")
+        return write_choices(graph, target, choices, calibration=calibration or (), spec=spec)
     if scheme.bits is None or scheme.method is None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:

@@ -1,7 +1,7 @@
 """Quantized matrices put into a decoder graph: MatMulNBits for products, GatherBlockQuantized for look-ups.
 
 A head that is also the embedding is stored once: the bytes that the product reads, reshaped, are those that the
-look-up reads. Must not import onnx_ir at module level.
+look-up reads. Scales are stored as float16 and cast as the graph loads. Must not import onnx_ir at module level.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from edgetune.compress.fusion.surgery import MICROSOFT, add_constant, put
 from edgetune.compress.gptq.matrices import Matrix, Product
-from edgetune.compress.gptq.rounding import Blocks
+from edgetune.compress.gptq.rounding import Blocks, FloatArray
 from edgetune.compress.layers import replace
 
 if TYPE_CHECKING:
@@ -40,9 +40,23 @@ def _stored(model: onnx_ir.Model, matrix: Matrix, blocks: Blocks) -> list[onnx_i
     name = f"{matrix.name}.int{blocks.grid.bits}"
     return [
         add_constant(model, name, packed),
-        add_constant(model, f"{name}.scales", blocks.grid.scales * factor),
+        _stored_scales(model, f"{name}.scales", blocks.grid.scales * factor),
         add_constant(model, f"{name}.zeros", blocks.packed_zeros()),
     ]
+
+
+def _stored_scales(model: onnx_ir.Model, name: str, scales: FloatArray) -> onnx_ir.Value:
+    """The scales as the operators take them, float32; cast from float16 as the graph loads, if that loses nothing."""
+    import onnx_ir
+
+    with np.errstate(over="ignore"):
+        half = scales.astype(np.float16)
+    if not np.array_equal(half.astype(np.float32), scales):
+        return add_constant(model, name, scales)
+    attributes = {"to": int(onnx_ir.DataType.FLOAT)}
+    stored = add_constant(model, name, half)
+    # First in the graph, ahead of the look-up and of the product that share it.
+    return put(model, model.graph[0], "Cast", [stored], f"{name}.float", attributes=attributes)
 
 
 def _write_product(

@@ -39,6 +39,13 @@ class ModelLayout(Layout, Protocol):
         """Fill an empty folder from a merged model."""
 
 
+class WeightsLayout(Layout, Protocol):
+    """What the module of a layout has that takes the merged weights as they are or as the bundle's graph has them."""
+
+    def write_model(self, bundle: Bundle, model_folder: Path, folder: Path, weights_of: str = "float") -> None:
+        """Fill an empty folder from a merged model; `weights_of` is one of WEIGHTS below."""
+
+
 # name: module. Loaded when asked for.
 LAYOUTS = {
     "triton": "edgetune.export.layouts.triton",
@@ -71,6 +78,9 @@ CANNOT = {
 LANGUAGE_LAYOUTS = ("genai", "hf", "gguf")
 # Made of the merged model in the build's work folder.
 MODEL_LAYOUTS = ("hf", "gguf")
+# Of these, those whose weights may be those of the graph too; how `--weights` names them.
+WEIGHTS_LAYOUTS = ("gguf",)
+WEIGHTS = ("float", "bundle")
 
 
 def layout_named(name: str) -> Layout:
@@ -101,7 +111,9 @@ def command_to_run(layout: Layout, bundle: Bundle, folder: Path) -> str:
     return run.replace("NAME", model_name(bundle))
 
 
-def write_layout(bundle: Bundle, name: str, out: Path, *, replace: bool = False, work: Path | None = None) -> list[str]:
+def write_layout(
+    bundle: Bundle, name: str, out: Path, *, replace: bool = False, work: Path | None = None, weights: str = "float"
+) -> list[str]:
     """Write a layout beside its place, check it, and rename it: `out` is whole or as it was.
 
     Args:
@@ -109,6 +121,7 @@ def write_layout(bundle: Bundle, name: str, out: Path, *, replace: bool = False,
         name: one of LAYOUTS.
         out: the folder to make; with `replace` an older one of this layout gives way to the new one.
         work: for one of MODEL_LAYOUTS the work folder of the build; None looks where a build leaves it.
+        weights: for one of WEIGHTS_LAYOUTS one of WEIGHTS: the merged weights, or what the bundle's graph made of them.
 
     Returns:
         The files written, relative to `out`, sorted.
@@ -125,7 +138,9 @@ def write_layout(bundle: Bundle, name: str, out: Path, *, replace: bool = False,
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        if name in MODEL_LAYOUTS:
+        if name in WEIGHTS_LAYOUTS:
+            cast(WeightsLayout, layout).write_model(bundle, merged_folder(bundle, work), part, weights)
+        elif name in MODEL_LAYOUTS:
             cast(ModelLayout, layout).write_model(bundle, merged_folder(bundle, work), part)
         else:
             layout.write(bundle, part)

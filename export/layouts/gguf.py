@@ -1,4 +1,4 @@
-"""The merged model as one GGUF file, in floating point: what llama.cpp and all that is built on it open and quantize.
+"""The merged model as one GGUF file, in floats or in the bits of the bundle: what llama.cpp, Ollama and others open.
 
 Like the hf layout it is made from the work folder of the build. Which models llama.cpp computes as transformers does
 is told in gguf_families.py, which tokenizers in gguf_tokenizers.py; others are refused. Source: the GGUF specification
@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgetune.export.layouts import model_name
 from edgetune.export.layouts.genai import decoder_of
+from edgetune.export.layouts.gguf_blocks import Part, encoded, quantized_parts, readers, type_name
 from edgetune.export.layouts.gguf_families import FAMILIES, Family, Sizes, family_of, rope_of, sizes_of
-from edgetune.export.layouts.gguf_tensors import renamed_tensors, rope_factors
+from edgetune.export.layouts.gguf_tensors import Renamed, renamed_tensors, rope_factors
 from edgetune.export.layouts.gguf_vocabulary import Vocabulary, read_vocabulary
 from edgetune.export.stepwise.weights import merged_folder, weights
-from edgetune.serve.bundle import CONFIG_NAME, TOKENIZER_NAME, Bundle
+from edgetune.serve.bundle import CONFIG_NAME, GRAPH_NAME, TOKENIZER_NAME, Bundle
 from edgetune.serve.errors import BundleError, MissingDependency
 from edgetune.serve.json_types import JsonObject
 from edgetune.serve.stepwise.spec import GenerationSpec
@@ -41,6 +45,15 @@ _README = """\
 
 The tuned model with its adapters merged, in floating point (F32): quantize it with llama.cpp's own tools.
 """
+_QUANTIZED_README = """\
+# For llama.cpp and Ollama
+
+    llama-server -m model.gguf
+    ollama create {name} -f Modelfile
+
+The weights of the bundle as its gate has judged them (scheme {scheme}): {counts}. Norms and biases are F32.
+"""
+_MODELFILE = "FROM ./model.gguf\nPARAMETER num_ctx {context}\n"
 _WINDOW_NOTE = (
     "Its context is {window} tokens, not {whole}: its layers see the last {window} alone, and llama.cpp's graph of "
     "this family lets them see all. Do not ask for more (`--ctx-size`)."
@@ -58,8 +71,19 @@ def write(bundle: Bundle, folder: Path) -> None:
     write_model(bundle, merged_folder(bundle), folder)
 
 
-def write_model(bundle: Bundle, model_folder: Path, folder: Path) -> None:
-    """Fill an empty folder with model.gguf, made from a merged model, and how to run it."""
+def write_model(bundle: Bundle, model_folder: Path, folder: Path, weights_of: str = "float") -> None:
+    """Fill an empty folder with model.gguf, made from a merged model, and how to run it.
+
+    Args:
+        bundle: an opened bundle.
+        model_folder: its merged model.
+        folder: to fill.
+        weights_of: "float" for the merged weights, "bundle" for the bits of the bundle's graph.
+
+    Raises:
+        BundleError: the graph's bits were asked for, and it has no quantized matrix of the model's.
+        MissingDependency: `gguf`, or `onnx_ir` for the graph's bits, is not installed.
+    """
     spec, gguf = decoder_of(bundle), _package()
     if not spec.eos_ids:
         raise BundleError(
@@ -72,25 +96,39 @@ def write_model(bundle: Bundle, model_folder: Path, folder: Path) -> None:
     sizes = sizes_of(config, family, spec.context_tokens)
     vocabulary = read_vocabulary(model_folder / TOKENIZER_NAME, sizes.vocabulary, spec.bos_id, spec.eos_ids)
     factors = rope_factors(config, sizes.rotated)
+    parts = _bundle_parts(bundle, tensors) if weights_of == "bundle" else {}
+    kinds = {name: type_name(part.blocks) for name, part in parts.items()}
     writer = gguf.GGUFWriter(folder / FILE, family.architecture)
     _write_sizes(writer, config, family, sizes)
+    _write_file_type(writer, kinds, gguf)
     _write_vocabulary(writer, vocabulary, spec, bundle)
     if factors is not None:
         writer.add_tensor_info(_ROPE_FACTORS, factors.shape, factors.dtype, factors.nbytes)
     for one in tensors:
-        writer.add_tensor_info(one.name, one.shape, np.dtype(np.float32), 4 * math.prod(one.shape))
+        kind = gguf.GGMLQuantizationType[kinds.get(one.name, "F32")]
+        block, size = gguf.GGML_QUANT_SIZES[kind]
+        nbytes = math.prod(one.shape) // block * size
+        writer.add_tensor_info(one.name, one.shape, np.dtype(np.float32), nbytes, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     if factors is not None:
         writer.write_tensor_data(factors)
     for one in tensors:
-        writer.write_tensor_data(one.read())  # one at a time: the model need not fit in memory twice
+        part = parts.get(one.name)
+        # One at a time: the model need not fit in memory twice.
+        writer.write_tensor_data(one.read() if part is None else encoded(part.taken(), one.ordered, gguf))
     writer.close()
+    readme = _README
+    if parts:
+        readme = _QUANTIZED_README.format(
+            name=model_name(bundle), scheme=bundle.manifest.scheme, counts=_counts(kinds, tensors)
+        )
+        (folder / "Modelfile").write_text(_MODELFILE.format(context=sizes.context), encoding="utf-8")
     notes = list(vocabulary.rules.notes)
     if sizes.context < spec.context_tokens:
         notes.append(_WINDOW_NOTE.format(window=sizes.context, whole=spec.context_tokens))
-    (folder / "README.md").write_text("\n- ".join([_README, *notes]).rstrip() + "\n", encoding="utf-8")
+    (folder / "README.md").write_text("\n- ".join([readme, *notes]).rstrip() + "\n", encoding="utf-8")
 
 
 def _package() -> Any:
@@ -128,7 +166,35 @@ def _write_sizes(writer: Any, config: JsonObject, family: Family, sizes: Sizes) 
     if config.get("final_logit_softcapping"):
         writer.add_final_logit_softcapping(float(config["final_logit_softcapping"]))
     writer.add_vocab_size(sizes.vocabulary)
-    writer.add_file_type(0)  # all F32
+
+
+def _bundle_parts(bundle: Bundle, tensors: Sequence[Renamed]) -> dict[str, Part]:
+    """The tensors that the bundle's graph quantizes, by their name in the file."""
+    reads = readers((one.name, one.weight, one.transposed) for one in tensors if not one.offset)
+    parts = quantized_parts(bundle.folder / GRAPH_NAME, reads)
+    if not parts:
+        raise BundleError(
+            f"The graph of {bundle.folder} (scheme {bundle.manifest.scheme}) has no quantized matrix of its model.",
+            expected="a bundle in 4 or 8 bits, and the work folder of its build",
+            action="pack the floats: --weights float",
+        )
+    return parts
+
+
+def _write_file_type(writer: Any, kinds: Mapping[str, str], gguf: Any) -> None:
+    if not kinds:
+        writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+        return
+    mostly, _ = Counter(kinds.values()).most_common(1)[0]
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32 if mostly == "F32" else gguf.LlamaFileType[f"MOSTLY_{mostly}"])
+
+
+def _counts(kinds: Mapping[str, str], tensors: Sequence[Renamed]) -> str:
+    """How many matrices there are of each type, and those that stay floats."""
+    matrices = [one.name for one in tensors if len(one.shape) == 2]
+    counts = Counter(kinds.get(name, "F32") for name in matrices)
+    return ", ".join(f"{count} matrices in {kind}" for kind, count in sorted(counts.items()))
 
 
 def _write_vocabulary(writer: Any, vocabulary: Vocabulary, spec: GenerationSpec, bundle: Bundle) -> None:

@@ -46,9 +46,12 @@ class Renamed:
         values = self.weight.read()
         if self.transposed:
             values = np.ascontiguousarray(values.T)
-        if self.heads is not None:
-            values = interleaved(values, self.heads)
+        values = self.ordered(values)
         return values + np.float32(self.offset) if self.offset else values
+
+    def ordered(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Rows (outputs, ...) in the order that the file has them in."""
+        return rows if self.heads is None else interleaved(rows, self.heads)
 
 
 def renamed_tensors(config: JsonObject, weights: dict[str, Weight], gguf: Any) -> list[Renamed]:
@@ -85,7 +88,7 @@ def _has_bias(part: str, family: Family) -> bool:
     return family.biases == "all" or part in family.biases
 
 
-def interleaved(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+def interleaved(values: NDArray[Any], heads: int) -> NDArray[Any]:
     """The rows of a query or key projection, (heads x head_dim, ...), from halves to pairs.
 
     transformers rotates row i with row i + head_dim / 2 of a head, llama.cpp's Llama row 2i with row 2i + 1.

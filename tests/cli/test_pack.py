@@ -57,6 +57,10 @@ def test_the_list_needs_nothing(edgetune):
         ((GOLDEN, "--layout", "tei"), "Missing --out"),
         ((GOLDEN, "--layout", "tritton", "-o", "x"), "'tritton' is not one of"),
         ((GOLDEN, "--layout", "tei", "-o", "x", "--work", "."), "--work is for hf and gguf: tei is made of the bundle"),
+        (
+            (GOLDEN, "--layout", "hf", "-o", "x", "--weights", "bundle"),
+            "--weights is for gguf: hf takes them as they are",
+        ),
     ],
 )
 def test_what_is_missing_is_a_usage_error(edgetune, arguments, wanted):

@@ -45,7 +45,7 @@ def test_a_plan_tells_what_the_build_will_do_and_writes_nothing(plan, tmp_path):
     assert f"lora, {LORA_16:,} weights trained" in ended.out
     assert "at most 4 epochs in " in ended.out
     assert "answers scored by exact_match" in ended.out
-    assert "tries int4_g128, int4, int4_head8, int8, fp32, until one passes the gate" in ended.out
+    assert "tries int4_g128, int4, int4_head8, mixed, int8, fp32, until one passes the gate" in ended.out
     assert "GB at its peak, roughly" in ended.out
     assert "MB in the work folder bundle.work" in ended.out
     assert " minutes (tune " in ended.out
@@ -131,12 +131,11 @@ def costs():
 
 def test_the_costs_by_hand(costs):
     assert costs.scheme_bytes == {
-        "int4_g128": 500_000 + 31_250, "int4": 500_000 + 125_000, "int4_head8": 625_000, "int8": 1_125_000,
-        "fp32": 4_000_000,
+        "int4_g128": 500_000 + 15_625, "int4": 500_000 + 62_500, "int4_head8": 562_500, "mixed": 750_000 + 62_500,
+        "int8": 1_062_500, "fp32": 4_000_000,
     }  # fmt: skip
-    assert (
-        costs.work_bytes == 8_000_000 + (531_250 + 625_000 + 625_000 + 1_125_000 + 4_000_000) + 4_000_000 + 24 * 10_000
-    )
+    candidates = 515_625 + 562_500 + 562_500 + 812_500 + 1_062_500 + 4_000_000
+    assert costs.work_bytes == 8_000_000 + candidates + 4_000_000 + 24 * 10_000
     # Two epochs of 10,000 tokens at three passes and 1,000 at one; four passes over the 500 rows that judge.
     assert costs.seconds["tune"] == 2 * (30 + 1) + 4 * 50
     # 0.004 GB; 1,000 tokens of validation; five rounds of 64 tokens with three batches.

@@ -175,6 +175,7 @@ def test_the_graph_is_held_against_the_tuned_model(contest, tmp_path, monkeypatc
         "int4_g128": "the recipe's compress.schemes does not name it",
         "int4": "the recipe's compress.schemes does not name it",
         "int4_head8": "the recipe's compress.schemes does not name it",
+        "mixed": "the recipe's compress.schemes does not name it",
     }
     assert any(note.startswith("Generated answers were not scored") for note in report.notes)
     assert (report.quality.answers, base.metrics, packed.metrics) == (0, {}, {})

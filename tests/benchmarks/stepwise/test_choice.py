@@ -13,7 +13,7 @@ from edgetune.compress.gptq.schemes import SCHEMES
 from edgetune.serve.stepwise.report import LanguageCandidate
 
 NOT_NAMED = "the recipe's compress.schemes does not name it"
-ALL = {"int4_g128": 0.2, "int4": 0.1, "int4_head8": 0.1, "int8": 0.05, "fp32": 0.0}
+ALL = {"int4_g128": 0.2, "int4": 0.1, "int4_head8": 0.1, "mixed": 0.06, "int8": 0.05, "fp32": 0.0}
 
 
 def climbed(**rises: float) -> Climbed:
@@ -75,7 +75,7 @@ def test_a_scheme_that_failed_is_told_with_its_reason() -> None:
     assert skipped_schemes(found, "auto") == {
         "int4_g128": "no block fits",
         "int4": "not finite",
-        **dict.fromkeys(("int8", "fp32"), "int4_head8, which is smaller, passed the gate"),
+        **dict.fromkeys(("mixed", "int8", "fp32"), "int4_head8, which is smaller, passed the gate"),
     }
 
 
@@ -85,7 +85,7 @@ def test_a_scheme_that_failed_is_told_with_its_reason() -> None:
         (
             {"int4_g128": 0.06, "int4": 0.05, "int4_head8": 0.01},
             "auto",
-            dict.fromkeys(("int8", "fp32"), "int4_head8, which is smaller, passed the gate"),
+            dict.fromkeys(("mixed", "int8", "fp32"), "int4_head8, which is smaller, passed the gate"),
         ),
         (ALL, "auto", {}),
         (
@@ -93,13 +93,13 @@ def test_a_scheme_that_failed_is_told_with_its_reason() -> None:
             ["int8", "int4"],
             {
                 "int4": "int8, which stands before it in compress.schemes, passed the gate",
-                **dict.fromkeys(("int4_g128", "int4_head8", "fp32"), NOT_NAMED),
+                **dict.fromkeys(("int4_g128", "int4_head8", "mixed", "fp32"), NOT_NAMED),
             },
         ),
         (
             {"int4": 0.05},
             ["int4"],
-            dict.fromkeys(("int4_g128", "int4_head8", "int8", "fp32"), NOT_NAMED),
+            dict.fromkeys(("int4_g128", "int4_head8", "mixed", "int8", "fp32"), NOT_NAMED),
         ),
     ],
 )

@@ -17,7 +17,9 @@ from benchmarks.lab.language.artefacts import FILE, FP32, Artefacts, place_of
 from edgetune.benchmarks.prove.trials import Kept
 from edgetune.benchmarks.stepwise import ladder as ladder_module
 from edgetune.benchmarks.stepwise.ladder import Climbed, JudgedRows, Ladder
+from edgetune.benchmarks.stepwise.mixed import MOST_TRIES
 from edgetune.benchmarks.stepwise.recipe import GenerationGateRecipe
+from edgetune.compress.gptq.coverage import read_coverage
 from edgetune.compress.gptq.schemes import SCHEMES, write_scheme
 from edgetune.export.stepwise.graph import DecoderGraph
 from edgetune.serve.errors import CompressError, WorkError
@@ -117,6 +119,24 @@ def test_a_scheme_that_cannot_be_made_or_judged_is_a_rung_that_failed(search, mo
     (tmp_path / "stage").mkdir()
     climbed.save(tmp_path / "stage")
     assert Climbed.open(tmp_path / "stage") == climbed
+
+
+def test_a_mixture_of_bits_lies_between_those_of_one_kind(search, calls, tmp_path):
+    schemes = [SCHEMES[name] for name in ("int4", "mixed", "int8")]
+    bounds = search(gate=GenerationGateRecipe(max_rise=1e-9)).climb(schemes[::2]).candidates
+    limit = max(bounds[0].rise, 1e-6) / 2
+    found = search(gate=GenerationGateRecipe(max_rise=limit)).climb(schemes)
+    int4, mixed, int8 = found.candidates
+    assert int4.size_bytes < mixed.size_bytes <= int8.size_bytes
+    assert mixed.scheme == "mixed"
+    assert "matrices in 4 and 8 bits" in mixed.made_by
+    assert read_coverage(found.graph("mixed")).size_bytes == mixed.size_bytes
+    made = calls.count("mixed")
+    assert 1 <= made <= MOST_TRIES
+    again = search(gate=GenerationGateRecipe(max_rise=limit)).climb(schemes)
+    assert again == found
+    assert calls.count("mixed") == made
+    assert (tmp_path / "trials" / "sensitivities" / "sensitivities.json").is_file()
 
 
 def test_what_was_made_and_is_gone_is_told(search, tmp_path):

@@ -66,12 +66,12 @@ def test_every_matrix_is_quantized_and_only_the_file_is_left(made):
 def test_the_bytes_are_those_of_the_levels_and_their_scales(made):
     total = sum(PARAMETERS.values())
     _, four = made[4, None, "rtn"]
-    # 4 bits, a scale of 4 bytes and half a byte of zero point for each 32, and half a byte where `down` has 5 blocks.
+    # 4 bits, a scale of 2 bytes and half a byte of zero point for each 32, and half a byte where `down` has 5 blocks.
     levels = total // 2 + total // 64 + 64 // 2
-    assert sum(one.stored_bytes for one in four.quantized) == levels + total // 32 * 4
+    assert sum(one.stored_bytes for one in four.quantized) == levels + total // 32 * 2
     assert four.dtypes["UINT8"] == pytest.approx(levels / four.weight_bytes, abs=1e-4)
     _, eight = made[8, None, "rtn"]
-    assert sum(one.stored_bytes for one in eight.quantized) == total + total // 32 * (4 + 1)
+    assert sum(one.stored_bytes for one in eight.quantized) == total + total // 32 * (2 + 1)
     assert four.share_of_bytes > 0.94  # biases are the rest
     assert four.sentence().startswith("5 matrices in 4 bits, 100.0% of the parameters of all matrices and 9")
 

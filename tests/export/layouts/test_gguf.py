@@ -8,9 +8,12 @@ import shutil
 import numpy as np
 import pytest
 
+from edgetune.compress.gptq.quantization import quantize_decoder
+from edgetune.compress.gptq.rounding import nearest
 from edgetune.export.layouts import gguf as layout
-from edgetune.export.layouts import gguf_families
-from edgetune.export.layouts.gguf_tensors import interleaved, rope_factors
+from edgetune.export.layouts import gguf_families, write_layout
+from edgetune.export.layouts.gguf_blocks import encoded, type_name
+from edgetune.export.layouts.gguf_tensors import interleaved, renamed_tensors, rope_factors
 from edgetune.export.stepwise.weights import weights
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.errors import BundleError, MissingDependency
@@ -320,3 +323,57 @@ def test_the_check_finds_what_is_missing_or_no_gguf(folder, tmp_path):
     ]  # fmt: skip
     (folder / "model.gguf").write_bytes(b"GGML" + bytes(60))
     assert "cannot be read: GGUF magic invalid" in layout.check(folder)[0]
+
+
+def quantized_bundle(bundle, target, *, bits, block, method="rtn"):
+    """The tiny llama's bundle with its graph in few bits, and its work folder beside it."""
+    shutil.copytree(bundle.folder, target)
+    work = f"{bundle.folder.name}.work"
+    shutil.copytree(bundle.folder.with_name(work), target.with_name(f"{target.name}.work"))
+    quantize_decoder(
+        bundle.folder / "model.onnx", target / "model.onnx", bits=bits, block=block, method=method,
+        spec=bundle.manifest.generation,
+    )  # fmt: skip
+    return Bundle.open(target, verify=False)
+
+
+@pytest.mark.parametrize(("bits", "kind", "tolerance"), [(4, "Q4_1", 5e-4), (8, "Q8_0", 6e-3)])
+def test_the_bundles_own_bits_are_the_files(language_bundle, model, tmp_path, bits, kind, tolerance):
+    """4 bits are carried over level by level; 8 bits are rounded once more, by a 254th of the largest in a block."""
+    bundle = quantized_bundle(language_bundle, tmp_path / "few", bits=bits, block=32)
+    files = write_layout(bundle, "gguf", tmp_path / "out", weights="bundle")
+    assert files == ["Modelfile", "README.md", "model.gguf"]
+    reader = gguf.GGUFReader(tmp_path / "out" / "model.gguf")
+    merged = {
+        one.name: one for one in renamed_tensors(json.loads((model / "config.json").read_text()), weights(model), gguf)
+    }
+    matrices = {name for name, one in merged.items() if len(one.shape) == 2}
+    assert {one.name for one in reader.tensors} == set(merged)
+    for one in reader.tensors:
+        assert one.tensor_type.name == (kind if one.name in matrices else "F32"), one.name
+        values = gguf.quants.dequantize(np.array(one.data), one.tensor_type)
+        expected = merged[one.name].read()
+        if one.name in matrices:
+            expected = merged[one.name].ordered(nearest(merged[one.name].weight.read(), bits, 32).restored())
+        largest = np.abs(expected).max()
+        assert np.abs(values - expected).max() <= (tolerance * largest if one.name in matrices else 0), one.name
+    said = contents(reader)
+    assert said["general.file_type"] == gguf.LlamaFileType[f"MOSTLY_{kind}"]
+    assert (tmp_path / "out" / "Modelfile").read_text() == "FROM ./model.gguf\nPARAMETER num_ctx 160\n"
+    assert f"{len(matrices)} matrices in {kind}" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_bundle_in_floats_has_no_bits_to_carry(language_bundle, tmp_path):
+    with pytest.raises(BundleError, match="no quantized matrix") as caught:
+        write_layout(language_bundle, "gguf", tmp_path / "out", weights="bundle")
+    assert caught.value.action == "pack the floats: --weights float"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_blocks_that_share_a_scale_over_128_weights_and_padded_ones_are_told_apart():
+    rows = np.random.default_rng(0).normal(size=(6, 160)).astype(np.float32)
+    wide, padded = nearest(rows, 4, 128), nearest(rows[:, :44], 4, 32)
+    assert (type_name(wide), type_name(nearest(rows, 4, 16)), type_name(padded)) == ("Q4_1", "Q8_0", "F32")
+    values = gguf.quants.dequantize(encoded(wide, lambda array: array, gguf), gguf.GGMLQuantizationType.Q4_1)
+    assert values == pytest.approx(wide.restored(), abs=2e-3)
+    assert np.array_equal(encoded(padded, lambda array: array, gguf), padded.restored())
