@@ -1,8 +1,8 @@
 """What the default tuning gains on the test part over the probe and over LoRA, and what it takes.
 
 Run as `python -m benchmarks.lab.tuning --data DIR --chinese-base FOLDER`; each tuning is a process of its own. The
-data sets are those of `benchmarks.lab.real_data`, Chinese ones on a base that knows Chinese, and banking77 cut down to a
-few rows a class. LoRA with a patience of one pass is what `auto` trained before it trained all layers.
+data sets are those of `benchmarks.lab.real_data`, Chinese ones on a base for Chinese, and banking77 with few rows
+a class. LoRA with a patience of one pass is what `auto` trained before it trained all layers.
 """
 
 from __future__ import annotations
