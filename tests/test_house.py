@@ -40,6 +40,7 @@ CATCH_ALLS = {
     "cli/commands/serve.py: command(**limits)",  # the fields of ServerSettings
     "cli/commands/tune.py: command(**options)",
     "tune/stepwise/training.py: __init__(**arguments)",  # TRL's trainer
+    "tune/training/evaluations.py: on_evaluate(**_)",
     "tune/training/interruption.py: on_epoch_end(**_)",
     "tune/training/interruption.py: on_step_end(**_)",
     "tune/training/steps.py: on_evaluate(**_)",

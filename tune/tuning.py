@@ -19,10 +19,10 @@ from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.report import Training
 from edgetune.tune.data.dataset import Dataset, Part
 from edgetune.tune.data.rows import Input
-from edgetune.tune.methods import METHODS
+from edgetune.tune.methods import METHODS, Method
 from edgetune.tune.models.base import Base
 from edgetune.tune.models.classifier import head_names, set_head, trained_head
-from edgetune.tune.models.dropout import quicken_dropout
+from edgetune.tune.models.dropout import quicken_dropout, remove_dropout
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import head_features, model_logits
 from edgetune.tune.models.merge import merge_and_save
@@ -33,17 +33,14 @@ from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.objective import Head, Objective
 from edgetune.tune.training.batches import PASS_TOKENS, labelled
 from edgetune.tune.training.curve import remark_on
+from edgetune.tune.training.gain import paired_gain
 from edgetune.tune.training.hardware import choose_device, fast_bf16
+from edgetune.tune.training.length import TrainingLength
 from edgetune.tune.training.outcome import Outcome, choose, settled_by_probe
 from edgetune.tune.training.probe import Probe, fit_probe
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.training.progress import Progress, Silent
-from edgetune.tune.training.trainer import (
-    TrainingPlan,
-    TrainingResult,
-    automatic_epochs,
-    train,
-)
+from edgetune.tune.training.trainer import TrainingPlan, TrainingResult, train
 
 if TYPE_CHECKING:
     from edgetune.tune.models.types import Model
@@ -81,7 +78,7 @@ def tune(
         if is_main():
             job.save_base(probe.final)
     settled = settled_by_probe(METHODS[recipe.method], probe.value, job.objective.metric)
-    result = None if settled else job.train(probe.start, progress)
+    result = None if settled else job.train(probe, progress)
     if is_main():
         job.finish(probe, result, settled, progress)
     wait_for_all()
@@ -168,12 +165,15 @@ class _Job:
     def _slice(self) -> Sequence[Input]:
         return self.dataset.validation.texts[:MERGE_SLICE]
 
-    def train(self, head: Head, progress: Progress) -> tuple[Model, TrainingResult]:
-        """Train by the recipe's method from a probed head; the model with its best epoch in place, and its curve."""
-        set_head(self.model, head.weight, head.bias)
+    def train(self, probe: Probe, progress: Progress) -> tuple[Model, TrainingResult]:
+        """Train by the recipe's method from the probed head; the model with its best epoch in place, and its curve."""
+        set_head(self.model, probe.start.weight, probe.start.bias)
         names = head_names(self.model)
         set_seed(self.seed)
-        model = METHODS[self.recipe.method].prepare(self.model, self.recipe).to(self.device)
+        method = METHODS[self.recipe.method].settled(self.model, self.device)
+        if METHODS[self.recipe.method].by_gain:
+            remove_dropout(self.model)
+        model = method.prepare(self.model, self.recipe).to(self.device)
         if self.device == "cpu":
             quicken_dropout(model)
         result = train(
@@ -183,7 +183,8 @@ class _Job:
             self._rows(self.dataset.validation),
             self.objective,
             recipe=self.recipe,
-            plan=self._plan(names),
+            plan=self._plan(method, names),
+            reference=probe.answers,
             folder=self.folder / "checkpoints",
             progress=progress,
         )
@@ -192,12 +193,14 @@ class _Job:
     def _rows(self, part: Part) -> Sequence[dict[str, Any]]:
         return labelled(self.encoder.rows(part.texts), self.objective.learnt(part.targets))
 
-    def _plan(self, head: tuple[str, ...]) -> TrainingPlan:
-        recipe, method, targets = self.recipe, METHODS[self.recipe.method], self.dataset.train.targets
+    def _plan(self, method: Method, head: tuple[str, ...]) -> TrainingPlan:
+        recipe, targets = self.recipe, self.dataset.train.targets
         weights = self.objective.weights(targets) if recipe.class_weights == "balanced" else None
-        epochs = automatic_epochs(len(targets), recipe.batch_size) if recipe.epochs == "auto" else recipe.epochs
+        length = TrainingLength.of(recipe, len(targets))
         return TrainingPlan(
-            epochs=epochs,
+            method=method.name,
+            epochs=length.epochs,
+            round_epochs=length.round_epochs,
             trunk_rate=method.trunk_rate if recipe.learning_rate == "auto" else recipe.learning_rate,
             head_rate=method.head_rate if recipe.head_learning_rate == "auto" else recipe.head_learning_rate,
             head=head,
@@ -206,7 +209,7 @@ class _Job:
             seed=self.seed,
             class_weights=weights,
             pass_tokens=PASS_TOKENS[self.device] if recipe.pass_tokens == "auto" else recipe.pass_tokens,
-            patience=method.patience if recipe.patience == "auto" else recipe.patience,
+            patience=length.patience,
         )
 
     def finish(
@@ -218,9 +221,13 @@ class _Job:
     ) -> None:
         """Merge and write what did better on the validation part, with the facts; drop the checkpoints."""
         model, result = trained or (None, None)
-        rows = len(self.dataset.validation)
-        method, metric = METHODS[self.recipe.method], self.objective.metric
-        outcome = settled or choose(method, probe.value, result.best_value if result else 0, rows, metric)
+        outcome = settled
+        if result is not None and outcome is None:
+            expected, metric = self.objective.expected(self.dataset.validation.targets), self.objective.metric
+            gain = paired_gain(metric, expected, probe.answers, result.best_answers)
+            method = METHODS[self.recipe.method]
+            outcome = choose(method, result.method, probe.value, result.best_value, gain, metric)
+        assert outcome is not None, "training is left out only where the probe settles it"
         if outcome.why:
             progress.say(outcome.why)
         difference = self._keep(model if outcome.is_trained else None)
@@ -283,5 +290,6 @@ class _Job:
                 "probe_strength": probe.strength,
                 "train_rows": len(self.dataset.train),
                 "processes": process_count(),
+                **({"threads": result.pace.threads, "attention": result.pace.attention} if result else {}),
             },
         )

@@ -25,7 +25,7 @@ from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.data.rows import Input, length
 from edgetune.tune.methods import METHODS, Method
 from edgetune.tune.models.base import Base
-from edgetune.tune.models.dropout import quicken_dropout
+from edgetune.tune.models.dropout import quicken_dropout, remove_dropout
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import head_features, model_logits
 from edgetune.tune.models.opening import open_base
@@ -34,12 +34,14 @@ from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.activations import frozen_layers
 from edgetune.tune.training.batches import PASS_TOKENS, split_by_tokens
 from edgetune.tune.training.hardware import choose_device, fast_bf16
+from edgetune.tune.training.length import TrainingLength
 from edgetune.tune.training.memory import told_out_of_memory
-from edgetune.tune.training.trainer import automatic_epochs
+from edgetune.tune.training.pace import best_pace
 
 WARM_ROWS, MOST_ROWS, STEP_SECONDS = 8, 64, 0.4
-# Epochs that gain on the validation part before one does not, where the number of epochs is left to the tool.
-GAINING_EPOCHS = 2
+# Epochs that gain on the validation part before one does not, where the number of epochs is left to the tool; of
+# rounds, some builds run one and some two or three.
+GAINING_EPOCHS, GAINING_ROUNDS = 2, 0.5
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,9 @@ def _step(
     model: Any, encoder: Encoder, texts: Sequence[Input], facts: Model, recipe: TuneRecipe, method: Method
 ) -> tuple[float, float]:
     """Seconds of a row in a step of training, and the share of layers that are frozen below what is trained."""
-    model = method.prepare(model, recipe).to(facts.device).train()
+    if method.by_gain:
+        remove_dropout(model)
+    model = method.settled(model, facts.device).prepare(model, recipe).to(facts.device).train()
     if facts.device == "cpu":
         quicken_dropout(model)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -149,22 +153,23 @@ def _step(
 
     by_length = sorted(texts, key=length)
     batches = [by_length[start : start + recipe.batch_size] for start in range(0, len(by_length), recipe.batch_size)]
-    clock = choose_clock(partial(step, by_length[:WARM_ROWS]), facts.device)
-    seconds = sum(clock(partial(step, batch)) for batch in batches) / len(by_length)
+    with best_pace(model, encoder, encoder.rows(texts), recipe.batch_size, pass_tokens, bf16=facts.bf16):
+        clock = choose_clock(partial(step, by_length[:WARM_ROWS]), facts.device)
+        seconds = sum(clock(partial(step, batch)) for batch in batches) / len(by_length)
     return seconds, len(frozen_layers(model)) / facts.layers
 
 
 def most_epochs(recipe: TuneRecipe, train_rows: int) -> float:
     """The epochs that training runs at most."""
-    if not METHODS[recipe.method].trains:
-        return 0.0
-    return float(automatic_epochs(train_rows, recipe.batch_size) if recipe.epochs == "auto" else recipe.epochs)
+    return TrainingLength.of(recipe, train_rows).epochs if METHODS[recipe.method].trains else 0.0
 
 
 def expected_epochs(recipe: TuneRecipe, train_rows: int) -> float:
     """The epochs that training is expected to run: it stops early once the validation part gains nothing."""
-    patience = METHODS[recipe.method].patience if recipe.patience == "auto" else recipe.patience
-    return min(most_epochs(recipe, train_rows), GAINING_EPOCHS + float(patience))
+    training = TrainingLength.of(recipe, train_rows)
+    if training.round_epochs:
+        return min(training.epochs, (GAINING_ROUNDS + training.patience) * training.round_epochs)
+    return min(most_epochs(recipe, train_rows), GAINING_EPOCHS + float(training.patience))
 
 
 # Of builds of all-MiniLM-L6-v2, 22.6 million parameters, on two cores (docs/log.md). Seconds that hang on the model's

@@ -24,7 +24,7 @@ Training, validation and test, stratified; only for the parts that are not given
 
 SECTIONS = """\
 tune:
-  method: auto      # the better of probe and lora; or probe (seconds), lora, freeze, full
+  method: auto      # the probe, or all layers where they gain; or probe (seconds), lora, layers, freeze, full
   pooling: auto     # as the checkpoint was trained
   epochs: auto
 

@@ -29,8 +29,8 @@ from edgetune.tune.stepwise.perplexity import measure_perplexity
 from edgetune.tune.stepwise.recipe import GenerationTuneRecipe
 from edgetune.tune.stepwise.traces import EncodedRow
 from edgetune.tune.training.hardware import choose_device, fast_bf16
+from edgetune.tune.training.length import automatic_epochs
 from edgetune.tune.training.memory import told_out_of_memory
-from edgetune.tune.training.trainer import automatic_epochs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -1,19 +1,30 @@
-"""Probe first, then LoRA from the probed head, and the better on the validation part is kept (training/outcome.py).
+"""Probe first, then all layers from the probed head, one short round after another while the validation part gains.
 
-LoRA and not another method, because its adapters start as nothing: training begins at the very probe.
+All layers and not adapters where memory allows: a step costs as much, and a first epoch without dropout gains more
+(docs/log.md). Adapters keep no optimizer states of the trunk, so they train what is too large otherwise. What is
+handed on is decided in training/outcome.py.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgetune.tune.methods import lora
-from edgetune.tune.recipe import TuneRecipe
+import torch
+
+from edgetune.serve.cores import usable_memory_bytes
 
 if TYPE_CHECKING:
     from edgetune.tune.models.types import Model
 
+# Gradients and both moments of AdamW, float32, and the largest share of memory that they may take.
+BYTES_A_WEIGHT, MOST_SHARE = 12, 0.25
 
-def prepare(model: Model, recipe: TuneRecipe) -> Model:
-    """Wrap the model in adapters, as `lora` does."""
-    return lora.prepare(model, recipe)
+
+def settle(model: Model, device: str) -> str:
+    """The method that trains `model`: `layers`, or `lora` where memory is short. Depends on sizes alone, so that a
+    continued build settles on the same."""
+    embeddings = model.get_input_embeddings()
+    weights = sum(weight.numel() for weight in model.parameters())
+    trained = weights - sum(weight.numel() for weight in embeddings.parameters())
+    memory = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else usable_memory_bytes()
+    return "lora" if memory is not None and BYTES_A_WEIGHT * trained > MOST_SHARE * memory else "layers"

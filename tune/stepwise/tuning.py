@@ -37,9 +37,9 @@ from edgetune.tune.stepwise.qlora import exact_arithmetic, open_quantized
 from edgetune.tune.stepwise.recipe import GenerationTuneRecipe
 from edgetune.tune.stepwise.tokenizer import open_language_tokenizer
 from edgetune.tune.training.hardware import choose_device, fast_bf16
+from edgetune.tune.training.length import automatic_epochs
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.training.progress import Progress
-from edgetune.tune.training.trainer import automatic_epochs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -112,11 +112,12 @@ class LogisticSolver:
         from sklearn.linear_model import LogisticRegression
 
         self._width = width
-        self._model = LogisticRegression(max_iter=300, warm_start=True, class_weight="balanced" if balanced else None)
+        self._model = LogisticRegression(max_iter=300, class_weight="balanced" if balanced else None)
 
     def solve(self, features: FloatArray, learnt: NDArray[Any], strength: float) -> Head:
         """The head of one strength; a label without rows gets a bias that no feature outweighs."""
-        self._model.set_params(C=strength)
+        same = np.array_equal(np.unique(learnt), getattr(self._model, "classes_", np.empty(0)))
+        self._model.set_params(C=strength, warm_start=same)
         self._model.fit(features, learnt)
         coefficients, intercepts, classes = self._model.coef_, self._model.intercept_, self._model.classes_
         if len(classes) == 2:  # scikit-learn gives a single row for two classes

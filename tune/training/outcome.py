@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from edgetune.tune.methods import Method
 from edgetune.tune.metrics import Metric
+from edgetune.tune.training.gain import Gain
 
 
 @dataclass(frozen=True)
@@ -29,22 +28,26 @@ def settled_by_probe(method: Method, probe_value: float, metric: Metric) -> Outc
     if not method.trains:
         return Outcome("probe", probe_value, "")
     perfect = probe_value >= 1 if metric.higher_is_better else probe_value <= 0
-    if method.name == "auto" and perfect:
+    if method.by_gain and perfect:
         return Outcome("probe", probe_value, "The probe makes no mistake on the validation part; nothing was trained.")
     return None
 
 
-def choose(method: Method, probe_value: float, trained_value: float, rows: int, metric: Metric) -> Outcome:
-    """The better of probe and trained model on the validation part of `rows` rows.
+def choose(
+    method: Method, trained_name: str, probe_value: float, trained_value: float, gain: Gain, metric: Metric
+) -> Outcome:
+    """The better of probe and trained model on the validation part.
 
-    On a tie `auto` keeps the probe, whose head was solved on training and validation part together; a method that the
-    user named is kept.
+    `auto` hands on the trained model where its gain exceeds its standard error: of two that cannot be told apart the
+    probe is taken, whose head has learnt both parts. A method that the user named is kept unless it does worse.
+
+    Args:
+        gain: of the trained model's answers over those of the probe as it would be handed on.
     """
-    name = method.trained_name
-    gain = -100 * float(metric.loss(np.asarray(probe_value), np.asarray(trained_value)))
-    values = f"{trained_value:.4f} against {probe_value:.4f} on the {rows:,} validation rows"
+    values = f"{trained_value:.4f} against {probe_value:.4f} on the {gain.rows:,} validation rows"
     unit = "points over the probe" if metric.higher_is_better else f"percent off the probe's {metric.name}"
-    if gain > 0 or (gain == 0 and method.name != "auto"):
-        return Outcome(name, trained_value, f"{name} is handed on: {values}, {gain:+.2f} {unit}.")
-    ended = "gained nothing over" if gain == 0 else "did worse than"
-    return Outcome("probe", probe_value, f"{name} {ended} the probe ({values}): the probe is handed on.")
+    values += f", {100 * gain.value:+.2f} {unit}, standard error {100 * gain.error:.2f}"
+    if gain.is_significant if method.by_gain else gain.value >= 0:
+        return Outcome(trained_name, trained_value, f"{trained_name} is handed on: {values}.")
+    ended = "did worse than" if gain.value < 0 else "gained nothing beyond chance over"
+    return Outcome("probe", probe_value, f"{trained_name} {ended} the probe ({values}): the probe is handed on.")

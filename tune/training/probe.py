@@ -32,12 +32,15 @@ class Probe:
             unseen while they train.
         final: the head solved on training and validation part together with the same strength: what the frozen
             trunk can do with all labels, for the base of the comparison and for handing on.
-        value: the task's metric of `start` on the validation part.
+        answers: what the probe answers to the validation rows as it will be handed on, as the metric takes them: each
+            row by a head of the training part and of the validation rows of the other folds.
+        value: the task's metric of these answers.
         strength: the inverse regularization that was chosen.
     """
 
     start: Head
     final: Head
+    answers: NDArray[Any]
     value: float
     strength: float
 
@@ -50,6 +53,7 @@ class Probe:
             start_bias=self.start.bias,
             final_weight=self.final.weight,
             final_bias=self.final.bias,
+            answers=self.answers,
             value=self.value,
             strength=self.strength,
         )
@@ -62,6 +66,7 @@ class Probe:
             return cls(
                 Head(saved["start_weight"], saved["start_bias"]),
                 Head(saved["final_weight"], saved["final_bias"]),
+                saved["answers"],
                 float(saved["value"]),
                 float(saved["strength"]),
             )
@@ -75,7 +80,8 @@ def fit_probe(
     balanced: bool = False,
     progress: Progress | None = None,
 ) -> Probe:
-    """Solve the head for each strength, keep the one that does best on the validation part, solve it on both parts.
+    """Solve the head for each strength, keep the one that does best on the validation part, solve it on both parts,
+    and judge it as it will be handed on.
 
     Where a class has few rows, the strength is chosen by cross-validation over both parts: the validation part, which
     lacks most such classes, would choose by chance.
@@ -96,10 +102,30 @@ def fit_probe(
             best = (value, strength, head)
         progress.advance(step, len(strengths) + 1, f"probe {value:.4f}")
     assert best is not None
-    value, strength, start = best
-    final = _ScaledSolver(train[0], objective, balanced=balanced).solve(strength, _joined(train, validation))
+    _, strength, start = best
+    solver = _ScaledSolver(train[0], objective, balanced=balanced)
+    final = solver.solve(strength, _joined(train, validation))
+    logits = _held_out(solver, train, validation, start, strength)
+    value = objective.value(validation[1], logits)
     progress.advance(len(strengths) + 1, len(strengths) + 1, f"probe {value:.4f}")
-    return Probe(start, final, value, strength)
+    return Probe(start, final, objective.answers(logits), value, strength)
+
+
+def _held_out(
+    solver: _ScaledSolver, train: Learnable, validation: Learnable, start: Head, strength: float
+) -> NDArray[np.float32]:
+    """Logits (rows, width) of the validation rows by heads that have learnt all others but those of their fold; of a
+    large validation part, for which a fold more or less says nothing, by the head of the training part alone."""
+    features, targets = validation
+    logits = start.logits(features)
+    if len(features) > MOST_FOLDED_ROWS:
+        return logits
+    folds = np.arange(len(features)) % FOLDS
+    for fold in range(min(FOLDS, len(features))):
+        inside = folds != fold
+        head = solver.solve(strength, _joined(train, (features[inside], targets[inside])))
+        logits[~inside] = head.logits(features[~inside])
+    return logits
 
 
 def _joined(train: Learnable, validation: Learnable) -> Learnable:

@@ -7,22 +7,25 @@ frozen layers. What the trainings of all tasks share stands apart: checkpoints.p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import SequentialSampler
 from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
     PrinterCallback,
     Trainer,
     TrainingArguments,
+    get_scheduler,
 )
 
 from edgetune.serve.report import CurvePoint
-from edgetune.tune.methods import METHODS
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks.objective import Objective
@@ -30,8 +33,10 @@ from edgetune.tune.training.activations import ROW, StoredStates, stored_activat
 from edgetune.tune.training.batches import FORWARD_FACTOR, EpochSampler, shortest_first, split_by_tokens
 from edgetune.tune.training.checkpoints import train_from_checkpoint
 from edgetune.tune.training.curve import curve_of
+from edgetune.tune.training.evaluations import Evaluations
 from edgetune.tune.training.interruption import StopOnInterrupt
 from edgetune.tune.training.memory import told_out_of_memory
+from edgetune.tune.training.pace import Pace, best_pace
 from edgetune.tune.training.progress import Progress
 from edgetune.tune.training.reporters import keep_event_files
 from edgetune.tune.training.steps import StepReporter
@@ -43,10 +48,18 @@ Rows = Sequence[dict[str, Any]]
 class TrainingPlan:
     """What one training run needs beside the model and the rows, all decided.
 
-    `pass_tokens` bounds the tokens, padding counted, that go through the model at once; `patience` is in evaluations.
+    Attributes:
+        method: that trains.
+        epochs: most passes over the rows.
+        round_epochs: passes of a round, over which the rates rise and fall to nothing, so that each round ends with a
+            finished model, and another follows only after a significant gain; 0 for rates that fall over all epochs.
+        pass_tokens: most tokens, padding counted, that go through the model at once.
+        patience: evaluations without gain after which training stops, of rounds where there are any.
     """
 
+    method: str
     epochs: float
+    round_epochs: int
     trunk_rate: float
     head_rate: float
     head: tuple[str, ...]
@@ -60,17 +73,24 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The best model is in place; `best_epoch` is where it was reached, `curve` all evaluations."""
+    """The best model is in place.
 
+    Attributes:
+        method: that trained.
+        curve: all evaluations.
+        best_value, best_epoch: the best of them.
+        best_answers: what the best model answers to the validation rows, as the metric takes it.
+        epochs: that were run.
+        pace: how they were run.
+    """
+
+    method: str
     curve: tuple[CurvePoint, ...]
     best_value: float
     best_epoch: float
+    best_answers: NDArray[Any]
     epochs: float
-
-
-def automatic_epochs(rows: int, batch_size: int) -> int:
-    """3 passes, and more on small data, so that about 300 steps are taken; at most 10."""
-    return max(3, min(10, math.ceil(300 / max(1, math.ceil(rows / batch_size)))))
+    pace: Pace
 
 
 def train(
@@ -82,12 +102,16 @@ def train(
     *,
     recipe: TuneRecipe,
     plan: TrainingPlan,
+    reference: NDArray[Any],
     folder: Path,
     progress: Progress,
 ) -> TrainingResult:
     """Train `model` in place, from the last checkpoint in `folder` if there is one, and restore its best epoch.
 
     Rows are dicts of input_ids, attention_mask [, token_type_ids] and labels, the target as the loss takes it.
+
+    Args:
+        reference: answers to the validation rows, as the metric takes them, over which the first round has to gain.
 
     Raises:
         Interrupted: Ctrl-C; a checkpoint of the very step was saved.
@@ -97,27 +121,55 @@ def train(
     held = stored_activations(
         model, encoder.tokenizer, rows, bf16=plan.bf16, pass_tokens=plan.pass_tokens, progress=progress
     )
-    with told_out_of_memory(plan.device, lambda: _remedies(recipe, plan, rows)), held as stored:
-        stopper, patience = StopOnInterrupt(), EarlyStoppingCallback(plan.patience)
+    evaluated = shortest_first(rows[len(train_rows) :])
+    evaluations = Evaluations(
+        objective,
+        [row[ROW] - len(train_rows) for row in evaluated],
+        folder,
+        round_epochs=plan.round_epochs,
+        patience=plan.patience,
+        reference=reference,
+    )
+    with (
+        told_out_of_memory(plan.device, lambda: _remedies(recipe, plan, rows)),
+        best_pace(
+            model,
+            encoder,
+            train_rows,
+            recipe.batch_size,
+            plan.pass_tokens,
+            bf16=plan.bf16,
+            steps=math.ceil(len(train_rows) / recipe.batch_size * plan.epochs),
+            folder=folder,
+        ) as pace,
+        held as stored,
+    ):
+        # Where rounds decide, no evaluation within one ends the training.
+        stopper = StopOnInterrupt()
+        patience = EarlyStoppingCallback(plan.patience if not plan.round_epochs else len(rows))
         trainer = _HeadTrainer(
             plan=plan,
             stored=stored,
             model=model,
             args=_arguments(recipe, plan, objective, folder),
             train_dataset=rows[: len(train_rows)],
-            eval_dataset=shortest_first(rows[len(train_rows) :]),
+            eval_dataset=evaluated,
             data_collator=DataCollatorWithPadding(encoder.tokenizer),
             processing_class=encoder.tokenizer,
-            compute_metrics=lambda output: {"value": objective.value(output.label_ids, output.predictions)},
+            compute_metrics=evaluations.measure,
             compute_loss_func=_loss(objective, plan.class_weights),
-            callbacks=[patience, StepReporter(progress, _told), stopper],
+            callbacks=[patience, evaluations, StepReporter(progress, _told), stopper],
         )
         trainer.remove_callback(PrinterCallback)
         keep_event_files(trainer, folder.parent / "runs")
         train_from_checkpoint(trainer, stopper, patience, folder, progress)
         # accelerate leaves its bf16 autocast around `forward`, and the merge proof would compare bf16 with fp32.
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    return _result(trainer.state.log_history, float(trainer.state.epoch or 0), objective)
+    curve, epochs = curve_of(trainer.state.log_history), float(trainer.state.epoch or 0)
+    sign = 1 if objective.metric.higher_is_better else -1
+    best = max(curve, key=lambda point: sign * point.validation_value)
+    answers = evaluations.at(best.epoch)
+    return TrainingResult(plan.method, curve, best.validation_value, best.epoch, answers, epochs, pace)
 
 
 def _told(metrics: Mapping[str, float]) -> str:
@@ -131,11 +183,11 @@ def _remedies(recipe: TuneRecipe, plan: TrainingPlan, rows: Rows) -> list[str]:
     if plan.pass_tokens > longest:
         can.append(f"tune.pass_tokens (now {plan.pass_tokens:,}), the tokens that go through the model at once")
     can.append(f"tune.max_tokens (the longest row has {longest:,})")
-    if recipe.lora.top_layers == "all" and METHODS[recipe.method].trained_name == "lora":
+    if recipe.lora.top_layers == "all" and plan.method == "lora":
         can.append("tune.lora.top_layers, which is all")
-    if recipe.method == "freeze":
+    if plan.method == "freeze":
         can.append("tune.freeze.top_layers")
-    if recipe.method == "full":
+    if plan.method in {"full", "layers"}:
         can.append("tune.method: lora, which keeps no optimizer states of the frozen weights")
     can.append("tune.method: probe, which trains the head alone")
     return can
@@ -181,6 +233,11 @@ def _loss(objective: Objective, weights: tuple[float, ...] | None) -> Any:
         return total / (num_items_in_batch if num_items_in_batch is not None else len(labels))
 
     return loss
+
+
+def _repeated(rate: Callable[[int], float], steps: int) -> Callable[[int], float]:
+    """A schedule that begins anew every so many steps."""
+    return lambda step: rate(step % steps)
 
 
 class _HeadTrainer(Trainer):
@@ -229,6 +286,9 @@ class _HeadTrainer(Trainer):
         lengths = [len(row["input_ids"]) for row in self.train_dataset]
         return EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
 
+    def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler:
+        return SequentialSampler(eval_dataset)  # in their own order, which is by length, and which answers keep
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if getattr(self, "optimizer", None) is None:
             model = self.model if model is None else model
@@ -239,6 +299,20 @@ class _HeadTrainer(Trainer):
                 fused=True,
             )
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if not self._plan.round_epochs:
+            return super().create_scheduler(num_training_steps, optimizer)
+        optimizer = self.optimizer if optimizer is None else optimizer
+        steps = max(1, round(num_training_steps * self._plan.round_epochs / self._plan.epochs))
+        of_round = get_scheduler(
+            self.args.lr_scheduler_type,
+            optimizer=optimizer,
+            num_warmup_steps=self.args.get_warmup_steps(steps),
+            num_training_steps=steps,
+        )
+        self.lr_scheduler = LambdaLR(optimizer, [_repeated(rate, steps) for rate in of_round.lr_lambdas])
+        return self.lr_scheduler
 
     def _groups(self, model: Any, decayed: set[str]) -> Iterator[dict[str, Any]]:
         trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
@@ -256,10 +330,3 @@ class _HeadTrainer(Trainer):
 
     def _in_head(self, name: str) -> bool:
         return any(part in self._plan.head for part in name.split("."))
-
-
-def _result(history: list[dict[str, float]], epochs: float, objective: Objective) -> TrainingResult:
-    curve = curve_of(history)
-    sign = 1 if objective.metric.higher_is_better else -1
-    best = max(curve, key=lambda point: sign * point.validation_value)
-    return TrainingResult(curve, best.validation_value, best.epoch, epochs)

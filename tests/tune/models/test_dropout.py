@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from edgetune.tune.models.dropout import ByteDropout, quicken_dropout
+from edgetune.tune.models.base import find_base
+from edgetune.tune.models.classifier import head_linear
+from edgetune.tune.models.dropout import ByteDropout, quicken_dropout, remove_dropout
+from edgetune.tune.models.model import start_model
+from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.tasks import TASKS
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.5])
@@ -53,3 +58,16 @@ def test_every_dropout_of_a_model_is_replaced_and_its_weights_stay():
     assert [type(module) for module in (model[1], model[2]["inside"])] == [ByteDropout, ByteDropout]
     assert model[1].p == 0.25
     assert model.state_dict().keys() == before.keys()
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+def test_without_dropout_training_answers_as_evaluation_does(tiny_base, kind):
+    base = find_base(str(tiny_base(kind)))
+    objective = TASKS["text-classification"].objective("abcd", "", ())
+    model = start_model(base, objective, TuneRecipe(method="layers"))
+    _, head = head_linear(model)
+    torch.nn.init.normal_(head.weight)
+    inputs = {"input_ids": torch.arange(5, 13).reshape(2, 4), "attention_mask": torch.ones(2, 4, dtype=torch.int64)}
+    expected = model.eval()(**inputs).logits
+    remove_dropout(model)
+    assert torch.allclose(model.train()(**inputs).logits, expected, atol=1e-5)

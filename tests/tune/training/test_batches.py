@@ -72,7 +72,8 @@ def gradients(tiny_base, toy_dataset, tmp_path):
                 module.p = 0.0
         model.config.attention_probs_dropout_prob = 0.0
         plan = TrainingPlan(
-            epochs=1, trunk_rate=1e-3, head_rate=1e-3, head=head_names(model), bf16=False, device="cpu", seed=3,
+            method="full", epochs=1, round_epochs=0,
+            trunk_rate=1e-3, head_rate=1e-3, head=head_names(model), bf16=False, device="cpu", seed=3,
             class_weights=weights, pass_tokens=pass_tokens, patience=1,
         )  # fmt: skip
         arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)

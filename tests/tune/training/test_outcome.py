@@ -3,35 +3,51 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from edgetune.tune import tuning
 from edgetune.tune.methods import METHODS
-from edgetune.tune.metrics import ACCURACY
+from edgetune.tune.metrics import ACCURACY, MAE
 from edgetune.tune.models.base import find_base
+from edgetune.tune.models.model import open_model
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks.text_classification import SingleLabel
+from edgetune.tune.training.gain import Gain
 from edgetune.tune.training.outcome import choose, settled_by_probe
 from edgetune.tune.training.progress import Silent
 
 
-def test_auto_keeps_the_better_and_says_which():
-    outcome = choose(METHODS["auto"], 0.915, 0.925, 1000, ACCURACY)
-    assert (outcome.handed_on, outcome.value, outcome.is_trained) == ("lora", 0.925, True)
+def gain(value, error=0.002, rows=1000):
+    return Gain(value, error, rows)
+
+
+def test_auto_keeps_what_gains_more_than_its_standard_error_and_says_so():
+    outcome = choose(METHODS["auto"], "layers", 0.915, 0.925, gain(0.01), ACCURACY)
+    assert (outcome.handed_on, outcome.value, outcome.is_trained) == ("layers", 0.925, True)
     assert outcome.why == (
-        "lora is handed on: 0.9250 against 0.9150 on the 1,000 validation rows, +1.00 points over the probe."
+        "layers is handed on: 0.9250 against 0.9150 on the 1,000 validation rows, +1.00 points over the probe, "
+        "standard error 0.20."
     )
-    outcome = choose(METHODS["auto"], 0.915, 0.914, 1000, ACCURACY)
+    outcome = choose(METHODS["auto"], "lora", 0.915, 0.914, gain(-0.001), ACCURACY)
     assert (outcome.handed_on, outcome.value, outcome.is_trained) == ("probe", 0.915, False)
     assert outcome.why == (
-        "lora did worse than the probe (0.9140 against 0.9150 on the 1,000 validation rows): the probe is handed on."
+        "lora did worse than the probe (0.9140 against 0.9150 on the 1,000 validation rows, -0.10 points over the "
+        "probe, standard error 0.20): the probe is handed on."
     )
 
 
-def test_on_a_tie_auto_keeps_the_probe_and_a_method_named_by_the_user_is_kept():
-    assert choose(METHODS["auto"], 0.9, 0.9, 10, ACCURACY).handed_on == "probe"
-    assert "gained nothing over the probe" in choose(METHODS["auto"], 0.9, 0.9, 10, ACCURACY).why
-    assert choose(METHODS["full"], 0.9, 0.9, 10, ACCURACY).handed_on == "full"
-    assert choose(METHODS["full"], 0.9, 0.8, 10, ACCURACY).handed_on == "probe"
+def test_of_what_cannot_be_told_apart_auto_hands_on_the_probe_and_a_method_named_by_the_user_is_kept():
+    for value in (0.0, 0.004):
+        outcome = choose(METHODS["auto"], "layers", 0.9, 0.9 + value, gain(value, error=0.005), ACCURACY)
+        assert (outcome.handed_on, outcome.value) == ("probe", 0.9)
+        assert "layers gained nothing beyond chance over the probe" in outcome.why
+        assert choose(METHODS["full"], "full", 0.9, 0.9 + value, gain(value, 0.005), ACCURACY).handed_on == "full"
+    assert choose(METHODS["full"], "full", 0.9, 0.899, gain(-0.001), ACCURACY).handed_on == "probe"
+
+
+def test_the_gain_over_an_error_is_a_share_of_it():
+    outcome = choose(METHODS["auto"], "layers", 2.0, 1.5, gain(0.25, 0.01), MAE)
+    assert "+25.00 percent off the probe's mae, standard error 1.00" in outcome.why
 
 
 def test_training_is_spared_where_it_can_gain_nothing():
@@ -69,26 +85,33 @@ def tuned(tiny_base, toy_dataset, tmp_path):
     return run
 
 
-def test_auto_hands_on_lora_where_it_gains(tuned):
+@pytest.mark.parametrize("trained_by", ["layers", "lora"])
+def test_auto_hands_on_what_gains(tuned, monkeypatch, trained_by):
+    monkeypatch.setattr("edgetune.tune.methods.auto.settle", lambda model, device: trained_by)
     found = tuned(epochs=8, batch_size=8, learning_rate=5e-3, head_learning_rate=5e-3, patience=8)
     training = found.training
     assert training.probe_value < training.best_value
-    assert (training.method, training.handed_on) == ("auto", "lora")
+    assert (training.method, training.handed_on) == ("auto", trained_by)
     assert training.best_value == max(point.validation_value for point in training.curve)
-    why = f"lora is handed on: {training.best_value:.4f} against {training.probe_value:.4f} on the 15 validation rows"
-    assert found.said[-1].startswith(why)
-    assert training.remark.startswith(why)
-    assert found.model.adapter_folder is not None
+    values = f"{training.best_value:.4f} against {training.probe_value:.4f} on the 15 validation rows"
+    assert found.said[-1].startswith(f"{trained_by} is handed on: {values}")
+    assert training.remark.startswith(found.said[-1])
+    assert (found.model.adapter_folder is not None) == (trained_by == "lora")
     assert "lora" not in (found.model.model_folder / "config.json").read_text(encoding="utf-8")
+    tuned_weights, base_weights = (
+        open_model(folder).get_input_embeddings().weight
+        for folder in (found.model.model_folder, found.model.base_folder)
+    )
+    assert torch.equal(tuned_weights, base_weights)
 
 
-def test_auto_keeps_the_probe_where_lora_does_not_gain_and_stops_early(tuned):
-    """With a rate that changes nothing no epoch gains over the first: patience 1 ends training after the second."""
-    found = tuned(epochs=9, batch_size=8, learning_rate=1e-12, head_learning_rate=1e-12)
+def test_auto_keeps_the_probe_where_training_does_not_gain_and_stops_after_a_round(tuned):
+    """With a rate that changes nothing no round gains over the probe: the first one, of five passes, is the last."""
+    found = tuned(batch_size=8, learning_rate=1e-12, head_learning_rate=1e-12)
     training = found.training
-    assert (training.method, training.handed_on, training.epochs) == ("auto", "probe", 2)
+    assert (training.method, training.handed_on, training.epochs) == ("auto", "probe", 5)
     assert training.best_value == training.probe_value
-    assert found.said[-1].startswith("lora gained nothing over the probe (")
+    assert "the probe" in found.said[-1]
     assert training.remark.startswith(found.said[-1])
     assert found.model.adapter_folder is None
     for name in ("model.safetensors", "config.json"):

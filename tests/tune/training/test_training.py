@@ -12,28 +12,16 @@ from edgetune.tune.methods import METHODS
 from edgetune.tune.models.base import find_base, open_tokenizer
 from edgetune.tune.models.classifier import head_names
 from edgetune.tune.models.encoder import Encoder
+from edgetune.tune.models.forward import model_logits
 from edgetune.tune.models.model import start_model
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.batches import labelled
 from edgetune.tune.training.checkpoints import last_whole_checkpoint
 from edgetune.tune.training.progress import Silent
-from edgetune.tune.training.trainer import (
-    TrainingPlan,
-    _HeadTrainer,
-    automatic_epochs,
-    train,
-)
+from edgetune.tune.training.trainer import TrainingPlan, _HeadTrainer, train
 
 LABELLING = TASKS["text-classification"]
-
-
-@pytest.mark.parametrize(
-    ("rows", "batch_size", "epochs"),
-    [(60, 32, 10), (960, 32, 10), (1600, 32, 6), (3200, 32, 3), (100_000, 32, 3), (1, 32, 10), (3200, 64, 6)],
-)
-def test_small_data_gets_more_passes(rows, batch_size, epochs):
-    assert automatic_epochs(rows, batch_size) == epochs
 
 
 def test_class_weights_are_one_on_average_over_the_rows():
@@ -71,14 +59,15 @@ def trained(tiny_base, toy_dataset, tmp_path):
     def rows(part):
         return labelled(Encoder(tokenizer, 32, LABELLING).rows(part.texts), np.asarray(part.targets))
 
-    def run(name, progress, method="full", weights=None, rate=1e-3, pass_tokens=1024, **settings):
+    def run(name, progress, method="full", weights=None, rate=1e-3, pass_tokens=1024, round_epochs=0, **settings):
         torch.manual_seed(0)
         recipe = TuneRecipe(method=method, **{"batch_size": 16, "patience": 9, **settings})
         model = start_model(base, TASKS["text-classification"].objective(dataset.labels, "", ()), recipe)
         head = head_names(model)
         model = METHODS[method].prepare(model, recipe)
         plan = TrainingPlan(
-            epochs=recipe.epochs, trunk_rate=rate, head_rate=10 * rate, head=head, bf16=False, device="cpu",
+            method=method, epochs=recipe.epochs, round_epochs=round_epochs,
+            trunk_rate=rate, head_rate=10 * rate, head=head, bf16=False, device="cpu",
             seed=3, class_weights=weights, pass_tokens=pass_tokens, patience=recipe.patience,
         )  # fmt: skip
         parts = (rows(dataset.train), rows(dataset.validation))
@@ -90,9 +79,11 @@ def trained(tiny_base, toy_dataset, tmp_path):
             TASKS["text-classification"].objective(dataset.labels, "", ()),
             recipe=recipe,
             plan=plan,
+            reference=np.zeros(len(dataset.validation), dtype=np.int64),
             **where,
         )
 
+    run.tokenizer = tokenizer
     return run
 
 
@@ -129,11 +120,11 @@ def test_a_checkpoint_cut_short_is_removed_and_the_one_before_it_taken(trained, 
     with pytest.raises(Interrupted):
         trained("stopped", Stopping(after=7), epochs=4)
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["checkpoint-5", "checkpoint-7"]
+    assert names == ["answers-1.0000.npy", "checkpoint-5", "checkpoint-7"]
     (folder / "checkpoint-7" / "trainer_state.json").write_text('{"epoch": 1', encoding="utf-8")
     (folder / "checkpoint-9").mkdir()
     assert last_whole_checkpoint(folder) == folder / "checkpoint-5"
-    assert [path.name for path in folder.iterdir()] == ["checkpoint-5"]
+    assert sorted(path.name for path in folder.iterdir()) == ["answers-1.0000.npy", "checkpoint-5"]
     continuing = Stopping()
     trained("stopped", continuing, epochs=4)
     assert continuing.steps[0] == 6
@@ -251,3 +242,43 @@ def test_memory_that_runs_out_is_said_with_what_to_lower(trained, monkeypatch, s
     assert told.value.found.startswith("Training ran out of memory on cpu: ")
     assert told.value.action == f"change one of these, the first first: {remedies}"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_rounds_end_without_a_significant_gain_over_what_stood_before(trained, tmp_path):
+    """With a rate that changes nothing the first round answers as the reference does: patience 1 ends training there,
+    and patience 2 after the second, also where it was stopped between."""
+    settings = {"epochs": 6, "round_epochs": 2, "rate": 1e-12}
+    _, result = trained("first", Stopping(), patience=1, **settings)
+    assert (result.epochs, len(result.curve)) == (2, 2)
+    assert np.array_equal(result.best_answers, np.zeros(15))
+    with pytest.raises(Interrupted):
+        trained("second", Stopping(after=13), patience=2, **settings)
+    _, result = trained("second", Stopping(), patience=2, **settings)
+    assert (result.epochs, len(result.curve)) == (4, 4)
+    names = {path.name for path in (tmp_path / "second").glob("answers-*")}
+    assert names == {f"answers-{epoch}.0000.npy" for epoch in (1, 2, 3, 4)}
+
+
+def test_the_rates_rise_and_fall_in_each_round(trained, monkeypatch):
+    rates, stepping = [], _HeadTrainer.training_step
+
+    def watching(self, *arguments):
+        rates.append(self.lr_scheduler.get_last_lr()[-1])
+        return stepping(self, *arguments)
+
+    monkeypatch.setattr(_HeadTrainer, "training_step", watching)
+    trained("rounds", Stopping(), epochs=4, round_epochs=2, patience=9, warmup=0.2, schedule="linear")
+    assert len(rates) == 20
+    assert rates[:10] == rates[10:]
+    assert rates[:10] == pytest.approx(
+        [1e-3 * share for share in (0, 0.5, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8)]
+    )
+
+
+def test_the_best_answers_are_those_of_the_best_epoch_in_the_order_of_the_rows(trained, toy_dataset):
+    model, result = trained("whole", Stopping(), epochs=3)
+    validation = toy_dataset().validation
+    tokenizer = trained.tokenizer
+    logits = model_logits(model, Encoder(tokenizer, 32, LABELLING), validation.texts)
+    assert np.array_equal(result.best_answers, logits.argmax(axis=1))
+    assert result.best_value == np.mean(result.best_answers == np.asarray(validation.targets))

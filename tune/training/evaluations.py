@@ -1,0 +1,91 @@
+"""The answers of each evaluation, kept beside the checkpoints: what rounds are compared by, and what is handed on.
+
+A continued run reads them again, so that it stops where an uninterrupted one would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import TrainerCallback
+
+from edgetune.tune.tasks.objective import Objective
+from edgetune.tune.training.gain import paired_gain
+from edgetune.tune.training.processes import is_main
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction, TrainerControl, TrainerState, TrainingArguments
+
+
+class Evaluations(TrainerCallback):
+    """Measures the evaluations of one training, and stops it after rounds without a significant gain.
+
+    Args:
+        objective: what is learnt.
+        order: the validation row that each evaluated row is, (rows,) int64.
+        folder: of the checkpoints.
+        round_epochs: of a round; 0 for a training that is not stopped here.
+        patience: rounds without gain after which training stops.
+        reference: answers to the validation rows before training, as the metric takes them.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        order: Sequence[int],
+        folder: Path,
+        *,
+        round_epochs: int,
+        patience: int,
+        reference: NDArray[Any],
+    ) -> None:
+        self._objective, self._folder = objective, folder
+        self._places = np.argsort(np.asarray(order, dtype=np.int64))
+        self._round_epochs, self._patience, self._reference = round_epochs, patience, reference
+        self._expected: NDArray[Any] = reference
+        self._latest: NDArray[Any] = reference
+        self._answers: dict[float, NDArray[Any]] = {
+            float(path.stem.rpartition("-")[2]): np.load(path, allow_pickle=False)
+            for path in folder.glob("answers-*.npy")
+        }
+
+    def measure(self, output: EvalPrediction) -> dict[str, float]:
+        """The metric of an evaluation; what the Trainer calls."""
+        objective = self._objective
+        self._expected = objective.restored(np.asarray(output.label_ids))[self._places]
+        self._latest = objective.answers(np.asarray(output.predictions))[self._places]
+        return {"value": objective.metric.of(self._expected, self._latest)}
+
+    def at(self, epoch: float) -> NDArray[Any]:
+        """The answers to the validation rows, in their own order, that were given after an epoch."""
+        return self._answers[round(epoch, 4)]
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> TrainerControl:
+        """File the answers; stop where the last rounds gained nothing."""
+        epoch = round(state.epoch or 0.0, 4)
+        self._answers[epoch] = self._latest
+        if is_main():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            part = self._folder / "part.npy"
+            np.save(part, self._latest, allow_pickle=False)
+            part.rename(self._folder / f"answers-{epoch:.4f}.npy")  # what is there is whole
+        ends_round = self._round_epochs and epoch % self._round_epochs == 0
+        if ends_round and self._rounds_without_gain(round(epoch)) >= self._patience:
+            control.should_training_stop = True
+        return control
+
+    def _rounds_without_gain(self, epoch: int) -> int:
+        """How many rounds up to `epoch`, the last ones, gained nothing over the best answers before them."""
+        best, without = self._reference, 0
+        for end in range(self._round_epochs, epoch + 1, self._round_epochs):
+            if paired_gain(self._objective.metric, self._expected, best, self._answers[end]).is_significant:
+                best, without = self._answers[end], 0
+            else:
+                without += 1
+        return without

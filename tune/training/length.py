@@ -1,0 +1,51 @@
+"""How long a training lasts: passes over the rows, in rounds where further ones hang on the gain of those before.
+
+Apart from the training, since a plan asks before anything is trained.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgetune.tune.methods import METHODS
+from edgetune.tune.recipe import TuneRecipe
+
+MOST_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class TrainingLength:
+    """The length of a training, decided.
+
+    Attributes:
+        epochs: most passes.
+        round_epochs: passes of a round; 0 where there are no rounds.
+        patience: evaluations, or rounds, without gain after which training stops.
+    """
+
+    epochs: float
+    round_epochs: int
+    patience: int
+
+    @classmethod
+    def of(cls, recipe: TuneRecipe, rows: int) -> TrainingLength:
+        """Of a recipe, for so many training rows; epochs that the user has set are run in one go."""
+        method = METHODS[recipe.method]
+        patience = method.patience if recipe.patience == "auto" else recipe.patience
+        if recipe.epochs != "auto":
+            return cls(recipe.epochs, 0, patience)
+        if method.by_gain:
+            passes = automatic_round(rows, recipe.batch_size)
+            return cls(float(MOST_ROUNDS * passes), passes, patience)
+        return cls(float(automatic_epochs(rows, recipe.batch_size)), 0, patience)
+
+
+def automatic_epochs(rows: int, batch_size: int) -> int:
+    """3 passes, and more on small data, so that about 300 steps are taken; at most 10."""
+    return max(3, min(10, math.ceil(300 / max(1, math.ceil(rows / batch_size)))))
+
+
+def automatic_round(rows: int, batch_size: int) -> int:
+    """The passes of a round: one, and more on small data, so that about 100 steps are taken; at most 5."""
+    return max(1, min(5, math.ceil(100 / max(1, math.ceil(rows / batch_size)))))
