@@ -25,6 +25,7 @@ def load(
     verify: bool = True,
     spinning: bool | None = None,
     variant: str = "auto",
+    abstain_below: float | None = None,
 ) -> Predictor:
     """Open a bundle for answering.
 
@@ -37,11 +38,13 @@ def load(
         spinning: whether threads wait awake for the next node; None as for threads, and elsewhere yes.
         variant: "auto" takes, where the bundle holds several graphs, the one that this machine runs best, and the
             predictor's `variant_reason` tells why; or the scheme of one of them.
+        abstain_below: the probability below which an answer is unsure; None takes the bundle's own, which may have
+            none, and 0 calls no answer unsure.
 
     Raises:
         BundleError, BundleDamaged, BundleFormatError: the folder cannot be used.
         ProviderError, MissingDependency: nothing here can run it.
-        InputError: the bundle has no such variant, or a number is out of range.
+        InputError: the bundle has no such variant, its answers are never unsure, or a number is out of range.
     """
     bundle = Bundle.open(path, verify=False)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="edgetune-load") as pool:
@@ -57,5 +60,11 @@ def load(
         manifest = bundle.manifest
         codec = pool.submit(open_codec, manifest.codec, bundle.folder, manifest.max_tokens)
         return Predictor(
-            bundle, threads=threads, provider=provider, spinning=spinning, variant=variant, codec=codec.result
+            bundle,
+            threads=threads,
+            provider=provider,
+            spinning=spinning,
+            variant=variant,
+            abstain_below=abstain_below,
+            codec=codec.result,
         )

@@ -22,7 +22,7 @@ from edgetune.serve.codecs import Codec, Input, list_inputs, open_codec
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import BundleDamaged, BundleFormatError, EdgetuneError, InputError, RunError
 from edgetune.serve.forks import never_free, watch_forks
-from edgetune.serve.heads import Answer, open_head
+from edgetune.serve.heads import Answer, abstaining, open_head
 from edgetune.serve.session import run_error, session_errors
 from edgetune.serve.variants import open_variant
 
@@ -66,15 +66,16 @@ class Predictor:
         provider: str = "auto",
         spinning: bool | None = None,
         variant: str = "auto",
+        abstain_below: float | None = None,
         codec: Callable[[], Codec] | None = None,
     ) -> None:
         """Open the graph; arguments as for `load`, and `codec` where it is already being opened elsewhere."""
         manifest = bundle.manifest
         self.bundle = bundle
-        self.head = open_head(_only_head(bundle))
+        self.head = open_head(abstaining(_only_head(bundle), abstain_below))
         self.labels = self.head.labels
         self._folder = bundle.folder.absolute()  # wherever the process goes
-        self._asked = (threads, provider, spinning, variant)
+        self._asked = (threads, provider, spinning, variant, abstain_below)
         opened = open_variant(bundle, variant=variant, provider=provider, threads=threads, spinning=spinning)
         self.session = opened.session
         self.variant, self.variant_reason, self.threads = opened.variant.scheme, opened.reason, opened.threads
@@ -192,7 +193,14 @@ class Predictor:
         Raises:
             BundleDamaged: the file is no graph any more.
         """
-        return Predictor(self.bundle, threads=threads, provider="cpu", variant=self.variant, codec=lambda: self.codec)
+        return Predictor(
+            self.bundle,
+            threads=threads,
+            provider="cpu",
+            variant=self.variant,
+            abstain_below=self._asked[-1],
+            codec=lambda: self.codec,
+        )
 
     @property
     def providers(self) -> list[str]:
@@ -224,7 +232,7 @@ class Predictor:
         with self._lock:
             if self._forked and self.session is not None:
                 same = _same_bundle(self._folder, _identity(self.bundle))
-                threads, provider, spinning, _ = self._asked
+                threads, provider, spinning, *_ = self._asked
                 opened = open_variant(same, variant=self.variant, provider=provider, threads=threads, spinning=spinning)
                 self.session, self._forked = opened.session, False
             return self.session
@@ -304,7 +312,13 @@ def _same_bundle(folder: Path, identity: str) -> Bundle:
 
 
 def _open_pickled(
-    folder: str, identity: str, threads: int | None, provider: str, spinning: bool | None, variant: str
+    folder: str,
+    identity: str,
+    threads: int | None,
+    provider: str,
+    spinning: bool | None,
+    variant: str,
+    abstain_below: float | None,
 ) -> Predictor:
     """What a pickled predictor is there; arguments as for `load`, and raises as it does.
 
@@ -313,7 +327,14 @@ def _open_pickled(
     """
     bundle = _same_bundle(Path(folder), identity)
     bundle.check_files()
-    return Predictor(bundle, threads=threads, provider=provider, spinning=spinning, variant=variant)
+    return Predictor(
+        bundle,
+        threads=threads,
+        provider=provider,
+        spinning=spinning,
+        variant=variant,
+        abstain_below=abstain_below,
+    )
 
 
 def _batches(texts: Sequence[EncodedText], batch_size: int) -> Iterator[list[int]]:
