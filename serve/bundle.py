@@ -39,6 +39,7 @@ Cores = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 Format = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Temperature = Annotated[float, msgspec.Meta(ge=0.01, le=100)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 Threads = Annotated[int, msgspec.Meta(ge=1, le=1024)]
 Tolerance = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
@@ -75,13 +76,16 @@ class HeadSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` is a name of `edgetune.serve.heads.HEADS`; `output` the graph's output, (batch, width) float32; `labels` the
     answers there are, in the order of its columns; `thresholds`, of the kind `labels`, the probability from which each
-    label is given.
+    label is given. Probabilities are those of the logits divided by `temperature`; an answer of the kind `label` whose
+    probability is below `abstain_below` is unsure, none where that is None.
     """
 
     kind: str
     output: str = "logits"
     labels: list[str] = []
     thresholds: list[Share] = []
+    temperature: Temperature = 1.0
+    abstain_below: Share | None = None
 
 
 class BaseIdentity(msgspec.Struct, frozen=True):

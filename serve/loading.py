@@ -26,6 +26,7 @@ def load(
     spinning: bool | None = None,
     variant: str = "auto",
     eager: bool = False,
+    abstain_below: float | None = None,
 ) -> Predictor:
     """Open a bundle for answering.
 
@@ -39,11 +40,13 @@ def load(
         variant: "auto" takes, where the bundle holds several graphs, the one that this machine runs best, and the
             predictor's `variant_reason` tells why; or the scheme of one of them.
         eager: of a cascade, open its graph now; else the first input that needs it waits for that.
+        abstain_below: the probability below which an answer is unsure; None takes the bundle's own, which may have
+            none, and 0 calls no answer unsure.
 
     Raises:
         BundleError, BundleDamaged, BundleFormatError: the folder cannot be used.
         ProviderError, MissingDependency: nothing here can run it.
-        InputError: the bundle has no such variant, or a number is out of range.
+        InputError: the bundle has no such variant, its answers are never unsure, or a number is out of range.
     """
     bundle = Bundle.open(path, verify=False)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="edgetune-load") as pool:
@@ -67,5 +70,6 @@ def load(
             spinning=spinning,
             variant=variant,
             eager=eager,
+            abstain_below=abstain_below,
             codec=codec.result,
         )

@@ -24,7 +24,7 @@ from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.engines import Engine, open_engine
 from edgetune.serve.errors import BundleFormatError, EdgetuneError, InputError, ProviderError
 from edgetune.serve.forks import watch_forks
-from edgetune.serve.heads import Answer, open_head
+from edgetune.serve.heads import Answer, abstaining, open_head
 from edgetune.serve.identity import identity_of, same_bundle
 from edgetune.serve.session import require_runtime
 
@@ -70,15 +70,16 @@ class Predictor:
         spinning: bool | None = None,
         variant: str = "auto",
         eager: bool = False,
+        abstain_below: float | None = None,
         codec: Callable[[], Codec] | None = None,
     ) -> None:
         """Open the graph; arguments as for `load`, and `codec` where it is already being opened elsewhere."""
         manifest = bundle.manifest
         self.bundle = bundle
-        self.head = open_head(_only_head(bundle))
+        self.head = open_head(abstaining(_only_head(bundle), abstain_below))
         self.labels = self.head.labels
         self._folder = bundle.folder.absolute()  # wherever the process goes
-        self._asked = (threads, provider, spinning, variant, eager)
+        self._asked = (threads, provider, spinning, variant, eager, abstain_below)
         self._tables: Engine | None = None
         self._graph: GraphEngine | None = None
         self._batcher: Batcher | None = None
@@ -119,7 +120,7 @@ class Predictor:
     def _open_graph(self) -> GraphEngine:
         from edgetune.serve.engines.graph import GraphEngine
 
-        threads, provider, spinning, variant, _ = self._asked
+        threads, provider, spinning, variant, *_ = self._asked
         return GraphEngine(
             self.bundle, self.head, threads=threads, provider=provider, spinning=spinning, variant=variant
         )
@@ -278,7 +279,14 @@ class Predictor:
         Raises:
             BundleDamaged: the file is no graph any more.
         """
-        return Predictor(self.bundle, threads=threads, provider="cpu", variant=self.variant, codec=lambda: self.codec)
+        return Predictor(
+            self.bundle,
+            threads=threads,
+            provider="cpu",
+            variant=self.variant,
+            abstain_below=self._asked[-1],
+            codec=lambda: self.codec,
+        )
 
     def close(self) -> None:
         """Finish what waits, end the threads and free the graph; answering afterwards raises EdgetuneError."""
@@ -399,7 +407,14 @@ def _check_asked(manifest: Manifest, threads: int | None, provider: str, variant
 
 
 def _open_pickled(
-    folder: str, identity: str, threads: int | None, provider: str, spinning: bool | None, variant: str, eager: bool
+    folder: str,
+    identity: str,
+    threads: int | None,
+    provider: str,
+    spinning: bool | None,
+    variant: str,
+    eager: bool,
+    abstain_below: float | None,
 ) -> Predictor:
     """What a pickled predictor is there; arguments as for `load`, and raises as it does.
 
@@ -408,7 +423,15 @@ def _open_pickled(
     """
     bundle = same_bundle(Path(folder), identity)
     bundle.check_files()
-    return Predictor(bundle, threads=threads, provider=provider, spinning=spinning, variant=variant, eager=eager)
+    return Predictor(
+        bundle,
+        threads=threads,
+        provider=provider,
+        spinning=spinning,
+        variant=variant,
+        eager=eager,
+        abstain_below=abstain_below,
+    )
 
 
 def _batches(texts: Sequence[EncodedText], batch_size: int) -> Iterator[list[int]]:

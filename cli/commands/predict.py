@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Columns of prompts, first of all for a language model: beside them stand answers, which are longer.
 PROMPT_NAMES = ("prompt", "instruction", "question", "text")
-_RANKED = ("top",)
+_RANKED = ("top", "abstain_below")
 _OF_LANGUAGE_MODELS = ("max_tokens", "temperature", "top_p", "seed", "raw")
 
 
@@ -71,6 +71,12 @@ def _one_character(context: click.Context, parameter: click.Parameter, value: st
     show_default="the best alone",
 )
 @click.option(
+    "--abstain-below",
+    type=click.FloatRange(0, 1),
+    help="Probability below which an answer is unsure; 0 calls none unsure.",
+    show_default="the bundle's",
+)
+@click.option(
     "--threads", type=click.IntRange(min=1), help="Threads per inference run.", show_default="all usable cores"
 )
 @click.option(
@@ -102,6 +108,7 @@ def command(
     delimiter: str | None,
     header: bool | None,
     top: int | None,
+    abstain_below: float | None,
     threads: int | None,
     provider: str,
     max_tokens: int,
@@ -114,8 +121,9 @@ def command(
 ) -> None:
     """Answer each TEXT, each row of a file, or each line of standard input.
 
-    A classifier prints one line a text: label, score, text, separated by tabs; a bundle that answers with a number
-    prints it before the text. A bundle of pairs takes two texts separated by a tab, or two columns of a file. A
+    A classifier prints one line a text: label, score, text, separated by tabs, and unsure in place of the label where
+    the score is below what the bundle, or --abstain-below, asks for; a bundle that answers with a number prints it
+    before the text. A bundle of pairs takes two texts separated by a tab, or two columns of a file. A
     language model streams its answer; its options are those from --max-tokens to --raw. Files are read as training
     reads them, and the column that is taken is said. Blank texts and broken ones get no answer and are counted.
 
@@ -124,6 +132,7 @@ def command(
       edgetune predict bundles/x "my card has not arrived" "where is my refund"
       edgetune predict bundles/x --input messages.csv --column body --json > answers.json
       edgetune predict bundles/x --input messages.parquet --jsonl > answers.jsonl
+      edgetune predict bundles/x --input messages.csv --abstain-below 0.8
       edgetune predict bundles/pairs --input pairs.csv --column premise --column hypothesis
       cat messages.txt | edgetune predict bundles/x
       edgetune predict bundles/stories "Once upon a time" --raw --temperature 0.8
@@ -147,9 +156,10 @@ def command(
     _refuse(_OF_LANGUAGE_MODELS, f"{bundle} generates no text")
     from edgetune.serve.loading import load
 
-    predictor = load(bundle, threads=threads, provider=provider)
-    if not predictor.head.ranked:
+    kinds = {head.kind for head in manifest.answer_heads}
+    if not kinds & {"label", "labels"}:
         _refuse(_RANKED, f"{bundle} has no labels")
+    predictor = load(bundle, threads=threads, provider=provider, abstain_below=abstain_below)
     print_answers(predictor, inputs, form)
 
 

@@ -75,6 +75,12 @@ def _origins(context: click.Context, parameter: click.Parameter, given: tuple[st
     "--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Execution provider of the graphs."
 )
 @click.option(
+    "--abstain-below",
+    type=click.FloatRange(0, 1),
+    help="Probability below which a label is unsure; 0 calls none unsure.",
+    show_default="each bundle's",
+)
+@click.option(
     "--truncate/--refuse", default=DEFAULTS.truncate, help="Cut texts longer than the model takes, or refuse them."
 )
 @click.option(

@@ -62,7 +62,7 @@ _ANSWERS = {
     """Label and probability of each text."""
     names = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))["id2label"]
     for logits in model.embed(texts, batch_size=batch_size):
-        shares = np.exp(logits - logits.max())
+        shares = np.exp((logits - logits.max()) / TEMPERATURE)
         best = int(logits.argmax())
         yield names[str(best)], float(shares[best] / shares.sum())
 ''',
@@ -74,7 +74,7 @@ _ANSWERS = {
     names = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))["id2label"]
     thresholds = THRESHOLDS
     for logits in model.embed(texts, batch_size=batch_size):
-        given = 1 / (1 + np.exp(-logits.astype(float))) >= thresholds
+        given = 1 / (1 + np.exp(-logits.astype(float) / TEMPERATURE)) >= thresholds
         yield [names[str(place)] for place in np.flatnonzero(given)]
 ''',
     ),
@@ -100,6 +100,7 @@ def write(bundle: Bundle, folder: Path) -> None:
     head = open_head(bundle.manifest.answer_heads[0])
     shown, answers = _ANSWERS[head.spec.kind]
     answers = answers.replace("THRESHOLDS", str(head.spec.thresholds or 0.5))
+    answers = answers.replace("TEMPERATURE", str(head.spec.temperature))
     script = script.replace("SHOWN", shown).replace("ANSWERS", answers).replace("LABEL_COUNT", str(head.width))
     (folder / _SCRIPT).write_text(script, encoding="utf-8")
 

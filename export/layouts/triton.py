@@ -128,7 +128,9 @@ def _readme(bundle: Bundle) -> str:
         "INPUTS": json.dumps(names),
         "TOKENS": str(bundle.manifest.max_tokens),
         "GIVEN": ", ".join(['"a text"', '"another"'][: len(codec_parts(bundle.manifest.codec))]),
-        "ANSWER": answer.format(labels=", ".join(head.labels), thresholds=head.thresholds or 0.5),
+        "ANSWER": answer.format(
+            labels=", ".join(head.labels), thresholds=head.thresholds or 0.5, temperature=head.temperature
+        ),
         "OUTPUT": output,
         "PAD": str(json.loads((bundle.folder / CONFIG_NAME).read_text(encoding="utf-8")).get("pad_token_id") or 0),
     }
@@ -141,7 +143,10 @@ _ANSWERS = {
         'class_count: the label file then makes each answer "logit:index:label", best first',
         '"logits", class_count=1',
     ),
-    "labels": ("{labels}: each is given where the sigmoid of its logit reaches {thresholds}", '"logits"'),
+    "labels": (
+        "{labels}: each is given where the sigmoid of its logit divided by {temperature:g} reaches {thresholds}",
+        '"logits"',
+    ),
     "number": ("the logit is the number itself", '"logits"'),
 }
 

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 
-from edgetune.serve.errors import BundleFormatError
+import msgspec
+
+from edgetune.serve.errors import BundleDamaged, BundleFormatError, InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,11 +117,12 @@ class Head(Protocol):
 # JSON Schemas that heads share.
 SCORE: Mapping[str, object] = {"type": "number", "minimum": 0, "maximum": 1}
 SCORES: Mapping[str, object] = {"type": "object", "additionalProperties": SCORE}
+FLAG: Mapping[str, object] = {"type": "boolean"}
 
 
 def answer_schema(required: str, properties: Mapping[str, Mapping[str, object]]) -> AnswerSchema:
     """The JSON Schema of an answer: an object with these properties, `truncated`, and the ones named always there."""
-    named = {**properties, "truncated": {"type": "boolean"}}
+    named = {**properties, "truncated": FLAG}
     return {"type": "object", "properties": named, "required": [*required.split(), "truncated"]}
 
 
@@ -128,8 +131,12 @@ def open_head(spec: HeadSpec) -> Head:
 
     Raises:
         BundleFormatError: this release has no head of this kind.
-        BundleDamaged: its labels or thresholds do not fit its kind.
+        BundleDamaged: its labels, thresholds or temperature do not fit its kind.
     """
+    if spec.abstain_below is not None and spec.kind != "label":
+        raise BundleDamaged(
+            f"The head {spec.kind!r} of the manifest has abstain_below.", expected="it for a single label alone"
+        )
     if spec.kind not in HEADS:
         raise BundleFormatError(
             f"The bundle answers with a head of the kind {spec.kind!r}.",
@@ -145,4 +152,24 @@ def describe_head(spec: HeadSpec, most: int) -> str:
     if spec.kind not in HEADS:
         return f"{spec.kind} (of a newer edgetune)"
     shown = ", ".join(spec.labels[:most]) + (", ..." if len(spec.labels) > most else "")
-    return HEADS[spec.kind][1].format(labels=f"{len(spec.labels)} labels: {shown}")
+    unsure = "" if spec.abstain_below is None else f"; unsure below {spec.abstain_below:.4g}"
+    return HEADS[spec.kind][1].format(labels=f"{len(spec.labels)} labels: {shown}") + unsure
+
+
+def abstaining(spec: HeadSpec, abstain_below: float | None) -> HeadSpec:
+    """The head with another probability below which it is unsure; None leaves it as it was packed.
+
+    Raises:
+        InputError: it is no probability, or the head gives no single label.
+    """
+    if abstain_below is None:
+        return spec
+    if not 0 <= abstain_below <= 1:
+        raise InputError(f"abstain_below is {abstain_below}.", expected="a probability from 0 to 1")
+    if spec.kind != "label":
+        raise InputError(
+            f"This bundle's answers are of the kind {spec.kind!r}, which is never unsure.",
+            expected="a bundle that gives each input one label",
+            action="leave abstain_below away",
+        )
+    return msgspec.structs.replace(spec, abstain_below=abstain_below)

@@ -1,4 +1,4 @@
-"""One label: the likeliest class, with the probabilities of all by a softmax."""
+"""One label: the likeliest class, with the probabilities of all by a softmax; unsure where its own is too low."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ from numpy.typing import NDArray
 
 from edgetune.serve.bundle import GoldenCase, HeadSpec
 from edgetune.serve.errors import BundleDamaged
-from edgetune.serve.heads import SCORE, SCORES, OutputTensor, answer_schema
+from edgetune.serve.heads import FLAG, SCORE, SCORES, OutputTensor, answer_schema
+
+UNSURE = "unsure"  # stands in a line of text in place of a label
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The answer to one input: the best label, its probability, all probabilities by label.
 
-    `truncated` tells that the input was longer than the model takes and only its beginning was read; `answered_by`
-    names, where a cascade answers, the scheme of the model that did; it is None where there is one model.
+    `truncated` tells that the input was longer than the model takes and only its beginning was read; `unsure` that the
+    probability is below the bundle's `abstain_below`, so that the label is a guess to be left to someone else;
+    `answered_by` names, where a cascade answers, the scheme of the model that did; it is None where there is one model.
     """
 
     label: str
     score: float
     scores: dict[str, float]
     truncated: bool = False
+    unsure: bool = False
     answered_by: str | None = None
 
     @property
@@ -35,24 +39,34 @@ class Prediction:
 
 
 class LabelHead:
-    """One of the labels for each row."""
+    """One of the labels for each row. Where the head may abstain, JSON and tensors tell which answers are unsure."""
 
     columns = ("label", "score")
-    default_tensors = ("label", "score")
     ranked = True
-    blank = {"label": None, "score": None, "scores": None, "truncated": False}  # noqa: RUF012 (never changed)
-    schema = answer_schema(
-        "label score",
-        {"label": {"type": "string"}, "score": SCORE, "scores": SCORES, "answered_by": {"type": "string"}},
-    )
 
     def __init__(self, spec: HeadSpec) -> None:
         self.spec, self.labels = spec, checked_labels(spec)
+        self._abstains = spec.abstain_below is not None
+        unsure = ("unsure",) if self._abstains else ()
+        self.blank = {"label": None, "score": None, "scores": None, "truncated": False, **dict.fromkeys(unsure, False)}
+        self.schema = answer_schema(
+            " ".join(("label score", *unsure)),
+            {
+                "label": {"type": "string"},
+                "score": SCORE,
+                "scores": SCORES,
+                **dict.fromkeys(unsure, FLAG),
+                "answered_by": {"type": "string"},
+            },
+        )
+        self.default_tensors = ("label", "score", *unsure)
         self.tensors = {
             "label": OutputTensor("BYTES", None, lambda logits: [self.labels[place] for place in self.decide(logits)]),
-            "score": OutputTensor("FP32", None, lambda logits: softmax(logits).max(axis=1)),
-            "scores": OutputTensor("FP32", self.width, softmax),
+            "score": OutputTensor("FP32", None, lambda logits: self.scores(logits).max(axis=1)),
+            "scores": OutputTensor("FP32", self.width, self.scores),
         }
+        if self._abstains:
+            self.tensors["unsure"] = OutputTensor("BOOL", None, lambda logits: self.unsure(self.scores(logits)))
 
     @property
     def width(self) -> int:
@@ -61,15 +75,20 @@ class LabelHead:
 
     def answer(self, logits: NDArray[np.float32], truncated: Sequence[bool]) -> list[Prediction]:
         """Predictions for logits (rows, labels) float32."""
-        labels = self.labels
+        labels, scores = self.labels, self.scores(logits)
+        rows = zip(self.decide(logits).tolist(), scores.tolist(), truncated, self.unsure(scores).tolist(), strict=True)
         return [
-            Prediction(labels[place], row[place], dict(zip(labels, row, strict=True)), cut)
-            for place, row, cut in zip(self.decide(logits).tolist(), softmax(logits).tolist(), truncated, strict=True)
+            Prediction(labels[place], row[place], dict(zip(labels, row, strict=True)), cut, unsure)
+            for place, row, cut, unsure in rows
         ]
 
     def scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities (rows, labels) float32, each row summing to one."""
-        return softmax(logits)
+        """Probabilities (rows, labels) float32, each row summing to one: a softmax of logits over temperature."""
+        return softmax(logits / np.float32(self.spec.temperature))
+
+    def unsure(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether each row's best probability is below the head's `abstain_below`: scores (rows, labels) to (rows,)."""
+        return scores.max(axis=1).astype(np.float64) < (self.spec.abstain_below or 0.0)
 
     def decide(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
         """Class indices (rows,) int64, the first of several that are equally likely."""
@@ -81,8 +100,12 @@ class LabelHead:
         return self.labels[int(decision)]
 
     def as_json(self, answer: Prediction, top: int | None) -> dict[str, object]:
-        """label, score, truncated; scores of the `top` best where asked for, best first; answered_by in a cascade."""
+        """label, score, truncated; unsure of a head that may abstain; scores of the `top` best where asked for, best
+        first; answered_by in a cascade.
+        """
         value: dict[str, object] = {"label": answer.label, "score": answer.score, "truncated": answer.truncated}
+        if self._abstains:
+            value["unsure"] = answer.unsure
         if top is not None:
             value["scores"] = best_scores(answer.scores, top)
         if answer.answered_by is not None:
@@ -90,7 +113,9 @@ class LabelHead:
         return value
 
     def as_lines(self, answer: Prediction, top: int | None) -> list[list[str]]:
-        """The `top` best labels with their scores, the best one where `top` is None."""
+        """The `top` best labels with their scores, the best one where `top` is None, or that it is unsure."""
+        if top is None and answer.unsure:
+            return [[UNSURE, f"{answer.score:.4f}"]]
         return [[label, f"{score:.4f}"] for label, score in best_scores(answer.scores, top or 1).items()]
 
     def misfit(self, case: GoldenCase) -> str:

@@ -50,7 +50,8 @@ class LabelsHead:
         self.spec, self.labels = spec, checked_labels(spec)
         self._thresholds = _thresholds(spec)
         with np.errstate(divide="ignore"):
-            self._edges = np.log(self._thresholds) - np.log1p(-self._thresholds)  # the thresholds as logits
+            # the thresholds as logits
+            self._edges = (np.log(self._thresholds) - np.log1p(-self._thresholds)) * spec.temperature
         self.tensors = {
             "labels": OutputTensor("BYTES", None, self._json_rows),
             "scores": OutputTensor("FP32", self.width, self.scores),
@@ -63,19 +64,19 @@ class LabelsHead:
 
     def answer(self, logits: NDArray[np.float32], truncated: Sequence[bool]) -> list[LabelsPrediction]:
         """Predictions for logits (rows, labels) float32."""
-        decisions, scores = self.decide(logits), sigmoid(logits).tolist()
+        decisions, scores = self.decide(logits), self._probabilities(logits).tolist()
         return [
             LabelsPrediction(self.plain(decision), dict(zip(self.labels, row, strict=True)), cut)
             for decision, row, cut in zip(decisions, scores, truncated, strict=True)
         ]
 
     def scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities (rows, labels) float32, each for itself."""
-        return sigmoid(logits).astype(np.float32)
+        """Probabilities (rows, labels) float32, each for itself: a sigmoid of the logit over the temperature."""
+        return self._probabilities(logits).astype(np.float32)
 
     def decide(self, logits: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Which labels are given: (rows, labels) bool; a probability equal to its threshold is enough."""
-        return np.asarray(sigmoid(logits) >= self._thresholds)
+        return np.asarray(self._probabilities(logits) >= self._thresholds)
 
     def plain(self, decision: Any) -> list[str]:
         """The labels that a row of booleans gives."""
@@ -108,11 +109,14 @@ class LabelsHead:
             return f"is answered {given} instead of {packed}"
         return ""
 
+    def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        return sigmoid(logits.astype(np.float64) / self.spec.temperature)
+
     def _json_rows(self, logits: NDArray[np.float32]) -> list[str]:
         return [msgspec.json.encode(self.plain(row)).decode() for row in self.decide(logits)]
 
 
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def sigmoid(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """The probability of each logit, in float64 and without overflow at either end."""
     values = logits.astype(np.float64)
     small = np.exp(-np.abs(values))

@@ -42,9 +42,10 @@ class NumberHead:
     schema = answer_schema("value", {"value": {"type": "number"}})
 
     def __init__(self, spec: HeadSpec) -> None:
-        if spec.labels or spec.thresholds:
+        if spec.labels or spec.thresholds or spec.temperature != 1:
             raise BundleDamaged(
-                f"The head {spec.kind!r} of the manifest has labels or thresholds.", expected="neither for a number"
+                f"The head {spec.kind!r} of the manifest has labels or thresholds, or a temperature.",
+                expected="none of these for a number",
             )
         self.spec = spec
         self.tensors = {"value": OutputTensor("FP32", None, lambda logits: logits[:, 0])}

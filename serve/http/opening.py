@@ -16,7 +16,7 @@ import msgspec
 
 from edgetune.serve.batcher import Batcher, BatchRun
 from edgetune.serve.bundle import MANIFEST_NAME, MOST_JSON_BYTES, Bundle, Golden, Manifest
-from edgetune.serve.errors import BundleError
+from edgetune.serve.errors import BundleError, InputError
 from edgetune.serve.files import read_regular
 from edgetune.serve.golden import replay_all, replay_golden
 from edgetune.serve.http.answerers import Classifier, Writer
@@ -93,6 +93,7 @@ def open_proven(
     Raises:
         BundleError, BundleDamaged, BundleFormatError: the folder cannot be used, or answers otherwise than packed.
         ProviderError, MissingDependency: nothing here can run it.
+        InputError: `abstain_below` is set, and its answers are never unsure.
     """
     bundle = Bundle.open(folder, verify=False)  # says what is wrong with a folder that has no manifest
     # Before the files are read: where they change meanwhile, the next look finds another fingerprint and loads again.
@@ -102,12 +103,33 @@ def open_proven(
         prove(bundle, provider=settings.provider, all_variants=False, seconds=settings.prove_seconds, leaving=leaving)
         _proven.add((fingerprint, settings.provider))
     if bundle.manifest.generation is not None:
+        _refuse_abstention(bundle, settings)
         return Opened(fingerprint, _open_writer(bundle, settings), _report(bundle))
     return Opened(fingerprint, _open_classifier(folder, settings, observe), _report(bundle))
 
 
+def _refuse_abstention(bundle: Bundle, settings: ServerSettings) -> None:
+    """Refuse to call answers unsure that are text.
+
+    Raises:
+        InputError: it was asked for.
+    """
+    if settings.abstain_below is not None:
+        raise InputError(
+            f"{bundle.folder} generates text, of which no answer is unsure.",
+            expected="bundles that give each input one label",
+            action="leave abstain_below away, or serve this bundle by itself",
+        )
+
+
 def _open_classifier(folder: Path, settings: ServerSettings, observe: Callable[[BatchRun], None] | None) -> Classifier:
-    predictor = load(folder, threads=settings.threads, provider=settings.provider, eager=True)
+    predictor = load(
+        folder,
+        threads=settings.threads,
+        provider=settings.provider,
+        eager=True,
+        abstain_below=settings.abstain_below,
+    )
     lone = _open_lone(predictor, settings)
     warm_up(predictor, max_batch=settings.max_batch)
     replay_all(predictor)

@@ -37,6 +37,7 @@ class ServerSettings:
             A model that generates runs nothing side by side and takes this many too, and all cores where it is None.
         runners: runs of the graph at the same time; None takes as many as fill the cores.
         provider: "auto", "cpu" or "cuda".
+        abstain_below: the probability below which a label is unsure; None takes each bundle's own.
         watch_seconds: between looks at the bundle folders for a new version; 0 does not look.
         prove_seconds: for a new bundle to give its golden answers in a process of its own; None takes two minutes and a
             second for each 16 MiB.
@@ -64,6 +65,7 @@ class ServerSettings:
     lone_threads: int | None = None
     runners: int | None = None
     provider: str = "auto"
+    abstain_below: float | None = None
     watch_seconds: float = 2.0
     prove_seconds: float | None = None
     allow_host: tuple[str, ...] = ()

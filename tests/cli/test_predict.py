@@ -34,6 +34,21 @@ def test_texts_as_arguments(edgetune, bundle, lines):
     assert ended.out.splitlines() == lines
 
 
+def test_unsure_answers(edgetune, bundle, answers):
+    (first, second) = sorted(score for _, score in answers)
+    below = (first + second) / 2
+    unsure = [score < below for _, score in answers]
+    ended = edgetune("predict", bundle, "--threads", "1", "--abstain-below", str(below), *TEXTS)
+    assert (ended.code, ended.err) == (0, "")
+    shown = [label if sure else "unsure" for (label, _), sure in zip(answers, [not no for no in unsure], strict=True)]
+    assert [line.split("\t")[0] for line in ended.out.splitlines()] == shown
+    ended = edgetune("predict", bundle, "--threads", "1", "--abstain-below", str(below), "--json", *TEXTS)
+    values = json.loads(ended.out)
+    assert [(value["label"], value["unsure"]) for value in values] == [
+        (label, no) for (label, _), no in zip(answers, unsure, strict=True)
+    ]
+
+
 FILES = {
     "semicolons.csv": "id;text\n1;my card is lost\n2;i forgot my password\n",
     "rows.csv": "id,text\n1,my card is lost\n2,i forgot my password\n",

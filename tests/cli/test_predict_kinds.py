@@ -53,6 +53,19 @@ def test_pairs_are_separated_by_a_tab(edgetune, kind_bundle, pair_lines, stdin):
     assert (ended.code, ended.out.splitlines()) == (0, pair_lines)
 
 
+@pytest.mark.parametrize(
+    ("kind", "code", "words"),
+    [
+        ("labels", 1, "of the kind 'labels', which is never unsure"),
+        ("number", 2, "--abstain-below would have no effect"),
+    ],
+)
+def test_answers_that_are_never_unsure(edgetune, kind_bundle, kind, code, words):
+    ended = edgetune("predict", kind_bundle(kind), "--abstain-below", "0.5", "card")
+    assert (ended.code, ended.out) == (code, "")
+    assert words in " ".join(ended.err.split())
+
+
 def test_blank_parts_get_no_answer(edgetune, kind_bundle):
     ended = edgetune("predict", kind_bundle("number", "text-pair"), stdin="a\tb\n\n \tb\n")
     assert [line.split("\t")[1:] for line in ended.out.splitlines()] == [["a", "b"], ["", ""], [" ", "b"]]

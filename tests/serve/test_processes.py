@@ -115,6 +115,13 @@ def test_a_pickled_predictor_opens_again_as_it_was_opened():
         pickle.dumps(predictor)
 
 
+def test_a_pickled_predictor_abstains_as_it_was_told():
+    with load(GOLDEN, threads=1, abstain_below=1.0) as predictor:
+        for made in (pickle.loads(pickle.dumps(predictor)), predictor.with_threads(2)):
+            assert [answer.unsure for answer in made.predict(TEXTS)] == [True] * len(TEXTS)
+            made.close()
+
+
 POOL = """
     import multiprocessing
     from edgetune.serve import load

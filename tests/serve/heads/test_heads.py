@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
 
 from edgetune.serve import LabelsPrediction, NumberPrediction, Prediction
 from edgetune.serve.bundle import GoldenCase, HeadSpec
 from edgetune.serve.errors import BundleDamaged, BundleFormatError, InputError
-from edgetune.serve.heads import HEADS, describe_head, open_head
+from edgetune.serve.heads import HEADS, abstaining, describe_head, open_head
 
 LABELS = ["late", "lost", "refund"]
 # Logits of the probabilities that stand beside them.
@@ -38,6 +39,80 @@ def test_one_label():
     assert list(head.as_json(answers[0], 2)["scores"]) == ["late", "lost"]
     assert head.as_lines(answers[0], None) == [["late", "0.6000"]]
     assert head.as_lines(answers[0], 2) == [["late", "0.6000"], ["lost", "0.3000"]]
+
+
+def test_a_temperature_changes_probabilities_and_no_label():
+    plain, warm = head_of("label"), head_of("label", temperature=2.0)
+    assert warm.decide(ROWS).tolist() == plain.decide(ROWS).tolist()
+    rooted = np.sqrt([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6]])
+    assert warm.scores(ROWS) == pytest.approx(rooted / rooted.sum(axis=1, keepdims=True), rel=1e-6)
+    assert warm.tensors["score"].values(ROWS) == pytest.approx(warm.scores(ROWS).max(axis=1))
+    assert warm.tensors["scores"].values(ROWS) == pytest.approx(warm.scores(ROWS))
+    (first, _) = warm.answer(ROWS, [False, False])
+    assert (first.score, first.scores["late"]) == pytest.approx((warm.scores(ROWS)[0, 0],) * 2)
+    assert plain.scores(ROWS).dtype == warm.scores(ROWS).dtype == np.float32
+
+
+def test_an_answer_is_unsure_below_its_probability_and_not_at_it():
+    rows = np.array([[0, -9, -9], [0, 0, -9]], dtype=np.float32)
+    edge = float(head_of("label").scores(rows)[1].max())
+    head = head_of("label", abstain_below=edge)
+    sure, unsure = (head_of("label", abstain_below=below).answer(rows, [False] * 2) for below in (edge, edge + 1e-6))
+    assert [answer.unsure for answer in (*sure, *unsure)] == [False, False, False, True]
+    assert unsure[1].label == "late"  # the best guess stays
+    head = head_of("label", abstain_below=edge + 1e-6)
+    assert head.as_json(unsure[1], None) == {
+        "label": "late",
+        "score": unsure[1].score,
+        "truncated": False,
+        "unsure": True,
+    }
+    assert head.as_lines(unsure[0], None)[0][0] == "late"
+    assert head.as_lines(unsure[1], None) == [["unsure", "0.5000"]]
+    assert [line[0] for line in head.as_lines(unsure[1], 2)] == ["late", "lost"]
+    assert head.blank["unsure"] is False
+    assert set(head.schema["required"]) == {"label", "score", "truncated", "unsure"} <= set(head.schema["properties"])
+    assert head.default_tensors == ("label", "score", "unsure")
+    values = head.tensors["unsure"].values(rows)
+    assert (head.tensors["unsure"].datatype, values.dtype, values.tolist()) == ("BOOL", bool, [False, True])
+
+
+def test_a_head_that_never_abstains_says_nothing_of_it():
+    head = head_of("label")
+    assert "unsure" not in {*head.blank, *head.tensors, *head.schema["properties"], *head.default_tensors}
+    assert not any(answer.unsure for answer in head.answer(ROWS, [False] * 2))
+
+
+def test_thresholds_of_several_labels_hold_for_calibrated_probabilities():
+    head = head_of("labels", thresholds=[0.5, 0.9, 0.2], temperature=2.0)
+    logits = 2 * np.array([[0, logit(0.8), logit(0.3)]], dtype=np.float32)
+    assert head.scores(logits)[0] == pytest.approx([0.5, 0.8, 0.3])
+    assert head.decide(logits).tolist() == [[True, False, True]]
+    case = GoldenCase("a", [1], [2.0, 2 * logit(0.9) + 0.05, -2.8], answer=["late", "lost"])
+    turned = np.array([2.0, 2 * logit(0.9) - 0.01, -2.8], dtype=np.float32)
+    assert head.differs(case, turned, 0.1) == ""  # the packed logit lies within the tolerance of the threshold
+    assert head.differs(case, turned, 0.01) != ""
+
+
+def test_another_probability_to_abstain_below():
+    spec = HeadSpec(kind="label", labels=LABELS, abstain_below=0.5)
+    assert abstaining(spec, None) is spec
+    assert abstaining(spec, 0.0).abstain_below == 0.0
+    assert abstaining(spec, 0.8) == HeadSpec(kind="label", labels=LABELS, abstain_below=0.8)
+    for below in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InputError, match=r"a probability from 0 to 1|abstain_below is"):
+            abstaining(spec, below)
+    with pytest.raises(InputError, match="of the kind 'labels', which is never unsure"):
+        abstaining(HeadSpec(kind="labels", labels=LABELS), 0.8)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"temperature": 0}, {"temperature": 1e-3}, {"temperature": 1e300}, {"abstain_below": 1.5}, {"abstain_below": -1}],
+)
+def test_numbers_that_no_build_writes_are_refused(fault):
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"kind": "label", "labels": ["a"], **fault}, type=HeadSpec)
 
 
 def test_several_labels_by_thresholds_that_are_reached_exactly():
@@ -161,6 +236,9 @@ def test_golden_answers_of_another_head_are_told(kind):
         (HeadSpec(kind="labels", labels=["a"], thresholds=[1.5]), BundleDamaged, "has the thresholds"),
         (HeadSpec(kind="labels", labels=["a"], thresholds=[float("nan")]), BundleDamaged, "has the thresholds"),
         (HeadSpec(kind="number", labels=["a"]), BundleDamaged, "has labels or thresholds"),
+        (HeadSpec(kind="number", temperature=2.0), BundleDamaged, "or a temperature"),
+        (HeadSpec(kind="number", abstain_below=0.5), BundleDamaged, "has abstain_below"),
+        (HeadSpec(kind="labels", labels=["a"], abstain_below=0.5), BundleDamaged, "has abstain_below"),
     ],
 )
 def test_heads_that_cannot_be_opened(spec, error, message):
@@ -176,3 +254,4 @@ def test_heads_in_a_few_words():
         "number": "a number",
         "spans": "spans (of a newer edgetune)",
     }
+    assert describe_head(HeadSpec(kind="label", labels=["a"], abstain_below=0.625), 2).endswith("; unsure below 0.625")
