@@ -218,5 +218,16 @@ SCHEMES: dict[str, Scheme] = {
             structural=True,
             turned=0.04,
         ),
+        Scheme(
+            "static",
+            "artefact",
+            "A small model of its own instead of a graph: vectors of tokens and of neighbouring pairs, summed, and a "
+            "linear head, taught by the tuned model on its texts, any without labels, and recombinations of them.",
+            "where words tell the answer, as of intents and topics: tens of microseconds a text, without ONNX Runtime",
+            "a point of 77 intents, several where word order or negation decides; the teacher answers all texts once",
+            tolerance=0.001,
+            structural=True,
+            turned=0.08,
+        ),
     )
 }
