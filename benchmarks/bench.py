@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.benchmarks.prove.cascade import report_cascade
-from edgetune.benchmarks.prove.choice import check_budget, gains, megabytes, why_chosen
+from edgetune.benchmarks.prove.choice import check_budget, gains, megabytes, over_budget, why_chosen
+from edgetune.benchmarks.prove.floor import Floor, compare, measure_floor
 from edgetune.benchmarks.prove.gate import Verdict, judge_answers
 from edgetune.benchmarks.prove.ledger import (
     Logits,
@@ -29,6 +30,7 @@ from edgetune.benchmarks.prove.proof import FinalVerdict, prove
 from edgetune.benchmarks.prove.search import Searched
 from edgetune.benchmarks.prove.variants import measured_variants, passed_variants
 from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
+from edgetune.benchmarks.report.decision import decide
 from edgetune.benchmarks.report.reporting import Findings, assemble_report, summarize_data
 from edgetune.benchmarks.timing.race import Race, Timing, race
 from edgetune.benchmarks.timing.runtime import measure_settings
@@ -133,6 +135,9 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
     logits = torch_stages(contest.packing.tuned, rows, progress)
     logits["onnx"] = _graph_logits(contest, rows, folder)
     progress.say(f"quality of the graph measured on {len(rows.texts):,} rows")
+    floor = measure_floor(rows, dataset, contest.seed)
+    for entry in floor.entries:
+        progress.say(f"{entry.stage} reaches {contest.metric.shown(entry.value)}: {entry.described}")
     final = _prove(contest, rows, logits, progress)
     choice = None
     if final.verdict is not None:
@@ -141,12 +146,12 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
         batched = batched_answers(Predictor(contest.draft(final.chosen)), rows, logits[final.chosen])
         choice = replace(_settle(contest, final.chosen, proof, folder, progress), batched=batched)
     timing = _time(contest, choice.draft, progress) if choice else None
-    report = _report(contest, rows, logits, choice, final.fallen, timing)
+    report = _decided(contest, _report(contest, rows, logits, choice, final.fallen, timing, floor))
     (folder / REPORT_NAME).write_bytes(report.to_json())
     kept_report.write_bytes(report.to_json())
     if choice is None:
-        over_budget = any(candidate.stopped_at == "budget" for candidate in report.candidates)
-        limit = "raise the budget" if over_budget else f"loosen gate.{contest.gate.limit_name(contest.metric)}"
+        by_budget = any(candidate.stopped_at == "budget" for candidate in report.candidates)
+        limit = "raise the budget" if by_budget else f"loosen gate.{contest.gate.limit_name(contest.metric)}"
         raise GateError(report.verdict, action=f"see {kept_report}; {limit}, or tune a better model")
     measured = _measured(report)
     check_budget(report.chosen, contest.budget, measured, kept_report, timing_valid=report.timing_valid)
@@ -245,12 +250,14 @@ def _report(
     choice: Choice | None,
     fallen: Mapping[str, str],
     timing: Timing | None,
+    floor: Floor,
 ) -> Report:
     tuned, metric = contest.packing.tuned, contest.metric
     stages = stage_qualities(logits, rows)
-    answers = rows.answers(logits[choice.name if choice else "merged"])
+    chosen = choice.name if choice else ""
+    answers = rows.answers(logits[chosen or "merged"])
     candidates = [
-        msgspec.structs.replace(one, chosen=choice is not None and one.scheme == choice.name)
+        msgspec.structs.replace(one, chosen=choice is not None and one.scheme == chosen)
         for one in contest.searched.candidates
     ]
     steps = next((one.steps for one in candidates if one.chosen), [])
@@ -267,9 +274,13 @@ def _report(
             *(choice.notes if choice else ()),
         ],
         batched=choice.batched if choice else None,
+        floor=floor,
+        comparisons=compare(
+            rows, floor.answers, {stage: rows.answers(outputs) for stage, outputs in logits.items()}, chosen
+        ),
         proof=choice.proof if choice else None,
-        why=why_chosen(candidates, choice.name, contest.budget) if choice else "",
-        gains=gains(candidates, choice.name, steps) if choice else [],
+        why=why_chosen(candidates, chosen, contest.budget) if choice else "",
+        gains=gains(candidates, chosen, steps) if choice else [],
         skipped=contest.searched.skipped,
         runtime=_told_settings(choice),
         cascade=_cascade(contest, rows, next(one for one in candidates if one.chosen)) if choice else None,
@@ -294,6 +305,12 @@ def _cascade(contest: Contest, rows: Slice, chosen: CandidateReport) -> CascadeR
     known = {one.scheme: one for one in contest.searched.candidates}
     logits = {name: bundle_logits(Predictor(contest.draft(name)), rows) for name in (small, strong)}
     return report_cascade(rows, logits, chosen, (known[small], known[strong]))
+
+
+def _decided(contest: Contest, report: Report) -> Report:
+    """The report with whether to ship what was built."""
+    over = over_budget(contest.budget, _measured(report), timing_valid=report.timing_valid) if report.chosen else ""
+    return msgspec.structs.replace(report, decision=decide(report, over))
 
 
 def _told_settings(choice: Choice | None) -> dict[str, str | int | bool | float]:

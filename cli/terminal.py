@@ -1,4 +1,4 @@
-"""How every build ends in the terminal: a table of base against bundle, the verdict and two paths.
+"""How every build ends in the terminal: whether to ship it, a table of base against bundle, and two paths.
 
 Each family has its own rows (cli/once/table.py, cli/stepwise/table.py). Letters are ASCII but for what the user wrote:
 a pipe or an old console may take nothing else. Must not import jinja2 or torch.
@@ -23,7 +23,7 @@ HEADINGS: Row = ("", "base (PyTorch)", "bundle", "change")
 def print_report(
     report: BuildReport, rows: Iterable[Row], remarks: Sequence[str], bundle: str, html: str, console: Console
 ) -> None:
-    """Print the table, the verdict in bold with the family's remarks, and where the bundle and its report lie.
+    """Print the decision, the table, the outcome in bold with the family's remarks, and where bundle and report lie.
 
     Args:
         report: what was measured.
@@ -33,6 +33,10 @@ def print_report(
         html: path of the page.
         console: where to print; a path is never wrapped, so that it can be copied.
     """
+    if report.decision:
+        for number, line in enumerate(report.decision.lines):
+            console.print(Text(_plain(line), style="" if number else "bold"))
+        console.print()
     for number, line in enumerate(_lines(rows, console.width)):
         console.print(Text(line, style="" if number else "bold"), soft_wrap=True)
     console.print()

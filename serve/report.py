@@ -16,6 +16,7 @@ import msgspec
 from edgetune.serve.bundle import MOST_JSON_BYTES, NOT_JSON
 from edgetune.serve.errors import BundleError
 from edgetune.serve.files import read_regular
+from edgetune.serve.verdict import Comparison, Decision, FloorQuality
 
 REPORT_FORMAT = 1
 
@@ -156,7 +157,8 @@ class Quality(Ledger, frozen=True, kw_only=True):
 
     `first_loss` names the first stage after tuning whose answers changed for the worse. `warning` says of the packed
     candidate that it answers nearly always the same, or no better than `baseline`. `batched` is None where nothing was
-    packed, and in reports of earlier releases.
+    packed, and in reports of earlier releases. `floor` has what needs no pretrained model, `floor_remark` why some of
+    it could not be measured, and `comparisons` its paired intervals and the base's against what was built.
     """
 
     stages: list[StageQuality]
@@ -166,6 +168,9 @@ class Quality(Ledger, frozen=True, kw_only=True):
     classes: list[ClassQuality] = msgspec.field(default_factory=list)
     confusions: list[Confusion] = msgspec.field(default_factory=list)
     batched: BatchedAnswers | None = None
+    floor: list[FloorQuality] = msgspec.field(default_factory=list)
+    floor_remark: str = ""
+    comparisons: list[Comparison] = msgspec.field(default_factory=list)
 
 
 class LatencySummary(_Value, frozen=True, kw_only=True):
@@ -367,12 +372,15 @@ class DataSummary(RowsSummary, frozen=True, kw_only=True):
 class BuildReport(_Value, frozen=True, kw_only=True):
     """One build of any task, whole. Sizes are bytes, times ms unless the name says otherwise.
 
+    `decision` says whether to ship it; None of language models, and in reports of earlier releases.
+
     `proof` is None where nothing was packed, and in reports of releases before 0.2; `why` says why the chosen candidate
     won; `skipped` which schemes were not tried or made no candidate, and why. Where the machine was too busy to judge
     speed, `timing_valid` is False, `timing_remark` says why, and there are no ratios of times.
     """
 
     format: int = REPORT_FORMAT
+    decision: Decision | None = None
     name: str
     task: str
     created: str
@@ -462,6 +470,15 @@ class Report(BuildReport, frozen=True, kw_only=True):
     def constant(self, metric: str) -> float | None:
         """What one constant answer reaches by a metric, None where that was not measured."""
         return self.quality.baseline.metrics.get(metric) if self.quality.baseline else None
+
+    def comparison(self, reference: str, candidate: str) -> Comparison | None:
+        """The paired comparison of two models by name, None where it was not made."""
+        pairs = self.quality.comparisons
+        return next((pair for pair in pairs if (pair.reference, pair.candidate) == (reference, candidate)), None)
+
+    def floor(self, name: str) -> FloorQuality | None:
+        """What needs no pretrained model, by name; None where it was not measured."""
+        return next((entry for entry in self.quality.floor if entry.stage == name), None)
 
     def stage(self, name: str | None) -> StageQuality | None:
         """The ledger's row of a stage, None where it was not measured."""

@@ -35,6 +35,11 @@ def constant_baseline(rows: Slice) -> Baseline:
     return Baseline(answer=_shown(rows.head.plain(_constant(rows, rows.objective.metric))), metrics=values)
 
 
+def constant_answers(rows: Slice) -> NDArray[Any]:
+    """The constant that is best by the metric that judges, as the answer to each of the rows."""
+    return _repeated(_constant(rows, rows.objective.metric), len(rows.expected))
+
+
 def warn_of_constant(rows: Slice, answers: NDArray[Any], baseline: Baseline) -> str:
     """Sentences on answers that are nearly always the same, or no better than a constant one; "" for all others.
 

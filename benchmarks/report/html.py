@@ -6,6 +6,8 @@ which says what stands where; here a report's values are put into reading order.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from markupsafe import Markup
 
 from edgetune.benchmarks.report import charts
@@ -22,6 +24,7 @@ from edgetune.benchmarks.report.page import (
     size_headline,
 )
 from edgetune.serve.report import GridCell, Pair, Report
+from edgetune.serve.verdict import LINEAR, MAJORITY, Comparison, FloorQuality
 from edgetune.tune.metrics import is_error, title_of
 
 UNKNOWN_LIMIT = 0.05  # share of unknown tokens above which the tokenizer does not fit the data
@@ -46,12 +49,17 @@ def _quality(report: Report) -> Headline:
         bounds = sorted(sign * bound for bound in packed.drop_interval)
         low, high = (charts.loss(bound, metric, signed=True) for bound in bounds)
         details.append(f"{charts.interval_name(report)} {low} to {high}")
-    base = report.stage("base")
+    stage, base = report.stage(report.chosen), report.stage("base")
+    if stage and len(stage.ci95) == 2:
+        details.append(" to ".join(charts.score(bound, metric, 1) for bound in stage.ci95) + ", 95% of its own")
     if base:
         details.append(f"base {charts.score(base.value, metric, 1)}")
     constant = report.constant(metric)
     if constant is not None:
         details.append(f"constant answer {charts.score(constant, metric, 1)}")
+    linear = report.floor(LINEAR)
+    if linear:
+        details.append(f"linear n-grams {charts.score(linear.value, metric, 1)}")
     return Headline(name, charts.score(packed.value, metric, 1), details)
 
 
@@ -61,6 +69,9 @@ def _speed(report: Report) -> Headline:
         return Headline("speed-up, p50", charts.NOT_MEASURED, [])
     base, bundle = (charts.milliseconds(s.p50, charts.TOO_SMALL) for s in (latency.base, latency.bundle))
     details = [f"{base} → {bundle}"]
+    if report.timing_valid:
+        mean, p90 = charts.speedup(latency.base.mean, latency.bundle.mean), latency.speedup.p90
+        details.append(f"mean {charts.ratio(mean)}, p90 {charts.ratio(p90, charts.TOO_SMALL)}")
     if not report.timing_valid:
         return Headline("speed-up, p50", charts.NOT_JUDGED, [*details, "the machine was too busy"])
     if latency.speedup.ci95:
@@ -88,9 +99,34 @@ def first_loss(report: Report) -> str:
 def stage_axis(report: Report) -> charts.Axis:
     """The axis that all rows of the quality table share."""
     stages = report.quality.stages
-    values = [v for stage in stages for v in (stage.value, *stage.ci95)]
+    values = [v for entry in (*_fitted(report), *stages) for v in (entry.value, *entry.ci95)]
     constant = report.constant(report.quality.metric)
     return charts.score_axis([*values, *(() if constant is None else (constant,))] or [0.0])
+
+
+def _fitted(report: Report) -> list[FloorQuality]:
+    """Of the floor what was fitted: the constant answer has a row of its own."""
+    return [entry for entry in report.quality.floor if entry.stage != MAJORITY]
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One paired comparison: names, and what changed from the reference to the candidate, as it is shown."""
+
+    reference: str
+    candidate: str
+    change: str
+    low: str
+    high: str
+    p_value: float | None
+
+    @classmethod
+    def of(cls, pair: Comparison, metric: str) -> ComparisonRow:
+        sign = 1 if is_error(metric) else -1
+        low, high = (charts.loss(bound, metric, signed=True) for bound in sorted(sign * b for b in pair.drop_interval))
+        return cls(
+            pair.reference, pair.candidate, charts.loss(sign * pair.drop, metric, signed=True), low, high, pair.p_value
+        )
 
 
 def gain_rows(report: Report) -> list[tuple[str, str, str, str, str]]:
@@ -151,6 +187,9 @@ def render_html(report: Report) -> str:
         "first_loss": first_loss(report),
         "axis": stage_axis(report),
         "further": report.further_metrics,
+        "floor": _fitted(report),
+        "floor_and_stages": [*_fitted(report), *quality.stages],
+        "comparisons": [ComparisonRow.of(pair, quality.metric) for pair in quality.comparisons],
         "tuned": report.stage("tuned"),
         "latency_chart": latency_chart(report),
         "pictures": pictures(report),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgetune import __version__
 from edgetune.benchmarks.prove.baseline import constant_baseline, warn_of_constant
+from edgetune.benchmarks.prove.floor import Floor
 from edgetune.benchmarks.prove.ledger import Slice, first_loss
 from edgetune.benchmarks.timing.machine import describe_machine
 from edgetune.benchmarks.timing.race import Timing
@@ -27,6 +28,7 @@ from edgetune.serve.report import (
     Report,
     StageQuality,
 )
+from edgetune.serve.verdict import Comparison
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.metrics import Metric
 from edgetune.tune.models.encoder import Encoder
@@ -45,6 +47,8 @@ class Findings:
     timing: Timing | None
     notes: list[str]
     batched: BatchedAnswers | None
+    floor: Floor
+    comparisons: list[Comparison]
     proof: Proof | None
     why: str
     gains: list[Gain]
@@ -115,6 +119,9 @@ def assemble_report(
             classes=rows.objective.classes(rows.expected, findings.chosen_answers),
             confusions=rows.objective.confusions(rows.expected, findings.chosen_answers, rows.texts),
             batched=findings.batched,
+            floor=findings.floor.entries,
+            floor_remark=findings.floor.remark,
+            comparisons=findings.comparisons,
         ),
         candidates=findings.candidates,
         proof=findings.proof,

@@ -45,7 +45,13 @@ class BuildResult:
         return f"Bundle {self.folder}: {self.report.verdict}"
 
     def _repr_html_(self) -> str:
-        remarks = (self.report.verdict, self.report.timing_remark, f"Bundle: {self.folder}")
+        decision = self.report.decision
+        remarks = (
+            decision.sentence if decision else "",
+            self.report.verdict,
+            self.report.timing_remark,
+            f"Bundle: {self.folder}",
+        )
         return html_table(("", "base (PyTorch)", "bundle", "change"), self.rows, remarks)
 
 

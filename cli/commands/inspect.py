@@ -40,6 +40,10 @@ def command(bundle: Path, as_json: bool) -> None:
     for name, value in _facts(opened):
         click.echo(f"{name:<12}{escaped(value)}")
     if report:
+        if report.decision:
+            click.echo()
+            for line in report.decision.lines:
+                click.echo(message(line))
         click.echo(f"\n{message(report.verdict)}\n\nThe whole report: {escaped(str(bundle / 'report.html'))}")
 
 

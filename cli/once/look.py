@@ -14,6 +14,7 @@ from edgetune.tune.data.coverage import Coverage, coverage_of_folder
 from edgetune.tune.data.dataset import Dataset, read_tables
 from edgetune.tune.data.sources import Tables
 from edgetune.tune.models.base import PACKAGED, find_base
+from edgetune.tune.ngrams.preview import preview_linear
 from edgetune.tune.tasks import TASKS
 
 FIRST_BASE = "all-MiniLM-L6-v2"
@@ -55,6 +56,8 @@ def look(task: str, data: Mapping[str, Any], base: str | None) -> Look:
     summary = kind.describe(dataset.labels, [target for part in once for target in part.targets])
     coverage = _coverage(base, dataset)
     findings = (*dataset.findings, *(coverage.findings if coverage else ()))
+    preview = preview_linear(dataset, kind, "", seed=0)
+    linear = (preview.finding,) if preview else ()
     encoding = _guessed_encoding(tables)
     values: dict[str, Any] = {
         **given_values(recipe),
@@ -73,6 +76,7 @@ def look(task: str, data: Mapping[str, Any], base: str | None) -> Look:
         "rows": {name: len(part) for name, part in parts.items()},
         **summary.facts,
         **({"cut_share": coverage.cut_share, "unknown_share": coverage.unknown_share} if coverage else {}),
+        "linear": preview.facts if preview else None,
         "digest": dataset.digest,
         "findings": list(findings),
     }
@@ -80,7 +84,7 @@ def look(task: str, data: Mapping[str, Any], base: str | None) -> Look:
         task=task,
         base=base,
         recipe=recipe,
-        findings=(*findings, summary.finding),
+        findings=(*findings, summary.finding, *linear),
         facts=facts,
         base_remark="A folder, a packaged model or a hub id, looked for in this order.",
         values=values,

@@ -18,6 +18,7 @@ from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.methods import METHODS
 from edgetune.tune.models.base import Base, find_base, known_labels, open_tokenizer
 from edgetune.tune.models.model import TunedModel, chosen_pooling
+from edgetune.tune.ngrams.preview import preview_linear
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.hardware import choose_device
 from edgetune.tune.training.progress import Silent
@@ -32,12 +33,14 @@ def plan(recipe: OnceRecipe) -> Plan:
     costs, schemes = estimate(recipe, base, dataset)
     model, pooling = costs.model, chosen_pooling(base, recipe.tune)
     coverage = Coverage.of(open_tokenizer(base).backend_tokenizer.to_str(), dataset.train.texts, model.max_tokens)
+    preview = preview_linear(dataset, TASKS[recipe.task], recipe.gate.metric, recipe.seed)
+    linear = [f"{preview.finding} It took {preview.model.cpu_seconds:.1f} CPU seconds."] if preview else []
     return Plan(
         base=base.id,
         base_bytes=base.weights_bytes,
         parameters=model.parameters,
         data=dataset.source,
-        findings=(*dataset.findings, *coverage.findings, *model.remarks),
+        findings=(*dataset.findings, *coverage.findings, *model.remarks, *linear),
         rows=costs.rows,
         method=recipe.tune.method,
         epochs=most_epochs(recipe.tune, costs.rows["train"]),
@@ -53,6 +56,7 @@ def plan(recipe: OnceRecipe) -> Plan:
         facts={
             **{"labels": len(dataset.labels), "pooling": pooling, "max_tokens": model.max_tokens},
             **{"cut_share": coverage.cut_share, "unknown_share": coverage.unknown_share},
+            "linear": preview.facts if preview else None,
         },
         words={
             "data": f"{len(dataset.labels)} labels" if dataset.labels else "",

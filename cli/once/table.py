@@ -5,14 +5,17 @@ Must not import jinja2 or torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 
 from edgetune import terminal
 from edgetune.benchmarks.report import charts
 from edgetune.benchmarks.report.cascades import cascade_sentence
 from edgetune.serve.report import Pair, Report
+from edgetune.serve.verdict import LINEAR
 from edgetune.terminal import Row, footprint_rows, timed_row
-from edgetune.tune.metrics import title_of
+from edgetune.tune.metrics import is_error, title_of
 
 
 def figure_rows(report: Report) -> tuple[Row, ...]:
@@ -24,7 +27,10 @@ def print_report(report: Report, bundle: str, html: str, console: Console) -> No
     """Print the table, the verdict and where the bundle and its report lie; see `terminal.print_report`."""
     baseline = report.quality.baseline
     constant = f"Constant: of one answer to all rows, {baseline.answer}." if baseline else ""
-    remarks = (constant, report.why, cascade_sentence(report), charts.plan_and_truth(report))
+    linear = report.floor(LINEAR)
+    floor = f"Linear: a linear model of {linear.described} reaches {_value(report, linear.value)}." if linear else ""
+    why = (report.why, cascade_sentence(report), charts.plan_and_truth(report))
+    remarks = (constant, floor, report.quality.floor_remark, *why)
     terminal.print_report(report, figure_rows(report), remarks, bundle, html, console)
 
 
@@ -34,7 +40,31 @@ def _quality(report: Report) -> list[Row]:
     value = report.packed.value if report.packed else None
     first = _quality_row(report, report.quality.metric, base.value if base else None, value)
     before, after = (stage.metrics if stage else {} for stage in (base, packed))
-    return [first, *(_quality_row(report, name, before.get(name), after.get(name)) for name in report.further_metrics)]
+    return [
+        first,
+        *_interval(report),
+        *(_quality_row(report, name, before.get(name), after.get(name)) for name in report.further_metrics),
+    ]
+
+
+def _interval(report: Report) -> list[Row]:
+    """The 95% intervals of both values of the metric, and the paired one of what lies between them."""
+    metric, stages = report.quality.metric, (report.stage("base"), report.stage(report.chosen))
+    bounds = ["" if stage is None or len(stage.ci95) != 2 else _bounds(stage.ci95, metric) for stage in stages]
+    pair = report.comparison("base", report.chosen)
+    sign = 1 if is_error(metric) else -1
+    moved = sorted(sign * bound for bound in pair.drop_interval) if pair else []
+    change = " to ".join(charts.loss(bound, metric, signed=True) for bound in moved)
+    return [("  95% interval", *bounds, change)] if any(bounds) else []
+
+
+def _bounds(interval: Sequence[float], metric: str) -> str:
+    low, high = (charts.score(bound, metric, 1) for bound in interval)
+    return f"{low} to {high}"
+
+
+def _value(report: Report, value: float) -> str:
+    return f"{charts.score(value, report.quality.metric)} {title_of(report.quality.metric)}"
 
 
 def _quality_row(report: Report, metric: str, base: float | None, packed: float | None) -> Row:
@@ -48,9 +78,10 @@ def _quality_row(report: Report, metric: str, base: float | None, packed: float 
 def _latency(report: Report) -> list[Row]:
     latency = report.latency_ms
     if latency is None:
-        return [(f"latency {mark}", charts.NOT_MEASURED, charts.NOT_MEASURED, "") for mark in ("p50", "p90")]
+        return [(f"latency {mark}", charts.NOT_MEASURED, charts.NOT_MEASURED, "") for mark in ("mean", "p50", "p90")]
     base, bundle, absent = latency.base, latency.bundle, charts.TOO_SMALL
     return [
+        timed_row(report, "latency mean", base.mean, bundle.mean),
         timed_row(report, "latency p50", base.p50, bundle.p50, absent),
         timed_row(report, "latency p90", base.p90, bundle.p90, absent),
     ]

@@ -2,9 +2,11 @@
 
 import json
 
+import msgspec
 import pytest
 import yaml
 
+from edgetune.serve.verdict import Decision
 from tests.untimed import untimed
 
 BUNDLE_FILES = {
@@ -97,6 +99,7 @@ def test_stage_lines_are_plain_and_without_the_libraries_chatter(workshop):
         "bundle  ",
         "report  ",
         "accuracy",
+        "95% interval",
         "macro f1",
         "balanced",  # accuracy, which a narrow table has on a line of its own
         "latency",
@@ -109,7 +112,17 @@ def test_stage_lines_are_plain_and_without_the_libraries_chatter(workshop):
     report = read(workshop.folder / "bundle" / "report.json")
     remark = [report["timing_remark"]] if report["timing_remark"] else []  # of a busy machine
     constant = f"Constant: of one answer to all rows, {report['quality']['baseline']['answer']}."
-    assert others[:-1] == [report["verdict"], *remark, constant, report["why"]]
+    decision = msgspec.convert(report["decision"], Decision)
+    linear = report["quality"]["floor"][1]
+    floor = f"Linear: a linear model of {linear['described']} reaches {100 * linear['value']:.2f}% accuracy."
+    assert others[:-1] == [
+        *decision.lines,
+        report["verdict"],
+        *remark,
+        constant,
+        floor,
+        report["why"],
+    ]
     assert report["verdict"].startswith(f"The {report['chosen']} bundle ")
     assert report["why"].startswith(f"{report['chosen']} won: ")
     assert others[-1].startswith("The build took ")

@@ -73,6 +73,12 @@ def test_the_report_holds_the_constant_beside_each_figure(report):
         "balanced_accuracy": pytest.approx(0.5),
     }
     assert quality.warning == WARNING
+    majority, linear = quality.floor
+    assert (majority.value, majority.described) == (pytest.approx(0.95), "'ham' to all rows")
+    assert linear.stage == "linear"
+    decision = report.decision
+    assert (decision.ship, decision.reasons[0].rule) == ("no", "constant")
+    assert decision.sentence.startswith("Do not ship, because one constant answer is as good: accuracy 95.00% against")
     assert report.verdict.endswith(f" Warning: {WARNING}")
     assert "and one constant answer, 'ham', 95.00% accuracy: " in report.verdict
 
@@ -102,8 +108,11 @@ def test_terminal_and_page_say_it(report):
     assert all(len(line) <= 80 for line in lines)
     words = " ".join(stream.getvalue().split())
     assert WARNING in words
+    assert words.startswith("Do not ship, because: - one constant answer is as good: accuracy 95.00% against 95.00%, ")
     assert "Constant: of one answer to all rows, 'ham'." in words
+    assert "Linear: a linear model of " in words
     page = render_html(report)
+    assert '<p class="verdict stop">Do not ship, because:</p>' in page
     assert "These answers may be worth nothing." in page
     assert "constant answer 95.0%" in page
     assert "second metric macro f1" in page

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from edgetune.once.table import figure_rows, print_report
 from edgetune.serve.report import Report
+from edgetune.serve.verdict import Comparison, Decision, Reason
 
 SAMPLES = Path(__file__).parent.parent / "benchmarks"
 BUNDLE = "/home/somebody/projects/banking/bundles/" + "a-long-name-" * 5
@@ -42,9 +43,11 @@ def rows(output: str) -> list[list[str]]:
 
 
 def test_the_table_has_its_rows(full: Report) -> None:
-    assert rows(printed(full))[:8] == [
+    assert rows(printed(full))[:10] == [
         ["base (PyTorch)", "bundle", "change"],
         ["accuracy", "92.50%", "92.93%", "+0.43 points"],
+        ["95% interval", "91.5% to 93.4%", "92.0% to 93.8%"],
+        ["latency mean", "7.20 ms", "1.12 ms", "6.4x faster"],
         ["latency p50", "7.10 ms", "1.10 ms", "6.5x faster"],
         ["latency p90", "8.30 ms", "1.25 ms", "6.6x faster"],
         ["throughput", "370 /s", "1,657 /s", "4.5x more"],
@@ -99,7 +102,7 @@ def test_a_busy_machine_gives_no_ratio_of_times(full: Report) -> None:
     assert remark in " ".join(output.split())
     assert "faster" not in output
     unjudged = [row[0] for row in rows(output) if row[-1] == "not judged"]
-    assert unjudged == ["latency p50", "latency p90", "throughput", "cold start"]
+    assert unjudged == ["latency mean", "latency p50", "latency p90", "throughput", "cold start"]
     assert ["size", "91.7 MB", "23.4 MB", "3.9x smaller"] in rows(output)
 
 
@@ -114,5 +117,20 @@ def test_brackets_of_a_user_are_no_markup(full: Report) -> None:
     assert verdict in printed(msgspec.structs.replace(full, verdict=verdict))
 
 
-def test_the_table_alone_has_seven_rows(full: Report) -> None:
-    assert len(figure_rows(full)) == 7
+def test_the_decision_stands_above_the_table(full: Report) -> None:
+    reasons = [Reason(rule="untimed", sentence="the machine was [busy]")]
+    output = printed(msgspec.structs.replace(full, decision=Decision(ship="with care", reasons=reasons)))
+    assert output.startswith("Ship with care, because:\n- the machine was [busy]\n\n")
+    assert printed(msgspec.structs.replace(full, decision=Decision(ship="yes"))).startswith("Ship\n\n")
+
+
+def test_the_paired_interval_stands_beside_those_of_both(full: Report) -> None:
+    pair = Comparison(
+        reference="base", candidate=full.chosen, drop=-0.0043, drop_interval=[-0.011, 0.002], p_value=None
+    )
+    report = msgspec.structs.replace(full, quality=msgspec.structs.replace(full.quality, comparisons=[pair]))
+    assert rows(printed(report))[2] == ["95% interval", "91.5% to 93.4%", "92.0% to 93.8%", "-0.20 to +1.10"]
+
+
+def test_the_table_alone_has_nine_rows(full: Report) -> None:
+    assert len(figure_rows(full)) == 9

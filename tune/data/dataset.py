@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 PART_NAMES = ("train", "validation", "test")
 # Enough to tell models apart by 2 to 3 points; beyond it a row is worth more as a training row.
 MOST_HELD_OUT_ROWS = 1_000
+# Findings on rows that choose the model and judge it as well.
+NO_VALIDATION_ROWS = (
+    "There is no validation row: the test rows choose the model as well, so that figures on them flatter it."
+)
+NO_TEST_ROWS = (
+    "There is no test row: the validation rows, which choose the model, judge it as well, so that figures on them "
+    "flatter it."
+)
 LEAST_HELD_OUT = 0.1  # of the training rows, to choose a model by where the recipe keeps none for it
 
 
@@ -250,14 +258,9 @@ def _with_rows_to_judge(parts: Parts) -> Parts:
     if parts.validation and parts.test:
         return parts
     if parts.test:
-        return replace(parts, validation=parts.test).saying(
-            "There is no validation row: the test rows choose the model as well, so that figures on them flatter it."
-        )
+        return replace(parts, validation=parts.test).saying(NO_VALIDATION_ROWS)
     if parts.validation:
-        return replace(parts, test=parts.validation).saying(
-            "There is no test row: the validation rows, which choose the model, judge it as well, so that figures on "
-            "them flatter it."
-        )
+        return replace(parts, test=parts.validation).saying(NO_TEST_ROWS)
     raise DataError(
         f"No row of {counted(len(parts.train), 'row')} can be held out to choose and to judge by.",
         expected="shares for validation or test, and two rows or more of some class.",

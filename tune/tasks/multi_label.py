@@ -21,7 +21,7 @@ from edgetune.tune.data.dialect import NUMBER
 from edgetune.tune.data.list_cells import are_lists_of_one, list_of
 from edgetune.tune.data.rows import Target
 from edgetune.tune.metrics import LABEL_MACRO_F1, LABEL_MICRO_F1, SUBSET_ACCURACY, Metric
-from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, LabelObjective, label_qualities
+from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, LabelObjective, label_qualities, support_vectors
 from edgetune.tune.tasks.task import Guess, Summary, Task, describe_labels, possible_targets
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ COLUMN_NAMES = ("labels", "tags", "categories", "topics", "genres", "emotions")
 FEWEST_ROWS = 8
 # The most frequent labels that are tried as one constant answer, beside all labels.
 MOST_CONSTANT = 16
+# The logit of a label that all training rows have, and minus that of one that none has.
+ALWAYS = 10.0
 _FLAGS = {"0": False, "1": True, "false": False, "true": True, "": False}
 
 
@@ -96,6 +98,15 @@ class SeveralLabels(LabelObjective):
 
     def solver(self, *, balanced: bool) -> OneVersusRest:
         return OneVersusRest(self.width, balanced=balanced)
+
+    def linear_head(self, features: Any, learnt: NDArray[Any]) -> Head:
+        weight = np.zeros((self.width, features.shape[1]), dtype=np.float32)
+        bias = np.where(learnt.mean(axis=0) > 0.5, ALWAYS, -ALWAYS).astype(np.float32)
+        for place in range(self.width):
+            head = support_vectors(features, learnt[:, place] > 0.5)
+            if len(head.bias):  # some rows have the label and some have not
+                weight[place], bias[place] = head.weight[0], head.bias[0]
+        return Head(weight, bias)
 
     def head_spec(self, held_out: HeldOut) -> HeadSpec:
         """Each label's threshold is the probability that gives it the highest F1 on the held-out rows."""

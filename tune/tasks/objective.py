@@ -6,6 +6,7 @@ Between the task, which knows rows, and the training, which knows steps. Arrays 
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,15 @@ class Objective(ABC):
     def solver(self, *, balanced: bool) -> Solver:
         """What solves the probe's head; `balanced` weighs outputs by their rarity, where there is such a thing."""
 
+    @abstractmethod
+    def linear_head(self, features: Any, learnt: NDArray[Any]) -> Head:
+        """A linear head for sparse features of length one, such as n-grams, with fixed settings.
+
+        Args:
+            features: (rows, features) float32, a scipy CSR matrix.
+            learnt: targets as the loss takes them.
+        """
+
     def finish(self, head: torch.nn.Linear) -> None:
         """Bring a head that was learnt into the user's units, in place; most are there already."""
         return
@@ -192,6 +202,28 @@ class LabelObjective(Objective):
     @property
     def strengths(self) -> tuple[float, ...]:
         return LABEL_STRENGTHS
+
+
+def support_vectors(features: Any, learnt: NDArray[Any]) -> Head:
+    """One linear support vector machine a class against the rest (Fan et al., LIBLINEAR, JMLR 9, 2008), C = 1.
+
+    A row an output, in the order of the classes; of two classes a single row, of one class none.
+
+    Args:
+        features: (rows, features) float32, a scipy CSR matrix.
+        learnt: class numbers, (rows,).
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
+    if len(np.unique(learnt)) < 2:
+        return Head(np.zeros((0, features.shape[1]), np.float32), np.zeros(0, np.float32))
+    # LIBLINEAR's own tolerance: scikit-learn's is a thousand times as strict and changes no answer in a thousand.
+    model = LinearSVC(C=1.0, tol=0.1, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features, learnt)
+    return Head(model.coef_.astype(np.float32), model.intercept_.astype(np.float32))
 
 
 def label_qualities(

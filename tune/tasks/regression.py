@@ -92,6 +92,13 @@ class Number(Objective):
     def solver(self, *, balanced: bool) -> RidgeSolver:
         return RidgeSolver()
 
+    def linear_head(self, features: Any, learnt: NDArray[Any]) -> Head:
+        """Ridge regression with scikit-learn's strength, 1."""
+        from sklearn.linear_model import Ridge
+
+        model = Ridge(alpha=1.0, solver="sparse_cg").fit(features, learnt)
+        return Head(model.coef_.reshape(1, -1).astype(np.float32), np.atleast_1d(model.intercept_).astype(np.float32))
+
     def finish(self, head: torch.nn.Linear) -> None:
         import torch
 

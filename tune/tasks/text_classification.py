@@ -17,7 +17,7 @@ from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.list_cells import single_labels
 from edgetune.tune.data.rows import Target, as_line
 from edgetune.tune.metrics import ACCURACY, BALANCED_ACCURACY, MACRO_F1, Metric
-from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, LabelObjective, label_qualities
+from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, LabelObjective, label_qualities, support_vectors
 from edgetune.tune.tasks.task import USUAL, Guess, Summary, Task, describe_labels
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ class SingleLabel(LabelObjective):
     def solver(self, *, balanced: bool) -> LogisticSolver:
         return LogisticSolver(self.width, balanced=balanced)
 
+    def linear_head(self, features: Any, learnt: NDArray[Any]) -> Head:
+        return _of_classes(support_vectors(features, learnt), np.unique(learnt), self.width)
+
     def head_spec(self, held_out: HeldOut) -> HeadSpec:
         return HeadSpec(kind="label", labels=list(self.labels))
 
@@ -119,14 +122,22 @@ class LogisticSolver:
         same = np.array_equal(np.unique(learnt), getattr(self._model, "classes_", np.empty(0)))
         self._model.set_params(C=strength, warm_start=same)
         self._model.fit(features, learnt)
-        coefficients, intercepts, classes = self._model.coef_, self._model.intercept_, self._model.classes_
-        if len(classes) == 2:  # scikit-learn gives a single row for two classes
-            coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
-            intercepts = np.concatenate([-intercepts / 2, intercepts / 2])
-        weight = np.zeros((self._width, coefficients.shape[1]))
-        bias = np.full(self._width, -1e4)
+        return _of_classes(Head(self._model.coef_, self._model.intercept_), self._model.classes_, self._width)
+
+
+def _of_classes(head: Head, classes: NDArray[Any], width: int) -> Head:
+    """A head of the classes that have rows as one of all; a class without rows gets a bias that nothing outweighs."""
+    coefficients, intercepts = head.weight, head.bias
+    if len(classes) == 2:  # scikit-learn gives a single row for two classes
+        coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
+        intercepts = np.concatenate([-intercepts / 2, intercepts / 2])
+    weight = np.zeros((width, coefficients.shape[1]))
+    bias = np.full(width, -1e4)
+    if len(classes) == 1:
+        bias[classes] = 0.0
+    else:
         weight[classes], bias[classes] = coefficients, intercepts
-        return Head(weight, bias)
+    return Head(weight, bias)
 
 
 class TextClassification(Task):

@@ -12,6 +12,7 @@ from edgetune.benchmarks.report.front import pictures
 from edgetune.benchmarks.report.html import bar_pairs, grid, headlines, render_html
 from edgetune.benchmarks.report.page import clip, gap, gate_sentence
 from edgetune.serve.report import ClassQuality, Confusion, GridCell, LatencySummary, Pair, Report, Speedup
+from edgetune.serve.verdict import Comparison, Decision, FloorQuality, Reason
 
 from ..conftest import Page, check
 
@@ -64,12 +65,35 @@ def test_headlines_qualify_each_figure(full: Report) -> None:
     quality, speed, size, memory = headlines(full)
     assert (quality.figure, quality.details) == (
         "92.9%",
-        ["−0.19 points from tuned", "95% CI −0.45 to +0.06", "base 92.5%"],
+        ["−0.19 points from tuned", "95% CI −0.45 to +0.06", "92.0% to 93.8%, 95% of its own", "base 92.5%"],
     )
-    assert (speed.figure, speed.details) == ("6.5×", ["7.10 ms → 1.10 ms", "95% CI 6.3× to 6.6×"])
+    assert (speed.figure, speed.details) == (
+        "6.5×",
+        ["7.10 ms → 1.10 ms", "mean 6.4×, p90 6.6×", "95% CI 6.3× to 6.6×"],
+    )
     assert (size.figure, size.details) == ("23.4 MB", ["instead of 91.7 MB", "3.9× smaller"])
     assert (memory.figure, memory.details) == ("117 MB", ["instead of 454 MB", "3.9× less"])
     assert (memory.also, memory.also_details) == ("cold start 225 ms", ("instead of 3,510 ms",))
+
+
+def test_the_decision_opens_the_page_and_the_floor_stands_in_the_ledger(full: Report) -> None:
+    decision = Decision(ship="no", reasons=[Reason(rule="worse-than-linear", sentence="linear <b>is</b> better")])
+    floor = [
+        FloorQuality(stage="majority", value=0.013, ci95=[0.01, 0.02], described="'a' to all rows"),
+        FloorQuality(stage="linear", value=0.9117, ci95=[0.901, 0.921], described="words 1-2", cpu_seconds=5.4),
+    ]
+    pair = Comparison(
+        reference="linear", candidate="int8-dynamic", drop=-0.0176, drop_interval=[-0.027, -0.008], p_value=0.0004
+    )
+    quality = msgspec.structs.replace(full.quality, floor=floor, comparisons=[pair])
+    report = changed(full, decision=decision, quality=quality)
+    page = Page(render_html(report))
+    check(page)
+    assert page.text.index("Do not ship, because: linear <b>is</b> better") < page.text.index(full.verdict)
+    assert "linear 91.17% 90.10% to 92.10% no pretrained model, 5.4 CPU seconds" in page.text
+    assert "int8-dynamic linear +1.76 +0.80 to +2.70" in page.text
+    assert "Majority: 'a' to all rows." not in page.text  # the constant answer has a row already
+    assert headlines(report)[0].details[-1] == "linear n-grams 91.2%"
 
 
 def test_every_candidate_stands_there_with_verdict_and_reason(full: Report) -> None:
