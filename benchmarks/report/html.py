@@ -23,7 +23,7 @@ from edgetune.benchmarks.report.page import (
     render,
     size_headline,
 )
-from edgetune.serve.report import GridCell, Pair, Report
+from edgetune.serve.report import GridCell, Pair, Report, StageQuality
 from edgetune.serve.verdict import LINEAR, MAJORITY, Comparison, FloorQuality
 from edgetune.tune.metrics import is_error, title_of
 
@@ -99,7 +99,8 @@ def first_loss(report: Report) -> str:
 def stage_axis(report: Report) -> charts.Axis:
     """The axis that all rows of the quality table share."""
     stages = report.quality.stages
-    values = [v for entry in (*_fitted(report), *stages) for v in (entry.value, *entry.ci95)]
+    entries: list[FloorQuality | StageQuality] = [*_fitted(report), *stages]
+    values = [bound for entry in entries for bound in (entry.value, *entry.ci95)]
     constant = report.constant(report.quality.metric)
     return charts.score_axis([*values, *(() if constant is None else (constant,))] or [0.0])
 

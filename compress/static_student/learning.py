@@ -82,7 +82,7 @@ class Learnt:
         sums = np.add.reduceat(np.append(self.rows[bags.rows], self.rows[:1], axis=0), bags.starts[:-1])
         sums[bags.counts == 0] = 0  # `reduceat` gives an empty bag the row behind it
         vectors = sums / np.sqrt(np.maximum(bags.counts, 1))[:, None].astype(np.float32)
-        return vectors @ self.head + self.bias
+        return np.asarray(vectors @ self.head + self.bias, dtype=np.float32)
 
 
 def judged(outputs: FloatArray, rows: LearningRows, objective: Objective) -> tuple[float, float]:
