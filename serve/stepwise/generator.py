@@ -77,6 +77,7 @@ class Generator:
         provider: str = "auto",
         prefix_bytes: int = PREFIX_BYTES,
         verify: bool = True,
+        lookup: bool = False,
     ) -> Generator:
         """Open a bundle of the task text-generation.
 
@@ -86,8 +87,11 @@ class Generator:
             provider: "auto" (the one that the bundle was built for), "cpu" or "cuda".
             prefix_bytes: memory for beginnings of prompts; 0 keeps none.
             verify: compare the files with what was packed.
+            lookup: guess tokens of single answers from what followed the last ones earlier in prompt and answer; no
+                answer changes but by rounding, and those that quote their prompt come in fewer steps.
 
         Raises:
+            InputError: `lookup` of a bundle whose graph cannot take guesses back.
             BundleError: it is no bundle, it is damaged, or it is one of another task.
             ProviderError: the provider does not run here.
         """
@@ -101,7 +105,7 @@ class Generator:
             )
         provider = bundle.manifest.provider if provider == "auto" else provider
         return cls(
-            Decoder(bundle.folder / GRAPH_NAME, spec, threads=threads, provider=provider),
+            Decoder(bundle.folder / GRAPH_NAME, spec, threads=threads, provider=provider, lookup=lookup),
             TokenCodec(bundle.folder / TOKENIZER_NAME),
             ChatTemplate.open(bundle.folder, listed=bundle.manifest.files),
             prefix_bytes=prefix_bytes,
