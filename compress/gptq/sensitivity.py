@@ -111,7 +111,7 @@ def _settings(matrix: Matrix, hessian: FloatArray | None, block: int, probe: Pro
     """The settings of a matrix, the first of them measured and the others by their error beside its."""
     weight = matrix.rows()
     blocks = sorted({fitting for size in (block, WIDE_BLOCK) if (fitting := matrix.block_for(size)) is not None})
-    settings = []
+    settings: list[Setting] = []
     nats = error = 0.0
     for bits in (4, 8):
         # In 8 bits what GPTQ gains is nothing beside the losses that are compared, and it takes half of the time.
