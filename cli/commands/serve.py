@@ -150,6 +150,11 @@ def _origins(context: click.Context, parameter: click.Parameter, given: tuple[st
     is_flag=True,
     help="Compute each generated answer alone, so that it does not change with the load; slower for many callers.",
 )
+@click.option(
+    "--lookup",
+    is_flag=True,
+    help="Guess the tokens of a lone answer ahead from its prompt: fewer steps for answers that quote it.",
+)
 @click.option("--access-log/--no-access-log", default=DEFAULTS.access_log, help="Write one line a request to stderr.")
 @json_option
 def command(

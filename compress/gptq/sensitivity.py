@@ -21,7 +21,7 @@ from edgetune.compress.gptq.head import write_all_positions
 from edgetune.compress.gptq.hessians import Calibration, hessians
 from edgetune.compress.gptq.matrices import FloatArray, Matrix, find_matrices
 from edgetune.compress.gptq.prefill import prefill_feed, usable_sequences
-from edgetune.compress.gptq.quantization import Choice
+from edgetune.compress.gptq.quantization import Choice, Method
 from edgetune.serve.errors import CompressError
 from edgetune.serve.session import open_session
 from edgetune.serve.stepwise.spec import GenerationSpec
@@ -114,8 +114,10 @@ def _settings(matrix: Matrix, hessian: FloatArray | None, block: int, probe: Pro
     settings: list[Setting] = []
     nats = error = 0.0
     for bits in (4, 8):
+        # In 8 bits what GPTQ gains is nothing beside the losses that are compared, and it takes half of the time.
+        method: Method = "gptq" if bits == 4 else "rtn"
         for size in blocks:
-            levels = Choice(bits, size, "gptq").blocks(weight, hessian)
+            levels = Choice(bits, size, method).blocks(weight, hessian)
             restored = levels.restored()
             loss = _squared_error(restored - weight, hessian)
             if not settings:

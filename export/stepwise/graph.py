@@ -16,6 +16,7 @@ from edgetune.export.once.graph import count_nodes
 from edgetune.export.stepwise.attention_inputs import pack_inputs, rotate_inside
 from edgetune.export.stepwise.cache_in_place import read_lengths_from_mask
 from edgetune.export.stepwise.grouped_attention import group_attentions
+from edgetune.export.stepwise.last_logits import free_last_logits
 from edgetune.export.stepwise.rewrite import rewrite_decoder
 from edgetune.export.stepwise.rotation_tables import tabulate_rotations
 from edgetune.export.stepwise.sizes import decoder_spec
@@ -124,6 +125,8 @@ def export_decoder(
         spec = msgspec.structs.replace(
             spec, in_place=in_place and not full_logits, begins_apart=rotating > 0 and not batch_one
         )
+        if spec.in_place:
+            free_last_logits(program)
         path = _save(program, folder)
         open_session(path, provider="cpu", threads=1)
         return DecoderGraph(path, spec, count_nodes(path), fused, full_logits)

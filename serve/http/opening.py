@@ -153,7 +153,11 @@ def _open_writer(bundle: Bundle, settings: ServerSettings) -> Writer:
     with _opening_generator:
         prefix_bytes = 0 if settings.answers_alone else PREFIX_BYTES
         generator = Generator.open(
-            bundle.folder, threads=settings.lone_threads, provider=provider, prefix_bytes=prefix_bytes
+            bundle.folder,
+            threads=settings.lone_threads,
+            provider=provider,
+            prefix_bytes=prefix_bytes,
+            lookup=settings.lookup,
         )
     replay(generator, read_golden(bundle))
     warm_up_generator(generator, max_sequences=settings.max_sequences)

@@ -27,6 +27,7 @@ class ServerSettings:
         max_answer_tokens: of one generated answer; asking for more is answered 400.
         answers_alone: compute each generated answer as if there were no other, so that it does not change with the
             load; slower for many callers, and no beginnings of prompts are kept.
+        lookup: guess tokens of a lone answer from its prompt and itself; see `Generator.open`.
         read_seconds: for the head of a request, and again for its body, to arrive; past it 408 and the connection is
             closed.
         grace_seconds: after SIGTERM, for what is running to end.
@@ -59,6 +60,7 @@ class ServerSettings:
     max_prompts: int = 64
     max_answer_tokens: int = 4096
     answers_alone: bool = False
+    lookup: bool = False
     read_seconds: float = 10.0
     grace_seconds: float = 20.0
     threads: int = 1

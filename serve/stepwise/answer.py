@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgetune.serve.stepwise.codec import TokenCodec
 from edgetune.serve.stepwise.constraint import Constraint
+from edgetune.serve.stepwise.lookup import Lookup
 from edgetune.serve.stepwise.sampling import Sampler, Sampling, TokenLogprob, token_logprob
 from edgetune.serve.stepwise.text import StopStrings, TextStream
 
@@ -49,6 +50,7 @@ class Generation:
         logprobs: of the tokens where they were asked for, else empty.
         cached_tokens: of the prompt that had been computed before.
         prompt_logprobs: of the prompt's tokens where they were asked for, else empty.
+        guessed_tokens: that were run ahead where the generator looks them up, and `right_tokens` of them were right.
     """
 
     text: str
@@ -58,6 +60,8 @@ class Generation:
     logprobs: tuple[TokenLogprob, ...] = ()
     cached_tokens: int = 0
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
+    guessed_tokens: int = 0
+    right_tokens: int = 0
 
     @classmethod
     def of(cls, pieces: Iterable[TokenPiece], answer: Answer) -> Generation:
@@ -71,6 +75,8 @@ class Generation:
             logprobs=tuple(one for piece in listed for one in piece.logprobs),
             cached_tokens=answer.cached_tokens,
             prompt_logprobs=tuple(answer.prompt_logprobs),
+            guessed_tokens=0 if answer.lookup is None else answer.lookup.guessed,
+            right_tokens=0 if answer.lookup is None else answer.lookup.right,
         )
 
 
@@ -93,6 +99,7 @@ class Answer:
         finish: None while it goes on.
         cached_tokens: of the prompt that had been computed before; set by who computed it.
         prompt_logprobs: of the prompt's tokens, where `echo_logprobs` asks for them; set by who computed it.
+        lookup: what its tokens are guessed from; set and fed by who guesses.
     """
 
     def __init__(
@@ -123,6 +130,7 @@ class Answer:
         self.cached_tokens = 0
         self.prompt_logprobs: list[TokenLogprob | None] = []
         self.echoes = sampling.echo_logprobs and sampling.logprobs is not None
+        self.lookup: Lookup | None = None
         self._logprobs = sampling.logprobs
         self._sampler = Sampler(sampling, self.prompt, vocabulary)
         self._eos_ids = frozenset(eos_ids)
@@ -131,6 +139,11 @@ class Answer:
         self._stop = StopStrings(sampling.stop)
         self._unsent = _Unsent()
         self._constraint = constraint
+
+    @property
+    def left(self) -> int:
+        """Tokens that it may still have."""
+        return self._most - len(self.token_ids)
 
     def note_prompt(self, token: int, logits: NDArray[np.float32] | None) -> None:
         """Keep the log-probability of a prompt's token by logits (vocabulary,) float32 before it, if any."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Ids = NDArray[np.int64]
+# What may be fed to graphs that give logits of several positions: (1,) int64, the first of them, counted from the end.
+LOGITS_FROM = "logits_from"
 
 
 class Bound:
@@ -49,6 +51,7 @@ class Bound:
             self._binding.bind_ortvalue_input(past, value)
             self._binding.bind_ortvalue_output(present, value)
         rows, _, capacity, _ = values[0].shape()
+        self._vocabulary = vocabulary
         self._logits = np.zeros((rows, 1, vocabulary), np.float32)
         self._last = self._logits[:, 0]
         self._binding.bind_ortvalue_output("logits", store.value(self._logits))
@@ -69,6 +72,20 @@ class Bound:
             self._feed(name, np.ascontiguousarray(array))
         self._session.run_with_iobinding(self._binding)
         return self._last
+
+    def run_ahead(self, feed: Mapping[str, Ids]) -> NDArray[np.float32]:
+        """As `run`, of one row and a graph that takes `LOGITS_FROM`: the logits (tokens, vocabulary) of all its ids."""
+        tokens = feed["input_ids"].shape[1]
+        logits = np.empty((1, tokens, self._vocabulary), np.float32)
+        self._feed(LOGITS_FROM, np.array([-tokens], np.int64))
+        self._binding.bind_ortvalue_output("logits", self._store.value(logits))
+        try:
+            self.run(feed)
+        finally:
+            self._feed(LOGITS_FROM, np.array([-1], np.int64))
+            self._binding.bind_ortvalue_output("logits", self._store.value(self._logits))
+        last: NDArray[np.float32] = logits[0]
+        return last
 
     def step(self, ids: Ids, before: Ids) -> tuple[NDArray[np.float32], Ids]:
         """Run one token a row, none of them padding.

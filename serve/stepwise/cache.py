@@ -127,6 +127,17 @@ def empty_cache(store: Store, rows: int, *, coming: int = 1) -> Cache:
     return store.cache(arrays, np.zeros((rows, 0), dtype=np.int64), coming=coming)
 
 
+def shortened(cache: Cache, columns: int) -> Cache:
+    """The cache without what stands behind its first `columns`, in the same tensors: the next run writes there again.
+
+    Only of tensors with room, and where the cache is the last that wrote into them.
+    """
+    if cache.tail is None or cache.tail.used != cache.columns:
+        raise ValueError("a cache that others have written behind cannot be shortened")
+    cache.tail.used = columns
+    return Cache(cache.values, cache.mask[:, :columns], cache.tail)
+
+
 def with_room(store: Store, cache: Cache, tokens: int) -> Cache:
     """The same cache where so many tokens can be written behind it; itself if they can."""
     return cache if cache.takes(tokens) else store.cache(cache.arrays(), cache.mask, coming=tokens)

@@ -20,7 +20,7 @@ from edgetune.serve.forks import never_free
 from edgetune.serve.json_types import JsonObject
 from edgetune.serve.session import open_session, run_error, session_errors
 from edgetune.serve.stepwise.answer import Answer
-from edgetune.serve.stepwise.bound import Bound
+from edgetune.serve.stepwise.bound import LOGITS_FROM, Bound
 from edgetune.serve.stepwise.cache import Cache, Store, Tail, empty_cache, gather, with_room
 from edgetune.serve.stepwise.codec import TokenCodec
 from edgetune.serve.stepwise.constraint import Constraint
@@ -46,6 +46,7 @@ class Decoder:
     Attributes:
         spec: of the graph.
         store: where its caches lie.
+        lookup: whether single answers guess ahead.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class Decoder:
         threads: int | None = None,
         provider: str = "cpu",
         spinning: bool = True,
+        lookup: bool = False,
     ) -> None:
-        """Open a graph; arguments as for `open_session`.
+        """Open a graph; arguments as for `open_session`, and whether single answers guess ahead (lookup.py).
 
         Raises:
+            InputError: the graph gives no logits but the last ones, which guessing ahead needs.
             BundleDamaged: the graph is not the one that the specification tells of.
             EdgetuneError: as `open_session` does.
         """
@@ -86,6 +89,14 @@ class Decoder:
             roomy=spec.in_place and provider == "cpu" and given["logits"].type == "tensor(float)",
             context_tokens=spec.context_tokens,
         )
+        fed = {value.name for value in self._session.get_overridable_initializers()}
+        if lookup and not (self.store.roomy and LOGITS_FROM in fed):
+            raise InputError(
+                f"The graph {graph} gives the logits behind the last token alone, or makes its cache anew each step.",
+                expected="a graph that can take guessed tokens back (lookup)",
+                action="build the bundle again with this release, or open it without lookup",
+            )
+        self.lookup = lookup
 
     def check(self, ids: Sequence[int]) -> None:
         """Refuse a prompt that the graph cannot answer.
@@ -204,17 +215,39 @@ class Decoder:
     ) -> tuple[Logits, Cache]:
         """Write behind the cache in its own tensors; in larger ones where they are full or written by another."""
         tokens = ids.shape[1]
-        cache = with_room(self.store, cache, tokens)
-        tail = cast(Tail, cache.tail)
-        if tail.bound is None:
-            names = list(zip(self._past, self.spec.present_names(), strict=True))
-            tail.bound = Bound(session, self.store, names, cache.values, self.spec.vocabulary, self._takes)
+        cache, tail = self._bound(session, cache, tokens)
         logits: Logits
         if tokens == 1 and real is None:
             logits, mask = tail.bound.step(ids, cache.mask)
         else:
             mask, feed = self._feed(ids, cache, real)
             logits = tail.bound.run(feed)
+        tail.used = mask.shape[1]
+        return logits, Cache(cache.values, mask, tail)
+
+    def _bound(self, session: onnxruntime.InferenceSession, cache: Cache, tokens: int) -> tuple[Cache, Tail]:
+        """The cache with room for so many tokens, its tensors bound to the session."""
+        cache = with_room(self.store, cache, tokens)
+        tail = cast(Tail, cache.tail)
+        if tail.bound is None:
+            names = list(zip(self._past, self.spec.present_names(), strict=True))
+            tail.bound = Bound(session, self.store, names, cache.values, self.spec.vocabulary, self._takes)
+        return cache, tail
+
+    def run_ahead(self, ids: NDArray[np.int64], cache: Cache) -> tuple[Logits, Cache]:
+        """As `run`, of one row whose last tokens are guesses: the logits (tokens, vocabulary) float32 behind each.
+
+        What is not to stay of the cache is taken back by `cache.shortened`. For decoders that `lookup`.
+        """
+        session = self._session
+        if session is None:
+            raise EdgetuneError("The decoder is closed.", action="open the bundle again")
+        try:
+            cache, tail = self._bound(session, cache, ids.shape[1])
+            mask, feed = self._feed(ids, cache, None)
+            logits: Logits = tail.bound.run_ahead({**feed, "input_ids": ids})
+        except session_errors() as error:
+            raise run_error(str(self._graph), error) from error
         tail.used = mask.shape[1]
         return logits, Cache(cache.values, mask, tail)
 

@@ -75,7 +75,7 @@ class Generator:
         self.defaults, self.strip_inputs = defaults, strip_inputs
         self.constraints = Constraints(codec.path, decoder.spec)
         self._bundle: Bundle | None = None
-        self._asked: tuple[int | None, str] = (None, "auto")
+        self._asked: tuple[int | None, str, bool] = (None, "auto", False)
         watch_forks(self)
 
     @classmethod
@@ -87,6 +87,7 @@ class Generator:
         provider: str = "auto",
         prefix_bytes: int = PREFIX_BYTES,
         verify: bool = True,
+        lookup: bool = False,
     ) -> Generator:
         """Open a bundle of the task text-generation.
 
@@ -96,8 +97,11 @@ class Generator:
             provider: "auto" (the one that the bundle was built for), "cpu" or "cuda".
             prefix_bytes: memory for beginnings of prompts; 0 keeps none.
             verify: compare the files with what was packed.
+            lookup: guess tokens of single answers from what followed the last ones earlier in prompt and answer; no
+                answer changes but by rounding, and those that quote their prompt come in fewer steps.
 
         Raises:
+            InputError: `lookup` of a bundle whose graph cannot take guesses back.
             BundleError: it is no bundle, it is damaged, or it is one of another task.
             ProviderError: the provider does not run here.
         """
@@ -111,7 +115,7 @@ class Generator:
             )
         runs_on = bundle.manifest.provider if provider == "auto" else provider
         generator = cls(
-            Decoder(bundle.folder / GRAPH_NAME, spec, threads=threads, provider=runs_on),
+            Decoder(bundle.folder / GRAPH_NAME, spec, threads=threads, provider=runs_on, lookup=lookup),
             TokenCodec(bundle.folder / TOKENIZER_NAME),
             ChatTemplate.open(bundle.folder, listed=bundle.manifest.files),
             prefix_bytes=prefix_bytes,
@@ -119,7 +123,7 @@ class Generator:
             strip_inputs=bundle.manifest.strip_inputs,
         )
         generator._bundle = Bundle(bundle.folder.absolute(), bundle.manifest)
-        generator._asked = (threads, provider)
+        generator._asked = (threads, provider, lookup)
         return generator
 
     def generate(self, prompt: Prompt, sampling: Sampling | None = None) -> Generation:
@@ -327,11 +331,13 @@ def _stripped(message: Message) -> Message:
     return {**message, "content": stripped(content)}
 
 
-def _open_pickled(folder: str, identity: str, threads: int | None, provider: str, prefix_bytes: int) -> Generator:
+def _open_pickled(
+    folder: str, identity: str, threads: int | None, provider: str, lookup: bool, prefix_bytes: int
+) -> Generator:
     """What a pickled generator is there; arguments as for `Generator.open`, and raises as it does.
 
     Raises:
         BundleDamaged: as `Generator.open` does, or the folder holds another bundle than the one that was pickled.
     """
     same_bundle(Path(folder), identity)
-    return Generator.open(folder, threads=threads, provider=provider, prefix_bytes=prefix_bytes)
+    return Generator.open(folder, threads=threads, provider=provider, prefix_bytes=prefix_bytes, lookup=lookup)

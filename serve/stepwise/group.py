@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from edgetune.serve.errors import InputError
 from edgetune.serve.stepwise.answer import Answer, TokenPiece
-from edgetune.serve.stepwise.cache import Cache, beginning, gather, without_room
+from edgetune.serve.stepwise.cache import Cache, beginning, gather, shortened, without_room
+from edgetune.serve.stepwise.lookup import Lookup
 from edgetune.serve.stepwise.prefixes import Prefixes, common_tokens
 
 if TYPE_CHECKING:
@@ -31,9 +32,13 @@ class Group:
         self.answers: list[Answer] = []
         self._decoder = decoder
         self._cache: Cache | None = None
+        # Guessed tokens that have run already, each with the logits behind it, and how many were right until now.
+        self._ahead: list[tuple[int, NDArray[np.float32]]] = []
+        self._guessed = self._right = 0
 
     def change(self, leaving: Sequence[Answer] = (), joining: Sequence[tuple[Answer, Cache]] = ()) -> None:
         """Let answers go, and others in with the caches of their prompts (one row each); one copy for all of them."""
+        self._take_back()
         gone = {id(answer) for answer in leaving}
         rows = [row for row, answer in enumerate(self.answers) if id(answer) not in gone]
         parts = [(self._cache, rows)] if self._cache is not None and rows else []
@@ -46,15 +51,50 @@ class Group:
         self.answers, self._cache = list(answers), cache
 
     def step(self) -> NDArray[np.float32]:
-        """Run the last token of each answer: logits (answers, vocabulary) float32, for `Answer.take`."""
+        """Run the last token of each answer: logits (answers, vocabulary) float32, for `Answer.take`.
+
+        A token of a single answer that was guessed has run already, and so have those behind it.
+        """
         if self._cache is None:
             raise ValueError("a group without answers has no step")
+        if self._decoder.lookup and len(self.answers) == 1:
+            return self._step_ahead(self.answers[0], self._cache)
         ids = np.array([[answer.token_ids[-1]] for answer in self.answers], dtype=np.int64)
         logits, self._cache = self._decoder.run(ids, self._cache)
         return logits
 
+    def _step_ahead(self, answer: Answer, cache: Cache) -> NDArray[np.float32]:
+        token, lookup = answer.token_ids[-1], answer.lookup
+        if lookup is None:
+            lookup = answer.lookup = Lookup(answer.prompt)
+        # All that are new: some may have come while others shared the steps.
+        lookup.push(answer.token_ids[lookup.tokens - len(answer.prompt) :])
+        if self._ahead and self._ahead[0][0] == token:
+            self._right += 1
+            return self._ahead.pop(0)[1]
+        self._take_back()
+        cache = self._cache or cache
+        guesses = lookup.guesses(answer.left - 1)
+        ids = np.array([[token, *guesses]], dtype=np.int64)
+        if not guesses:
+            logits, self._cache = self._decoder.run(ids, cache)
+            return logits
+        logits, self._cache = self._decoder.run_ahead(ids, cache)
+        self._ahead = [(guess, logits[place : place + 1]) for place, guess in enumerate(guesses, 1)]
+        self._guessed = len(guesses)
+        return logits[:1]
+
+    def _take_back(self) -> None:
+        """Forget the guesses that have run and were wrong, or that nobody waits for any more."""
+        if self._guessed and (lookup := self.answers[0].lookup) is not None:
+            lookup.judge(self._guessed, self._right)
+        if self._ahead and self._cache is not None:
+            self._cache = shortened(self._cache, self._cache.columns - len(self._ahead))
+        self._ahead, self._guessed, self._right = [], 0, 0
+
     def apart(self) -> list[Group]:
         """The same answers, each in a group of its own."""
+        self._take_back()
         groups = []
         for row, answer in enumerate(self.answers):
             if self._cache is not None:
@@ -65,6 +105,7 @@ class Group:
     @property
     def cache(self) -> Cache | None:
         """The cache of all answers; None where there are none."""
+        self._take_back()
         return self._cache
 
 

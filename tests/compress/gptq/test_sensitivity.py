@@ -27,7 +27,7 @@ def test_every_matrix_has_its_settings_from_few_bytes_to_many(measured, tmp_path
         sizes = {(one.bits, one.block): one.stored_bytes for one in settings}
         assert sizes[8, 32] > 1.8 * sizes[4, 32]
         nats = {(one.bits, one.block): one.nats for one in settings}
-        assert 0 < nats[8, 32] < 0.05 * nats[4, 32], name
+        assert 0 < nats[8, 32] < 0.2 * nats[4, 32], name
     # 64 wide: no block of 128 fits, so one of 64 stands for it.
     assert [(one.bits, one.block) for one in measured.matrices["up"]] == [(4, 32), (4, 64), (8, 32), (8, 64)]
     # 4 bits of 96 x 64 weights, and for each 32 of them two bytes of scale and a half of zero point.
