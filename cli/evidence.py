@@ -20,6 +20,7 @@ from edgetune.tune.data.column_names import LABEL_NAMES
 from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.sources import Named
 from edgetune.tune.models.base import DECODER_ENDINGS, PACKAGED, find_base
+from edgetune.tune.stepwise.format_choice import PREFERENCES
 from edgetune.tune.stepwise.formats import FORMATS
 from edgetune.tune.stepwise.formats.format import Format
 from edgetune.tune.stepwise.raw_parts import read_raw_parts
@@ -177,8 +178,11 @@ def _observe(rows: tuple[RawRow, ...], name: str) -> Rows:
     columns = list(dict.fromkeys(column for row in rows for column in row.values))
     own = {column for row in rows for column in written.columns_in(row.values, {}).values()} if written else set()
     labels = [column for column in columns if column.casefold() in LABEL_NAMES and column not in own]
-    if {column.casefold() for column in columns} >= _DOLLY:
+    folded = {column.casefold() for column in columns}
+    if folded >= _DOLLY:
         labels = [column for column in labels if column.casefold() != "category"]
+    if any(folded.issuperset(pair) for pair in PREFERENCES):
+        return Rows("chats", f"the rows of {name} hold preferences")  # which reading them refuses, with its reason
     if written is None or (labels and written.name not in _PLAINLY_CHATS):
         shown = ", ".join(map(repr, columns[:6])) + ", ..." * (len(columns) > 6)
         return Rows("labelled", f"{name} has the columns {shown}" if not labels else f"{name} has labels ({labels[0]})")

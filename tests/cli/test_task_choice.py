@@ -26,6 +26,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "alpaca": {"instruction": "Translate.", "input": "cat", "output": "Katze"},
     "dolly": {"instruction": "Translate.", "context": "", "response": "Katze", "category": "open_qa"},
     "pairs": {"conversations": [{"human": "Hi", "AI": "Hello!"}]},
+    "pairs of a bot": {"conversations": [{"user": "Hi", "bot": "Hello!"}]},
+    "preferences": {"prompt": "Hi", "chosen": "Hello!", "rejected": "Go away."},
     "messages twice": {"prompt": CHAT["messages"][:1], "completion": CHAT["messages"][1:]},
     "completion": {"prompt": "The capital of France is", "completion": " Paris."},
     "marked": {"text": "Human: Hi\nAssistant: Hello!"},

@@ -214,7 +214,8 @@ def _none_fits(table: Table, reason: str) -> DataError:
             f"The text and label columns of {table.source} are not clear: {reason}. Its columns are {_listed(table)}; "
             f"{', '.join(map(repr, nested))} hold lists or objects.",
             expected="one column of texts and one of labels, a word or text in each cell.",
-            action="write the text and the label inside them as columns of their own, with a row for each text.",
+            action="write the text and the label inside them as columns of their own, with a row for each text; "
+            "of chats --task text-generation says how they are written.",
         )
     return DataError(
         f"The text and label columns of {table.source} are not clear: {reason}. Its columns are {_listed(table)}.",

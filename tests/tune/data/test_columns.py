@@ -83,6 +83,7 @@ def test_columns_of_objects_are_named_where_nothing_fits():
         caught.value.found
     )
     assert "as columns of their own" in caught.value.action
+    assert "--task text-generation" in caught.value.action
 
 
 @pytest.mark.parametrize(
