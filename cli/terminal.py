@@ -44,7 +44,7 @@ def print_report(
         console.print(Text(f"{name}  {escaped(path)}"), soft_wrap=True)
 
 
-def _lines(rows: Sequence[Row], width: int) -> list[str]:
+def _lines(rows: Iterable[Row], width: int) -> list[str]:
     """The table's heading and rows, the figures at the right of their columns; wider than `width` rather than cut."""
     cells = [HEADINGS, *(tuple(map(_plain, row)) for row in rows)]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]

@@ -27,7 +27,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "dolly": {"instruction": "Translate.", "context": "", "response": "Katze", "category": "open_qa"},
     "pairs": {"conversations": [{"human": "Hi", "AI": "Hello!"}]},
     "pairs of a bot": {"conversations": [{"user": "Hi", "bot": "Hello!"}]},
-    "preferences": {"prompt": "Hi", "chosen": "Hello!", "rejected": "Go away."},
     "messages twice": {"prompt": CHAT["messages"][:1], "completion": CHAT["messages"][1:]},
     "completion": {"prompt": "The capital of France is", "completion": " Paris."},
     "marked": {"text": "Human: Hi\nAssistant: Hello!"},
@@ -244,6 +243,12 @@ def test_the_better_fit_of_one_family_is_taken_and_announced(base, data, sibling
     assert choice.reason == "Task colour, since it is about colours; --task says otherwise."
     assert choose_task({"base": base("BertModel"), "data": section}).task == "text-classification"
     assert choose_task({"task": "colour", "base": "b", "data": section}).task == "colour"
+
+
+def test_preferences_are_a_language_models_which_refuses_them(data):
+    choice = choose_task({"data": data({"prompt": "Hi", "chosen": "Hello!", "rejected": "Go away."})})
+    assert choice.task == "text-generation"
+    assert "the rows of rows.jsonl hold preferences" in choice.reason
 
 
 @pytest.mark.parametrize(
