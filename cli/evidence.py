@@ -7,6 +7,8 @@ known. Must not import torch or transformers.
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from edgetune.tune.data.column_names import LABEL_NAMES
 from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.sources import Named
 from edgetune.tune.models.base import DECODER_ENDINGS, PACKAGED, find_base
+from edgetune.tune.stepwise.format_choice import PREFERENCES
 from edgetune.tune.stepwise.formats import FORMATS
 from edgetune.tune.stepwise.formats.format import Format
 from edgetune.tune.stepwise.raw_parts import read_raw_parts
@@ -27,6 +30,7 @@ from edgetune.tune.tasks.task import Guess
 SAMPLE_ROWS = 200
 # Formats of chats that no labelled texts are written in: a column that is named as labels are holds none there.
 _PLAINLY_CHATS = ("messages", "prompt-completion-messages", "sharegpt", "turn-pairs")
+_FASTTEXT = re.compile(r"__label__\S+ ")
 # Dolly's rows have the kind of their instruction in a column of that name (Databricks 2023).
 _DOLLY = {"instruction", "response", "category"}
 
@@ -122,9 +126,42 @@ def look_at_rows(section: JsonObject) -> Rows:
         rows = read_raw_parts(Named(source), _dialect(section)).train.rows[:SAMPLE_ROWS]
     except DataError:
         return Rows()
+    if path.suffix.lower() == ".txt" and path.is_file():
+        _refuse_labelled_lines([str(row.values.get("text", "")) for row in rows], path)
     names = dict.fromkeys(column for row in rows for column in row.values)
     columns = {name: tuple(row.values.get(name) for row in rows) for name in names}
     return replace(_observe(rows, path.name), columns=columns)
+
+
+def _refuse_labelled_lines(lines: Sequence[str], path: Path) -> None:
+    """Ask of a file whose lines hold a label each: they would be learnt as they stand, labels and all.
+
+    Raises:
+        DataError: with both commands.
+    """
+    out = f"{path.with_suffix('.tsv')}"
+    if all(_FASTTEXT.match(line) for line in lines):
+        kind = "fastText's labels"
+        convert = f"sed -E 's/^__label__([^ ]+) +/\\1\\t/' {shlex.quote(str(path))} > {shlex.quote(out)}"
+    elif all(line.count("\t") == 1 for line in lines) and _has_repeating_side(lines):
+        kind, convert = (
+            "a tab and a word that comes again, as labels do",
+            f"cp {shlex.quote(str(path))} {shlex.quote(out)}",
+        )
+    else:
+        return
+    raise DataError(
+        f"The task of {path} is not clear: each line holds {kind}, and a .txt file is read as texts alone.",
+        expected="labelled texts in a file with columns, or a task by name",
+        action=f"for a classifier {convert} and take that file; for a language model of these lines add "
+        "--task text-generation",
+    )
+
+
+def _has_repeating_side(lines: Sequence[str]) -> bool:
+    """Whether what stands on one side of the tab comes again and again, and what stands on the other does not."""
+    kinds = sorted(len(set(side)) for side in zip(*(line.split("\t") for line in lines), strict=True))
+    return 2 <= kinds[0] <= len(lines) // 4 and 2 * kinds[1] > len(lines)
 
 
 def _dialect(section: JsonObject) -> FileOptions:
@@ -141,8 +178,11 @@ def _observe(rows: tuple[RawRow, ...], name: str) -> Rows:
     columns = list(dict.fromkeys(column for row in rows for column in row.values))
     own = {column for row in rows for column in written.columns_in(row.values, {}).values()} if written else set()
     labels = [column for column in columns if column.casefold() in LABEL_NAMES and column not in own]
-    if {column.casefold() for column in columns} >= _DOLLY:
+    folded = {column.casefold() for column in columns}
+    if folded >= _DOLLY:
         labels = [column for column in labels if column.casefold() != "category"]
+    if any(folded.issuperset(pair) for pair in PREFERENCES):
+        return Rows("chats", f"the rows of {name} hold preferences")  # which reading them refuses, with its reason
     if written is None or (labels and written.name not in _PLAINLY_CHATS):
         shown = ", ".join(map(repr, columns[:6])) + ", ..." * (len(columns) > 6)
         return Rows("labelled", f"{name} has the columns {shown}" if not labels else f"{name} has labels ({labels[0]})")

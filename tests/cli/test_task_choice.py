@@ -13,7 +13,7 @@ from edgetune.evidence import Guess
 from edgetune.once import recognition
 from edgetune.once.recipe import OnceRecipe
 from edgetune.recipe import read_recipe
-from edgetune.serve.errors import RecipeError
+from edgetune.serve.errors import DataError, RecipeError
 from edgetune.stepwise.recipe import StepwiseRecipe
 from edgetune.task_choice import choose_task
 from edgetune.tasks import TASKS
@@ -26,6 +26,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "alpaca": {"instruction": "Translate.", "input": "cat", "output": "Katze"},
     "dolly": {"instruction": "Translate.", "context": "", "response": "Katze", "category": "open_qa"},
     "pairs": {"conversations": [{"human": "Hi", "AI": "Hello!"}]},
+    "pairs of a bot": {"conversations": [{"user": "Hi", "bot": "Hello!"}]},
     "messages twice": {"prompt": CHAT["messages"][:1], "completion": CHAT["messages"][1:]},
     "completion": {"prompt": "The capital of France is", "completion": " Paris."},
     "marked": {"text": "Human: Hi\nAssistant: Hello!"},
@@ -242,3 +243,34 @@ def test_the_better_fit_of_one_family_is_taken_and_announced(base, data, sibling
     assert choice.reason == "Task colour, since it is about colours; --task says otherwise."
     assert choose_task({"base": base("BertModel"), "data": section}).task == "text-classification"
     assert choose_task({"task": "colour", "base": "b", "data": section}).task == "colour"
+
+
+def test_preferences_are_a_language_models_which_refuses_them(data):
+    choice = choose_task({"data": data({"prompt": "Hi", "chosen": "Hello!", "rejected": "Go away."})})
+    assert choice.task == "text-generation"
+    assert "the rows of rows.jsonl hold preferences" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("__label__{label} where is my number {n}", "fastText's labels"),
+        ("{label}\twhere is my number {n}", "a tab and a word that comes again"),
+        ("where is my number {n}\t{label}", "a tab and a word that comes again"),
+    ],
+)
+def test_lines_with_labels_are_asked_about(tmp_path, line, named):
+    path = tmp_path / "rows.txt"
+    path.write_text("".join(line.format(label=("card", "cash")[n % 2], n=n) + "\n" for n in range(24)), "utf-8")
+    with pytest.raises(DataError, match=named) as raised:
+        choose_task({"data": {"path": str(path)}})
+    assert f"{path.with_suffix('.tsv')} and take that file" in raised.value.action
+    assert "--task text-generation" in raised.value.action
+    assert choose_task({"task": "text-generation", "data": {"path": str(path)}}).task == "text-generation"
+
+
+def test_lines_of_texts_with_a_tab_now_and_then_are_texts(tmp_path):
+    path = tmp_path / "rows.txt"
+    ends = ("\t.\n", "\n", "\n")
+    path.write_text("".join(f"a story of number {n}{ends[n % 3]}" for n in range(24)), "utf-8")
+    assert choose_task({"data": {"path": str(path)}}).task == "text-generation"

@@ -26,6 +26,7 @@ from edgetune.compress.schemes import fused
 from edgetune.serve.errors import CompressError
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.tasks import TASKS
+from tests.compress.marks import marks_of
 
 LABELLING = TASKS["text-classification"]
 
@@ -64,9 +65,7 @@ def ragged_feeds(material: Material, lengths: list[int]) -> dict[str, NDArray[np
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape, np.int64)}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "bert" else [pytest.mark.slow]) for name in REACHED]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in REACHED])
 def test_it_answers_as_the_graph_it_was_made_of(
     tiny_material: Callable[[str], tuple[Material, Path]], tmp_path: Path, name: str
 ) -> None:

@@ -19,6 +19,7 @@ from edgetune.compress.material import Material
 from edgetune.compress.schemes import fused, int8_dynamic
 from edgetune.tune.data.dataset import Part
 from edgetune.tune.training.progress import Silent
+from tests.compress.marks import marks_of
 
 # The scheme looks at no more of it than where the graph will run.
 MATERIAL = Material(None, Part((), ()), Part((), ()), (), "cpu", "cpu", 0, Silent())  # type: ignore[arg-type]
@@ -161,9 +162,7 @@ ATTENTION = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "bert" else [pytest.mark.slow]) for name in ATTENTION]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in ATTENTION])
 def test_a_fused_graph_keeps_its_answers_and_no_matrix_in_float(
     tiny_material: Callable[[str], tuple[Material, Path]], tmp_path: Path, name: str
 ) -> None:

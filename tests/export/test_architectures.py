@@ -54,7 +54,7 @@ FUSED_ATTENTION = {
 
 # One of each attention stands for the others, which `make test-long` has: fused (with layers of its own, and with
 # ALBERT's shared ones), with relative positions (MPNet's whole, DeBERTa's cut), with windows.
-# tests/compress/test_fused.py exports and fuses all.
+# tests/compress/test_fused.py exports and fuses all, two of BERT's kin in `make test-long` too.
 WHOLE = {"bert", "albert", "mpnet", "modernbert"}
 CUT = {"bert", "deberta_v2"}
 

@@ -194,12 +194,29 @@ def _listed(table: Table) -> str:
     return ", ".join(map(repr, table.columns)) + _left_out(table)
 
 
+def _nested(table: Table) -> list[str]:
+    """The columns whose cells are all lists or objects."""
+    return [
+        name
+        for name, cells in table.columns.items()
+        if (filled := [cell.strip() for cell in cells if cell.strip()]) and all(map(_NESTED.fullmatch, filled))
+    ]
+
+
 def _left_out(table: Table) -> str:
     """The columns that could not be read, which may be the ones that are looked for."""
     return "".join(f" ({finding.rstrip('.')})" for finding in table.findings if finding.endswith("was left out."))
 
 
 def _none_fits(table: Table, reason: str) -> DataError:
+    if nested := _nested(table):
+        return DataError(
+            f"The text and label columns of {table.source} are not clear: {reason}. Its columns are {_listed(table)}; "
+            f"{', '.join(map(repr, nested))} hold lists or objects.",
+            expected="one column of texts and one of labels, a word or text in each cell.",
+            action="write the text and the label inside them as columns of their own, with a row for each text; "
+            "of chats --task text-generation says how they are written.",
+        )
     return DataError(
         f"The text and label columns of {table.source} are not clear: {reason}. Its columns are {_listed(table)}.",
         expected="one column of texts and one of labels.",

@@ -107,6 +107,7 @@ def detect_dialect(text: str, options: FileOptions, *, name: str, preferred: str
         )
     if not header:
         findings += (f"{name} has no header: its {len(names)} columns are named {', '.join(names)}.",)
+    findings += _renamed(parsed.records[0].cells if header else (), names, name)
     return Dialect(delimiter, header, names, rows, findings)
 
 
@@ -248,6 +249,13 @@ def _column_names(first: tuple[str, ...], header: bool) -> tuple[str, ...]:
         others = itertools.chain([name], (f"{name}_{suffix}" for suffix in itertools.count(2)))
         names.append(next(other for other in others if other not in names and other not in given))
     return tuple(names)
+
+
+def _renamed(first: tuple[str, ...], names: tuple[str, ...], source: str) -> tuple[str, ...]:
+    """What to say of columns whose name another one before them has."""
+    given = [cell.strip() for cell in first]
+    pairs = [f"{old!r} again is named {new!r}" for old, new in zip(given, names, strict=False) if old and old != new]
+    return (f"Columns of {source} have the same name: {', '.join(pairs)}.",) if pairs else ()
 
 
 def _ragged(parsed: _Parsed, delimiter: str, name: str) -> DataError:

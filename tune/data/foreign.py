@@ -12,6 +12,7 @@ from edgetune.serve.errors import DataError
 # First bytes: what the file is, and what to do with it.
 _SAVE = "save its table as .csv (UTF-8)"
 _PARQUET = b"PAR1\x15"  # the mark alone may begin a header
+_PAGES = (b"<!DOCTYPE html", b"<!doctype html")  # a .txt file may well be one, to be learnt from
 _KINDS: dict[bytes, tuple[str, str]] = {
     b"\x1f\x8b": ("compressed with gzip", "unpack it: gunzip -k {path}"),
     **{b"BZh%d1AY&SY" % level: ("compressed with bzip2", "unpack it: bunzip2 -k {path}") for level in range(1, 10)},
@@ -23,6 +24,7 @@ _KINDS: dict[bytes, tuple[str, str]] = {
     b"%PDF-": ("a PDF", "save its text as .txt or .csv"),
     b"SQLite format 3\0": ("a SQLite database", "export the table: sqlite3 -header -csv {path} 'SELECT ...'"),
     b"ARROW1\0": ("an Arrow file", "save it as .parquet"),
+    **dict.fromkeys(_PAGES, ("a web page", "download the file itself, not the page that shows it")),
     b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file that it stands for: git lfs pull"),
     _PARQUET: ("a Parquet file", "give it the suffix .parquet"),
 }
@@ -35,8 +37,9 @@ def refuse_foreign(head: bytes, path: Path) -> None:
     Raises:
         DataError: naming what it is.
     """
+    may_be = {".parquet": (_PARQUET,), ".txt": _PAGES}.get(path.suffix.lower(), ())
     for start, (kind, action) in _KINDS.items():
-        if head.startswith(start) and not (start == _PARQUET and path.suffix.lower() == ".parquet"):
+        if head.startswith(start) and start not in may_be:
             raise DataError(
                 f"{path} is {kind}.",
                 expected="rows as text (.csv, .tsv, .json, .jsonl, .txt), or .parquet.",

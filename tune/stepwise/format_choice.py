@@ -20,7 +20,7 @@ from edgetune.tune.stepwise.rows import RawRow, RawRows
 
 # Of the formats that fit, the first that so many rows fit: a few rows of another must not decide.
 MOST_ROWS = 0.5
-_PREFERENCES = (("chosen", "rejected"), ("chosen_messages", "rejected_messages"))
+PREFERENCES = (("chosen", "rejected"), ("chosen_messages", "rejected_messages"))
 _JUDGED = ("messages", "conversations", "prompt", "completion", "instruction")
 MOST_COLUMNS_NAMED = 6
 MOST_COLUMNS_LISTED = 20
@@ -164,7 +164,7 @@ def _findings(
 def _preference(values: Mapping[str, object]) -> str:
     """What a row holds that ranks or judges answers instead of giving one; empty where it holds none."""
     names = {name.casefold() for name in values}
-    for pair in _PREFERENCES:
+    for pair in PREFERENCES:
         if names.issuperset(pair):
             return f"it holds a preference ({' and '.join(pair)}), not an answer"
     judged = isinstance(values.get("label"), bool) and any(name in names for name in _JUDGED)

@@ -75,6 +75,17 @@ def test_what_is_not_there_lists_the_columns_and_how_to_name_them(columns, reaso
     assert caught.value.exit_code == 1
 
 
+def test_columns_of_objects_are_named_where_nothing_fits():
+    objects = tuple(f'{{"text": "where is my card {n}"}}' for n in IDS)
+    with pytest.raises(DataError) as caught:
+        choose_columns(table(id=IDS, data=objects, annotations=("[1]",) * len(IDS)), None, None)
+    assert "Its columns are 'id', 'data', 'annotations'; 'data', 'annotations' hold lists or objects." in (
+        caught.value.found
+    )
+    assert "as columns of their own" in caught.value.action
+    assert "--task text-generation" in caught.value.action
+
+
 @pytest.mark.parametrize(
     ("columns", "found", "action"),
     [

@@ -81,6 +81,9 @@ def test_names_that_come_twice_are_made_different_and_others_kept(tmp_path, head
     table = read(tmp_path / "a.csv", f"{header}\na,b,c,x\nd,e,f,y\n")
     assert tuple(table.columns) == names
     assert table.columns[names[2]] == ("c", "f")
+    renamed = [(old, new) for old, new in zip(header.split(","), names, strict=True) if old and old != new]
+    said = ", ".join(f"{old!r} again is named {new!r}" for old, new in renamed)
+    assert table.findings == ((f"Columns of a.csv have the same name: {said}.",) if renamed else ())
 
 
 def test_no_value_as_databases_write_it_is_an_empty_cell_and_said(tmp_path):
@@ -95,6 +98,7 @@ def test_no_value_as_databases_write_it_is_an_empty_cell_and_said(tmp_path):
         ("a.csv.gz", b"\x1f\x8b\x08\x00rest", "is compressed with gzip."),
         ("a.csv", b"\x1f\x8b\x08\x00rest", "is compressed with gzip."),
         ("a.xlsx", b"PK\x03\x04rest", "is a zip archive or an Excel workbook."),
+        ("a.csv", b"<!DOCTYPE html><html><body>404</body></html>", "is a web page."),
         ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS."),
     ],
 )

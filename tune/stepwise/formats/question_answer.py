@@ -17,7 +17,7 @@ FORMAT = Format(
     example='{"question": "How many legs has a cat?", "answer": "Four."}',
     fields=(
         Field("question", ("question", "query", "human", "user", "人类", "用户", "问题", "问")),
-        Field("answer", ("answer", "response", "ai", "assistant", "助手", "答案", "回答", "答")),
+        Field("answer", ("answer", "response", "ai", "assistant", "bot", "助手", "机器人", "答案", "回答", "答")),
         Field("system", ("system",), required=False),
     ),
     chat_of=_chat,
