@@ -79,10 +79,17 @@ class Learnt:
 
     def outputs(self, bags: Bags) -> FloatArray:
         """Outputs (inputs, outputs) float32."""
-        sums = np.add.reduceat(np.append(self.rows[bags.rows], self.rows[:1], axis=0), bags.starts[:-1])
-        sums[bags.counts == 0] = 0  # `reduceat` gives an empty bag the row behind it
-        vectors = sums / np.sqrt(np.maximum(bags.counts, 1))[:, None].astype(np.float32)
-        return np.asarray(vectors @ self.head + self.bias, dtype=np.float32)
+        rows, head, bias = (torch.from_numpy(weight) for weight in (self.rows, self.head, self.bias))
+        outputs: FloatArray = _outputs(rows, head, bias, bags).numpy()
+        return outputs
+
+
+def _outputs(rows: torch.Tensor, head: torch.Tensor, bias: torch.Tensor, bags: Bags) -> torch.Tensor:
+    """The sum of each input's rows over the root of their number, through the head: (inputs, outputs) float32."""
+    places, starts = torch.from_numpy(bags.rows), torch.from_numpy(bags.starts[:-1])
+    sums = functional.embedding_bag(places, rows, starts, mode="sum")
+    counts = torch.from_numpy(np.maximum(bags.counts, 1).astype(np.float32))
+    return (sums * counts.rsqrt()[:, None]) @ head + bias
 
 
 def judged(outputs: FloatArray, rows: LearningRows, objective: Objective) -> tuple[float, float]:
@@ -112,10 +119,7 @@ class _Student(torch.nn.Module):
 
     def forward(self, bags: Bags) -> torch.Tensor:
         """Outputs (inputs, outputs) float32."""
-        places, starts = torch.from_numpy(bags.rows), torch.from_numpy(bags.starts[:-1])
-        sums = functional.embedding_bag(places, self.rows, starts, mode="sum")
-        counts = torch.from_numpy(np.maximum(bags.counts, 1).astype(np.float32))
-        return (sums * counts.rsqrt()[:, None]) @ self.head + self.bias
+        return _outputs(self.rows, self.head, self.bias, bags)
 
 
 def learn_rows(
