@@ -101,7 +101,9 @@ class Search:
         """Put every artefact that can be made, whatever the gate says of it alone, before the preferred graph."""
         schemes = self.plan.level("artefact") if self.plan.cascades else ()
         strong = self.trials.get(self._preferred_model()) if schemes else None
-        for scheme in schemes if strong else ():
+        if strong is None:
+            return
+        for scheme in schemes:
             # Both read texts with one tokenizer, which the steps of one strength change.
             route = Route(tuple(step for step in strong.route.steps if not step.strength), scheme.name)
             if route.name not in self.trials and route.name not in self.failures:
