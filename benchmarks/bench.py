@@ -304,7 +304,11 @@ def _cascade(contest: Contest, rows: Slice, chosen: CandidateReport) -> CascadeR
     small, strong = chosen.small, chosen.scheme.rpartition(CASCADE_MARK)[2]
     known = {one.scheme: one for one in contest.searched.candidates}
     logits = {name: bundle_logits(Predictor(contest.draft(name)), rows) for name in (small, strong)}
-    return report_cascade(rows, logits, chosen, (known[small], known[strong]))
+    whole = Predictor(contest.draft(chosen.scheme))
+    outputs = whole.outputs(whole.encode(rows.texts), batch_size=1)
+    share = float(np.mean([by != whole.variant for by in outputs.answered_by or ()]))
+    logits[chosen.scheme] = outputs.logits
+    return report_cascade(rows, logits, chosen, (known[small], known[strong]), share)
 
 
 def _decided(contest: Contest, report: Report) -> Report:

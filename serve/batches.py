@@ -60,9 +60,11 @@ class BatchAnswers:
             )
         self._prefix = prefix
         self._members = [name for name in self.predictor.head.blank if name != "scores"]
+        self._members += [] if self.predictor.small is None else ["answered_by"]
 
     def __call__(self, batch: Batch) -> dict[str, Any]:
-        """The batch with a column for each member of an answer: label and score, labels, or value; and truncated.
+        """The batch with a column for each member of an answer: label and score, labels, or value; truncated; and of a
+        cascade answered_by.
 
         Rows of which a text is missing or blank get None.
 

@@ -1,7 +1,7 @@
 """The small model of a cascade: which inputs it answers itself, and with what.
 
-It answers where the margin of its best probability over the second reaches a threshold, and the bundle's graph answers
-the rest.
+It answers where the margin of its best probability over the second reaches a threshold, unless most of the input is
+unknown to it, and the bundle's graph answers the rest.
 """
 
 from __future__ import annotations
@@ -54,13 +54,20 @@ class SmallModel:
         spec = bundle.manifest.cascade
         assert spec is not None
         self.scheme, self.threshold, self.golden = spec.scheme, spec.threshold, spec.golden
+        self._least_known, self._special_tokens = spec.least_known, spec.special_tokens
         self.engine = open_engine(spec.engine, bundle.folder, width)
 
     def answer(self, rows: Sequence[EncodedText]) -> FirstAnswers:
-        """Its outputs for all rows, and which of them its margin does not reach the threshold on."""
+        """Its outputs for all rows, and which of them are not its to answer, as `CascadeSpec` says."""
         logits = self.engine.logits(rows)
-        is_sure = margins(logits) >= self.threshold  # not a number is no margin
-        return FirstAnswers(logits, [row for row, sure in enumerate(is_sure.tolist()) if not sure])
+        is_sure = (margins(logits) >= self.threshold).tolist()  # not a number is no margin
+        return FirstAnswers(
+            logits, [place for place, row in enumerate(rows) if not (is_sure[place] and self._knows(row))]
+        )
+
+    def _knows(self, row: EncodedText) -> bool:
+        least = self._least_known * (row.size - self._special_tokens)
+        return least <= 0 or self.engine.known_tokens(row) >= least
 
 
 def margins(logits: NDArray[np.float32]) -> NDArray[np.float32]:

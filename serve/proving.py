@@ -226,7 +226,8 @@ def _prove_predictor(bundle: Bundle, task: Task) -> Proof:
     for variant in manifest.variants if task.all_variants else []:
         if variant.scheme not in replays and variant.provider == manifest.provider:
             replays[variant.scheme] = replay_golden(load(folder, variant=variant.scheme, verify=False))
-    return Proof(replays, predictor.variant, predictor.variant_reason)
+    small, reason = predictor.small, predictor.variant_reason
+    return Proof(replays, predictor.variant, f"{small.scheme} where it is sure, then {reason}" if small else reason)
 
 
 def _prove_generator(bundle: Bundle, provider: str) -> Proof:

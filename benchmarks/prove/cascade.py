@@ -34,11 +34,6 @@ class Threshold:
     share: float
 
 
-def mixed_logits(small: Logits, strong: Logits, threshold: float) -> Logits:
-    """What a cascade gives, (rows, classes) float32: the small model's where its margin reaches the threshold."""
-    return np.where((margins(small) >= threshold)[:, None], small, strong)
-
-
 def choose_threshold(rows: Slice, small: Logits, strong: Logits) -> Threshold | None:
     """The threshold of the largest share that is about the best, and no worse than the strong model alone.
 
@@ -88,28 +83,27 @@ def _about_best(metric: Metric, strong: Statistics, small: Statistics) -> NDArra
 
 
 def report_cascade(
-    rows: Slice, logits: Mapping[str, Logits], cascade: CandidateReport, models: Models
+    rows: Slice, logits: Mapping[str, Logits], cascade: CandidateReport, models: Models, share: float
 ) -> CascadeReport:
     """What the packed cascade gives on the test part, at its threshold and at every tenth of the rows.
 
     Args:
         rows: of the test part.
-        logits: of small and strong model by name, (rows, classes) float32, each answering all rows.
+        logits: of the cascade and of both models by name, (rows, classes) float32, each answering all rows.
         cascade: the candidate.
         models: the small and the strong one, as the search timed each alone, in turn.
+        share: of the rows that the small one answered.
     """
     small, strong = models
-    metric, threshold = rows.objective.metric, cascade.threshold or 0.0
+    metric = rows.objective.metric
     mine, theirs = logits[small.scheme], logits[strong.scheme]
-    values = [
-        metric.of(rows.expected, rows.answers(one)) for one in (mixed_logits(mine, theirs, threshold), mine, theirs)
-    ]
+    values = [metric.of(rows.expected, rows.answers(one)) for one in (logits[cascade.scheme], mine, theirs)]
     return CascadeReport(
         small=small.scheme,
         strong=strong.scheme,
-        threshold=threshold,
+        threshold=cascade.threshold or 0.0,
         validation_share=cascade.small_share or 0.0,
-        share=float(np.mean(margins(mine) >= threshold)),
+        share=share,
         value=values[0],
         small_value=values[1],
         strong_value=values[2],

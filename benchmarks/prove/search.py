@@ -99,10 +99,11 @@ class Search:
 
     def _take_cascades(self) -> None:
         """Put every artefact that can be made, whatever the gate says of it alone, before the preferred graph."""
-        strong = self.trials.get(self._preferred_model()) if self.plan.cascades else None
+        schemes = self.plan.level("artefact") if self.plan.cascades else ()
+        strong = self.trials.get(self._preferred_model()) if schemes else None
         if strong is None:
             return
-        for scheme in self.plan.level("artefact"):
+        for scheme in schemes:
             # Both read texts with one tokenizer, which the steps of one strength change.
             route = Route(tuple(step for step in strong.route.steps if not step.strength), scheme.name)
             if route.name not in self.trials and route.name not in self.failures:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from edgetune.benchmarks.prove.cascade import mixed_logits
 from edgetune.benchmarks.prove.ledger import Logits, Slice, bundle_logits, model_answers
 from edgetune.compress.candidate import Candidate
 from edgetune.compress.material import Material
@@ -120,8 +119,8 @@ class Workbench:
 
         kept = replace(self.kept, digest=value_sha256([self.kept.digest, threshold]))
         folder = kept.place(route.name, make)
-        logits = mixed_logits(small.logits, strong.logits, threshold)
-        return Trial(route, Candidate.open(folder), Bundle.open(folder / "draft"), logits)
+        draft = Bundle.open(folder / "draft")
+        return Trial(route, Candidate.open(folder), draft, bundle_logits(Predictor(draft), self.rows))
 
     def _make(self, route: Route, model: TunedModel, folder: Path) -> None:
         scheme = SCHEMES[route.graph]

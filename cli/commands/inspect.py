@@ -58,11 +58,26 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("task", manifest.task),
         *(() if spec else _answers(manifest)),
         ("scheme", f"{manifest.scheme} for {manifest.provider} ({dtypes})"),
+        *_engines(manifest),
         ("size", f"{bundle.size_bytes:,} bytes in {len(manifest.files) + 1} files"),
         *(_decoder(spec) if spec else _tensors(manifest)),
         ("base", f"{manifest.base.id} ({manifest.base.digest[:19]}...)"),
         ("data", f"{manifest.data_digest[:19]}..."),
         ("created", f"{manifest.created} by edgetune {manifest.versions.get('edgetune', '?')}"),
+    ]
+
+
+def _engines(manifest: Manifest) -> list[tuple[str, str]]:
+    """How it answers where a graph alone does not."""
+    cascade = manifest.cascade
+    if manifest.engine is not None:
+        return [
+            ("engine", f"{manifest.engine.kind}: numpy on tables in {manifest.engine.file}, no ONNX Runtime needed")
+        ]
+    if cascade is None:
+        return []
+    return [
+        ("cascade", f"{cascade.scheme} answers where its margin is {cascade.threshold:.3f} or more, then the scheme")
     ]
 
 

@@ -9,11 +9,18 @@ import msgspec
 
 from edgetune.export.once.pack import write_manifest
 from edgetune.serve.bundle import GOLDEN_NAME, TOKENIZER_NAME, Bundle
+from edgetune.serve.codecs import open_codec
 from edgetune.serve.engines.spec import CascadeSpec
 from edgetune.serve.errors import WorkError
 
+# Of an input's tokens, the share that a small model has to know: a text of another language or domain may hold a single
+# word that it is sure of, and no row of the data that chose the threshold would show that.
+LEAST_KNOWN = 0.5
 
-def draft_cascade(strong: Bundle, small: Bundle, threshold: float, folder: Path) -> Bundle:
+
+def draft_cascade(
+    strong: Bundle, small: Bundle, threshold: float, folder: Path, *, least_known: float = LEAST_KNOWN
+) -> Bundle:
     """Write the bundle in which `small` answers where its margin is at least `threshold`, and `strong` the rest.
 
     Args:
@@ -21,6 +28,7 @@ def draft_cascade(strong: Bundle, small: Bundle, threshold: float, folder: Path)
         small: a bundle that answers by an engine, of the same tokenizer, codec and head.
         threshold: best minus second probability, from 0 to 1.
         folder: where to; what is there goes.
+        least_known: share of an input's tokens that the small model has to know to answer it.
 
     Raises:
         WorkError: the two answer something else, or read texts otherwise.
@@ -41,8 +49,14 @@ def draft_cascade(strong: Bundle, small: Bundle, threshold: float, folder: Path)
     name, golden = f"{scheme}.onnx", f"golden_{scheme}.json"
     shutil.copyfile(small.folder / engine.file, folder / name)
     shutil.copyfile(small.folder / GOLDEN_NAME, folder / golden)
+    (empty,) = open_codec(small.manifest.codec, small.folder, small.manifest.max_tokens).encode([""])
     cascade = CascadeSpec(
-        scheme=scheme, engine=msgspec.structs.replace(engine, file=name), threshold=threshold, golden=golden
+        scheme=scheme,
+        engine=msgspec.structs.replace(engine, file=name),
+        threshold=threshold,
+        golden=golden,
+        least_known=least_known,
+        special_tokens=empty.size,
     )
     write_manifest(folder, msgspec.structs.replace(strong.manifest, cascade=cascade))
     return Bundle.open(folder)

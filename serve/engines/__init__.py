@@ -35,6 +35,9 @@ class Engine(Protocol):
             RunError: an id is none of the vocabulary's.
         """
 
+    def known_tokens(self, row: EncodedText) -> int:
+        """How many tokens of an input say anything to it, special ones not among them."""
+
     def run(self, feed: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         """The same of padded inputs by name, each (rows, tokens) int64.
 

@@ -10,7 +10,7 @@ import msgspec
 MOST_TENSORS = 32
 Offset = Annotated[int, msgspec.Meta(ge=0, le=2**50)]
 Length = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
-Threshold = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class TensorPlace(msgspec.Struct, frozen=True):
@@ -36,11 +36,15 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
 class CascadeSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A small model that answers first, in a bundle whose `model.onnx` answers the rest.
 
-    It answers an input itself where its best probability is at least `threshold` above its second. `scheme` names it in
-    answers, `golden` is the file of its own golden answers; its inputs are encoded by the bundle's codec.
+    It answers an input itself where its best probability is at least `threshold` above its second, and where it knows a
+    share of at least `least_known` of the tokens, `special_tokens` aside, which every input has: what it does not know
+    it does not miss. `scheme` names it in answers, `golden` is the file of its own golden answers; its inputs are
+    encoded by the bundle's codec.
     """
 
     scheme: str
     engine: EngineSpec
-    threshold: Threshold
+    threshold: Share
     golden: str
+    least_known: Share = 0.0
+    special_tokens: Length = 0

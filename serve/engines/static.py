@@ -71,6 +71,11 @@ class StaticEngine:
             return self._outputs(rows[0].ids)[None]
         return np.stack([self._outputs(row.ids) for row in rows])
 
+    def known_tokens(self, row: EncodedText) -> int:
+        """How many tokens of an input have a row."""
+        tokens = self._tokens
+        return sum(1 for token in row.ids if tokens[token])
+
     def run(self, feed: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         """The same of input_ids and attention_mask, each (rows, tokens) int64; what is masked is not there.
 

@@ -147,6 +147,13 @@ def _read(served: Served) -> bytes | None:
         return None
 
 
+def _scheme(served: Served) -> str:
+    """What answers, and of a cascade what does so first."""
+    manifest = served.bundle.manifest
+    scheme = served.predictor.variant_reason if len(manifest.graphs) > 1 else manifest.scheme
+    return f"{manifest.cascade.scheme} where it is sure, then {scheme}" if manifest.cascade else scheme
+
+
 def _facts(served: Served) -> dict[str, str]:
     """What the bundle is, and what its build measured."""
     manifest = served.bundle.manifest
@@ -156,7 +163,7 @@ def _facts(served: Served) -> dict[str, str]:
         "task": manifest.task,
         **({} if served.generates else {"answer": describe_head(served.predictor.head.spec, 6)}),
         "context" if served.generates else "longest text": f"{manifest.max_tokens} tokens",
-        "scheme": served.predictor.variant_reason if len(manifest.graphs) > 1 else manifest.scheme,
+        "scheme": _scheme(served),
         "runs on": ", ".join(served.answerer.providers),
     }
     report = served.report

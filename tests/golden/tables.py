@@ -67,9 +67,9 @@ def write_static(folder: Path) -> Bundle:
     return Bundle.open(folder)
 
 
-def write_cascade(folder: Path, static: Bundle, threshold: float) -> Bundle:
-    """The golden bundle behind a small model."""
+def write_cascade(folder: Path, static: Bundle, threshold: float, least_known: float = 0.0) -> Bundle:
+    """The golden bundle behind a small model, which knows few words."""
     from edgetune.export.once.cascades import draft_cascade
     from edgetune.serve.bundle import Bundle
 
-    return draft_cascade(Bundle.open(GOLDEN), static, threshold, folder)
+    return draft_cascade(Bundle.open(GOLDEN), static, threshold, folder, least_known=least_known)

@@ -36,6 +36,12 @@ def test_answers_stand_beside_their_rows():
     assert added["label"] is batch["label"]
 
 
+def test_a_cascade_says_who_answered(cascade_bundle):
+    batch = {"text": ["where is my parcel", "", "card login"]}
+    added = BatchAnswers(str(cascade_bundle), columns=["text"])(batch)
+    assert added["predicted_answered_by"].tolist() == ["static", None, "fp32"]
+
+
 def test_rows_without_a_text_keep_their_place():
     answers = BatchAnswers(str(GOLDEN), columns=["body"], prefix="")
     gaps = [None, TEXTS[0], float("nan"), " ", TEXTS[1]]

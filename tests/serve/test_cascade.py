@@ -20,6 +20,7 @@ from edgetune.serve.bundle import Bundle
 from edgetune.serve.cascade import margins
 from edgetune.serve.errors import BundleDamaged, EdgetuneError, MissingDependency
 from edgetune.serve.golden import replay_all
+from tests.golden.tables import write_cascade
 
 from .conftest import GOLDEN, BundleCopy
 
@@ -53,6 +54,19 @@ def test_each_text_is_answered_by_whom_it_is_for(cascade_bundle, static_bundle):
             assert cascade.predict_one(text).answered_by == answer.answered_by
         value = cascade.head.as_json(answers[0], None)
         assert value == {**small.head.as_json(small.predict_one(EASY[0]), None), "answered_by": "static"}
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [("card refund", True), ("card please", True), ("card please help", False), ("please help", False)],
+)
+def test_a_text_that_is_mostly_unknown_is_left_to_the_graph(static_bundle, tmp_path, text, known):
+    folder = write_cascade(tmp_path / "cascade", Bundle.open(static_bundle), 0.0, least_known=0.5).folder
+    assert Bundle.open(folder).manifest.cascade.special_tokens == 2
+    with load(folder, threads=1) as cascade:
+        by = "static" if known else "fp32"
+        assert cascade.predict_one(text).answered_by == by
+        assert [answer.answered_by for answer in cascade.predict([text, "card", "help"])] == [by, "static", "fp32"]
 
 
 def test_easy_texts_open_no_graph(cascade_bundle):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgetune.benchmarks.prove.cascade import choose_threshold, mixed_logits, report_cascade
+from edgetune.benchmarks.prove.cascade import choose_threshold, report_cascade
 from edgetune.benchmarks.prove.ledger import Slice, bundle_logits, frozen_slice, model_answers
 from edgetune.benchmarks.prove.planning import plan_schemes
 from edgetune.benchmarks.prove.search import Search, Terms
@@ -51,6 +51,10 @@ def cases(right_small, right_strong):
     strong = np.where(right_strong, expected, 1 - expected)
     certainty = np.linspace(8, 0.1, len(small))
     return slice_of(expected), sure_of(small, certainty), sure_of(strong, np.full(len(strong), 5.0))
+
+
+def mixed_logits(small, strong, threshold):
+    return np.where((margins(small) >= threshold)[:, None], small, strong)
 
 
 def test_the_small_model_answers_as_far_as_it_is_as_good():
@@ -123,7 +127,8 @@ def test_the_curve_has_value_and_time_of_every_share():
     rows, mine, theirs = cases(small, right)
     chosen = timed("static~fp32", 0.1, threshold=float(margins(mine)[599]), small_share=0.6)
     models = timed("static", 0.1), timed("fp32", 1.0)
-    report = report_cascade(rows, {"static": mine, "fp32": theirs}, chosen, models)
+    logits = {"static": mine, "fp32": theirs, "static~fp32": mixed_logits(mine, theirs, chosen.threshold)}
+    report = report_cascade(rows, logits, chosen, models, 0.6)
     assert (report.small, report.strong, report.validation_share) == ("static", "fp32", 0.6)
     assert (report.share, report.value, report.small_value, report.strong_value) == (0.6, 1.0, 0.6, 1.0)
     by_share = {point.share: point for point in report.curve}
@@ -132,7 +137,7 @@ def test_the_curve_has_value_and_time_of_every_share():
     assert [by_share[share].p50_ms for share in (0.4, 0.6)] == pytest.approx([1.1, 0.1])
     assert [by_share[share].mean_ms for share in (0, 0.6, 1)] == pytest.approx([1.1, 0.5, 0.1])
     busy = models[0], timed("fp32", 1.0, timing_valid=False)
-    untimed = report_cascade(rows, {"static": mine, "fp32": theirs}, chosen, busy).curve[0]
+    untimed = report_cascade(rows, logits, chosen, busy, 0.6).curve[0]
     assert (untimed.p50_ms, untimed.mean_ms, untimed.value) == (None, None, 1.0)
 
 
