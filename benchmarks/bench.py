@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetune.benchmarks.prove.cascade import report_cascade
 from edgetune.benchmarks.prove.choice import check_budget, gains, megabytes, over_budget, why_chosen
 from edgetune.benchmarks.prove.floor import Floor, compare, measure_floor
 from edgetune.benchmarks.prove.gate import Verdict, judge_answers
@@ -35,6 +36,7 @@ from edgetune.benchmarks.timing.race import Race, Timing, race
 from edgetune.benchmarks.timing.runtime import measure_settings
 from edgetune.benchmarks.timing.side import Side
 from edgetune.compress.candidate import Candidate
+from edgetune.compress.route import CASCADE_MARK
 from edgetune.compress.schemes import SCHEMES
 from edgetune.export.once.graph import Graph
 from edgetune.export.once.pack import Packing, draft_bundle, settled_draft
@@ -42,7 +44,15 @@ from edgetune.serve.bundle import REPORT_NAME, Bundle, RuntimeSettings
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import GateError
 from edgetune.serve.predictor import Predictor
-from edgetune.serve.report import BatchedAnswers, Pair, Proof, Report, StageQuality
+from edgetune.serve.report import (
+    BatchedAnswers,
+    CandidateReport,
+    CascadeReport,
+    Pair,
+    Proof,
+    Report,
+    StageQuality,
+)
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.metrics import Metric
 from edgetune.tune.models.encoder import Encoder
@@ -170,7 +180,6 @@ def _prove(contest: Contest, rows: Slice, logits: dict[str, Logits], progress: P
 
 
 def _judge(contest: Contest, name: str, rows: Slice, reference: Logits, candidate: Logits, looks: int) -> Verdict:
-    *steps, graph = name.split("+")
     structural = next(one for one in contest.searched.candidates if one.scheme == name).structural
     answers = rows.answers(reference), rows.answers(candidate)
     return judge_answers(
@@ -180,7 +189,7 @@ def _judge(contest: Contest, name: str, rows: Slice, reference: Logits, candidat
         contest.gate,
         second=rows.second_metric,
         structural=structural,
-        is_float=graph in ("fused", "fp32") and not steps,
+        is_float=name in ("fused", "fp32"),
         looks=looks,
     )
 
@@ -204,10 +213,14 @@ def _settle(contest: Contest, name: str, proof: Proof, folder: Path, progress: P
     """Find the settings that the chosen draft is best run with, and copy it with them."""
     draft, texts = contest.draft(name), contest.dataset.validation.texts
     threads = None if contest.benchmark.threads == "auto" else contest.benchmark.threads
-    if contest.packing.provider == "cpu":
-        settings, p50 = measure_settings(draft.folder, texts, progress, threads=threads)
+    p50: dict[str, float] = {}
+    if draft.manifest.engine is not None:
+        settings = _unmeasured(1)
+    elif contest.packing.provider == "cpu":
+        timed = contest.draft(name.rpartition(CASCADE_MARK)[2])  # of a cascade, what is run by ONNX Runtime
+        settings, p50 = measure_settings(timed.folder, texts, progress, threads=threads)
     else:
-        settings, p50 = _unmeasured(contest.threads), {}
+        settings = _unmeasured(contest.threads)
     beside, notes = passed_variants(name, contest.variants, contest.searched)
     drafts = {name: draft, **{one: contest.draft(one) for one in beside}}
     variants = measured_variants(drafts, settings, texts, threads, progress) if beside else []
@@ -270,6 +283,7 @@ def _report(
         gains=gains(candidates, chosen, steps) if choice else [],
         skipped=contest.searched.skipped,
         runtime=_told_settings(choice),
+        cascade=_cascade(contest, rows, next(one for one in candidates if one.chosen)) if choice else None,
     )
     return assemble_report(
         contest.packing.name,
@@ -287,6 +301,16 @@ def _decided(contest: Contest, report: Report) -> Report:
     """The report with whether to ship what was built."""
     over = over_budget(contest.budget, _measured(report), timing_valid=report.timing_valid) if report.chosen else ""
     return msgspec.structs.replace(report, decision=decide(report, over))
+
+
+def _cascade(contest: Contest, rows: Slice, chosen: CandidateReport) -> CascadeReport | None:
+    """What the small model of the packed candidate gives, None where there is none."""
+    if not chosen.small:
+        return None
+    small, strong = chosen.small, chosen.scheme.rpartition(CASCADE_MARK)[2]
+    known = {one.scheme: one for one in contest.searched.candidates}
+    logits = {name: bundle_logits(Predictor(contest.draft(name)), rows) for name in (small, strong)}
+    return report_cascade(rows, logits, chosen, (known[small], known[strong]))
 
 
 def _told_settings(choice: Choice | None) -> dict[str, str | int | bool | float]:

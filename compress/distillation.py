@@ -161,7 +161,7 @@ class _Run:
     def _loss(self, labels: SoftLabels, batch: NDArray[np.int64]) -> torch.Tensor:
         objective, device = self._teacher.objective, self._teacher.device
         logits = self._logits(labels, batch)
-        answers = torch.from_numpy(labels.answers[batch].astype(np.float32)).to(device)
+        answers = torch.from_numpy(labels.answers[batch]).to(device)
         loss = objective.imitation(logits, answers, self._schooling.temperature)
         targets, labelled = (torch.from_numpy(values[batch]).to(device) for values in (labels.targets, labels.known))
         known = objective.loss(logits[labelled], targets[labelled], None) / len(batch)
@@ -184,6 +184,4 @@ class _Run:
             for batch in length_batches([len(row["input_ids"]) for row in labels.rows], 64):
                 logits[batch] = self._logits(labels, batch).cpu().numpy()
         value = objective.value(labels.targets, logits)
-        return value, objective.agreement(
-            objective.answers(logits), objective.answers(labels.answers.astype(np.float32))
-        )
+        return value, objective.agreement(objective.answers(logits), objective.answers(labels.answers))

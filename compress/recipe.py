@@ -25,6 +25,10 @@ class CompressRecipe(BaseModel):
         "same gates on the validation part, and the loader takes the one that its machine runs best.",
     )
 
+    cascades: bool = Field(
+        True, description="Whether a small model, such as static, may answer before the chosen graph where it is sure."
+    )
+
     structural: bool = Field(True, description="Whether auto may take parts of the model away: layers and columns.")
 
     @field_validator("schemes")

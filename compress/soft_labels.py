@@ -15,13 +15,14 @@ from edgetune.serve.digest import file_sha256, value_sha256
 from edgetune.tune.data.rows import Input
 from edgetune.tune.models.classifier import head_linear
 from edgetune.tune.models.encoder import Encoder
-from edgetune.tune.models.forward import head_features
+from edgetune.tune.models.forward import head_features, row_features
 from edgetune.tune.models.model import open_model
 from edgetune.tune.tasks.objective import Objective
 from edgetune.tune.training.hardware import fast_bf16
 
 if TYPE_CHECKING:
     from edgetune.compress.material import Material
+    from edgetune.tune.training.progress import Progress
 
 # More texts without labels than this are thinned out evenly: two passes over them would take an hour.
 MOST_UNLABELED = 50_000
@@ -33,14 +34,14 @@ class SoftLabels:
 
     Attributes:
         rows: input_ids, attention_mask [, token_type_ids] of each text, unpadded.
-        answers: the teacher's logits (rows, labels) float16: half the memory, and finer than what is learnt from them.
+        answers: the teacher's logits (rows, outputs) float32: a number may be beyond what float16 holds.
         states: what the teacher's last linear layer sees (rows, features) float16.
         targets: as the loss takes them, (rows, ...); of any value where they are not known.
         known: whether each row has a target (rows,) bool.
     """
 
     rows: Sequence[dict[str, list[int]]]
-    answers: NDArray[np.float16]
+    answers: NDArray[np.float32]
     states: NDArray[np.float16]
     targets: NDArray[Any]
     known: NDArray[np.bool_]
@@ -83,6 +84,14 @@ class Teacher:
         validation = SoftLabels(rows[n:], answers[n:], states[n:], targets[n:], known[n:])
         return cls(teacher, encoder, objective, train, validation, material.device, bf16)
 
+    def states_of(self, rows: Sequence[dict[str, list[int]]], progress: Progress) -> NDArray[np.float32]:
+        """What the teacher's head sees of more encoded inputs: (rows, features) float32; not kept."""
+        return row_features(self.model, self.encoder, rows, bf16=self.bf16, progress=progress)
+
+    def answers_to(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The teacher's logits (rows, outputs) float32 for what its head sees."""
+        return _logits(self.model, states)
+
 
 def _texts(material: Material, objective: Objective) -> tuple[list[Input], NDArray[Any], NDArray[np.bool_]]:
     """Training texts, those without labels that are not among them, and the validation part; targets, and if known."""
@@ -99,16 +108,21 @@ def _texts(material: Material, objective: Objective) -> tuple[list[Input], NDArr
 
 def _answers(
     teacher: Any, encoder: Encoder, texts: Sequence[Input], material: Material, bf16: bool
-) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
     """The teacher's logits and the states before its head: the trunk in bf16 where that is fast, the head in fp32."""
     states = head_features(teacher, encoder, texts, bf16=bf16, progress=material.progress)
+    return _logits(teacher, states), states.astype(np.float16)
+
+
+def _logits(teacher: Any, states: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the teacher's head gives for the states that it sees."""
     _, head = head_linear(teacher)
     with torch.inference_mode():
-        answers = head(torch.from_numpy(states).to(material.device)).float().cpu().numpy()
-    return answers.astype(np.float16), states.astype(np.float16)
+        logits: NDArray[np.float32] = head(torch.from_numpy(states).to(teacher.device)).float().cpu().numpy()
+    return logits
 
 
-def _keep(path: Path, answers: NDArray[np.float16], states: NDArray[np.float16]) -> None:
+def _keep(path: Path, answers: NDArray[np.float32], states: NDArray[np.float16]) -> None:
     """Write beside and rename, so that a file that is there is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name("part-" + path.name)

@@ -14,6 +14,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from edgetune.serve.digest import value_sha256
+from edgetune.serve.engines.spec import CascadeSpec, EngineSpec
 from edgetune.serve.errors import BundleDamaged, BundleError, BundleFormatError
 from edgetune.serve.external import UnreadableGraph, external_files
 from edgetune.serve.files import read_regular, sha256_regular, shape_fault
@@ -129,6 +130,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     made from, which layouts for other engines take from the work folder; None for every other task. `codec` says how an
     input becomes arrays, `heads` how outputs become answers: none are named for a single label a text. `columns` are
     those of the training data that inputs were read from, one for each part of the codec; none where that is not known.
+    `engine` says how outputs come about without ONNX Runtime, None where it runs `model.onnx`; `cascade` tells of a
+    small model that answers before `model.onnx` is asked.
     `manifest_digest` is `digest_of` everything else that the manifest says; None in bundles of releases before 0.2.
     """
 
@@ -154,6 +157,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     codec: str = "text"
     heads: list[HeadSpec] = []
     columns: list[str] = []
+    engine: EngineSpec | None = None
+    cascade: CascadeSpec | None = None
     manifest_digest: str | None = None
 
     @property
@@ -408,12 +413,14 @@ def _read_manifest(folder: Path) -> Manifest:
         )
     _refuse_paths(folder, manifest)
     _check_variants(folder, manifest)
+    _check_engines(folder, manifest)
     return manifest
 
 
 def _refuse_paths(folder: Path, manifest: Manifest) -> None:
     """A bundle's files lie in its folder: a name that leads elsewhere is refused, whoever wrote it."""
     named = [*manifest.files, *(name for one in manifest.variants for name in (one.graph, one.golden))]
+    named += _engine_files(manifest)
     outside = [name for name in named if Path(name).name != name or name in {"", ".", ".."}]
     if outside:
         raise BundleDamaged(
@@ -435,5 +442,29 @@ def _check_variants(folder: Path, manifest: Manifest) -> None:
         raise BundleDamaged(
             f"The variants of {folder} cannot be told from its manifest: " + "; ".join(faults) + ".",
             expected="variants that were packed together",
+            action=_COPY_AGAIN,
+        )
+
+
+def _engine_files(manifest: Manifest) -> list[str]:
+    """The files that engines read, and the golden answers of a cascade's small model."""
+    cascade = manifest.cascade
+    engines = [manifest.engine, cascade.engine if cascade else None]
+    return [engine.file for engine in engines if engine] + ([cascade.golden] if cascade else [])
+
+
+def _check_engines(folder: Path, manifest: Manifest) -> None:
+    """Engines read listed files, and a bundle has no more than one way to answer with `model.onnx`."""
+    faults = [f"{name} is not listed" for name in _engine_files(manifest) if name not in manifest.files]
+    ways = {"variants": manifest.variants, "a cascade": manifest.cascade, "a cache": manifest.generation}
+    if manifest.engine is not None:
+        faults += [f"an engine without a graph has {name}" for name, way in ways.items() if way]
+    if manifest.cascade is not None:
+        kinds = [head.kind for head in manifest.answer_heads]
+        faults += [] if kinds == ["label"] else [f"a cascade answers with {', '.join(kinds) or 'no head'}"]
+    if faults:
+        raise BundleDamaged(
+            f"The manifest of {folder} contradicts itself: " + "; ".join(faults) + ".",
+            expected="engines on listed files, and a cascade of one label a text",
             action=_COPY_AGAIN,
         )

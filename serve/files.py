@@ -40,7 +40,7 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     Raises:
         OSError: it is something else, or larger; `strerror` says which.
     """
-    with _open(path) as stream:
+    with open_regular(path) as stream:
         content = stream.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise OSError(errno.EFBIG, f"it has more than {most_bytes:,} bytes", str(path))
@@ -54,14 +54,19 @@ def sha256_regular(path: Path, size: int) -> str:
         OSError: it is no regular file, or cannot be read.
     """
     digest = hashlib.sha256()
-    with _open(path) as stream:
+    with open_regular(path) as stream:
         while size > 0 and (chunk := stream.read(min(size, _CHUNK_BYTES))):
             digest.update(chunk)
             size -= len(chunk)
     return digest.hexdigest()
 
 
-def _open(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened for reading.
+
+    Raises:
+        OSError: it is something else; `strerror` says which.
+    """
     try:
         descriptor = os.open(path, _FLAGS)
     except OSError as error:

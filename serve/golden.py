@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
 
-from edgetune.serve.bundle import GoldenCase
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetune.serve.bundle import Golden, GoldenCase
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import BundleDamaged
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.replay import Replay
+
+
+def replay_all(predictor: Predictor) -> dict[str, Replay]:
+    """The golden answers of the graph that answers, by its scheme, and of a cascade those of its small model before.
+
+    Raises:
+        BundleDamaged: as `replay_golden`.
+    """
+    small, replays = predictor.small, {}
+    if small is not None:
+        golden = predictor.bundle.golden(small.golden)
+        replays[small.scheme] = _replay(predictor, golden, lambda row: small.engine.logits([row])[0])
+    return {**replays, predictor.variant: replay_golden(predictor)}
 
 
 def replay_golden(predictor: Predictor) -> Replay:
@@ -17,7 +33,11 @@ def replay_golden(predictor: Predictor) -> Replay:
     Raises:
         BundleDamaged: an input is encoded differently or a logit is off by more than the tolerance; all are listed.
     """
-    golden = predictor.golden()
+    # One input a run: int8 scales are taken over the whole batch, so neighbours would change the logits.
+    return _replay(predictor, predictor.golden(), lambda row: predictor.run(predictor.feed([row]))[0])
+
+
+def _replay(predictor: Predictor, golden: Golden, answer: Callable[[EncodedText], NDArray[np.float32]]) -> Replay:
     if not golden.cases:
         raise BundleDamaged(
             f"The golden answers of {predictor.bundle.folder} are empty.", expected="at least one case to replay"
@@ -25,7 +45,7 @@ def replay_golden(predictor: Predictor) -> Replay:
     rows = predictor.encode([case.input for case in golden.cases])
     faults, largest = [], 0.0
     for case, row in zip(golden.cases, rows, strict=True):
-        fault, difference = _replay_case(predictor, case, row, golden.tolerance)
+        fault, difference = _replay_case(predictor, case, row, golden.tolerance, answer)
         largest = max(largest, difference)
         if fault:
             faults.append(f"{case.text[:40]!r} {fault}")
@@ -38,14 +58,19 @@ def replay_golden(predictor: Predictor) -> Replay:
     return Replay(len(golden.cases), largest, golden.tolerance)
 
 
-def _replay_case(predictor: Predictor, case: GoldenCase, row: EncodedText, tolerance: float) -> tuple[str, float]:
+def _replay_case(
+    predictor: Predictor,
+    case: GoldenCase,
+    row: EncodedText,
+    tolerance: float,
+    answer: Callable[[EncodedText], NDArray[np.float32]],
+) -> tuple[str, float]:
     """What is wrong with one answer, empty where nothing is, and the largest difference of a logit."""
     if row.ids != case.input_ids or (case.type_ids and row.type_ids != case.type_ids):
         return "tokenizes differently", 0.0
     if misfit := predictor.head.misfit(case):
         return misfit, 0.0
-    # One input a call: int8 scales are taken over the whole batch, so neighbours would change the logits.
-    logits = predictor.logits([row])[0]
+    logits = answer(row)
     difference = float(np.abs(logits - np.asarray(case.logits, dtype=np.float32)).max())
     if not difference <= tolerance:
         return f"is off by {difference:.4g} (allowed {tolerance:.4g})", difference

@@ -25,6 +25,7 @@ def load(
     verify: bool = True,
     spinning: bool | None = None,
     variant: str = "auto",
+    eager: bool = False,
 ) -> Predictor:
     """Open a bundle for answering.
 
@@ -37,6 +38,7 @@ def load(
         spinning: whether threads wait awake for the next node; None as for threads, and elsewhere yes.
         variant: "auto" takes, where the bundle holds several graphs, the one that this machine runs best, and the
             predictor's `variant_reason` tells why; or the scheme of one of them.
+        eager: of a cascade, open its graph now; else the first input that needs it waits for that.
 
     Raises:
         BundleError, BundleDamaged, BundleFormatError: the folder cannot be used.
@@ -48,14 +50,22 @@ def load(
         checked = pool.submit(bundle.check_files) if verify else None
         try:
             from edgetune.serve.predictor import Predictor
-            from edgetune.serve.session import import_runtime
 
-            import_runtime()
+            if bundle.manifest.engine is None and (eager or bundle.manifest.cascade is None):
+                from edgetune.serve.session import import_runtime
+
+                import_runtime()
         finally:
             if checked is not None:
                 checked.result()
         manifest = bundle.manifest
         codec = pool.submit(open_codec, manifest.codec, bundle.folder, manifest.max_tokens)
         return Predictor(
-            bundle, threads=threads, provider=provider, spinning=spinning, variant=variant, codec=codec.result
+            bundle,
+            threads=threads,
+            provider=provider,
+            spinning=spinning,
+            variant=variant,
+            eager=eager,
+            codec=codec.result,
         )

@@ -1,4 +1,5 @@
-"""A bundle that answers: inputs in, predictions out. Thread-safe; needs numpy, onnxruntime and tokenizers only.
+"""A bundle that answers: inputs in, predictions out. Thread-safe; needs numpy and tokenizers, and ONNX Runtime only
+where a graph answers.
 
 It goes along into other processes: a forked child opens the graph again before its first run there, and a pickled
 predictor is its folder and how it was opened.
@@ -6,38 +7,40 @@ predictor is its folder and how it was opened.
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.bundle import Bundle, Golden, HeadSpec, Manifest
+from edgetune.serve.bundle import GOLDEN_NAME, Bundle, Golden, HeadSpec, Manifest
+from edgetune.serve.cascade import Outputs, SmallModel
 from edgetune.serve.codecs import Codec, Input, list_inputs, open_codec
 from edgetune.serve.codecs.text import EncodedText
-from edgetune.serve.errors import BundleDamaged, BundleFormatError, EdgetuneError, InputError, RunError
-from edgetune.serve.forks import never_free, watch_forks
+from edgetune.serve.engines import Engine, open_engine
+from edgetune.serve.errors import BundleFormatError, EdgetuneError, InputError, ProviderError
+from edgetune.serve.forks import watch_forks
 from edgetune.serve.heads import Answer, open_head
-from edgetune.serve.session import run_error, session_errors
-from edgetune.serve.variants import open_variant
+from edgetune.serve.identity import identity_of, same_bundle
+from edgetune.serve.session import require_runtime
 
 if TYPE_CHECKING:
-    import onnxruntime
-
     from edgetune.serve.batcher import Batcher
+    from edgetune.serve.engines.graph import GraphEngine
+
+T = TypeVar("T")
 
 # Of the async forms: texts that may wait, all calls together; texts of one call that wait at once, the others behind
 # them; and characters from which encoding is left to a thread, since it would hold the event loop for milliseconds.
 WAITING_TEXTS = 16_384
 CALL_TEXTS = 256
 LONG_CHARACTERS = 20_000
-
-_FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
+# Texts that tables answer at once on the event loop: a millisecond or two. More of them are left to a thread.
+INLINE_TEXTS = 64
 
 
 class Predictor:
@@ -48,14 +51,14 @@ class Predictor:
     pickled, for Spark, multiprocessing and Ray: there it is opened again from its folder, which must hold the same
     bundle. In a forked child the graph is opened again too, with the child's first run.
 
+    Where a cascade answers, the graph is opened for the first input that its small model leaves to it.
+
     Attributes:
         bundle: what is being answered with.
         codec: how inputs become rows of the graph.
         head: how the graph's outputs become answers.
         labels: the answers there are, in the order of the logits; none where answers are no labels.
-        variant: the scheme of the graph that answers.
-        variant_reason: why this graph, in a sentence.
-        threads: of one run.
+        small: the small model of a cascade, which answers first; None where there is one model.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Predictor:
         provider: str = "auto",
         spinning: bool | None = None,
         variant: str = "auto",
+        eager: bool = False,
         codec: Callable[[], Codec] | None = None,
     ) -> None:
         """Open the graph; arguments as for `load`, and `codec` where it is already being opened elsewhere."""
@@ -74,18 +78,71 @@ class Predictor:
         self.head = open_head(_only_head(bundle))
         self.labels = self.head.labels
         self._folder = bundle.folder.absolute()  # wherever the process goes
-        self._asked = (threads, provider, spinning, variant)
-        opened = open_variant(bundle, variant=variant, provider=provider, threads=threads, spinning=spinning)
-        self.session = opened.session
-        self.variant, self.variant_reason, self.threads = opened.variant.scheme, opened.reason, opened.threads
-        self._golden_name = opened.variant.golden
-        self._outputs = [self.head.spec.output]
-        _check_graph(self.session, manifest, self.head.spec.output, self.head.width, bundle.folder)
+        self._asked = (threads, provider, spinning, variant, eager)
+        self._tables: Engine | None = None
+        self._graph: GraphEngine | None = None
         self._batcher: Batcher | None = None
-        self._lock, self._closed, self._forked = threading.Lock(), False, False
+        self._lock, self._closed = threading.Lock(), False
+        self.small = SmallModel(bundle, self.head.width) if manifest.cascade is not None else None
+        if manifest.engine is not None:
+            _check_asked(manifest, threads, provider, variant)
+            self._tables = open_engine(manifest.engine, bundle.folder, self.head.width)
+        elif eager or self.small is None:
+            self._graph = self._open_graph()
+        else:
+            require_runtime()
         watch_forks(self)
         self.codec = codec() if codec else open_codec(manifest.codec, bundle.folder, manifest.max_tokens)
         self._inputs = tuple(spec.name for spec in manifest.inputs)
+
+    @property
+    def graph(self) -> GraphEngine | None:
+        """The graph that answers, opened now where a cascade has not needed it yet; None where tables answer.
+
+        Raises:
+            EdgetuneError: the predictor is closed.
+            BundleDamaged, ProviderError, MissingDependency: as `load` does.
+        """
+        if self._graph is not None or self._tables is not None:
+            return self._graph
+        with self._lock:
+            if self._closed:
+                raise self._is_closed()
+            if self._graph is None:
+                self._graph = self._open_graph()
+            return self._graph
+
+    def _open_graph(self) -> GraphEngine:
+        from edgetune.serve.engines.graph import GraphEngine
+
+        threads, provider, spinning, variant, _ = self._asked
+        return GraphEngine(
+            self.bundle, self.head, threads=threads, provider=provider, spinning=spinning, variant=variant
+        )
+
+    @property
+    def variant(self) -> str:
+        """The scheme of the graph that answers, or of the tables."""
+        return self.bundle.manifest.scheme if self.graph is None else self.graph.variant
+
+    @property
+    def variant_reason(self) -> str:
+        """Why this graph, in a sentence."""
+        if self.graph is None:
+            return f"{self.bundle.manifest.scheme}: its tables are all that the bundle answers with."
+        return self.graph.reason
+
+    @property
+    def threads(self) -> int:
+        """Threads of one run; tables are looked up in one."""
+        return 1 if self.graph is None else self.graph.threads
+
+    @property
+    def providers(self) -> list[str]:
+        """The execution providers of the session, as ONNX Runtime names them, "numpy" for tables; none when closed."""
+        if self._closed:
+            return []
+        return ["numpy"] if self.graph is None else self.graph.providers
 
     def predict(self, texts: Iterable[Input], *, batch_size: int = 32) -> list[Answer]:
         """Answer each text, in order.
@@ -94,11 +151,13 @@ class Predictor:
             InputError: no text at all; a string, frame or dict instead of a list; or something that is no text.
         """
         encoded = self.encode(texts)
-        return self.answer(self.logits(encoded, batch_size=batch_size), [text.truncated for text in encoded])
+        outputs = self.outputs(encoded, batch_size=batch_size)
+        return self.answer(outputs, [text.truncated for text in encoded])
 
     def predict_one(self, text: Input) -> Answer:
         """Answer one text."""
-        return self.predict([text])[0]
+        encoded = self.codec.encode([text])
+        return self.answer(self.outputs(encoded), [encoded[0].truncated])[0]
 
     def scores(self, texts: Iterable[Input], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Probabilities: (texts, labels) float32, columns in the order of `labels`.
@@ -116,7 +175,7 @@ class Predictor:
             Overloaded: more than WAITING_TEXTS texts wait already.
         """
         encoded = await self._encode_async(texts)
-        return self.answer(await self._logits_async(encoded), [text.truncated for text in encoded])
+        return self.answer(await self.outputs_async(encoded), [text.truncated for text in encoded])
 
     async def predict_one_async(self, text: Input) -> Answer:
         """As `predict_one`, joined with the calls of other tasks and threads."""
@@ -124,11 +183,14 @@ class Predictor:
 
     async def scores_async(self, texts: Iterable[Input]) -> NDArray[np.float32]:
         """As `scores`, joined with the calls of other tasks: (texts, width) float32."""
-        return self.head.scores(await self._logits_async(await self._encode_async(texts)))
+        return self.head.scores((await self.outputs_async(await self._encode_async(texts))).logits)
 
-    def answer(self, logits: NDArray[np.float32], truncated: Sequence[bool]) -> list[Answer]:
-        """Predictions for logits (texts, width) float32; `truncated` says of each text whether it was cut."""
-        return self.head.answer(logits, truncated)
+    def answer(self, outputs: Outputs, truncated: Sequence[bool]) -> list[Answer]:
+        """Predictions for outputs; `truncated` says of each text whether it was cut."""
+        answers = self.head.answer(outputs.logits, truncated)
+        if outputs.answered_by is None:
+            return answers
+        return [replace(answer, answered_by=by) for answer, by in zip(answers, outputs.answered_by, strict=True)]
 
     def encode(self, texts: Iterable[Input]) -> list[EncodedText]:
         """Each input as a row of the graph.
@@ -140,48 +202,68 @@ class Predictor:
 
     def logits(self, texts: Sequence[EncodedText], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Raw scores (texts, width) float32. Batches are sorted by length and padded to their own longest."""
+        return self.outputs(texts, batch_size=batch_size).logits
+
+    def outputs(self, texts: Sequence[EncodedText], *, batch_size: int = 32) -> Outputs:
+        """As `logits`, with the scheme that answered each text where a cascade does.
+
+        Raises:
+            InputError: the batch size is below 1.
+            EdgetuneError, RunError: as `run`.
+        """
         if batch_size < 1:
             raise InputError(f"The batch size is {batch_size}.", expected="1 or more texts a batch")
+        if self._closed:
+            raise self._is_closed()
+        if self._tables is not None:
+            return Outputs(self._tables.logits(texts))
+        if self.small is None:
+            return Outputs(self._graph_logits(texts, batch_size))
+        first = self.small.answer(texts)
+        if first.left:
+            first.logits[first.left] = self._graph_logits([texts[row] for row in first.left], batch_size)
+        return Outputs(first.logits, self._answered_by(len(texts), first.left))
+
+    def _graph_logits(self, texts: Sequence[EncodedText], batch_size: int) -> NDArray[np.float32]:
         logits = np.empty((len(texts), self.head.width), dtype=np.float32)
         for rows in _batches(texts, batch_size):
             logits[rows] = self.run(self.feed([texts[row] for row in rows]))
         return logits
+
+    def _answered_by(self, texts: int, left: Sequence[int]) -> list[str]:
+        """The scheme that answered each text: the small model's, and the graph's of those left to it."""
+        assert self.small is not None
+        answered_by = [self.small.scheme] * texts
+        if left:
+            graph = self.variant
+            for row in left:
+                answered_by[row] = graph
+        return answered_by
 
     def feed(self, texts: Sequence[EncodedText]) -> dict[str, NDArray[np.int64]]:
         """What `run` takes, of texts padded to the longest of them: (texts, tokens) int64 by input's name."""
         padded = self.codec.pad(texts)
         return {name: padded[name] for name in self._inputs}
 
-    def run(self, feed: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-        """One call of the graph: inputs (batch, tokens) int64 by name, logits (batch, width) float32 out.
+    def run(self, feed: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        """One call of the graph, also of a cascade: inputs (batch, tokens) int64 by name, (batch, width) float32 out.
 
         Raises:
             EdgetuneError: the predictor is closed.
             RunError: the graph failed.
         """
-        session = self._opened_again() if self._forked else self.session  # a run keeps it, whoever closes
-        if session is None:
+        engine = self._tables or self.graph
+        if engine is None or self._closed:
             raise self._is_closed()
-        try:
-            logits: NDArray[np.float32] = session.run(self._outputs, feed)[0]
-        except session_errors() as error:
-            raise run_error(str(self.bundle.folder), error) from error
-        expected = (len(feed[self._inputs[0]]), self.head.width)
-        if logits.shape != expected:
-            raise RunError(
-                f"The graph of {self.bundle.folder} gave {self.head.spec.output} of the shape {logits.shape}.",
-                expected=f"{expected}: a row for each input",
-                action="build the bundle again",
-            )
-        return logits
+        return engine.run(feed)
 
     def golden(self) -> Golden:
-        """The golden answers that were packed with the graph that answers.
+        """The golden answers that were packed with the graph that answers, or with the tables.
 
         Raises:
             BundleDamaged: the file cannot be read.
         """
-        return self.bundle.golden(self._golden_name)
+        return self.bundle.golden(GOLDEN_NAME if self.graph is None else self.graph.golden)
 
     def with_threads(self, threads: int | None) -> Predictor:
         """The same graph on the CPU in a session of its own, with other threads; the codec is shared.
@@ -194,40 +276,18 @@ class Predictor:
         """
         return Predictor(self.bundle, threads=threads, provider="cpu", variant=self.variant, codec=lambda: self.codec)
 
-    @property
-    def providers(self) -> list[str]:
-        """The execution providers of the session, as ONNX Runtime names them; none when closed."""
-        return list(self.session.get_providers()) if self.session is not None else []
-
     def close(self) -> None:
         """Finish what waits, end the threads and free the graph; answering afterwards raises EdgetuneError."""
         with self._lock:
             self._closed, batcher, self._batcher = True, self._batcher, None
         if batcher is not None:
             batcher.close()
-        self.session = None
+        if self._graph is not None:
+            self._graph.close()
 
     def after_fork(self) -> None:
-        """In a forked child: the graph's threads are the parent's, and a run of the parent may hold its locks."""
+        """In a forked child: another thread of the parent may have held the lock."""
         self._lock = threading.Lock()
-        if self.session is not None:
-            never_free(self.session)
-            self._forked = True
-
-    def _opened_again(self) -> onnxruntime.InferenceSession | None:
-        """The session of a forked child; None when closed.
-
-        Raises:
-            BundleDamaged: the folder holds another bundle by now.
-            ProviderError: the provider does not run in a forked child, as CUDA does not.
-        """
-        with self._lock:
-            if self._forked and self.session is not None:
-                same = _same_bundle(self._folder, _identity(self.bundle))
-                threads, provider, spinning, _ = self._asked
-                opened = open_variant(same, variant=self.variant, provider=provider, threads=threads, spinning=spinning)
-                self.session, self._forked = opened.session, False
-            return self.session
 
     def __reduce__(self) -> tuple[Callable[..., Predictor], tuple[object, ...]]:
         """The folder, how it was opened, and which bundle it held.
@@ -237,7 +297,7 @@ class Predictor:
         """
         if self._closed:
             raise self._is_closed()
-        return _open_pickled, (str(self._folder), _identity(self.bundle), *self._asked)
+        return _open_pickled, (str(self._folder), identity_of(self.bundle), *self._asked)
 
     def __enter__(self) -> Predictor:
         return self
@@ -257,6 +317,33 @@ class Predictor:
         import asyncio
 
         return await asyncio.to_thread(self.codec.encode, listed)
+
+    async def outputs_async(
+        self,
+        texts: Sequence[EncodedText],
+        ask: Callable[[Sequence[EncodedText]], Awaitable[NDArray[np.float32]]] | None = None,
+    ) -> Outputs:
+        """As `outputs`, joined with the calls of other tasks; texts of tables, or of a small model, wait for nobody.
+
+        Args:
+            texts: encoded.
+            ask: gives the graph's outputs, (texts, width) float32; None takes the predictor's own batcher.
+        """
+        ask = ask or self._logits_async
+        if self._tables is None and self.small is None:
+            return Outputs(await ask(texts))
+        if self._closed:
+            raise self._is_closed()
+        if self.small is None:
+            return Outputs(await _beside(self._tables.logits, texts))  # type: ignore[union-attr]  # one of both is there
+        first = await _beside(self.small.answer, texts)
+        if first.left:
+            if self._graph is None:
+                import asyncio
+
+                await asyncio.to_thread(lambda: self.graph)
+            first.logits[first.left] = await ask([texts[row] for row in first.left])
+        return Outputs(first.logits, self._answered_by(len(texts), first.left))
 
     async def _logits_async(self, texts: Sequence[EncodedText]) -> NDArray[np.float32]:
         batcher = self._joined()
@@ -281,39 +368,43 @@ class Predictor:
             return self._batcher
 
 
-def _identity(bundle: Bundle) -> str:
-    """What tells one bundle from another: a digest of its manifest, which has those of all files."""
-    return hashlib.sha256(msgspec.json.encode(bundle.manifest)).hexdigest()
+async def _beside(answer: Callable[[Sequence[EncodedText]], T], texts: Sequence[EncodedText]) -> T:
+    """What tables answer: here where that takes a moment, else in a thread, which holds up nobody."""
+    if len(texts) <= INLINE_TEXTS:
+        return answer(texts)
+    import asyncio
+
+    return await asyncio.to_thread(answer, texts)
 
 
-def _same_bundle(folder: Path, identity: str) -> Bundle:
-    """The bundle in a folder.
+def _check_asked(manifest: Manifest, threads: int | None, provider: str, variant: str) -> None:
+    """Refuse what tables have not: they are looked up on the processor, and there is no other graph.
 
     Raises:
-        BundleError: there is none.
-        BundleDamaged: it is another than that of the identity.
+        ProviderError: another provider is asked for.
+        InputError: another variant, or fewer than one thread.
     """
-    bundle = Bundle.open(folder, verify=False)
-    if _identity(bundle) != identity:
-        raise BundleDamaged(
-            f"{folder} holds another bundle than the predictor that was pickled or forked answers with.",
-            expected="the same bundle wherever a predictor goes",
-            action="open the new one with load(), and pickle or fork that",
+    if provider not in ("auto", "cpu"):
+        raise ProviderError(
+            f"The provider {provider!r} runs graphs; this bundle is answered from tables.", expected="auto or cpu"
         )
-    return bundle
+    if variant not in ("auto", manifest.scheme):
+        raise InputError(f"The bundle has no variant {variant!r}.", expected=f"auto, {manifest.scheme}")
+    if threads is not None and threads < 1:
+        raise InputError(f"The number of threads is {threads}.", expected="1 or more, or None for all usable cores")
 
 
 def _open_pickled(
-    folder: str, identity: str, threads: int | None, provider: str, spinning: bool | None, variant: str
+    folder: str, identity: str, threads: int | None, provider: str, spinning: bool | None, variant: str, eager: bool
 ) -> Predictor:
     """What a pickled predictor is there; arguments as for `load`, and raises as it does.
 
     Raises:
         BundleDamaged: as `load` does, or the folder holds another bundle than that which was pickled.
     """
-    bundle = _same_bundle(Path(folder), identity)
+    bundle = same_bundle(Path(folder), identity)
     bundle.check_files()
-    return Predictor(bundle, threads=threads, provider=provider, spinning=spinning, variant=variant)
+    return Predictor(bundle, threads=threads, provider=provider, spinning=spinning, variant=variant, eager=eager)
 
 
 def _batches(texts: Sequence[EncodedText], batch_size: int) -> Iterator[list[int]]:
@@ -341,22 +432,3 @@ def _only_head(bundle: Bundle) -> HeadSpec:
             action="install a newer edgetune",
         )
     return heads[0]
-
-
-def _check_graph(
-    session: onnxruntime.InferenceSession, manifest: Manifest, output: str, width: int, folder: Path
-) -> None:
-    """Refuse a manifest that tells of another graph: neither digests nor ONNX Runtime would notice."""
-    inputs = {value.name for value in session.get_inputs()}
-    listed = {spec.name for spec in manifest.inputs}
-    outputs = {value.name: value for value in session.get_outputs() if value.type in _FLOATS and value.shape}
-    columns = outputs[output].shape[-1] if output in outputs else None
-    # A name, or nothing, instead of a number is a size that the graph leaves open.
-    is_open = output in outputs and not isinstance(columns, int)
-    if inputs != listed or not (is_open or columns == width):
-        raise BundleDamaged(
-            f"The graph of {folder} takes {', '.join(sorted(inputs))} and gives {columns} {output}, its manifest "
-            f"lists {', '.join(sorted(listed))} and answers with {width}.",
-            expected="a manifest and a graph that were packed together",
-            action="copy the bundle again from where it was built, or build it again",
-        )

@@ -211,14 +211,15 @@ def _prove(task: Task) -> Proof:
 
 
 def _prove_predictor(bundle: Bundle, task: Task) -> Proof:
-    from edgetune.serve.golden import replay_golden
+    from edgetune.serve.golden import replay_all, replay_golden
     from edgetune.serve.loading import load
 
     folder, manifest = bundle.folder, bundle.manifest
-    predictor = load(folder, provider=task.provider, verify=False)
-    replays = {predictor.variant: replay_golden(predictor)}
+    predictor = load(folder, provider=task.provider, verify=False, eager=True)
+    replays = replay_all(predictor)
     (longest,) = predictor.codec.samples([manifest.max_tokens])
     predictor.logits([longest])
+    predictor.run(predictor.feed([longest]))  # which a small model may have answered
     parts = predictor.codec.parts
     text = long_text(manifest.max_tokens)
     predictor.encode([text if len(parts) == 1 else (text,) * len(parts)])

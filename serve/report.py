@@ -262,6 +262,8 @@ class CandidateReport(JudgedCandidate, frozen=True, kw_only=True):
     `stopped_at` is the first gate that it failed: quality, budget or dominated; `timing_valid` is False where the
     machine was too busy for the candidates' times to be compared. `batch_dependent` says that an answer may depend on
     what else is answered in the same batch. `rows_needed` is the rows that would settle an inconclusive verdict.
+    Of a cascade, `small` is the candidate that answers first, from a margin of `threshold` on, which `small_share` of
+    the rows reach.
 
     `drop_interval` is the paired interval of the drop at the gate's confidence; `p_value` McNemar's exact
     test for a difference in either direction (None for metrics other than accuracy).
@@ -282,6 +284,41 @@ class CandidateReport(JudgedCandidate, frozen=True, kw_only=True):
     stopped_at: str = ""
     timing_valid: bool = True
     batch_dependent: bool = False
+    small: str = ""
+    threshold: float | None = None
+    small_share: float | None = None
+
+
+class CascadePoint(_Value, frozen=True, kw_only=True):
+    """What a cascade gives where its small model answers a `share` of the rows, those with a margin of `threshold`.
+
+    Times are made of both models' own times in the search: the small one's on every row, the strong one's on the rest;
+    None where these mean nothing.
+    """
+
+    share: float
+    threshold: float
+    value: float
+    p50_ms: float | None
+    mean_ms: float | None
+
+
+class CascadeReport(_Value, frozen=True, kw_only=True):
+    """The packed cascade: `small` answers where its margin reaches `threshold`, `strong` the rest.
+
+    The threshold was chosen on the validation part, where `validation_share` of the rows reach it; `share`, `value` and
+    the `curve` are of the test rows, `small_value` and `strong_value` of either model alone.
+    """
+
+    small: str
+    strong: str
+    threshold: float
+    validation_share: float
+    share: float
+    value: float
+    small_value: float
+    strong_value: float
+    curve: list[CascadePoint] = msgspec.field(default_factory=list)
 
 
 class CurvePoint(_Value, frozen=True, kw_only=True):
@@ -423,6 +460,7 @@ class Report(BuildReport, frozen=True, kw_only=True):
     grid_ms: list[GridCell] = msgspec.field(default_factory=list)
     throughput_per_second: Pair | None = None
     placement: dict[str, int] = msgspec.field(default_factory=dict)
+    cascade: CascadeReport | None = None
 
     @property
     def packed(self) -> Proof | CandidateReport | None:

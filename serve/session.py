@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
+import sys
 
 # ONNX Runtime's Linux wheel reports home when a session opens; only the environment, set before the first
 # import, stops it (disable_telemetry_events() after it does not).
@@ -33,12 +35,26 @@ def import_runtime() -> ModuleType:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
-        raise MissingDependency(
-            "ONNX Runtime is not installed.",
-            action="pip install 'edgetune[cpu]', or 'edgetune[gpu]' on a machine with an NVIDIA GPU",
-        ) from error
+        raise _no_runtime() from error
     runtime: ModuleType = onnxruntime
     return runtime
+
+
+def require_runtime() -> None:
+    """Look for ONNX Runtime without importing it: what needs it later should not find out then.
+
+    Raises:
+        MissingDependency: none is installed.
+    """
+    if "onnxruntime" not in sys.modules and importlib.util.find_spec("onnxruntime") is None:
+        raise _no_runtime()
+
+
+def _no_runtime() -> MissingDependency:
+    return MissingDependency(
+        "ONNX Runtime is not installed.",
+        action="pip install 'edgetune[cpu]', or 'edgetune[gpu]' on a machine with an NVIDIA GPU",
+    )
 
 
 def provider_is_built_in(provider: str) -> bool:

@@ -133,6 +133,24 @@ def kind_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
+def static_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that answers from tables known by hand, without ONNX Runtime: never to be changed in place."""
+    from tests.golden.tables import write_static
+
+    return write_static(tmp_path_factory.mktemp("tables") / "static").folder
+
+
+@pytest.fixture(scope="session")
+def cascade_bundle(static_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """These tables where their margin reaches a half, and the golden bundle behind them: not to be changed in place."""
+    from edgetune.serve.bundle import Bundle
+    from tests.golden.tables import write_cascade
+
+    folder = tmp_path_factory.mktemp("tables") / "cascade"
+    return write_cascade(folder, Bundle.open(static_bundle), 0.5).folder
+
+
+@pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`shared_folder(name, make)` is a folder that `make(folder)` fills once for all workers; not to be changed."""
     from filelock import FileLock

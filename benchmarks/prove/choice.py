@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
+import numpy as np
+
 from edgetune.benchmarks.prove.statistics import ratio_interval
 from edgetune.benchmarks.recipe import CommonBudgetRecipe
 from edgetune.benchmarks.timing.quick import QuickFigures
+from edgetune.compress.route import CASCADE_MARK
 from edgetune.serve.errors import GateError
 from edgetune.serve.report import CandidateReport, Gain
 from edgetune.tune.metrics import Metric
 
-# Medians closer than this are a tie, and so are those whose ratio's interval does not leave 1: the smaller bundle wins.
+# Means closer than this are a tie, and so are those whose ratio's interval does not leave 1: the smaller bundle wins.
 TIE = 0.05
-# What answers that do not depend on their neighbours in a batch may cost, as a share of the median.
+# What answers that do not depend on their neighbours in a batch may cost, as a share of the mean.
 INDEPENDENCE = 0.1
 # Limits that a figure has to reach; it has to stay within all others.
 _LEAST = frozenset({"tokens_per_second"})
@@ -90,6 +93,9 @@ def preference(
 ) -> list[str]:
     """The candidates, best first: the smallest of those within a tie of the fastest, then the same of the rest.
 
+    The fastest is that of the least mean. A median would be that of the small model wherever it answers more than half
+    of the texts, however long the others take; of a single model both say the same.
+
     Where the machine was too busy for one of the times to mean anything, the smaller is better. A candidate among
     `dependent`, whose answers depend on their neighbours in a batch, stands behind those whose answers do not, unless
     it is better by more than INDEPENDENCE.
@@ -110,17 +116,17 @@ def preference(
 
 def _fastest(figures: Mapping[str, QuickFigures], dependent: Set[str]) -> QuickFigures:
     """The fastest candidate, or the fastest of those that are not `dependent` where that costs little."""
-    fastest = min(figures.values(), key=lambda timed: timed.p50_ms)
-    bound = fastest.p50_ms * (1 + INDEPENDENCE)
-    near = [timed for name, timed in figures.items() if name not in dependent and timed.p50_ms <= bound]
-    return min(near, key=lambda timed: timed.p50_ms, default=fastest)
+    fastest = min(figures.values(), key=lambda timed: timed.mean_ms)
+    bound = fastest.mean_ms * (1 + INDEPENDENCE)
+    near = [timed for name, timed in figures.items() if name not in dependent and timed.mean_ms <= bound]
+    return min(near, key=lambda timed: timed.mean_ms, default=fastest)
 
 
 def is_tie(one: QuickFigures, fastest: QuickFigures) -> bool:
-    """Whether the difference of two medians is small, or within what the machine's noise makes."""
-    if one.p50_ms <= fastest.p50_ms * (1 + TIE):
+    """Whether the difference of two means is small, or within what the machine's noise makes."""
+    if one.mean_ms <= fastest.mean_ms * (1 + TIE):
         return True
-    low, _ = ratio_interval(one.blocks, fastest.blocks)
+    low, _ = ratio_interval(one.blocks, fastest.blocks, centre=np.mean)
     return low <= 1
 
 
@@ -138,7 +144,7 @@ def dominated(
         other
         for other, one in figures.items()
         if sizes[other] < sizes[name]
-        and one.p50_ms * (1 + INDEPENDENCE * (other in dependent and name not in dependent)) < mine.p50_ms
+        and one.mean_ms * (1 + INDEPENDENCE * (other in dependent and name not in dependent)) < mine.mean_ms
         and not is_tie(mine, one)
     )
     return next(better, "")
@@ -146,29 +152,30 @@ def dominated(
 
 def on_front(candidates: Sequence[CandidateReport], metric: Metric) -> set[str]:
     """Candidates that no other one beats in the metric while being no slower, and the other way round."""
-    timed = [one for one in candidates if one.latency_ms is not None and one.latency_ms.p50 is not None]
+    timed = [one for one in candidates if one.latency_ms is not None]
     return {one.scheme for one in timed if not any(_beats(other, one, metric) for other in timed)}
 
 
 def _beats(one: CandidateReport, other: CandidateReport, metric: Metric) -> bool:
-    first, second = _p50(one), _p50(other)
+    first, second = _mean_ms(one), _mean_ms(other)
     is_better = metric.is_better(one.value, other.value)
     return (is_better or one.value == other.value) and first <= second and (is_better or first < second)
 
 
-def _p50(candidate: CandidateReport) -> float:
+def _mean_ms(candidate: CandidateReport) -> float:
     assert candidate.latency_ms is not None
-    assert candidate.latency_ms.p50 is not None
-    return candidate.latency_ms.p50
+    return candidate.latency_ms.mean
 
 
 def gains(candidates: Sequence[CandidateReport], chosen: str, steps: Sequence[str]) -> list[Gain]:
     """What each part of the chosen route gave: the candidates on the way to it, one part more each time."""
     known = {one.scheme: one for one in candidates}
-    graph = chosen.split("+")[-1]
+    small, _, strong = chosen.rpartition(CASCADE_MARK)
+    graph = strong.split("+")[-1]
     way = [("exported", "fp32"), ("fused", "fused"), (graph, graph)]
     # Weight-level steps are laid under the graph's scheme from the last to the first: trimming, then the student.
     way += [(steps[place], "+".join([*steps[place:], graph])) for place in range(len(steps) - 1, -1, -1)]
+    way += [(f"{small} first", chosen)] if small else []
     changes = dict.fromkeys((part, name) for part, name in way if name in known)
     return [
         Gain(
@@ -176,10 +183,14 @@ def gains(candidates: Sequence[CandidateReport], chosen: str, steps: Sequence[st
             scheme=name,
             value=known[name].value,
             size_bytes=known[name].bundle_bytes or known[name].size_bytes,
-            p50_ms=_p50(known[name]) if known[name].latency_ms else None,
+            p50_ms=_p50(known[name]),
         )
         for part, name in changes
     ]
+
+
+def _p50(candidate: CandidateReport) -> float | None:
+    return candidate.latency_ms.p50 if candidate.latency_ms else None
 
 
 def why_chosen(candidates: Sequence[CandidateReport], chosen: str, budget: CommonBudgetRecipe) -> str:
@@ -194,13 +205,13 @@ def why_chosen(candidates: Sequence[CandidateReport], chosen: str, budget: Commo
     place = f"of the {len(allowed)} candidates that the gate let through{within}"
     if not all(candidate.timing_valid for candidate in allowed):
         return f"{chosen} won: it is the smallest {place}; the machine was too busy to judge their speed."
-    fastest = min(allowed, key=_p50)
-    speed = f"p50 {_p50(mine):.2f} ms among candidates in turn"
+    fastest = min(allowed, key=_mean_ms)
+    speed = f"mean {_mean_ms(mine):.3g} ms among candidates in turn"
     if fastest.scheme == chosen:
-        runner = min(others, key=_p50)
-        times = _p50(runner) / _p50(mine)
+        runner = min(others, key=_mean_ms)
+        times = _mean_ms(runner) / _mean_ms(mine)
         return f"{chosen} won: it is the fastest {place} ({speed}, {times:.2f} times faster than {runner.scheme})."
-    against = f"the fastest {place} ({fastest.scheme}, {_p50(fastest):.2f} ms)"
+    against = f"the fastest {place} ({fastest.scheme}, {_mean_ms(fastest):.3g} ms)"
     if fastest.batch_dependent and not mine.batch_dependent:
         return f"{chosen} won: {speed} is near {against}, whose answers depend on their neighbours in a batch."
     return f"{chosen} won: {speed} is a tie with {against}, and the smaller wins a tie."

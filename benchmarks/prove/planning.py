@@ -20,10 +20,13 @@ ASSUMED_DROP = 0.3
 
 @dataclass(frozen=True)
 class SchemePlan:
-    """The schemes to try, in order of promise, and the reason of each that is left out, by its name."""
+    """The schemes to try, in order of promise, the reason of each that is left out, by its name, and whether cascades
+    are made of them.
+    """
 
     tried: tuple[Scheme, ...]
     skipped: dict[str, str]
+    cascades: bool = True
 
     def level(self, level: str) -> tuple[Scheme, ...]:
         """The schemes to try on one level."""
@@ -43,7 +46,7 @@ def plan_schemes(
     """
     if not isinstance(recipe.schemes, str):
         named = [SCHEMES[name] for name in recipe.schemes]
-        return SchemePlan(_with_fallback(named), {})
+        return SchemePlan(_with_fallback(named), {}, recipe.cascades)
     tried: list[Scheme] = []
     skipped: dict[str, str] = {}
     rows = min(len(material.validation), test_rows, gate.rows)
@@ -53,7 +56,7 @@ def plan_schemes(
             skipped[scheme.name] = reason
         else:
             tried.append(scheme)
-    return SchemePlan(_with_fallback(tried), skipped)
+    return SchemePlan(_with_fallback(tried), skipped, recipe.cascades)
 
 
 def _with_fallback(schemes: Sequence[Scheme]) -> tuple[Scheme, ...]:
@@ -71,6 +74,8 @@ def _unprovable(scheme: Scheme, gate: GateRecipe, metric: Metric, rows: int) -> 
     Known of shares of rows alone: a row that turns moves them by one row.
     """
     if not scheme.structural or gate.when_inconclusive == "accept" or not metric.is_share:
+        return ""
+    if scheme.level == "artefact":  # learnt in seconds, and of use in a cascade where it is not proven alone
         return ""
     needed = rows_to_prove(scheme.turned, gate.max_drop, gate.confidence)
     if rows >= needed:

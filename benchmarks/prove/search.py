@@ -6,11 +6,13 @@ timed, budget. The test part is not looked at here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import msgspec
 
+from edgetune.benchmarks.prove.cascade import Threshold, choose_threshold
 from edgetune.benchmarks.prove.choice import dominated, on_front, over_budget, preference, quick_figures
 from edgetune.benchmarks.prove.gate import Verdict, judge_answers
 from edgetune.benchmarks.prove.ledger import Logits
@@ -21,7 +23,7 @@ from edgetune.benchmarks.timing.quick import QuickFigures, quick_race
 from edgetune.benchmarks.timing.side import Side
 from edgetune.compress.route import Route, Step
 from edgetune.compress.schemes import Scheme
-from edgetune.serve.errors import BundleDamaged, CompressError, ExportError, GateError
+from edgetune.serve.errors import BundleDamaged, CompressError, ExportError, GateError, WorkError
 from edgetune.serve.report import CandidateReport
 from edgetune.tune.models.stored import Stored
 from edgetune.tune.training.progress import Progress
@@ -68,6 +70,8 @@ class Search:
     stopped: dict[str, tuple[str, str]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     beside: set[str] = field(default_factory=set)
+    shares: dict[str, Threshold] = field(default_factory=dict)
+    small: dict[str, str] = field(default_factory=dict)
 
     @property
     def _progress(self) -> Progress:
@@ -88,7 +92,44 @@ class Search:
         for scheme in self.plan.level("weights"):
             self._walk(scheme, kept)
         self._take_variants()
+        for scheme in self.plan.level("artefact"):
+            self.attempt(Route(kept, scheme.name))
+        self._take_cascades()
         return self._finish()
+
+    def _take_cascades(self) -> None:
+        """Put every artefact that can be made, whatever the gate says of it alone, before the preferred graph."""
+        schemes = self.plan.level("artefact") if self.plan.cascades else ()
+        strong = self.trials.get(self._preferred_model()) if schemes else None
+        for scheme in schemes if strong else ():
+            # Both read texts with one tokenizer, which the steps of one strength change.
+            route = Route(tuple(step for step in strong.route.steps if not step.strength), scheme.name)
+            if route.name not in self.trials and route.name not in self.failures:
+                self.attempt(route)
+            if small := self.trials.get(route.name):
+                self._try_cascade(small, strong)
+
+    def _preferred_model(self) -> str:
+        """The preferred candidate among those that one graph answers; "" where none passed."""
+        names = [name for name, trial in self.trials.items() if trial.route.is_model and self._accepted(name)]
+        names = [name for name in names if name not in self.beside]
+        if any(name not in self.figures for name in names):
+            self._time(names)
+        figures = {name: self.figures[name] for name in names}
+        return next(iter(preference(figures, self._sizes(), self._dependent())), "")
+
+    def _try_cascade(self, small: Trial, strong: Trial) -> None:
+        rows, name = self.bench.rows, replace(strong.route, small=small.route.graph).name
+        if rows.head.spec.kind != "label":
+            self._fail(name, "a cascade goes by the margin between the two best labels, and here is no single label")
+            return
+        threshold = choose_threshold(rows, small.logits, strong.logits)
+        if threshold is None:
+            self._fail(name, f"wherever {small.route.name} answers a tenth of the rows or more, the answers are worse")
+            return
+        self._progress.say(f"{name}: {small.route.name} answers {threshold.share:.0%} of the validation rows")
+        self.shares[name], self.small[name] = threshold, small.route.name
+        self._admit(name, lambda: self.bench.cascade(small, strong, threshold.margin))
 
     def _take_variants(self) -> None:
         """Try the wanted graphs of every model that may be chosen; what is tried for this alone is not chosen."""
@@ -125,7 +166,7 @@ class Search:
 
     def _best_graph(self) -> str:
         """The graph-level scheme to end a route with: the preferred one of those that passed on the whole model."""
-        names = [name for name in self.trials if "+" not in name and self._accepted(name)]
+        names = [name for name, trial in self.trials.items() if not trial.route.steps and self._accepted(name)]
         if len(names) > 1 and any(name not in self.figures for name in names):
             self._time(names)
         if not names:
@@ -153,25 +194,30 @@ class Search:
     def attempt(self, route: Route) -> bool:
         """Take a route up to the gate; whether its candidate may be packed so far."""
         self._progress.say(f"{route.name}: trying")
+        return self._admit(route.name, lambda: self.bench.take(route))
+
+    def _admit(self, name: str, make: Callable[[], Trial]) -> bool:
+        """Make a trial and judge it; whether its candidate may be packed so far."""
         try:
-            trial = self.bench.take(route)
-            verdict = self._judge(route, trial.logits)
+            trial = make()
+            verdict = self._judge(trial.route, trial.logits)
         except (
             CompressError,
             ExportError,
             GateError,
+            WorkError,
             BundleDamaged,
         ) as error:  # the last: a graph that does not run here
-            self._fail(route.name, error.found)
+            self._fail(name, error.found)
             return False
-        self.trials[route.name], self.verdicts[route.name] = trial, verdict
+        self.trials[name], self.verdicts[name] = trial, verdict
         over = over_budget(self.terms.budget, quick_figures(trial.draft.size_bytes, None))
         if not verdict.accepted:
-            self.stopped[route.name] = ("quality", verdict.reason)
+            self.stopped[name] = ("quality", verdict.reason)
         elif over:
-            self.stopped[route.name] = ("budget", over)
-        word = "passed" if self._accepted(route.name) else f"stopped at {self.stopped[route.name][0]}"
-        self._progress.say(f"{route.name}: {trial.draft.size_bytes / 1e6:.1f} MB, {word}; {verdict.reason}")
+            self.stopped[name] = ("budget", over)
+        word = "passed" if self._accepted(name) else f"stopped at {self.stopped[name][0]}"
+        self._progress.say(f"{name}: {trial.draft.size_bytes / 1e6:.1f} MB, {word}; {verdict.reason}")
         # A bundle that is too large now may be small enough with fewer layers or tokens: only quality ends a walk.
         return verdict.accepted
 
@@ -189,7 +235,7 @@ class Search:
             gate,
             second=rows.second_metric,
             structural=route.structural,
-            is_float=route.graph in ("fused", "fp32") and not route.steps,
+            is_float=route.graph in ("fused", "fp32") and not route.steps and not route.small,
         )
 
     def _accepted(self, name: str) -> bool:
@@ -209,7 +255,8 @@ class Search:
     def _finish(self) -> Searched:
         passed = [name for name in self.trials if self._accepted(name)]
         if passed:
-            self._time(passed)
+            # A small model that failed alone is timed all the same: the curve of its cascade needs its time.
+            self._time(list(dict.fromkeys([*passed, *self.small.values()])))
         sizes, dependent = self._sizes(), self._dependent()
         figures = {name: self.figures[name] for name in passed}
         for name in passed:
@@ -256,4 +303,7 @@ class Search:
             timing_valid=figures.timing_valid if figures else True,
             stopped_at=stopped_at,
             batch_dependent=trial.route.neighbours,
+            threshold=self.shares[name].margin if name in self.shares else None,
+            small=self.small.get(name, ""),
+            small_share=self.shares[name].share if name in self.shares else None,
         )

@@ -10,6 +10,7 @@ import bisect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -220,8 +221,13 @@ def percentile_or_none(samples: Sequence[float], percentile: float) -> float | N
     return float(np.percentile(np.asarray(samples), 100 * percentile))
 
 
-def ratio_interval(base: Sequence[Sequence[float]], other: Sequence[Sequence[float]], seed: int = 0) -> list[float]:
-    """95% bootstrap interval of median(base) / median(other), over blocks measured in turn.
+def ratio_interval(
+    base: Sequence[Sequence[float]],
+    other: Sequence[Sequence[float]],
+    seed: int = 0,
+    centre: Callable[[NDArray[np.float64]], Any] = np.median,
+) -> list[float]:
+    """95% bootstrap interval of median(base) / median(other), or of another `centre`, over blocks measured in turn.
 
     Blocks are drawn whole and in pairs, since what disturbs one block of samples disturbs its neighbours too.
     """
@@ -229,7 +235,7 @@ def ratio_interval(base: Sequence[Sequence[float]], other: Sequence[Sequence[flo
     second = [np.asarray(block) for block in other]
     draws = np.random.default_rng(seed).integers(0, len(first), (1000, len(first)))
     ratios = [
-        np.median(np.concatenate([first[i] for i in draw])) / np.median(np.concatenate([second[i] for i in draw]))
+        centre(np.concatenate([first[i] for i in draw])) / centre(np.concatenate([second[i] for i in draw]))
         for draw in draws
     ]
     low, high = np.percentile(ratios, [2.5, 97.5])

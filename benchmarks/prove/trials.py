@@ -13,16 +13,21 @@ from pathlib import Path
 
 import numpy as np
 
+from edgetune.benchmarks.prove.cascade import mixed_logits
 from edgetune.benchmarks.prove.ledger import Logits, Slice, bundle_logits, model_answers
 from edgetune.compress.candidate import Candidate
 from edgetune.compress.material import Material
 from edgetune.compress.route import Route, Step
 from edgetune.compress.schemes import SCHEMES
+from edgetune.export.once.cascades import draft_cascade
 from edgetune.export.once.export import export
 from edgetune.export.once.graph import Graph
 from edgetune.export.once.pack import Packing, draft_bundle
-from edgetune.serve.bundle import Bundle
+from edgetune.export.once.static_tables import folded, write_static_graph
+from edgetune.export.once.static_vocabulary import for_vocabulary
+from edgetune.serve.bundle import GRAPH_NAME, Bundle
 from edgetune.serve.digest import value_sha256
+from edgetune.serve.engines.tables import StaticTables
 from edgetune.serve.errors import CompressError, WorkError
 from edgetune.serve.predictor import Predictor
 from edgetune.tune.data.dataset import Dataset
@@ -100,12 +105,45 @@ class Workbench:
         logits = self._answers(f"{route.name}.answers", lambda: bundle_logits(Predictor(draft), self.rows))
         return Trial(route, Candidate.open(folder), draft, logits)
 
+    def cascade(self, small: Trial, strong: Trial, threshold: float) -> Trial:
+        """The cascade of two trials: `small` answers where its margin reaches the threshold, `strong` the rest.
+
+        Raises:
+            WorkError: the two read texts otherwise.
+        """
+        route = replace(strong.route, small=small.route.graph)
+
+        def make(part: Path) -> None:
+            candidate = replace(strong.candidate, scheme=route.name, made_by=f"a margin of {threshold:.3f} is enough")
+            candidate.save(part)
+            draft_cascade(strong.draft, small.draft, threshold, part / "draft")
+
+        kept = replace(self.kept, digest=value_sha256([self.kept.digest, threshold]))
+        folder = kept.place(route.name, make)
+        logits = mixed_logits(small.logits, strong.logits, threshold)
+        return Trial(route, Candidate.open(folder), Bundle.open(folder / "draft"), logits)
+
     def _make(self, route: Route, model: TunedModel, folder: Path) -> None:
         scheme = SCHEMES[route.graph]
+        if scheme.level == "artefact":
+            self._make_artefact(route, model, folder)
+            return
         graph = self.exported(route.steps) if route.graph in ("fused", "fp32") else self._float_graph(route.steps)
         candidate = scheme.compress(graph, folder, self.of(model), route=route.name)
         packing = replace(self.packing, tuned=replace(self.packing.tuned, folder=model.folder))
         draft_bundle(candidate, packing, folder / "draft", route.tolerance)
+
+    def _make_artefact(self, route: Route, model: TunedModel, folder: Path) -> None:
+        """Learnt once from the tuned model, whatever vocabulary its texts are read with in the end."""
+        scheme, name = SCHEMES[route.graph], f"{route.graph}.tables"
+        learnt = self.kept.place(name, lambda part: _keep_tables(part, *scheme.learn(self.material, part)))
+        tables, line = _kept_tables(learnt)
+        if route.steps:
+            tables = for_vocabulary(tables, self.material.model.model_folder, model.model_folder)
+        engine = write_static_graph(folded(tables), folder / GRAPH_NAME)
+        candidate = Candidate.of(route.name, folder / GRAPH_NAME, line)
+        packing = replace(self.packing, tuned=replace(self.packing.tuned, folder=model.folder))
+        draft_bundle(candidate, packing, folder / "draft", scheme.tolerance, engine)
 
     def _answers(self, name: str, answer: Callable[[], Logits]) -> Logits:
         """Logits on the validation rows, kept for these very rows: another `gate.rows` asks again."""
@@ -150,3 +188,15 @@ class Workbench:
             return self.take(Route(steps, "fused")).candidate.graph
         except CompressError:
             return self.exported(steps)
+
+
+def _keep_tables(folder: Path, tables: StaticTables, line: str) -> None:
+    np.savez(folder / "tables.npz", **vars(tables))
+    (folder / "made_by.txt").write_text(line, encoding="utf-8")
+
+
+def _kept_tables(folder: Path) -> tuple[StaticTables, str]:
+    """What `_keep_tables` wrote."""
+    with np.load(folder / "tables.npz", allow_pickle=False) as stored:
+        tables = StaticTables(**{name: stored[name] for name in stored.files})
+    return tables, (folder / "made_by.txt").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from edgetune.benchmarks.prove.search import Searched
 from edgetune.benchmarks.timing.quick import quick_race
 from edgetune.benchmarks.timing.runtime import measure_settings
 from edgetune.benchmarks.timing.side import Side
+from edgetune.compress.route import CASCADE_MARK
 from edgetune.compress.schemes import SCHEMES
 from edgetune.export.once.variants import VariantDraft
 from edgetune.serve.bundle import Bundle, RuntimeSettings
@@ -23,7 +24,9 @@ def passed_variants(chosen: str, requested: Sequence[str], searched: Searched) -
 
     Being beaten by the chosen one is no obstacle: on another machine it may be the other way about.
     """
-    *steps, graph = chosen.split("+")
+    *steps, graph = chosen.rpartition(CASCADE_MARK)[2].split("+")
+    if SCHEMES[graph].level == "artefact":
+        return [], [f"The bundle holds no variant {name}: {chosen} is no graph of the model." for name in requested]
     candidates = {one.scheme: one for one in searched.candidates}
     passed: list[str] = []
     notes: list[str] = []
@@ -59,7 +62,7 @@ def measured_variants(
         progress: tells how far it is.
     """
     names = list(drafts)
-    needs = {name: SCHEMES[name.split("+")[-1]].needs for name in names}
+    needs = {name: SCHEMES[name.rpartition(CASCADE_MARK)[2].split("+")[-1]].needs for name in names}
     if drafts[names[0]].manifest.provider != "cpu":
         return [VariantDraft(drafts[name], needs[name], settings, None) for name in names]
     best = {names[0]: settings}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from edgetune.benchmarks.report import charts
+from edgetune.benchmarks.report.cascades import cascade_rows, cascade_sentence
 from edgetune.benchmarks.report.front import pictures
 from edgetune.benchmarks.report.page import (
     BarPair,
@@ -193,6 +194,8 @@ def render_html(report: Report) -> str:
         "latency_chart": latency_chart(report),
         "pictures": pictures(report),
         "gain_rows": gain_rows(report),
+        "cascade_rows": cascade_rows(report),
+        "cascade_sentence": cascade_sentence(report),
         "grid": grid(report.grid_ms),
         "training_chart": charts.training_curve(
             training.curve, quality.metric, training.probe_value, training.best_epoch

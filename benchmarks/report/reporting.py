@@ -19,6 +19,7 @@ from edgetune.serve.report import (
     Baseline,
     BatchedAnswers,
     CandidateReport,
+    CascadeReport,
     DataSummary,
     Gain,
     Pair,
@@ -53,6 +54,7 @@ class Findings:
     gains: list[Gain]
     skipped: dict[str, str]
     runtime: dict[str, str | int | bool | float]
+    cascade: CascadeReport | None = None
 
 
 def summarize_data(dataset: Dataset, encoder: Encoder) -> DataSummary:
@@ -136,6 +138,7 @@ def assemble_report(
         timing_remark=timing.verdict.remark if timing else "",
         size_bytes=findings.size_bytes,
         placement=timing.placement if timing else {},
+        cascade=findings.cascade,
         gate=gate,
         notes=[*findings.notes, *_data_notes(data)],
     )

@@ -46,6 +46,8 @@ def bundle_contestant(folder: str, threads: int | None, spinning: bool | None) -
         predictor.run({name: ones if name != "token_type_ids" else ones * 0 for name in inputs})
 
     def placed() -> dict[str, int]:
+        if predictor.bundle.manifest.engine is not None:
+            return {}
         graph = predictor.bundle.folder / "model.onnx"
         provider = predictor.bundle.manifest.provider
         return placement(open_session(graph, provider=provider, threads=threads, record_placement=True))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -159,9 +159,10 @@ def _finite_answers(predictor: Predictor, inputs: Sequence[Texts]) -> list[Answe
     import numpy as np
 
     encoded = predictor.encode([json_input(texts) for texts in inputs])
-    logits = predictor.logits(encoded)
-    finite: list[bool] = [bool(np.isfinite(row).all()) for row in logits]
-    answers: list[Answer | None] = list(predictor.answer(np.nan_to_num(logits), [row.truncated for row in encoded]))
+    outputs = predictor.outputs(encoded)
+    finite: list[bool] = [bool(np.isfinite(row).all()) for row in outputs.logits]
+    numbers = replace(outputs, logits=np.nan_to_num(outputs.logits))
+    answers: list[Answer | None] = list(predictor.answer(numbers, [row.truncated for row in encoded]))
     return [answer if good else None for answer, good in zip(answers, finite, strict=True)]
 
 

@@ -173,6 +173,7 @@ TUNE_SECONDS, TUNE_SECONDS_A_MILLION = 2.0, 0.2
 PROBE_SECONDS = 6e-8  # a row, class and feature, over all fits of the head
 EXPORT_SECONDS, EXPORT_SECONDS_A_MILLION = 3.0, 0.2
 SCHEME_SECONDS, SCHEME_SECONDS_A_MILLION, QUICK_CALLS = 2.0, 0.15, 500
+ARTEFACT_SECONDS = 15.0  # of learning one, beside the answers of its teacher
 BENCH_SECONDS, BENCH_SECONDS_A_MILLION, THROUGHPUT_ROWS = 10.0, 0.4, 2_000
 # Bundles answer faster than the base in PyTorch: seconds of a call against those of the base.
 BUNDLE_SHARE = 0.25
@@ -239,10 +240,14 @@ class Costs:
         seconds = judged
         for scheme in schemes:
             seconds += each + (exported if scheme.level == "weights" else 0.0)
-        if any(scheme.structural for scheme in schemes):  # the second is tried only where the first fails
+            if scheme.level == "artefact":
+                # The teacher answers all texts and about as many recombinations of them, and a cascade is tried too.
+                seconds += each + ARTEFACT_SECONDS + 2 * self.rows["train"] * self.speeds.forward
+        taught = (scheme.structural and scheme.level == "weights" for scheme in schemes)
+        if any(taught):  # the second is tried only where the first fails
             texts = self.rows["train"]
-            taught = schooling_for(texts, self.model.width).passes * texts * TAUGHT_LAYERS
-            seconds += taught * STUDENT_PASSES * self.speeds.forward
+            lessons = schooling_for(texts, self.model.width).passes * texts * TAUGHT_LAYERS
+            seconds += lessons * STUDENT_PASSES * self.speeds.forward
         return seconds
 
     @property

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from edgetune import terminal
 from edgetune.benchmarks.report import charts
+from edgetune.benchmarks.report.cascades import cascade_sentence
 from edgetune.serve.report import Pair, Report
 from edgetune.serve.verdict import LINEAR
 from edgetune.terminal import Row, footprint_rows, timed_row
@@ -28,7 +29,8 @@ def print_report(report: Report, bundle: str, html: str, console: Console) -> No
     constant = f"Constant: of one answer to all rows, {baseline.answer}." if baseline else ""
     linear = report.floor(LINEAR)
     floor = f"Linear: a linear model of {linear.described} reaches {_value(report, linear.value)}." if linear else ""
-    remarks = (constant, floor, report.quality.floor_remark, report.why, charts.plan_and_truth(report))
+    cascade = cascade_sentence(report)
+    remarks = (constant, floor, report.quality.floor_remark, report.why, cascade, charts.plan_and_truth(report))
     terminal.print_report(report, figure_rows(report), remarks, bundle, html, console)
 
 

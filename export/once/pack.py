@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -42,6 +43,7 @@ from edgetune.serve.bundle import (
 from edgetune.serve.codecs import Input
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.digest import file_sha256
+from edgetune.serve.engines.spec import EngineSpec
 from edgetune.serve.errors import WorkError
 from edgetune.serve.golden import replay_golden
 from edgetune.serve.heads import Head, open_head
@@ -51,7 +53,7 @@ from edgetune.tune.models.model import TunedModel
 
 GOLDEN_CASES = 8
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnx", "torch", "transformers", "tokenizers", "numpy")
-_UNSAID = {"codec": "text", "heads": [], "columns": []}
+_UNSAID: dict[str, Any] = {"codec": "text", "heads": [], "columns": [], "engine": None, "cascade": None}
 _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 
 
@@ -69,17 +71,24 @@ class Packing:
     columns: tuple[str, ...] = ()
 
 
-def draft_bundle(candidate: Candidate, packing: Packing, folder: Path, tolerance: float) -> Bundle:
+def draft_bundle(
+    candidate: Candidate, packing: Packing, folder: Path, tolerance: float, engine: EngineSpec | None = None
+) -> Bundle:
     """Write a whole bundle without a report into `folder`, golden answers computed by its own runtime.
 
-    `tolerance` is the largest logit difference when they are replayed, as a share of the logits' spread.
+    Args:
+        candidate: whose graph becomes `model.onnx`.
+        packing: names, digests and texts.
+        folder: where to; what is there goes.
+        tolerance: largest logit difference when golden answers are replayed, as a share of the logits' spread.
+        engine: what answers from the tensors in `model.onnx`; None where ONNX Runtime does.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copyfile(candidate.graph, folder / GRAPH_NAME)
     write_tokenizer(packing.tuned.model_folder, folder, packing.tuned.max_tokens)
     _write_config(packing.tuned.model_folder, folder)
-    manifest = _manifest(candidate, packing, folder)
+    manifest = msgspec.structs.replace(_manifest(candidate, packing, folder), engine=engine)
     write_manifest(folder, manifest)
     _write_golden(folder, packing.golden_texts, tolerance)
     write_manifest(folder, manifest)

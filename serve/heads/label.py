@@ -18,13 +18,15 @@ from edgetune.serve.heads import SCORE, SCORES, OutputTensor, answer_schema
 class Prediction:
     """The answer to one input: the best label, its probability, all probabilities by label.
 
-    `truncated` tells that the input was longer than the model takes and only its beginning was read.
+    `truncated` tells that the input was longer than the model takes and only its beginning was read; `answered_by`
+    names, where a cascade answers, the scheme of the model that did; it is None where there is one model.
     """
 
     label: str
     score: float
     scores: dict[str, float]
     truncated: bool = False
+    answered_by: str | None = None
 
     @property
     def plain(self) -> str:
@@ -39,7 +41,10 @@ class LabelHead:
     default_tensors = ("label", "score")
     ranked = True
     blank = {"label": None, "score": None, "scores": None, "truncated": False}  # noqa: RUF012 (never changed)
-    schema = answer_schema("label score", {"label": {"type": "string"}, "score": SCORE, "scores": SCORES})
+    schema = answer_schema(
+        "label score",
+        {"label": {"type": "string"}, "score": SCORE, "scores": SCORES, "answered_by": {"type": "string"}},
+    )
 
     def __init__(self, spec: HeadSpec) -> None:
         self.spec, self.labels = spec, checked_labels(spec)
@@ -76,10 +81,12 @@ class LabelHead:
         return self.labels[int(decision)]
 
     def as_json(self, answer: Prediction, top: int | None) -> dict[str, object]:
-        """label, score, truncated, and scores of the `top` best where asked for, best first."""
+        """label, score, truncated; scores of the `top` best where asked for, best first; answered_by in a cascade."""
         value: dict[str, object] = {"label": answer.label, "score": answer.score, "truncated": answer.truncated}
         if top is not None:
             value["scores"] = best_scores(answer.scores, top)
+        if answer.answered_by is not None:
+            value["answered_by"] = answer.answered_by
         return value
 
     def as_lines(self, answer: Prediction, top: int | None) -> list[list[str]]:

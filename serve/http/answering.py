@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.bundle import CONFIG_NAME
+from edgetune.serve.cascade import Outputs
 from edgetune.serve.codecs import Codec, Input
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import BundleDamaged, Overloaded
@@ -37,9 +38,9 @@ INLINE_CHARACTERS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Logits (inputs, width) float32, and of each input whether only its beginning was read."""
+    """Outputs of inputs, and of each input whether only its beginning was read."""
 
-    logits: NDArray[np.float32]
+    outputs: Outputs
     truncated: list[bool]
 
 
@@ -94,7 +95,7 @@ class Answering:
                 expected=f"at most {most} tokens a text",
                 action="shorten it, or start the server so that it truncates",
             )
-        return Answers(await served.batcher.logits(encoded), truncated)
+        return Answers(await served.predictor.outputs_async(encoded, served.batcher.logits), truncated)
 
     async def ids(self, served: Served, rows: IdRows) -> Answers:
         """Answer rows of ids.
@@ -108,16 +109,17 @@ class Answering:
         width = rows.input_ids.shape[1]
         truncated = [False] * len(lengths)
         if ((np.arange(width) < lengths[:, None]) != rows.attention_mask).any():
-            return Answers(await self._alone(served, rows), truncated)
+            by = [served.predictor.variant] * len(lengths) if served.predictor.small is not None else None
+            return Answers(Outputs(await self._alone(served, rows), by), truncated)
         types = rows.token_type_ids if rows.token_type_ids is not None else np.zeros_like(rows.input_ids)
         encoded = [
             EncodedText(ids[:length].tolist(), kinds[:length].tolist(), False)
             for ids, kinds, length in zip(rows.input_ids, types, lengths.tolist(), strict=True)
         ]
-        return Answers(await served.batcher.logits(encoded), truncated)
+        return Answers(await served.predictor.outputs_async(encoded, served.batcher.logits), truncated)
 
     async def _alone(self, served: Served, rows: IdRows) -> NDArray[np.float32]:
-        """Rows masked elsewhere than at their end, which the batcher's padding cannot express: a run of their own."""
+        """Rows masked elsewhere than at their end, which the batcher's padding cannot express: a run of the graph."""
         count = len(rows.input_ids)
         if self._rows_waiting + count > self.settings.max_waiting:
             raise Overloaded(f"{self._rows_waiting} rows are waiting already.", action="ask again a little later")

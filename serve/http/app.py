@@ -146,7 +146,7 @@ def interfaces_of(repository: Repository) -> Interfaces:
                 head = served.predictor.head
                 parts.add(served.predictor.codec.parts)
                 answers[head.spec.kind] = head.schema
-                outputs |= output_tensors(head)
+                outputs |= output_tensors(head, cascade=served.predictor.small is not None)
     return Interfaces(frozenset(parts or {("text",)}), tuple(answers.values()), tuple(outputs or ID_OUTPUTS))
 
 

@@ -104,8 +104,9 @@ class ClassifyRoute:
             visit.model, visit.texts = served.name, len(inputs)
             self._answering.metrics.observe_stage(served.name, "parse", seconds)
             answers = await self._answering.inputs(served, inputs)
-            head, top = served.predictor.head, None if request.top is None else int(request.top)  # JSON may say 3.0
-            predictions = [head.as_json(each, top) for each in head.answer(answers.logits, answers.truncated)]
+            predictor, top = served.predictor, None if request.top is None else int(request.top)  # JSON may say 3.0
+            given = predictor.answer(answers.outputs, answers.truncated)
+            predictions = [predictor.head.as_json(each, top) for each in given]
             return json_reply({"model": served.name, "predictions": predictions})
 
     def _model(self, wished: str | None) -> str:

@@ -70,14 +70,22 @@ class Question:
 _DECODER = msgspec.json.Decoder(InferenceRequest)
 
 
-def output_tensors(head: Head) -> dict[str, OutputTensor]:
-    """All outputs that a model has by name: its head's, and the logits. `truncated` is known of texts alone."""
+def output_tensors(head: Head, *, cascade: bool = False) -> dict[str, OutputTensor]:
+    """All outputs that a model has by name: its head's, the logits, and of a cascade which model answered.
+
+    `truncated` and `answered_by` are no functions of the logits: of rows of ids nothing is truncated, and the graph
+    answers those that no text could give.
+    """
     logits = OutputTensor("FP32", head.width, lambda logits: logits)
     truncated = OutputTensor("BOOL", None, lambda logits: np.zeros(len(logits), dtype=bool))
-    return {**head.tensors, "truncated": truncated, "logits": logits}
+    answered_by = OutputTensor("BYTES", None, lambda logits: [""] * len(logits))
+    of_cascade = {"answered_by": answered_by} if cascade else {}
+    return {**head.tensors, "truncated": truncated, **of_cascade, "logits": logits}
 
 
-def read_question(body: bytes, header_length: int | None, parts: Sequence[str], head: Head) -> Question:
+def read_question(
+    body: bytes, header_length: int | None, parts: Sequence[str], head: Head, *, cascade: bool = False
+) -> Question:
     """Understand a request's body.
 
     Args:
@@ -85,6 +93,7 @@ def read_question(body: bytes, header_length: int | None, parts: Sequence[str], 
         header_length: its JSON part's bytes where tensors stand behind it.
         parts: names of the texts that the model's inputs are made of.
         head: what the model answers with.
+        cascade: whether one of two models does.
 
     Raises:
         Refused: 400; it is not what the protocol allows, or not what the model takes.
@@ -105,7 +114,9 @@ def read_question(body: bytes, header_length: int | None, parts: Sequence[str], 
     return Question(
         inputs=inputs,
         rows=rows,
-        outputs=_outputs(request, head.default_tensors if rows is None else ID_OUTPUTS, output_tensors(head)),
+        outputs=_outputs(
+            request, head.default_tensors if rows is None else ID_OUTPUTS, output_tensors(head, cascade=cascade)
+        ),
         id=request.id,
         content_type="str" if "str" in (parameters.get("content_type"), request.inputs[0].content_type) else None,
     )
@@ -192,12 +203,15 @@ _Tensor = list[str] | NDArray[Any]
 
 def write_answer(question: Question, answers: Answers, head: Head, model: str, version: str) -> Reply:
     """The tensors that were asked for, as the protocol's JSON, with raw bytes behind it where they were wanted."""
-    logits = np.ascontiguousarray(answers.logits, dtype=np.float32)
-    known = output_tensors(head)
+    logits = np.ascontiguousarray(answers.outputs.logits, dtype=np.float32)
+    answered_by = answers.outputs.answered_by
+    known = output_tensors(head, cascade=answered_by is not None)
     outputs, blobs = [], []
     for name, in_binary in question.outputs.items():
         datatype = known[name].datatype
         tensor: _Tensor = np.array(answers.truncated) if name == "truncated" else known[name].values(logits)
+        if name == "answered_by" and answered_by is not None:
+            tensor = answered_by
         parameters: dict[str, str | int] = {}
         shape = list(tensor.shape) if isinstance(tensor, np.ndarray) else [len(tensor)]
         output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
@@ -255,7 +269,10 @@ class InferRoute:
             visit.model = served.name
             begun = time.perf_counter()
             predictor = served.predictor
-            question = read_question(body, _header_length(scope, body), predictor.codec.parts, predictor.head)
+            cascade = predictor.small is not None
+            question = read_question(
+                body, _header_length(scope, body), predictor.codec.parts, predictor.head, cascade=cascade
+            )
             self._answering.metrics.observe_stage(served.name, "parse", time.perf_counter() - begun)
             visit.texts = question.count
             if question.rows is not None:

@@ -181,6 +181,6 @@ def _tensors(predictor: Predictor) -> tuple[list[JsonObject], list[JsonObject]]:
             "datatype": output.datatype,
             "shape": [-1] if output.columns is None else [-1, output.columns],
         }
-        for name, output in output_tensors(predictor.head).items()
+        for name, output in output_tensors(predictor.head, cascade=predictor.small is not None).items()
     ]
     return inputs, outputs

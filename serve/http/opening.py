@@ -18,7 +18,7 @@ from edgetune.serve.batcher import Batcher, BatchRun
 from edgetune.serve.bundle import MANIFEST_NAME, MOST_JSON_BYTES, Bundle, Golden, Manifest
 from edgetune.serve.errors import BundleError
 from edgetune.serve.files import read_regular
-from edgetune.serve.golden import replay_golden
+from edgetune.serve.golden import replay_all, replay_golden
 from edgetune.serve.http.answerers import Classifier, Writer
 from edgetune.serve.http.settings import ServerSettings
 from edgetune.serve.http.warmup import warm_up, warm_up_generator
@@ -107,10 +107,10 @@ def open_proven(
 
 
 def _open_classifier(folder: Path, settings: ServerSettings, observe: Callable[[BatchRun], None] | None) -> Classifier:
-    predictor = load(folder, threads=settings.threads, provider=settings.provider)
+    predictor = load(folder, threads=settings.threads, provider=settings.provider, eager=True)
     lone = _open_lone(predictor, settings)
     warm_up(predictor, max_batch=settings.max_batch)
-    replay_golden(predictor)
+    replay_all(predictor)
     if lone is not None:
         warm_up(lone, max_batch=1)
         replay_golden(lone)

@@ -69,7 +69,7 @@ def model_config(served: Served, max_texts: int) -> JsonObject:
                 "data_type": _data_type(output.datatype),
                 "dims": [] if output.columns is None else [output.columns],
             }
-            for name, output in output_tensors(predictor.head).items()
+            for name, output in output_tensors(predictor.head, cascade=predictor.small is not None).items()
         ]
     return {
         "name": served.name,

@@ -94,12 +94,12 @@ def test_a_route_is_named_by_its_steps_and_takes_the_least_exact_tolerance():
 def test_every_scheme_has_its_file_and_says_what_it_is(scheme):
     module = importlib.import_module(f"edgetune.compress.schemes.{scheme.name}")
     assert callable(module.unsuitable)
-    assert callable(module.compress)
+    assert callable(module.learn if scheme.level == "artefact" else module.compress)
     assert hasattr(module, "strengths") is (scheme.level == "weights")
     assert scheme.summary.endswith(".")
     assert scheme.when
     assert scheme.cost
-    assert scheme.structural is (scheme.name in {"student", "pruned"})
+    assert scheme.structural is (scheme.name in {"student", "pruned", "static"})
 
 
 @pytest.mark.slow

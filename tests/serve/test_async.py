@@ -46,7 +46,7 @@ def test_the_answers_are_those_of_the_plain_forms(predictor):
     assert one == predictor.predict_one(TEXTS[0])
     assert (scores.shape, scores.dtype) == ((len(TEXTS), 3), np.float32)
     np.testing.assert_allclose(scores, predictor.scores(TEXTS), atol=1e-5)
-    assert predictor.answer(predictor.logits(predictor.encode(["card"])), [True])[0].truncated
+    assert predictor.answer(predictor.outputs(predictor.encode(["card"])), [True])[0].truncated
 
 
 def test_concurrent_calls_are_joined(predictor, monkeypatch):

@@ -428,7 +428,7 @@ def test_wrong_settings_and_empty_calls_are_refused(predictor):
 @pytest.mark.parametrize(("cores", "threads", "runners"), [(2, 2, 1), (2, 1, 2), (8, 2, 4), (64, 8, 8), (2, 4, 1)])
 def test_runners_fill_the_cores(predictor, monkeypatch, cores, threads, runners):
     monkeypatch.setattr(batcher_module, "usable_cores", lambda: cores)
-    predictor.threads = threads
+    monkeypatch.setattr(predictor.graph, "threads", threads)
     assert default_runners(predictor) == runners
 
 

@@ -238,7 +238,9 @@ def test_the_padding_token_is_that_of_the_config(bundle_copy):
     bundle_copy.digest_again("config.json")
     predictor = Predictor(Bundle.open(bundle_copy.folder), threads=1)
     seen = []
-    predictor.session = type("Session", (), {"run": lambda _, names, feed: seen.append(feed) or [np.zeros((2, 3))]})()
+    predictor.graph.session = type(
+        "Session", (), {"run": lambda _, names, feed: seen.append(feed) or [np.zeros((2, 3))]}
+    )()
     predictor.predict(["card", "where is my parcel"])
     assert seen[0]["input_ids"].tolist() == [[2, 49, 3, 5, 5, 5], [2, 82, 59, 64, 67, 3]]
     assert seen[0]["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1]]

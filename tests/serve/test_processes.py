@@ -85,12 +85,12 @@ def test_what_a_child_does_with_a_closed_predictor_and_with_another_bundle(bundl
     with pytest.raises(EdgetuneError, match="is closed"):
         closed.predict(TEXTS)
     predictor = load(bundle_copy.folder, threads=1, provider="cpu")
-    inherited = predictor.session
-    predictor.after_fork()
+    inherited = predictor.graph.session
+    predictor.graph.after_fork()
     assert predictor.predict_one(TEXTS[0]).label == "delivery"
-    assert predictor.session not in (None, inherited)
+    assert predictor.graph.session not in (None, inherited)
     bundle_copy.change_manifest(lambda manifest: manifest.update(created="2031-01-01T00:00:00+00:00"))
-    predictor.after_fork()
+    predictor.graph.after_fork()
     with pytest.raises(BundleDamaged, match="holds another bundle"):
         predictor.predict(TEXTS)
 
@@ -106,7 +106,7 @@ def test_a_pickled_predictor_opens_again_as_it_was_opened():
     with load(GOLDEN, threads=2, provider="cpu", variant="fp32") as predictor:
         asyncio.run(predictor.predict_async(TEXTS))  # its threads stay behind
         for made in (pickle.loads(pickle.dumps(predictor)), copy.deepcopy(predictor)):
-            assert made.session is not predictor.session
+            assert made.graph.session is not predictor.graph.session
             assert (made.threads, made.variant, made.labels) == (2, "fp32", predictor.labels)
             assert made.predict(TEXTS) == predictor.predict(TEXTS)
             assert [a.label for a in asyncio.run(made.predict_async(TEXTS))] == labels().split(",")

@@ -28,11 +28,11 @@ def test_the_graph_runs_where_it_was_asked_to():
 
 
 def test_auto_is_what_the_bundle_was_built_for(bundle_copy):
-    assert load(bundle_copy.folder).session.get_providers() == ["CPUExecutionProvider"]
+    assert load(bundle_copy.folder).graph.session.get_providers() == ["CPUExecutionProvider"]
     bundle_copy.change_manifest(lambda manifest: manifest.update(provider="tpu"))
     with pytest.raises(ProviderError, match="There is no provider 'tpu'"):
         load(bundle_copy.folder)
-    assert load(bundle_copy.folder, provider="cpu").session.get_providers() == ["CPUExecutionProvider"]
+    assert load(bundle_copy.folder, provider="cpu").graph.session.get_providers() == ["CPUExecutionProvider"]
 
 
 @pytest.mark.parametrize("name", ["tpu", "", "CPU", "CPUExecutionProvider"])
@@ -59,13 +59,13 @@ def test_a_wheel_without_the_provider_says_so(monkeypatch):
 
 
 def test_threads_are_those_that_were_asked_for():
-    options = load(GOLDEN, threads=3).session.get_session_options()
+    options = load(GOLDEN, threads=3).graph.session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
 
 
 def test_threads_unsaid_are_the_usable_cores(monkeypatch):
     monkeypatch.setattr(session, "usable_cores", lambda: 2)
-    assert load(GOLDEN).session.get_session_options().intra_op_num_threads == 2
+    assert load(GOLDEN).graph.session.get_session_options().intra_op_num_threads == 2
 
 
 @pytest.mark.parametrize("threads", [0, -2])

@@ -35,7 +35,7 @@ def model_logits(
     def run(batch: BatchEncoding) -> torch.Tensor:
         return model(**batch).logits.float()
 
-    return _run_sorted(run, model, encoder, inputs, batch_size, progress or Silent())
+    return _run_sorted(run, model, encoder, encoder.rows(inputs), batch_size, progress or Silent())
 
 
 def head_features(
@@ -51,6 +51,23 @@ def head_features(
 
     Raises:
         ModelError: it sees each token by itself.
+    """
+    return row_features(model, encoder, encoder.rows(inputs), bf16=bf16, batch_size=batch_size, progress=progress)
+
+
+def row_features(
+    model: Model,
+    encoder: Encoder,
+    rows: Sequence[dict[str, list[int]]],
+    *,
+    bf16: bool,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """As `head_features`, of inputs that are encoded already: input_ids, attention_mask [, token_type_ids], unpadded.
+
+    Raises:
+        ModelError: the last linear layer sees each token by itself.
     """
     seen: list[torch.Tensor] = []
     _, linear = head_linear(model)
@@ -70,7 +87,7 @@ def head_features(
         return seen[-1]
 
     try:
-        return _run_sorted(run, model, encoder, inputs, batch_size, progress or Silent())
+        return _run_sorted(run, model, encoder, rows, batch_size, progress or Silent())
     finally:
         hook.remove()
 
@@ -79,11 +96,10 @@ def _run_sorted(
     run: Callable[[BatchEncoding], torch.Tensor],
     model: Model,
     encoder: Encoder,
-    inputs: Sequence[Input],
+    rows: Sequence[dict[str, list[int]]],
     batch_size: int,
     progress: Progress,
 ) -> NDArray[np.float32]:
-    rows = encoder.rows(inputs)
     results: dict[int, NDArray[np.float32]] = {}
     model.eval()
     with torch.inference_mode():

@@ -138,6 +138,10 @@ class Objective(ABC):
         """As `finish`, of a solved head."""
         return head
 
+    def unfinished(self, outputs: FloatArray) -> FloatArray:
+        """Outputs (rows, width) of a finished model as one that is being tuned gives them; the inverse of `finish`."""
+        return outputs
+
     def in_units(self) -> Objective:
         """The objective of a finished model, whose outputs are in the user's units already."""
         return self

@@ -109,6 +109,9 @@ class Number(Objective):
     def finished(self, head: Head) -> Head:
         return Head(head.weight * np.float32(self.spread), head.bias * np.float32(self.spread) + np.float32(self.mean))
 
+    def unfinished(self, outputs: FloatArray) -> FloatArray:
+        return (outputs - np.float32(self.mean)) / np.float32(self.spread)
+
     def in_units(self) -> Number:
         return Number(self.labels, self.metric, 0.0, 1.0)
 

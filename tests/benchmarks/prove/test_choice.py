@@ -126,7 +126,7 @@ def test_the_sentence_says_why():
     some = [candidate("fused", 0.9, 4.0, 90), candidate("int8_dynamic", 0.9, 1.0, 20)]
     some.append(candidate("student3+int8_dynamic", 0.8, 0.5, 10, accepted=False, stopped_at="quality"))
     assert why_chosen(some, "int8_dynamic", BudgetRecipe()) == (
-        "int8_dynamic won: it is the fastest of the 2 candidates that the gate let through (p50 1.00 ms among "
+        "int8_dynamic won: it is the fastest of the 2 candidates that the gate let through (mean 1 ms among "
         "candidates in turn, 4.00 times faster than fused)."
     )
     tie = [candidate("fused", 0.9, 0.99, 90), candidate("int8_dynamic", 0.9, 1.0, 20)]
@@ -165,6 +165,6 @@ def test_the_sentence_says_that_neighbours_decided():
     static, dynamic = candidate("int8_static", 0.9, 1.05), candidate("int8_dynamic", 0.9, 1.0)
     dynamic = msgspec.structs.replace(dynamic, batch_dependent=True)
     assert why_chosen([static, dynamic], "int8_static", BudgetRecipe()) == (
-        "int8_static won: p50 1.05 ms among candidates in turn is near the fastest of the 2 candidates that the gate "
-        "let through (int8_dynamic, 1.00 ms), whose answers depend on their neighbours in a batch."
+        "int8_static won: mean 1.05 ms among candidates in turn is near the fastest of the 2 candidates that the gate "
+        "let through (int8_dynamic, 1 ms), whose answers depend on their neighbours in a batch."
     )

@@ -53,7 +53,7 @@ async def labels(repository, name="toy"):
     """What the model answers through its batcher."""
     with repository.lease(name) as served:
         logits = await served.batcher.logits(served.predictor.encode(TEXTS))
-        return [answer.label for answer in served.predictor.answer(logits, [False] * len(TEXTS))]
+        return [answer.label for answer in served.predictor.head.answer(logits, [False] * len(TEXTS))]
 
 
 @pytest.fixture
