@@ -297,6 +297,12 @@ def _report(
     )
 
 
+def _decided(contest: Contest, report: Report) -> Report:
+    """The report with whether to ship what was built."""
+    over = over_budget(contest.budget, _measured(report), timing_valid=report.timing_valid) if report.chosen else ""
+    return msgspec.structs.replace(report, decision=decide(report, over))
+
+
 def _cascade(contest: Contest, rows: Slice, chosen: CandidateReport) -> CascadeReport | None:
     """What the small model of the packed candidate gives, None where there is none."""
     if not chosen.small:
@@ -309,12 +315,6 @@ def _cascade(contest: Contest, rows: Slice, chosen: CandidateReport) -> CascadeR
     share = float(np.mean([by != whole.variant for by in outputs.answered_by or ()]))
     logits[chosen.scheme] = outputs.logits
     return report_cascade(rows, logits, chosen, (known[small], known[strong]), share)
-
-
-def _decided(contest: Contest, report: Report) -> Report:
-    """The report with whether to ship what was built."""
-    over = over_budget(contest.budget, _measured(report), timing_valid=report.timing_valid) if report.chosen else ""
-    return msgspec.structs.replace(report, decision=decide(report, over))
 
 
 def _told_settings(choice: Choice | None) -> dict[str, str | int | bool | float]:

@@ -16,7 +16,7 @@ from edgetune.benchmarks.prove.ledger import Slice
 from edgetune.benchmarks.prove.statistics import metric_interval, paired_loss
 from edgetune.serve.errors import DataError
 from edgetune.serve.verdict import LINEAR, MAJORITY, Comparison, FloorQuality
-from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.data.dataset import Dataset, Part
 from edgetune.tune.ngrams.model import fit_linear, linear_answers
 
 Answers = NDArray[Any]
@@ -32,18 +32,32 @@ class Floor:
 
 
 def measure_floor(rows: Slice, dataset: Dataset, seed: int) -> Floor:
-    """Answer the rows by the best constant of the training part, and by a linear model that learnt from it."""
+    """Answer the rows by the best constant of the training part, and by a linear model.
+
+    It learns from training and validation part together, as the head of the base does; thresholds of several labels are
+    chosen on the validation part for a model that has not learnt from it.
+    """
     majority = constant_answers(rows)
     described = f"{constant_baseline(rows).answer} to all rows"
     entries, answers = [_entry(rows, MAJORITY, majority, described)], {MAJORITY: majority}
-    metric = rows.objective.metric.name
+    objective = rows.task.objective(dataset.labels, rows.objective.metric.name, dataset.train.targets)
     try:
-        model = fit_linear(rows.task.objective(dataset.labels, metric, dataset.train.targets), dataset.train, seed)
+        model = fit_linear(objective, _learnt_part(dataset), seed)
+        answers[LINEAR] = linear_answers(
+            model, objective, dataset.validation, rows.texts, lambda: fit_linear(objective, dataset.train, seed)
+        )
     except DataError as error:
         return Floor(entries, answers, f"A linear n-gram model could not be fitted. {error.found}")
-    answers[LINEAR] = linear_answers(model, rows.task, metric, dataset, rows.texts)
     entries.append(_entry(rows, LINEAR, answers[LINEAR], model.described, model.cpu_seconds))
     return Floor(entries, answers)
+
+
+def _learnt_part(dataset: Dataset) -> Part:
+    """Training and validation part; the training part alone where the rows of the validation part judge as well."""
+    train, validation = dataset.train, dataset.validation
+    if validation == dataset.test:
+        return train
+    return Part(train.texts + validation.texts, train.targets + validation.targets)
 
 
 def compare(rows: Slice, floor: Mapping[str, Answers], stages: Mapping[str, Answers], chosen: str) -> list[Comparison]:

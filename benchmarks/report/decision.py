@@ -233,7 +233,9 @@ def _versus(report: Report, pair: Comparison) -> str:
 def _linear(report: Report) -> str:
     """What to do about it, and what the linear model costs."""
     floor = report.floor(LINEAR)
-    return f"it takes {floor.cpu_seconds:.1f} CPU seconds with scikit-learn alone" if floor else ""
+    tried = any(candidate.scheme == LINEAR for candidate in report.candidates)
+    means = "by the scheme linear, or scikit-learn alone" if tried else "with scikit-learn alone"
+    return f"it takes {floor.cpu_seconds:.1f} CPU seconds {means}" if floor else ""
 
 
 def _score(value: float, metric: str) -> str:

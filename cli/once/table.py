@@ -29,8 +29,8 @@ def print_report(report: Report, bundle: str, html: str, console: Console) -> No
     constant = f"Constant: of one answer to all rows, {baseline.answer}." if baseline else ""
     linear = report.floor(LINEAR)
     floor = f"Linear: a linear model of {linear.described} reaches {_value(report, linear.value)}." if linear else ""
-    why = (report.why, cascade_sentence(report), charts.plan_and_truth(report))
-    remarks = (constant, floor, report.quality.floor_remark, *why)
+    cascade = cascade_sentence(report)
+    remarks = (constant, floor, report.quality.floor_remark, report.why, cascade, charts.plan_and_truth(report))
     terminal.print_report(report, figure_rows(report), remarks, bundle, html, console)
 
 

@@ -229,5 +229,16 @@ SCHEMES: dict[str, Scheme] = {
             structural=True,
             turned=0.08,
         ),
+        Scheme(
+            "linear",
+            "artefact",
+            "A linear model of the tokens and neighbouring pairs of a text instead of a graph, learnt from the labels "
+            "alone: a support vector machine a label, of numbers a ridge regression.",
+            "where the report's linear model is as good as the bundle, and before a graph in a cascade",
+            "several points where meaning decides; the pretrained model is not used at all",
+            tolerance=0.001,
+            structural=True,
+            turned=0.1,
+        ),
     )
 }

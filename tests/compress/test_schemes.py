@@ -99,7 +99,7 @@ def test_every_scheme_has_its_file_and_says_what_it_is(scheme):
     assert scheme.summary.endswith(".")
     assert scheme.when
     assert scheme.cost
-    assert scheme.structural is (scheme.name in {"student", "pruned", "static"})
+    assert scheme.structural is (scheme.name in {"student", "pruned", "static", "linear"})
 
 
 @pytest.mark.slow

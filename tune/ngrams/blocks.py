@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-# Code points of scripts whose words are not separated by blanks: first and last of each range (Unicode 16, Blocks.txt).
-IDEOGRAPHS = (
-    *((0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3040, 0x30FF), (0x31F0, 0x31FF), (0x3400, 0x4DBF)),
-    *((0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0xFF66, 0xFF9D), (0x20000, 0x3FFFF)),
-)
-UNSPACED_ALPHABETS = ((0x0E00, 0x0EFF), (0x0F00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19DF))
+# Code points of scripts whose words are not separated by blanks (Unicode 16, Blocks.txt): first and last of each range.
+Ranges = tuple[tuple[int, int], ...]
+IDEOGRAPHS: Ranges = ((0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3040, 0x30FF), (0x31F0, 0x31FF), (0x3400, 0x4DBF))
+IDEOGRAPHS += ((0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0xFF66, 0xFF9D), (0x20000, 0x3FFFF))
+UNSPACED_ALPHABETS: Ranges = ((0x0E00, 0x0EFF), (0x0F00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19DF))
 
 # Shares of the letters: below the first all words are taken to stand between blanks, from the second on none.
 FEW_UNSPACED, MOST_UNSPACED = 0.1, 0.8
@@ -61,6 +60,6 @@ def choose_blocks(texts: Sequence[str]) -> tuple[Block, ...]:
     return (characters,) if unspaced >= MOST_UNSPACED else (WORDS, characters)
 
 
-def _share(letters: Sequence[str], ranges: Sequence[tuple[int, int]]) -> float:
+def _share(letters: Sequence[str], ranges: Ranges) -> float:
     inside = sum(any(first <= ord(letter) <= last for first, last in ranges) for letter in letters)
     return inside / max(1, len(letters))

@@ -7,7 +7,7 @@ held-out rows, so that a figure on them is as honest as the base's. Must not imp
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.heads import open_head
-from edgetune.tune.data.dataset import Dataset, Part
+from edgetune.tune.data.dataset import Part
 from edgetune.tune.data.rows import Input, flat_texts
 from edgetune.tune.data.slices import frozen_indices
 from edgetune.tune.ngrams.features import MOST_CHARACTERS, NgramFeatures
 from edgetune.tune.tasks.objective import FloatArray, Head, Objective
-from edgetune.tune.tasks.task import Task
 
 # What is learnt from at most: rows, characters, and rows times outputs, in that order. The time of the fit grows with
 # the last: 10,003 rows of banking77 in 77 classes take 4.6 CPU seconds.
@@ -54,8 +53,7 @@ class LinearModel:
     def described(self) -> str:
         """What it was learnt from, in words."""
         part = "" if self.rows == self.of_rows else f" of {self.of_rows:,}"
-        rows = f"{self.rows:,}{part} training rows"
-        return f"{self.features.described}, learnt from {rows} in {self.cpu_seconds:.1f} CPU seconds"
+        return f"{self.features.described}, learnt from {self.rows:,}{part} rows in {self.cpu_seconds:.1f} CPU seconds"
 
 
 def fit_linear(objective: Objective, train: Part, seed: int, most_rows: int = MOST_ROWS) -> LinearModel:
@@ -73,13 +71,27 @@ def fit_linear(objective: Objective, train: Part, seed: int, most_rows: int = MO
 
 
 def linear_answers(
-    model: LinearModel, task: Task, metric: str, dataset: Dataset, inputs: Sequence[Input]
+    model: LinearModel,
+    objective: Objective,
+    held_out: Part,
+    inputs: Sequence[Input],
+    judged: Callable[[], LinearModel] | None = None,
 ) -> NDArray[Any]:
-    """Decisions of a linear model on inputs; thresholds of several labels are chosen on the validation part."""
-    objective = task.objective(dataset.labels, metric, dataset.train.targets).in_units()
-    held_out = dataset.validation
-    spec = objective.head_spec(lambda: (objective.expected(held_out.targets), model.logits(held_out.texts)))
-    return np.asarray(open_head(spec).decide(model.logits(inputs)))
+    """Decisions of a linear model on inputs, one entry each.
+
+    Args:
+        model: that answers.
+        objective: that it learnt.
+        held_out: rows on which thresholds of several labels are chosen.
+        inputs: to answer.
+        judged: gives the model whose answers on these rows choose, where there is a choice; None for the same.
+    """
+    finished = objective.in_units()
+
+    def held_out_logits() -> tuple[NDArray[Any], FloatArray]:
+        return finished.expected(held_out.targets), (judged() if judged else model).logits(held_out.texts)
+
+    return np.asarray(open_head(finished.head_spec(held_out_logits)).decide(model.logits(inputs)))
 
 
 def _affordable(objective: Objective, train: Part) -> int:

@@ -62,6 +62,6 @@ def preview_linear(dataset: Dataset, task: Task, metric: str, seed: int) -> Prev
         return None
     held_out = dataset.validation
     drawn = frozen_indices(len(held_out), JUDGING_ROWS, seed)
-    answers = linear_answers(model, task, metric, dataset, [held_out.texts[row] for row in drawn])
+    answers = linear_answers(model, objective, held_out, [held_out.texts[row] for row in drawn])
     expected = objective.expected([held_out.targets[row] for row in drawn])
     return Preview(model, objective.metric, objective.metric.of(expected, answers), len(drawn))

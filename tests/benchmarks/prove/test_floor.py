@@ -23,8 +23,8 @@ def part(rows, several=False):
     return Part(texts, tuple((kind,) if several else kind for kind in kinds))
 
 
-def dataset(task, labels, train, held_out):
-    return Dataset(train, held_out, held_out, labels, "", "made", Columns(("text",), ("label",), ()), ())
+def dataset(task, labels, train, held_out, validation=None):
+    return Dataset(train, validation or held_out, held_out, labels, "", "made", Columns(("text",), ("label",), ()), ())
 
 
 def sliced(task, data, metric=""):
@@ -47,10 +47,17 @@ def test_both_models_stand_in_the_report():
     assert (linear.stage, linear.value) == ("linear", 1.0)
     assert linear.ci95[0] < 1.0 <= linear.ci95[1]
     assert linear.metrics == {"macro_f1": 1.0, "balanced_accuracy": 1.0}
-    assert linear.described.startswith("words 1-2 and characters within words 2-5, learnt from 90 training rows in ")
+    assert linear.described.startswith("words 1-2 and characters within words 2-5, learnt from 90 rows in ")
     assert linear.cpu_seconds > 0
     assert floor.remark == ""
     assert floor.answers["majority"].tolist() == [0] * 60
+
+
+def test_it_learns_from_the_validation_part_too_unless_that_judges():
+    validation = Part(("my visa is blue", "my coins are grey"), (0, 1))
+    data = dataset("text-classification", ("card", "cash"), part(90), part(60), validation)
+    floor = measure_floor(sliced("text-classification", data), data, seed=0)
+    assert "learnt from 92 rows in " in floor.entries[1].described
 
 
 def test_several_labels_and_numbers_have_it_too():

@@ -49,7 +49,7 @@ def test_it_answers_as_a_pipeline_of_scikit_learn_does():
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, own.decision_function(held_out), atol=1e-4)
     assert logits.argmax(axis=1).tolist() == list(right)
-    assert model.described.startswith("words 1-2 and characters within words 2-5, learnt from 120 training rows in ")
+    assert model.described.startswith("words 1-2 and characters within words 2-5, learnt from 120 rows in ")
 
 
 def test_two_classes_and_a_class_without_rows():
@@ -130,7 +130,7 @@ def test_rows_are_drawn_where_there_are_many():
     texts, targets = sentences()
     model = fit_linear(objective("text-classification", tuple(WORDS)), Part(texts, targets), seed=0, most_rows=90)
     assert (model.rows, model.of_rows) == (90, 120)
-    assert "learnt from 90 of 120 training rows" in model.described
+    assert "learnt from 90 of 120 rows" in model.described
     many = Part(("short text",) * 1000, (0,) * 1000)
     few, thousands = (objective("text-classification", tuple(map(str, range(n)))) for n in (2, 1000))
     assert _affordable(few, many) == MOST_CELLS // 2

@@ -1,0 +1,133 @@
+"""A linear model of n-grams of the tokenizer's tokens, learnt from the labels alone, in the tables of a static model.
+
+It errs otherwise than the tuned model, which has not taught it: that is worth something in a cascade. Its n-grams are
+those of the base's tokenizer, not the words and characters of the report's linear model, so that a cascade reads a text
+once; docs/log.md has what that costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgetune.serve.errors import CompressError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgetune.compress.material import Material
+    from edgetune.compress.static_student.features import Bags
+    from edgetune.serve.engines.tables import StaticTables
+
+FEWEST_TEXTS = 300
+# The most frequent tokens and pairs.
+MOST_ROWS = 40_000
+# Above this share of unknown tokens a text has hardly any n-gram of known ones.
+MANY_UNKNOWN = 0.05
+SAMPLE_TEXTS = 500
+# Of the scale of the margins: between these it is looked for.
+_LEAST_SCALE, _MOST_SCALE = 0.1, 50.0
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What was learnt, and a line that says how."""
+
+    tables: StaticTables
+    made_by: str
+
+
+def unsuitable(material: Material) -> str:
+    """It needs single texts with one answer each, enough of them, and a tokenizer that knows their language."""
+    spec = material.model.head
+    if material.model.codec != "text":
+        return "its inputs are pairs of texts, and a sum of n-grams does not tell in which of the two each stands"
+    if spec.kind == "labels":
+        return "a text has several labels, whose thresholds are those of the tuned model's probabilities"
+    if len(material.train) < FEWEST_TEXTS:
+        return f"there are {len(material.train)} labelled texts to learn from, and n-grams need {FEWEST_TEXTS}"
+    share = _unknown_share(material)
+    if share >= MANY_UNKNOWN:
+        return f"{share:.0%} of the tokens of the training texts are unknown to the base's tokenizer"
+    return ""
+
+
+def learn(material: Material, folder: Path) -> Learnt:
+    """Fit a linear model to the training part, and its probabilities to the validation part.
+
+    Raises:
+        CompressError: no training text has a token that is not special.
+    """
+    import numpy as np
+
+    from edgetune.compress.static_student.features import Features
+    from edgetune.compress.static_student.quantization import as_tables
+    from edgetune.tune.tasks.objective import Head
+
+    objective, tokenizer = material.objective, material.encoder.tokenizer
+    ids = _ids(material, material.train.texts)
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    features = Features.of(ids, special, 1 + max(tokenizer.get_vocab().values()), MOST_ROWS)
+    if not len(features.tokens):
+        raise CompressError("No training text has a token that a linear model could learn from.")
+    inputs = _weights(features.bags(ids), features.size)
+    solved = objective.finished(objective.linear_head(inputs, objective.learnt(material.train.targets)))
+    scale = 1.0
+    if material.model.head.kind == "label":
+        held_out = _weights(features.bags(_ids(material, material.validation.texts)), features.size)
+        scale = fitted_scale(solved.logits(held_out), objective.expected(material.validation.targets))
+    rows = np.asarray(scale * solved.weight.T, dtype=np.float32)
+    rows[0] = 0  # nobody's
+    identity = np.eye(objective.width, dtype=np.float32)
+    tables = as_tables(features, rows, Head(identity, np.asarray(scale * solved.bias, dtype=np.float32)))
+    return Learnt(
+        tables,
+        f"{len(features.tokens):,} tokens and {len(features.pair_keys):,} pairs of neighbours, weighed by the labels "
+        f"of {len(material.train):,} texts; margins times {scale:.2f}, by the validation part",
+    )
+
+
+def fitted_scale(logits: NDArray[np.float32], expected: NDArray[np.int64]) -> float:
+    """The factor that makes a softmax of margins the likeliest: one over the temperature of Guo et al., ICML 2017.
+
+    Args:
+        logits: of held-out rows, (rows, classes).
+        expected: their class numbers, (rows,).
+    """
+    import numpy as np
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    def loss(logarithm: float) -> float:
+        likelihood = log_softmax(np.exp(logarithm) * logits.astype(np.float64), axis=1)
+        return -float(likelihood[np.arange(len(expected)), expected].mean())
+
+    bounds = (np.log(_LEAST_SCALE), np.log(_MOST_SCALE))
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+
+def _ids(material: Material, texts: Any) -> list[list[int]]:
+    return [row["input_ids"] for row in material.encoder.rows(texts)]
+
+
+def _weights(bags: Bags, size: int) -> Any:
+    """Counts of each input's features over the root of all, as the tables sum them: (inputs, size) float32, CSR."""
+    import numpy as np
+    from scipy import sparse
+
+    counts = np.repeat(1 / np.sqrt(np.maximum(bags.counts, 1)), bags.counts).astype(np.float32)
+    weights = sparse.csr_matrix((counts, bags.rows, bags.starts), shape=(len(bags), size))
+    weights.sum_duplicates()
+    return weights
+
+
+def _unknown_share(material: Material) -> float:
+    from edgetune.tune.data.slices import frozen_rows
+
+    unknown = material.encoder.tokenizer.unk_token_id
+    if unknown is None:
+        return 0.0
+    ids = [token for row in _ids(material, frozen_rows(material.train.texts, SAMPLE_TEXTS, 0)) for token in row]
+    return ids.count(unknown) / max(1, len(ids))
