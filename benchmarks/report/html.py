@@ -9,6 +9,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from edgetune.benchmarks.report import charts
+from edgetune.benchmarks.report.confidence import confidence_values
 from edgetune.benchmarks.report.front import pictures
 from edgetune.benchmarks.report.page import (
     BarPair,
@@ -161,6 +162,7 @@ def render_html(report: Report) -> str:
         "classes": sorted(quality.classes, key=lambda c: (c.f1, -c.rows, c.label)),
         "confusions": sorted(quality.confusions, key=lambda c: -c.rows),
         "unknown_limit": UNKNOWN_LIMIT,
+        **confidence_values(report),
         "shown_first": SHOWN_FIRST,
     }
     return render(report, "report.html.jinja", headlines(report), bar_pairs(report), values)

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from edgetune import __version__
 from edgetune.benchmarks.prove.baseline import constant_baseline, warn_of_constant
-from edgetune.benchmarks.prove.ledger import Slice, first_loss
+from edgetune.benchmarks.prove.calibration import Scored
+from edgetune.benchmarks.prove.confidence import SettledHead
+from edgetune.benchmarks.prove.ledger import Logits, Slice, first_loss
 from edgetune.benchmarks.timing.machine import describe_machine
 from edgetune.benchmarks.timing.race import Timing
 from edgetune.serve.report import (
@@ -49,6 +51,8 @@ class Findings:
     gains: list[Gain]
     skipped: dict[str, str]
     runtime: dict[str, str | int | bool | float]
+    head: SettledHead | None
+    chosen_logits: Logits
 
 
 def summarize_data(dataset: Dataset, encoder: Encoder) -> DataSummary:
@@ -91,6 +95,7 @@ def assemble_report(
     timing, rows = findings.timing, findings.rows
     baseline = constant_baseline(rows)
     warning = warn_of_constant(rows, findings.chosen_answers, baseline)
+    scored = Scored(findings.chosen_logits, rows.expected)
     return Report(
         name=name,
         task=tuned.task,
@@ -120,6 +125,8 @@ def assemble_report(
         gains=findings.gains,
         skipped=findings.skipped,
         runtime=findings.runtime,
+        calibration=findings.head.calibration(scored) if findings.head else None,
+        abstention=findings.head.abstention(scored) if findings.head else None,
         latency_ms=timing.latency_ms if timing else None,
         grid_ms=timing.grid_ms if timing else [],
         throughput_per_second=timing.throughput_per_second if timing else None,

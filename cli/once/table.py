@@ -9,6 +9,7 @@ from rich.console import Console
 
 from edgetune import terminal
 from edgetune.benchmarks.report import charts
+from edgetune.benchmarks.report.confidence import confidence_sentences
 from edgetune.serve.report import Pair, Report
 from edgetune.terminal import Row, footprint_rows, timed_row
 from edgetune.tune.metrics import title_of
@@ -23,7 +24,7 @@ def print_report(report: Report, bundle: str, html: str, console: Console) -> No
     """Print the table, the verdict and where the bundle and its report lie; see `terminal.print_report`."""
     baseline = report.quality.baseline
     constant = f"Constant: of one answer to all rows, {baseline.answer}." if baseline else ""
-    remarks = (constant, report.why, charts.plan_and_truth(report))
+    remarks = (constant, *confidence_sentences(report), report.why, charts.plan_and_truth(report))
     terminal.print_report(report, figure_rows(report), remarks, bundle, html, console)
 
 
