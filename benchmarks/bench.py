@@ -12,8 +12,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetune.benchmarks.answer_recipe import AnswerRecipe
+from edgetune.benchmarks.prove.calibration import Scored
 from edgetune.benchmarks.prove.cascade import report_cascade
 from edgetune.benchmarks.prove.choice import check_budget, gains, megabytes, over_budget, why_chosen
+from edgetune.benchmarks.prove.confidence import OutsideAnswers, SettledHead, settle_head
 from edgetune.benchmarks.prove.floor import Floor, compare, measure_floor
 from edgetune.benchmarks.prove.gate import Verdict, judge_answers
 from edgetune.benchmarks.prove.ledger import (
@@ -77,6 +80,7 @@ class Contest:
     gate: GateRecipe
     budget: BudgetRecipe
     benchmark: BenchmarkRecipe
+    answer: AnswerRecipe
     seed: int
     command: str
     variants: tuple[str, ...] = ()
@@ -112,11 +116,15 @@ class Benched:
 
 @dataclass(frozen=True)
 class Choice:
-    """The candidate that is packed: its name, its proof, its settled draft, and what its variants leave to be said."""
+    """The candidate that is packed: its name, its proof, its settled draft, and what its variants leave to be said.
+
+    `head` is its head with temperature and threshold, None where answers have no probabilities.
+    """
 
     name: str
     proof: Proof
     draft: Bundle
+    head: SettledHead | None
     settings_ms: Mapping[str, float]
     notes: Sequence[str] = ()
     batched: BatchedAnswers | None = None
@@ -153,8 +161,22 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
         by_budget = any(candidate.stopped_at == "budget" for candidate in report.candidates)
         limit = "raise the budget" if by_budget else f"loosen gate.{contest.gate.limit_name(contest.metric)}"
         raise GateError(report.verdict, action=f"see {kept_report}; {limit}, or tune a better model")
+    _check_abstention(report, kept_report)
     measured = _measured(report)
     check_budget(report.chosen, contest.budget, measured, kept_report, timing_valid=report.timing_valid)
+
+
+def _check_abstention(report: Report, kept_report: Path) -> None:
+    """Refuse a bundle whose answers would not keep to `answer.max_error`.
+
+    Raises:
+        GateError: they would not; the report is at `kept_report`.
+    """
+    if report.abstention is not None and not report.abstention.met:
+        raise GateError(
+            f"answer.max_error is not met. {report.abstention.remark}",
+            action=f"see {kept_report}; raise answer.max_error, name more validation rows, or set answer.abstain_below",
+        )
 
 
 def _graph_logits(contest: Contest, rows: Slice, folder: Path) -> Logits:
@@ -224,7 +246,30 @@ def _settle(contest: Contest, name: str, proof: Proof, folder: Path, progress: P
     beside, notes = passed_variants(name, contest.variants, contest.searched)
     drafts = {name: draft, **{one: contest.draft(one) for one in beside}}
     variants = measured_variants(drafts, settings, texts, threads, progress) if beside else []
-    return Choice(name, proof, settled_draft(draft, folder / DRAFT_NAME, settings, variants), p50, notes)
+    head = _settle_head(contest, draft, progress)
+    settled = settled_draft(draft, folder / DRAFT_NAME, settings, variants, head.spec if head else None)
+    return Choice(name, proof, settled, head, p50, notes)
+
+
+def _settle_head(contest: Contest, draft: Bundle, progress: Progress) -> SettledHead | None:
+    """Temperature and threshold of the chosen draft's head, from its own answers to the validation part."""
+    tuned, dataset = contest.packing.tuned, contest.dataset
+    if tuned.head.kind == "number":
+        return None
+    predictor = Predictor(draft)
+    part, outside = dataset.validation, None
+    rows = frozen_slice(tuned, contest.metric.name, part, dataset.train, contest.gate.rows, contest.seed)
+    if dataset.out_of_scope is not None:
+        halves = dataset.out_of_scope.halves(contest.seed)
+        choosing, reporting = (predictor.logits(predictor.encode(texts), batch_size=1) for texts in halves)
+        outside = OutsideAnswers(dataset.out_of_scope.source, choosing, reporting)
+    scored = Scored(bundle_logits(predictor, rows), rows.expected)
+    settled = settle_head(tuned.head, scored, outside, contest.answer, contest.gate.confidence, contest.seed)
+    if settled is not None:
+        progress.say(f"temperature {settled.temperature.temperature:g}: {settled.temperature.remark}")
+        if settled.threshold.abstain_below is not None:
+            progress.say(f"unsure below {settled.threshold.abstain_below:g}: {settled.threshold.remark}")
+    return settled
 
 
 def _unmeasured(threads: int) -> RuntimeSettings:
@@ -284,6 +329,8 @@ def _report(
         skipped=contest.searched.skipped,
         runtime=_told_settings(choice),
         cascade=_cascade(contest, rows, next(one for one in candidates if one.chosen)) if choice else None,
+        head=choice.head if choice else None,
+        chosen_logits=logits[choice.name if choice else "merged"],
     )
     return assemble_report(
         contest.packing.name,

@@ -16,6 +16,7 @@ import msgspec
 from edgetune.serve.bundle import MOST_JSON_BYTES, NOT_JSON
 from edgetune.serve.errors import BundleError
 from edgetune.serve.files import read_regular
+from edgetune.serve.report_confidence import Abstention, Calibration
 from edgetune.serve.verdict import Comparison, Decision, FloorQuality
 
 REPORT_FORMAT = 1
@@ -447,7 +448,11 @@ class BuildReport(_Value, frozen=True, kw_only=True):
 
 
 class Report(BuildReport, frozen=True, kw_only=True):
-    """One build of a model that answers by one run of its graph; `runtime` are the settings stored with the bundle."""
+    """One build of a model that answers by one run of its graph; `runtime` are the settings stored with the bundle.
+
+    `calibration` and `abstention` are None where answers have no probabilities or are never unsure, where nothing was
+    packed, and in reports of earlier releases.
+    """
 
     data: DataSummary
     training: Training
@@ -461,6 +466,8 @@ class Report(BuildReport, frozen=True, kw_only=True):
     throughput_per_second: Pair | None = None
     placement: dict[str, int] = msgspec.field(default_factory=dict)
     cascade: CascadeReport | None = None
+    calibration: Calibration | None = None
+    abstention: Abstention | None = None
 
     @property
     def packed(self) -> Proof | CandidateReport | None:

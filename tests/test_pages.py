@@ -171,7 +171,7 @@ def recipe_keys() -> set[str]:
 @pytest.mark.parametrize("page", LIVING, ids=name_of)
 def test_named_recipe_keys_exist(page: Path):
     named = re.findall(
-        r"`((?:data|tune|export|compress|gate|budget|benchmark)\.[a-z][\w.]*)", FENCE.sub("", text_of(page))
+        r"`((?:data|tune|export|compress|gate|budget|benchmark|answer)\.[a-z][\w.]*)", FENCE.sub("", text_of(page))
     )
     assert sorted(key for key in set(named) - recipe_keys() if not key.endswith(".py")) == []
 

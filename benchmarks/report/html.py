@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from edgetune.benchmarks.report import charts
 from edgetune.benchmarks.report.cascades import cascade_rows, cascade_sentence
+from edgetune.benchmarks.report.confidence import confidence_values
 from edgetune.benchmarks.report.front import pictures
 from edgetune.benchmarks.report.page import (
     BarPair,
@@ -204,6 +205,7 @@ def render_html(report: Report) -> str:
         "classes": sorted(quality.classes, key=lambda c: (c.f1, -c.rows, c.label)),
         "confusions": sorted(quality.confusions, key=lambda c: -c.rows),
         "unknown_limit": UNKNOWN_LIMIT,
+        **confidence_values(report),
         "shown_first": SHOWN_FIRST,
     }
     return render(report, "report.html.jinja", headlines(report), bar_pairs(report), values)

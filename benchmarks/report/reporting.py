@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from edgetune import __version__
 from edgetune.benchmarks.prove.baseline import constant_baseline, warn_of_constant
+from edgetune.benchmarks.prove.calibration import Scored
+from edgetune.benchmarks.prove.confidence import SettledHead
 from edgetune.benchmarks.prove.floor import Floor
-from edgetune.benchmarks.prove.ledger import Slice, first_loss
+from edgetune.benchmarks.prove.ledger import Logits, Slice, first_loss
 from edgetune.benchmarks.timing.machine import describe_machine
 from edgetune.benchmarks.timing.race import Timing
 from edgetune.serve.report import (
@@ -54,6 +56,8 @@ class Findings:
     gains: list[Gain]
     skipped: dict[str, str]
     runtime: dict[str, str | int | bool | float]
+    head: SettledHead | None
+    chosen_logits: Logits
     cascade: CascadeReport | None = None
 
 
@@ -97,6 +101,7 @@ def assemble_report(
     timing, rows = findings.timing, findings.rows
     baseline = constant_baseline(rows)
     warning = warn_of_constant(rows, findings.chosen_answers, baseline)
+    scored = Scored(findings.chosen_logits, rows.expected)
     return Report(
         name=name,
         task=tuned.task,
@@ -129,6 +134,8 @@ def assemble_report(
         gains=findings.gains,
         skipped=findings.skipped,
         runtime=findings.runtime,
+        calibration=findings.head.calibration(scored) if findings.head else None,
+        abstention=findings.head.abstention(scored) if findings.head else None,
         latency_ms=timing.latency_ms if timing else None,
         grid_ms=timing.grid_ms if timing else [],
         throughput_per_second=timing.throughput_per_second if timing else None,

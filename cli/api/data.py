@@ -21,7 +21,7 @@ import numpy as np
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.json_documents import PART_NAMES
 
-_SOURCES = ("path", *PART_NAMES, "unlabeled")  # keys of a data section that name rows
+_SOURCES = ("path", *PART_NAMES, "unlabeled", "out_of_scope")  # keys of a data section that name rows
 
 
 class Frame(Protocol):
@@ -55,8 +55,8 @@ def data_section(data: Data, folder: Path) -> dict[str, Any]:
 
     Args:
         data: a path or hub id, rows (a list of dicts, a pandas DataFrame, a `datasets.Dataset`), a
-            `datasets.DatasetDict`, or a data section as a dict, whose path, train, validation, test and unlabeled may
-            be rows too.
+            `datasets.DatasetDict`, or a data section as a dict, whose path, train, validation, test, unlabeled and
+            out_of_scope may be rows too.
 
     Raises:
         DataError: there are no rows, or a cell holds what JSON cannot.

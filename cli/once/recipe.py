@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationInfo, field_validator
 
+from edgetune.benchmarks.answer_recipe import AnswerRecipe
 from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
 from edgetune.compress.recipe import CompressRecipe
 from edgetune.export.recipe import ExportRecipe
@@ -12,6 +13,7 @@ from edgetune.serve.errors import RecipeError
 from edgetune.tune.data.dataset import DataRecipe
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
+from edgetune.tune.tasks.task import Task
 
 
 class OnceRecipe(Recipe):
@@ -25,6 +27,16 @@ class OnceRecipe(Recipe):
     gate: GateRecipe = GateRecipe()
     budget: BudgetRecipe = BudgetRecipe()
     benchmark: BenchmarkRecipe = BenchmarkRecipe()
+    answer: AnswerRecipe = AnswerRecipe()
+
+    @field_validator("data")
+    @classmethod
+    def _with_classes_of_the_task(cls, data: DataRecipe, values: ValidationInfo) -> DataRecipe:
+        """Texts of no class are only read where a text has one class."""
+        task = TASKS.get(values.data.get("task", ""))
+        if task is not None and not task.one_label and data.out_of_scope is not None:
+            raise ValueError(f"out_of_scope is {data.out_of_scope}, but {_never_unsure(task)}; expected none")
+        return data
 
     @field_validator("tune")
     @classmethod
@@ -48,3 +60,20 @@ class OnceRecipe(Recipe):
         if task is not None and not task.has_labels and gate.min_agreement > 0:
             raise ValueError("min_agreement counts answers that are equal, which numbers never are; expected 0")
         return gate
+
+    @field_validator("answer")
+    @classmethod
+    def _unsure_of_one_label(cls, answer: AnswerRecipe, values: ValidationInfo) -> AnswerRecipe:
+        """Only the one label of an input can be unsure."""
+        task = TASKS.get(values.data.get("task", ""))
+        if task is not None and not task.one_label and answer.abstains:
+            name = "max_error" if answer.abstain_below is None else "abstain_below"
+            raise ValueError(f"{name} is {getattr(answer, name):g}, but {_never_unsure(task)}; expected none")
+        return answer
+
+
+def _never_unsure(task: Task) -> str:
+    """Why answers of a task are never unsure, as the end of a sentence."""
+    if task.has_labels:
+        return f"{task.name} gives each label by a threshold of its own, and a text that reaches none gets none"
+    return f"{task.name} answers with a number, which has no probability"

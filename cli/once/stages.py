@@ -25,6 +25,7 @@ from edgetune.once.recipe import OnceRecipe
 from edgetune.once.table import print_report
 from edgetune.pipeline import Build, Pipeline, Stage
 from edgetune.serve.bundle import REPORT_NAME
+from edgetune.serve.digest import value_sha256
 from edgetune.serve.report import Report
 from edgetune.tune.data.coverage import coverage_of_folder
 from edgetune.tune.data.dataset import Dataset
@@ -47,7 +48,7 @@ class DataStage(Stage[OnceRecipe, Dataset]):
         data = build.recipe.data
         return [
             plain(data),
-            source_state(data.path, data.train, data.validation, data.test, data.unlabeled),
+            source_state(data.path, data.train, data.validation, data.test, data.unlabeled, data.out_of_scope),
             build.recipe.seed,
             build.recipe.task,
             known_labels(build.base),
@@ -59,7 +60,8 @@ class DataStage(Stage[OnceRecipe, Dataset]):
         order = known_labels(build.base)
         dataset = Dataset.load(recipe.data, TASKS[recipe.task], seed=recipe.seed, label_order=order)
         coverage = coverage_of_folder(build.base.folder, dataset.train.texts)
-        for finding in (*dataset.findings, *(coverage.findings if coverage else ())):
+        outside = dataset.out_of_scope.findings if dataset.out_of_scope else ()
+        for finding in (*dataset.findings, *(coverage.findings if coverage else ()), *outside):
             build.progress.say(finding)
         dataset.save(folder)
 
@@ -196,7 +198,9 @@ class BenchStage(Stage[OnceRecipe, Benched]):
 
     def inputs(self, build: OnceBuild) -> Any:
         recipe = build.recipe
-        return [*map(plain, (recipe.gate, recipe.budget, recipe.benchmark)), Path(recipe.out).name]
+        sections = (recipe.gate, recipe.budget, recipe.benchmark, recipe.answer)
+        outside = build.result(Dataset).out_of_scope
+        return [*map(plain, sections), Path(recipe.out).name, outside and value_sha256(list(outside.texts))]
 
     def make(self, build: OnceBuild, folder: Path) -> None:
         recipe = build.recipe
@@ -209,6 +213,7 @@ class BenchStage(Stage[OnceRecipe, Benched]):
             gate=recipe.gate,
             budget=recipe.budget,
             benchmark=recipe.benchmark,
+            answer=recipe.answer,
             seed=recipe.seed,
             command=build.command,
             variants=tuple(recipe.compress.variants),

@@ -12,6 +12,7 @@ from rich.console import Console
 from edgetune import terminal
 from edgetune.benchmarks.report import charts
 from edgetune.benchmarks.report.cascades import cascade_sentence
+from edgetune.benchmarks.report.confidence import confidence_sentences
 from edgetune.serve.report import Pair, Report
 from edgetune.serve.verdict import LINEAR
 from edgetune.terminal import Row, footprint_rows, timed_row
@@ -29,8 +30,15 @@ def print_report(report: Report, bundle: str, html: str, console: Console) -> No
     constant = f"Constant: of one answer to all rows, {baseline.answer}." if baseline else ""
     linear = report.floor(LINEAR)
     floor = f"Linear: a linear model of {linear.described} reaches {_value(report, linear.value)}." if linear else ""
-    cascade = cascade_sentence(report)
-    remarks = (constant, floor, report.quality.floor_remark, report.why, cascade, charts.plan_and_truth(report))
+    remarks = (
+        constant,
+        floor,
+        report.quality.floor_remark,
+        *confidence_sentences(report),
+        report.why,
+        cascade_sentence(report),
+        charts.plan_and_truth(report),
+    )
     terminal.print_report(report, figure_rows(report), remarks, bundle, html, console)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pydantic import model_validator
+
 from edgetune.benchmarks.stepwise.recipe import (
     GenerationBenchmarkRecipe,
     GenerationBudgetRecipe,
@@ -25,3 +29,17 @@ class StepwiseRecipe(Recipe):
     gate: GenerationGateRecipe = GenerationGateRecipe()
     budget: GenerationBudgetRecipe = GenerationBudgetRecipe()
     benchmark: GenerationBenchmarkRecipe = GenerationBenchmarkRecipe()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _never_unsure(cls, values: Any) -> Any:
+        """Keys of tasks that give a label, refused with the reason."""
+        sections = {name: values.get(name) for name in ("answer", "data")} if isinstance(values, dict) else {}
+        named = [f"{name}.{key}" for name, section in sections.items() if isinstance(section, dict) for key in section]
+        set_keys = [key for key in named if key.startswith("answer.") or key == "data.out_of_scope"]
+        if set_keys:
+            raise ValueError(
+                f"{', '.join(set_keys)} is set, but the task is a language model's, which writes text instead of "
+                "choosing a label that it could be unsure of; expected none"
+            )
+        return values

@@ -104,7 +104,11 @@ def draft_bundle(
 
 
 def settled_draft(
-    draft: Bundle, folder: Path, runtime: RuntimeSettings, variants: Sequence[VariantDraft] = ()
+    draft: Bundle,
+    folder: Path,
+    runtime: RuntimeSettings,
+    variants: Sequence[VariantDraft] = (),
+    head: HeadSpec | None = None,
 ) -> Bundle:
     """Copy a draft into `folder`, with the settings it is best run with in its manifest.
 
@@ -113,6 +117,7 @@ def settled_draft(
         folder: where to; what is there goes.
         runtime: its settings.
         variants: all graphs where there are several, that of `draft` first; each is replayed from where it lies then.
+        head: the draft's head with temperature and threshold; None leaves it as it is.
 
     Raises:
         WorkError: a variant is no graph of the same model, tokenizer and inputs.
@@ -121,7 +126,8 @@ def settled_draft(
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(draft.folder, folder)
     entries = [copy_variant(draft, one, folder) for one in variants]
-    write_manifest(folder, msgspec.structs.replace(draft.manifest, runtime=runtime, variants=entries))
+    heads = draft.manifest.heads if head is None else _listed_heads(head)
+    write_manifest(folder, msgspec.structs.replace(draft.manifest, runtime=runtime, variants=entries, heads=heads))
     settled = Bundle.open(folder)
     for one in entries:
         replay_golden(Predictor(settled, variant=one.scheme))
@@ -236,11 +242,15 @@ def _manifest(candidate: Candidate, packing: Packing, folder: Path) -> Manifest:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files={},
         codec=packing.tuned.codec,
-        # A manifest without heads is read as this one.
-        heads=[] if head == HeadSpec(kind="label", labels=list(packing.tuned.labels)) else [head],
+        heads=_listed_heads(head),
         columns=list(packing.columns),
         strip_inputs=packing.strip_inputs,
     )
+
+
+def _listed_heads(head: HeadSpec) -> list[HeadSpec]:
+    """What a manifest says of its head: nothing of that which one without heads is read as."""
+    return [] if head == HeadSpec(kind="label", labels=head.labels) else [head]
 
 
 def package_versions() -> dict[str, str]:

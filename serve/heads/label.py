@@ -88,8 +88,7 @@ class LabelHead:
 
     def unsure(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether each row's best probability is below the head's `abstain_below`: scores (rows, labels) to (rows,)."""
-        is_unsure: NDArray[np.bool_] = scores.max(axis=1).astype(np.float64) < (self.spec.abstain_below or 0.0)
-        return is_unsure
+        return np.asarray(scores.max(axis=1).astype(np.float64) < (self.spec.abstain_below or 0.0))
 
     def decide(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
         """Class indices (rows,) int64, the first of several that are equally likely."""

@@ -21,6 +21,7 @@ from edgetune.tune.data.classes import check_rows, label_findings, without_empty
 from edgetune.tune.data.cleaning import clean, counted
 from edgetune.tune.data.columns import Columns
 from edgetune.tune.data.coverage import balance_findings
+from edgetune.tune.data.out_of_scope import OutOfScope, read_out_of_scope
 from edgetune.tune.data.rows import Input, Parts, Rows, Target
 from edgetune.tune.data.source_recipe import SourceRecipe
 from edgetune.tune.data.sources import Tables, read_parts
@@ -57,6 +58,11 @@ class DataRecipe(SourceRecipe):
         description="More texts of the domain, without labels, for schemes that learn from texts alone: "
         "a .txt file with a text a line, or any source that path may name.",
     )
+    out_of_scope: str | None = Field(
+        default=None,
+        description="Texts that belong to none of the classes, as unlabeled names them: half of them choose which "
+        "answers are unsure, half show how many of such texts are.",
+    )
     text: str | None = Field(default=None, description="The column of texts; without it, guessed and said.")
     text_pair: str | None = Field(
         default=None, description="Of pairs, the column of second texts; without it, guessed and said."
@@ -89,11 +95,12 @@ class Dataset(Stored):
     Args:
         labels: in the order of the outputs: a label's place is its number; none for a task without labels.
         digest: "sha256:" and the digest of labels, parts and unlabeled texts: the same rows in the same order give
-            the same.
+            the same. Not of texts out of scope, from which nothing is learnt.
         source: what the user named.
         columns: where inputs and targets were read from.
         findings: sentences on what was guessed, dropped, counted and split.
         unlabeled: more texts of the domain, none of which stands in the validation or test part; often empty.
+        out_of_scope: texts that belong to no class; None where none were named.
     """
 
     file_name: ClassVar[str] = "dataset.json"
@@ -109,6 +116,7 @@ class Dataset(Stored):
     columns: Columns
     findings: tuple[str, ...]
     unlabeled: tuple[Input, ...] = ()
+    out_of_scope: OutOfScope | None = None
 
     @classmethod
     def load(cls, recipe: DataRecipe, task: Task, *, seed: int, label_order: Sequence[str] | None = None) -> Dataset:
@@ -167,6 +175,8 @@ class Dataset(Stored):
         strata = task.strata([task.target(word, places) for word in parts.train.labels])
         parts = _split(parts, recipe.split, seed, strata, task.stratum)
         parts, unlabeled = _with_unlabeled(parts, recipe, columns)
+        named = recipe.out_of_scope
+        outside = None if named is None else read_out_of_scope(named, parts, recipe, columns)
         train, validation, test = (
             Part(rows.texts, tuple(task.target(word, places) for word in rows.labels)) for rows in _all_rows(parts)
         )
@@ -175,7 +185,7 @@ class Dataset(Stored):
         findings = (*parts.findings, *_unlearnt(labels, train), *label_findings(counts))
         if counts and sum(counts.values()) == len(given):  # one label a row
             findings += balance_findings(counts)
-        return cls(train, validation, test, labels, digest, recipe.source, columns, findings, unlabeled)
+        return cls(train, validation, test, labels, digest, recipe.source, columns, findings, unlabeled, outside)
 
     @classmethod
     def open(cls, folder: Path) -> Self:

@@ -19,15 +19,17 @@ from edgetune.tune.data.rows import Input, Parts, Rows, key
 from edgetune.tune.data.sources import read_source
 
 Texts = tuple[str, ...]
+NOUN = "unlabeled row"
 
 
-def read_unlabeled(source: str, options: FileOptions, text_column: str) -> tuple[Texts, Texts]:
+def read_unlabeled(source: str, options: FileOptions, text_column: str, *, noun: str = NOUN) -> tuple[Texts, Texts]:
     """The texts of `source` and what there is to say about how they were read.
 
     Args:
         source: a .txt file with a text a line, or whatever labelled rows are read from.
         options: how files are written, by the user's word.
         text_column: the labelled rows' text column; a source with a single column may name it otherwise.
+        noun: what a row is called.
 
     Raises:
         DataError: the source cannot be read, or has no such column.
@@ -37,15 +39,17 @@ def read_unlabeled(source: str, options: FileOptions, text_column: str) -> tuple
         decoded = decode(read_bytes(path), options.encoding, str(path))
         # Not splitlines, which also splits at separators that stand inside texts, such as U+2028.
         texts = tuple(decoded.text.replace("\r\n", "\n").removesuffix("\n").split("\n"))
-        return texts, (_read(texts, path.name), *encoding_finding(decoded, path.name))
+        return texts, (_read(texts, path.name, noun), *encoding_finding(decoded, path.name))
     table = read_source(source, options).train
     column = next(iter(table.columns)) if len(table.columns) == 1 else text_column
     require_column(table, column, "text")
     texts = table.columns[column]
-    return texts, (_read(texts, f"{table.source}, column {column!r}"), *table.findings)
+    return texts, (_read(texts, f"{table.source}, column {column!r}", noun), *table.findings)
 
 
-def clean_unlabeled(texts: Texts, parts: Parts, *, normalize: bool, deduplicate: bool) -> tuple[Texts, Texts]:
+def clean_unlabeled(
+    texts: Texts, parts: Parts, *, normalize: bool, deduplicate: bool, noun: str = NOUN
+) -> tuple[Texts, Texts]:
     """Tidy the texts; drop empty ones, those of the held-out parts, and (`deduplicate`) those that stand twice.
 
     Returns:
@@ -62,11 +66,11 @@ def clean_unlabeled(texts: Texts, parts: Parts, *, normalize: bool, deduplicate:
         (len(filled) - len(unseen), "Removed {} that also stand in the validation or test part."),
         (len(unseen) - len(kept), "Removed {} that stand twice or in the training data."),
     )
-    return kept, tuple(line.format(counted(count, "unlabeled row")) for count, line in dropped if count)
+    return kept, tuple(line.format(counted(count, noun)) for count, line in dropped if count)
 
 
-def _read(texts: Texts, source: str) -> str:
-    return f"Read {counted(len(texts), 'unlabeled row')} from {source}."
+def _read(texts: Texts, source: str, noun: str) -> str:
+    return f"Read {counted(len(texts), noun)} from {source}."
 
 
 def _keys(rows: Rows | None) -> set[Input]:

@@ -180,6 +180,7 @@ class MultiLabelClassification(Task):
     name: ClassVar[str] = "multi-label-classification"
     summary: ClassVar[str] = "Any number of labels for a text."
     stratum: ClassVar[str] = "rarest label"
+    one_label: ClassVar[bool] = False
     metrics: ClassVar[tuple[Metric, ...]] = (LABEL_MICRO_F1, LABEL_MACRO_F1, SUBSET_ACCURACY)
 
     def recognises(self, columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> Guess:

@@ -149,6 +149,7 @@ class TextRegression(Task):
     name: ClassVar[str] = "text-regression"
     summary: ClassVar[str] = "A number for a text."
     has_labels: ClassVar[bool] = False
+    one_label: ClassVar[bool] = False
     stratum: ClassVar[str] = "tenths of the numbers"
     metrics: ClassVar[tuple[Metric, ...]] = (MAE, RMSE)
 

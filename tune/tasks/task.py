@@ -53,6 +53,7 @@ class Task(ABC):
         codec: how its inputs become arrays, of `edgetune.serve.codecs`.
         metrics: what its answers may be judged by; the first is the default.
         has_labels: whether its answers are labels, which can be weighed by their rarity.
+        one_label: whether an answer is one of the labels, of which the model can be unsure.
         stratum: what rows are split by, in a word or two.
     """
 
@@ -61,6 +62,7 @@ class Task(ABC):
     metrics: ClassVar[tuple[Metric, ...]]
     codec: ClassVar[str] = "text"
     has_labels: ClassVar[bool] = True
+    one_label: ClassVar[bool] = True
     stratum: ClassVar[str] = "class"
     family: ClassVar[str] = "once"
 
