@@ -15,18 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import set_seed
 
-from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.report import Training
 from edgetune.tune.data.dataset import Dataset, Part
 from edgetune.tune.data.rows import Input
 from edgetune.tune.methods import METHODS, Method
 from edgetune.tune.models.base import Base
-from edgetune.tune.models.classifier import head_names, set_head, trained_head
+from edgetune.tune.models.classifier import head_names, replace_weights, set_head, trained_head
 from edgetune.tune.models.dropout import quicken_dropout, remove_dropout
 from edgetune.tune.models.encoder import Encoder
-from edgetune.tune.models.forward import head_features, model_logits
+from edgetune.tune.models.forward import head_features
 from edgetune.tune.models.merge import merge_and_save
-from edgetune.tune.models.model import TunedModel, chosen_pooling, open_model
+from edgetune.tune.models.model import TunedModel, chosen_pooling
 from edgetune.tune.models.opening import open_base
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
@@ -37,9 +36,9 @@ from edgetune.tune.training.gain import paired_gain
 from edgetune.tune.training.hardware import choose_device, fast_bf16
 from edgetune.tune.training.length import TrainingLength
 from edgetune.tune.training.outcome import Outcome, choose, settled_by_probe
-from edgetune.tune.training.probe import Probe, fit_probe
+from edgetune.tune.training.probe import Learnable, Probe, fit_probe
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
-from edgetune.tune.training.progress import Progress, Silent
+from edgetune.tune.training.progress import Progress
 from edgetune.tune.training.trainer import TrainingPlan, TrainingResult, train
 
 if TYPE_CHECKING:
@@ -139,20 +138,23 @@ class _Job:
         if solved.is_file():
             return Probe.load(solved)
         self.model.to(self.device)
-        probe = fit_probe(
-            self._features(self.dataset.train, progress),
-            self._features(self.dataset.validation, progress),
-            self.objective,
-            balanced=self.recipe.class_weights == "balanced",
-            progress=progress,
-        )
+        probe = self._fit_probe(self.model, progress)
         probe.save(solved)
         progress.say(f"probe: validation {probe.value:.4f} with the trunk frozen")
         return probe
 
-    def _features(self, part: Part, progress: Progress) -> tuple[Any, Any]:
-        features = head_features(self.model, self.encoder, part.texts, bf16=self.bf16, progress=progress)
-        return features, self.objective.learnt(part.targets)
+    def _fit_probe(self, model: Model, progress: Progress) -> Probe:
+        def learnable(part: Part) -> Learnable:
+            features = head_features(model, self.encoder, part.texts, bf16=self.bf16, progress=progress)
+            return features, self.objective.learnt(part.targets)
+
+        return fit_probe(
+            learnable(self.dataset.train),
+            learnable(self.dataset.validation),
+            self.objective,
+            balanced=self.recipe.class_weights == "balanced",
+            progress=progress,
+        )
 
     def save_base(self, head: Head) -> None:
         """Write the frozen trunk with its best head: the base of every comparison."""
@@ -184,7 +186,7 @@ class _Job:
             self.objective,
             recipe=self.recipe,
             plan=self._plan(method, names),
-            reference=probe.answers,
+            reference=self.objective.answers(probe.logits),
             folder=self.folder / "checkpoints",
             progress=progress,
         )
@@ -220,22 +222,20 @@ class _Job:
         progress: Progress,
     ) -> None:
         """Merge and write what did better on the validation part, with the facts; drop the checkpoints."""
-        model, result = trained or (None, None)
-        outcome = settled
-        if result is not None and outcome is None:
-            expected, metric = self.objective.expected(self.dataset.validation.targets), self.objective.metric
-            gain = paired_gain(metric, expected, probe.answers, result.best_answers)
-            method = METHODS[self.recipe.method]
-            outcome = choose(method, result.method, probe.value, result.best_value, gain, metric)
+        outcome, logits = settled, probe.logits
+        if trained is not None and outcome is None:
+            outcome, logits = self._choose(probe, *trained, progress)
         assert outcome is not None, "training is left out only where the probe settles it"
         if outcome.why:
             progress.say(outcome.why)
+        model, result = trained or (None, None)
         difference = self._keep(model if outcome.is_trained else None)
+        expected = self.objective.expected(self.dataset.validation.targets)
         TunedModel(
             folder=self.folder,
             task=self.encoder.task.name,
             codec=self.encoder.task.codec,
-            head=self._head_spec(probe.start, trained=outcome.is_trained),
+            head=self.objective.head_spec(lambda: (expected, logits)),
             base_id=self.base.id,
             base_digest=self.base.digest,
             max_tokens=self.encoder.max_tokens,
@@ -243,6 +243,29 @@ class _Job:
             training=self._summary(probe, result, outcome),
         ).save(self.folder)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    def _choose(
+        self, probe: Probe, model: Model, result: TrainingResult, progress: Progress
+    ) -> tuple[Outcome, NDArray[np.float32]]:
+        """Whether the trained model is handed on, and the logits of the validation rows (rows, outputs) float32 of what
+        is, each by a head that has not learnt the row.
+
+        Of `auto` the head is solved again on the trained trunk, on both parts as the probe's is, and put in place where
+        it does better.
+        """
+        objective, method = self.objective, METHODS[self.recipe.method]
+        logits, value = result.best_logits, result.best_value
+        if method.by_gain:
+            again = self._fit_probe(model, progress)
+            if objective.metric.is_better(again.value, value):
+                progress.say(f"head solved again on the trained layers: validation {again.value:.4f}")
+                logits, value = again.logits, again.value
+                replace_weights(trained_head(model), again.final.weight, again.final.bias)
+        expected = objective.expected(self.dataset.validation.targets)
+        answers = (objective.answers(probe.logits), objective.answers(logits))
+        gain = paired_gain(objective.metric, expected, *answers)
+        outcome = choose(method, result.method, probe.value, value, gain, objective.metric)
+        return outcome, logits if outcome.is_trained else probe.logits
 
     def _keep(self, model: Any | None) -> float:
         """Write model/, and adapter/ for a method with adapters; returns the proven logit difference."""
@@ -253,22 +276,6 @@ class _Job:
         if hasattr(model, "merge_and_unload"):
             model.save_pretrained(self.folder / "adapter")
         return merge_and_save(model, self.encoder, self._slice, self.folder / "model")
-
-    def _head_spec(self, start: Head, *, trained: bool) -> HeadSpec:
-        """How the outputs become answers, settled on the validation part, which neither model has learnt from.
-
-        Of a probe that is handed on, the head that was solved on the training part alone speaks for the final one.
-        """
-        part, objective = self.dataset.validation, self.objective
-
-        def held_out() -> tuple[NDArray[Any], NDArray[np.float32]]:
-            if trained:
-                logits = model_logits(open_model(self.folder / "model"), self.encoder, part.texts)
-            else:
-                logits = objective.finished(start).logits(self._features(part, Silent())[0])
-            return objective.expected(part.targets), logits
-
-        return objective.head_spec(held_out)
 
     def _summary(self, probe: Probe, result: TrainingResult | None, outcome: Outcome) -> Training:
         curve = list(result.curve) if result else []

@@ -153,7 +153,11 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
 
 def set_head(model: nn.Module, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
     """Put a solved head in place: weight (labels, features) and bias (labels) float32."""
-    _, linear = head_linear(model)
+    replace_weights(head_linear(model)[1], weight, bias)
+
+
+def replace_weights(linear: nn.Linear, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+    """Put weight (outputs, features) and bias (outputs) float32 into a layer, which may lack a bias."""
     with torch.no_grad():
         linear.weight.copy_(torch.as_tensor(weight, dtype=linear.weight.dtype))
         if linear.bias is not None:

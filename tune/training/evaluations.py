@@ -1,4 +1,4 @@
-"""The answers of each evaluation, kept beside the checkpoints: what rounds are compared by, and what is handed on.
+"""The logits of each evaluation, kept beside the checkpoints: what rounds are compared by, and what is handed on.
 
 A continued run reads them again, so that it stops where an uninterrupted one would.
 """
@@ -47,34 +47,34 @@ class Evaluations(TrainerCallback):
         self._places = np.argsort(np.asarray(order, dtype=np.int64))
         self._round_epochs, self._patience, self._reference = round_epochs, patience, reference
         self._expected: NDArray[Any] = reference
-        self._latest: NDArray[Any] = reference
-        self._answers: dict[float, NDArray[Any]] = {
+        self._latest = np.zeros((0, objective.width), dtype=np.float32)
+        self._logits: dict[float, NDArray[np.float32]] = {
             float(path.stem.rpartition("-")[2]): np.load(path, allow_pickle=False)
-            for path in folder.glob("answers-*.npy")
+            for path in folder.glob("logits-*.npy")
         }
 
     def measure(self, output: EvalPrediction) -> dict[str, float]:
         """The metric of an evaluation; what the Trainer calls."""
         objective = self._objective
         self._expected = objective.restored(np.asarray(output.label_ids))[self._places]
-        self._latest = objective.answers(np.asarray(output.predictions))[self._places]
-        return {"value": objective.metric.of(self._expected, self._latest)}
+        self._latest = np.asarray(output.predictions, dtype=np.float32)[self._places]
+        return {"value": objective.metric.of(self._expected, objective.answers(self._latest))}
 
-    def at(self, epoch: float) -> NDArray[Any]:
-        """The answers to the validation rows, in their own order, that were given after an epoch."""
-        return self._answers[round(epoch, 4)]
+    def at(self, epoch: float) -> NDArray[np.float32]:
+        """The logits (rows, outputs) of the validation rows, in their own order, after an epoch."""
+        return self._logits[round(epoch, 4)]
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> TrainerControl:
-        """File the answers; stop where the last rounds gained nothing."""
+        """File the logits; stop where the last rounds gained nothing."""
         epoch = round(state.epoch or 0.0, 4)
-        self._answers[epoch] = self._latest
+        self._logits[epoch] = self._latest
         if is_main():
             self._folder.mkdir(parents=True, exist_ok=True)
             part = self._folder / "part.npy"
             np.save(part, self._latest, allow_pickle=False)
-            part.rename(self._folder / f"answers-{epoch:.4f}.npy")  # what is there is whole
+            part.rename(self._folder / f"logits-{epoch:.4f}.npy")  # what is there is whole
         ends_round = self._round_epochs and epoch % self._round_epochs == 0
         if ends_round and self._rounds_without_gain(round(epoch)) >= self._patience:
             control.should_training_stop = True
@@ -84,8 +84,9 @@ class Evaluations(TrainerCallback):
         """How many rounds up to `epoch`, the last ones, gained nothing over the best answers before them."""
         best, without = self._reference, 0
         for end in range(self._round_epochs, epoch + 1, self._round_epochs):
-            if paired_gain(self._objective.metric, self._expected, best, self._answers[end]).is_significant:
-                best, without = self._answers[end], 0
+            answers = self._objective.answers(self._logits[end])
+            if paired_gain(self._objective.metric, self._expected, best, answers).is_significant:
+                best, without = answers, 0
             else:
                 without += 1
         return without

@@ -32,15 +32,15 @@ class Probe:
             unseen while they train.
         final: the head solved on training and validation part together with the same strength: what the frozen
             trunk can do with all labels, for the base of the comparison and for handing on.
-        answers: what the probe answers to the validation rows as it will be handed on, as the metric takes them: each
-            row by a head of the training part and of the validation rows of the other folds.
-        value: the task's metric of these answers.
+        logits: of the validation rows (rows, outputs) float32 by the probe as it will be handed on, but each row by a
+            head that has not learnt it: of the training part and of the validation rows of the other folds.
+        value: the task's metric of these.
         strength: the inverse regularization that was chosen.
     """
 
     start: Head
     final: Head
-    answers: NDArray[Any]
+    logits: NDArray[np.float32]
     value: float
     strength: float
 
@@ -53,7 +53,7 @@ class Probe:
             start_bias=self.start.bias,
             final_weight=self.final.weight,
             final_bias=self.final.bias,
-            answers=self.answers,
+            logits=self.logits,
             value=self.value,
             strength=self.strength,
         )
@@ -66,7 +66,7 @@ class Probe:
             return cls(
                 Head(saved["start_weight"], saved["start_bias"]),
                 Head(saved["final_weight"], saved["final_bias"]),
-                saved["answers"],
+                saved["logits"],
                 float(saved["value"]),
                 float(saved["strength"]),
             )
@@ -108,7 +108,7 @@ def fit_probe(
     logits = _held_out(solver, train, validation, start, strength)
     value = objective.value(validation[1], logits)
     progress.advance(len(strengths) + 1, len(strengths) + 1, f"probe {value:.4f}")
-    return Probe(start, final, objective.answers(logits), value, strength)
+    return Probe(start, final, logits, value, strength)
 
 
 def _held_out(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.optim.lr_scheduler import LambdaLR
@@ -79,7 +80,7 @@ class TrainingResult:
         method: that trained.
         curve: all evaluations.
         best_value, best_epoch: the best of them.
-        best_answers: what the best model answers to the validation rows, as the metric takes it.
+        best_logits: of the best model for the validation rows, (rows, outputs) float32.
         epochs: that were run.
         pace: how they were run.
     """
@@ -88,7 +89,7 @@ class TrainingResult:
     curve: tuple[CurvePoint, ...]
     best_value: float
     best_epoch: float
-    best_answers: NDArray[Any]
+    best_logits: NDArray[np.float32]
     epochs: float
     pace: Pace
 
@@ -168,8 +169,8 @@ def train(
     curve, epochs = curve_of(trainer.state.log_history), float(trainer.state.epoch or 0)
     sign = 1 if objective.metric.higher_is_better else -1
     best = max(curve, key=lambda point: sign * point.validation_value)
-    answers = evaluations.at(best.epoch)
-    return TrainingResult(plan.method, curve, best.validation_value, best.epoch, answers, epochs, pace)
+    logits = evaluations.at(best.epoch)
+    return TrainingResult(plan.method, curve, best.validation_value, best.epoch, logits, epochs, pace)
 
 
 def _told(metrics: Mapping[str, float]) -> str:

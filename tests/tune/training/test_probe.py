@@ -57,7 +57,7 @@ def test_the_head_for_raw_features_gives_scikit_learns_probabilities(centres):
     found = np.exp(logits - logits.max(axis=1, keepdims=True))
     found /= found.sum(axis=1, keepdims=True)
     assert found == pytest.approx(expected, abs=2e-3)
-    assert probe.value == pytest.approx(ACCURACY.of(validation[1], answers(probe.start, validation[0])))
+    assert probe.value == ACCURACY.of(validation[1], probe.logits.argmax(axis=1))
 
 
 def test_the_value_is_the_metric_on_the_validation_part_of_the_best_strength():
@@ -65,7 +65,7 @@ def test_the_value_is_the_metric_on_the_validation_part_of_the_best_strength():
     for metric in (ACCURACY, MACRO_F1):
         probe = fit_probe(train, validation, classes_of(3, metric))
         assert 0.4 < probe.value < 1
-        assert probe.value == metric.of(validation[1], probe.answers)
+        assert probe.value == metric.of(validation[1], probe.logits.argmax(axis=1))
         assert probe.strength in LABEL_STRENGTHS
 
 
@@ -83,11 +83,11 @@ def test_the_probe_is_judged_as_it_is_handed_on_but_each_row_by_a_head_that_has_
     train = blobs(60, [(2.0, 0.0), (-2.0, 0.0)], 1)
     validation = blobs(60, [(0.0, 5.0), (0.0, -5.0)], 2)  # elsewhere: told apart by a head of other such rows alone
     probe = fit_probe(train, validation, classes_of(2))
-    assert probe.value == ACCURACY.of(validation[1], probe.answers) > 0.95
+    assert probe.value == ACCURACY.of(validation[1], probe.logits.argmax(axis=1)) > 0.95
     assert ACCURACY.of(validation[1], answers(probe.start, validation[0])) < 0.9
-    assert np.array_equal(probe.answers, fit_probe(train, validation, classes_of(2)).answers)
+    assert np.array_equal(probe.logits, fit_probe(train, validation, classes_of(2)).logits)
     one = (validation[0][:1], validation[1][:1])
-    assert fit_probe(train, one, classes_of(2)).answers.shape == (1,)
+    assert fit_probe(train, one, classes_of(2)).logits.shape == (1, 2)
 
 
 def test_a_class_without_training_rows_is_never_answered():
@@ -112,10 +112,11 @@ def test_a_probe_comes_back_from_its_file(tmp_path):
         Head(np.eye(2, 3, dtype=np.float32), np.ones(2, np.float32)),
         Head(np.zeros((2, 3), np.float32), np.array([1, 2], np.float32)),
     )
-    Probe(head, other, np.array([1, 0, 1]), 0.75, 0.3).save(tmp_path / "probe.npz")
+    Probe(head, other, np.eye(3, 2, dtype=np.float32), 0.75, 0.3).save(tmp_path / "probe.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["probe.npz"]
     found = Probe.load(tmp_path / "probe.npz")
-    assert (found.value, found.strength, found.answers.tolist()) == (0.75, 0.3, [1, 0, 1])
+    assert (found.value, found.strength) == (0.75, 0.3)
+    assert np.array_equal(found.logits, np.eye(3, 2))
     for saved, loaded in ((head, found.start), (other, found.final)):
         assert np.array_equal(saved.weight, loaded.weight)
         assert np.array_equal(saved.bias, loaded.bias)
@@ -154,7 +155,7 @@ def test_with_few_rows_a_class_the_strength_is_chosen_by_cross_validation_over_b
     best = [strength for strength, value in zip(LABEL_STRENGTHS, values, strict=True) if value == max(values)]
     assert probe.strength == min(best, key=lambda strength: abs(np.log(strength)))
     assert told.lines[0].startswith(f"probe: strength {probe.strength:g} by cross-validation over 12 rows")
-    assert probe.value == ACCURACY.of(validation[1], probe.answers)
+    assert probe.value == ACCURACY.of(validation[1], probe.logits.argmax(axis=1))
 
 
 def _solved(features, classes, strength, others):

@@ -120,11 +120,11 @@ def test_a_checkpoint_cut_short_is_removed_and_the_one_before_it_taken(trained, 
     with pytest.raises(Interrupted):
         trained("stopped", Stopping(after=7), epochs=4)
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["answers-1.0000.npy", "checkpoint-5", "checkpoint-7"]
+    assert names == ["logits-1.0000.npy", "checkpoint-5", "checkpoint-7"]
     (folder / "checkpoint-7" / "trainer_state.json").write_text('{"epoch": 1', encoding="utf-8")
     (folder / "checkpoint-9").mkdir()
     assert last_whole_checkpoint(folder) == folder / "checkpoint-5"
-    assert sorted(path.name for path in folder.iterdir()) == ["answers-1.0000.npy", "checkpoint-5"]
+    assert sorted(path.name for path in folder.iterdir()) == ["logits-1.0000.npy", "checkpoint-5"]
     continuing = Stopping()
     trained("stopped", continuing, epochs=4)
     assert continuing.steps[0] == 6
@@ -250,13 +250,13 @@ def test_rounds_end_without_a_significant_gain_over_what_stood_before(trained, t
     settings = {"epochs": 6, "round_epochs": 2, "rate": 1e-12}
     _, result = trained("first", Stopping(), patience=1, **settings)
     assert (result.epochs, len(result.curve)) == (2, 2)
-    assert np.array_equal(result.best_answers, np.zeros(15))
+    assert np.array_equal(result.best_logits.argmax(axis=1), np.zeros(15))
     with pytest.raises(Interrupted):
         trained("second", Stopping(after=13), patience=2, **settings)
     _, result = trained("second", Stopping(), patience=2, **settings)
     assert (result.epochs, len(result.curve)) == (4, 4)
-    names = {path.name for path in (tmp_path / "second").glob("answers-*")}
-    assert names == {f"answers-{epoch}.0000.npy" for epoch in (1, 2, 3, 4)}
+    names = {path.name for path in (tmp_path / "second").glob("logits-*")}
+    assert names == {f"logits-{epoch}.0000.npy" for epoch in (1, 2, 3, 4)}
 
 
 def test_the_rates_rise_and_fall_in_each_round(trained, monkeypatch):
@@ -275,10 +275,10 @@ def test_the_rates_rise_and_fall_in_each_round(trained, monkeypatch):
     )
 
 
-def test_the_best_answers_are_those_of_the_best_epoch_in_the_order_of_the_rows(trained, toy_dataset):
+def test_the_best_logits_are_those_of_the_best_epoch_in_the_order_of_the_rows(trained, toy_dataset):
     model, result = trained("whole", Stopping(), epochs=3)
     validation = toy_dataset().validation
     tokenizer = trained.tokenizer
     logits = model_logits(model, Encoder(tokenizer, 32, LABELLING), validation.texts)
-    assert np.array_equal(result.best_answers, logits.argmax(axis=1))
-    assert result.best_value == np.mean(result.best_answers == np.asarray(validation.targets))
+    assert np.allclose(result.best_logits, logits, atol=1e-5)
+    assert result.best_value == np.mean(logits.argmax(axis=1) == np.asarray(validation.targets))
