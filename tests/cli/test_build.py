@@ -6,6 +6,8 @@ import msgspec
 import pytest
 import yaml
 
+from edgetune.benchmarks.report.confidence import confidence_sentences
+from edgetune.serve.report import Report
 from edgetune.serve.verdict import Decision
 from tests.untimed import untimed
 
@@ -121,6 +123,7 @@ def test_stage_lines_are_plain_and_without_the_libraries_chatter(workshop):
         *remark,
         constant,
         floor,
+        *confidence_sentences(msgspec.convert(report, Report)),
         report["why"],
     ]
     assert report["verdict"].startswith(f"The {report['chosen']} bundle ")
