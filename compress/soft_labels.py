@@ -71,7 +71,7 @@ class Teacher:
         bf16 = fast_bf16(material.device)
         texts, targets, known = _texts(material, objective)
         weights = {path.name: file_sha256(path) for path in sorted(source.model_folder.glob("*.safetensors"))}
-        key = value_sha256([weights, texts, source.max_tokens, material.device, bf16])
+        key = value_sha256([weights, texts, source.max_tokens, material.device, bf16, "answers in float32"])
         kept = beside / f"teacher-{key[:16]}.npz"
         if not kept.is_file():
             material.progress.say(f"the teacher answers {len(texts):,} texts, once for all students")

@@ -193,6 +193,18 @@ def test_the_same_seed_gives_the_same_student(taught: tuple[Any, list[learning.S
     assert first.scales[0] == 0
 
 
+def test_more_outputs_than_columns_leave_the_head_beside_the_rows(
+    agreeing_material: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "WIDTH", 2)
+    monkeypatch.setattr(learning, "RECOMBINED_TOKENS", 100)
+    monkeypatch.setattr(learning, "INPUTS_SEEN", 1_000)
+    student = static.learn(agreeing_material("bert"), tmp_path / "static")
+    assert student.tables.rows.shape == (len(student.tables.scales), 2)
+    assert student.tables.head.shape == (2, 4)
+    assert "the mean of 1 taught" in student.made_by
+
+
 @pytest.mark.parametrize("task", ["text-regression", "multi-label-classification"])
 def test_numbers_and_several_labels_are_learnt_too(
     task: str, tiny_base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

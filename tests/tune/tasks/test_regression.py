@@ -124,6 +124,8 @@ def test_a_finished_head_answers_in_units():
     head = Head(np.float32([[0.5, -1]]), np.float32([0.25]))
     expected = objective.answers(head.logits(features))
     assert objective.finished(head).logits(features)[:, 0] == pytest.approx(expected)
+    outputs = objective.finished(head).logits(features)
+    assert objective.unfinished(outputs) == pytest.approx(head.logits(features), abs=1e-5)
     linear = torch.nn.Linear(2, 1)
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(head.weight))
