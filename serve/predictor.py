@@ -88,8 +88,8 @@ class Predictor:
         if manifest.engine is not None:
             _check_asked(manifest, threads, provider, variant)
             self._tables = open_engine(manifest.engine, bundle.folder, self.head.width)
-        elif eager or self.small is None:
-            self._graph = self._open_graph()
+        elif eager or self.small is None or not _may_wait(manifest, threads, provider, variant):
+            self._graph = self._open_graph(bundle)
         else:
             require_runtime()
         watch_forks(self)
@@ -106,7 +106,7 @@ class Predictor:
 
         Raises:
             EdgetuneError: the predictor is closed.
-            BundleDamaged, ProviderError, MissingDependency: as `load` does.
+            BundleDamaged: the folder holds another bundle by now, or as `load` says.
         """
         if self._graph is not None or self._tables is not None:
             return self._graph
@@ -114,16 +114,14 @@ class Predictor:
             if self._closed:
                 raise self._is_closed()
             if self._graph is None:
-                self._graph = self._open_graph()
+                self._graph = self._open_graph(same_bundle(self._folder, identity_of(self.bundle)))
             return self._graph
 
-    def _open_graph(self) -> GraphEngine:
+    def _open_graph(self, bundle: Bundle) -> GraphEngine:
         from edgetune.serve.engines.graph import GraphEngine
 
         threads, provider, spinning, variant, *_ = self._asked
-        return GraphEngine(
-            self.bundle, self.head, threads=threads, provider=provider, spinning=spinning, variant=variant
-        )
+        return GraphEngine(bundle, self.head, threads=threads, provider=provider, spinning=spinning, variant=variant)
 
     @property
     def variant(self) -> str:
@@ -387,6 +385,12 @@ async def _beside(answer: Callable[[Sequence[EncodedText]], T], texts: Sequence[
     import asyncio
 
     return await asyncio.to_thread(answer, texts)
+
+
+def _may_wait(manifest: Manifest, threads: int | None, provider: str, variant: str) -> bool:
+    """Whether the graph of a cascade opens later as surely as now: what may be refused is refused when it is loaded."""
+    is_usual = manifest.provider == "cpu" and provider in ("auto", "cpu") and variant == "auto"
+    return is_usual and (threads is None or threads >= 1)
 
 
 def _check_asked(manifest: Manifest, threads: int | None, provider: str, variant: str) -> None:

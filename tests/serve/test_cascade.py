@@ -18,7 +18,7 @@ import pytest
 from edgetune.serve import load
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.cascade import margins
-from edgetune.serve.errors import BundleDamaged, EdgetuneError, MissingDependency
+from edgetune.serve.errors import BundleDamaged, EdgetuneError, InputError, MissingDependency, ProviderError
 from edgetune.serve.golden import replay_all
 from tests.golden.tables import write_cascade
 
@@ -115,7 +115,7 @@ def test_an_easy_text_does_not_wait_for_a_run_of_the_graph(cascade_bundle):
 def test_threads_that_meet_at_the_first_hard_text_open_one_graph(cascade_bundle, monkeypatch):
     with load(cascade_bundle, threads=1) as cascade:
         opened, real = [], cascade._open_graph
-        monkeypatch.setattr(cascade, "_open_graph", lambda: opened.append(1) or real())
+        monkeypatch.setattr(cascade, "_open_graph", lambda bundle: opened.append(1) or real(bundle))
         barrier, answers = threading.Barrier(6), []
 
         def ask():
@@ -183,6 +183,26 @@ def test_a_missing_runtime_is_said_when_it_is_opened(cascade_bundle, monkeypatch
     monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
     with pytest.raises(MissingDependency, match="ONNX Runtime is not installed"):
         load(cascade_bundle)
+
+
+def test_another_bundle_in_the_folder_is_not_taken_for_the_graph(cascade_copy, monkeypatch):
+    monkeypatch.chdir(cascade_copy.folder.parent)
+    with load(cascade_copy.folder.name, threads=1) as cascade:
+        monkeypatch.chdir("/")
+        cascade_copy.change_manifest(lambda manifest: manifest.update(name="other"))
+        cascade_copy.change_manifest(lambda manifest: manifest.pop("manifest_digest"))
+        assert cascade.predict_one(EASY[0]).label == "delivery"
+        with pytest.raises(BundleDamaged, match="holds another bundle"):
+            cascade.predict_one(HARD[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"threads": 0}, InputError), ({"variant": "int9"}, InputError), ({"provider": "cuda"}, ProviderError)],
+)
+def test_what_the_graph_refuses_is_refused_when_it_is_loaded(cascade_bundle, options, error):
+    with pytest.raises(error):
+        load(cascade_bundle, **options)
 
 
 def test_golden_answers_of_both_are_replayed(cascade_copy):
