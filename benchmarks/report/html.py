@@ -99,7 +99,8 @@ def first_loss(report: Report) -> str:
 def stage_axis(report: Report) -> charts.Axis:
     """The axis that all rows of the quality table share."""
     stages = report.quality.stages
-    values = [v for entry in (*_fitted(report), *stages) for v in (entry.value, *entry.ci95)]
+    values = [v for stage in stages for v in (stage.value, *stage.ci95)]
+    values += [v for entry in _fitted(report) for v in (entry.value, *entry.ci95)]
     constant = report.constant(report.quality.metric)
     return charts.score_axis([*values, *(() if constant is None else (constant,))] or [0.0])
 
