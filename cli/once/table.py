@@ -50,12 +50,12 @@ def _quality(report: Report) -> list[Row]:
 def _interval(report: Report) -> list[Row]:
     """The 95% intervals of both values of the metric, and the paired one of what lies between them."""
     metric, stages = report.quality.metric, (report.stage("base"), report.stage(report.chosen))
-    bounds = ["" if stage is None or len(stage.ci95) != 2 else _bounds(stage.ci95, metric) for stage in stages]
+    base, packed = ("" if one is None or len(one.ci95) != 2 else _bounds(one.ci95, metric) for one in stages)
     pair = report.comparison("base", report.chosen)
     sign = 1 if is_error(metric) else -1
     moved = sorted(sign * bound for bound in pair.drop_interval) if pair else []
     change = " to ".join(charts.loss(bound, metric, signed=True) for bound in moved)
-    return [("  95% interval", *bounds, change)] if any(bounds) else []
+    return [("  95% interval", base, packed, change)] if base or packed else []
 
 
 def _bounds(interval: Sequence[float], metric: str) -> str:
