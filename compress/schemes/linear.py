@@ -30,6 +30,8 @@ MOST_ROWS = 40_000
 # Above this share of unknown tokens a text has hardly any n-gram of known ones.
 MANY_UNKNOWN = 0.05
 SAMPLE_TEXTS = 500
+# Logits of a class without training rows lie below.
+NEVER = -1_000.0
 # Of the scale of the margins: between these it is looked for.
 _LEAST_SCALE, _MOST_SCALE = 0.1, 50.0
 
@@ -97,7 +99,7 @@ def learn(material: Material, folder: Path) -> Learnt:
     )
 
 
-def fitted_scale(logits: NDArray[np.float32], expected: NDArray[np.int64]) -> float:
+def fitted_scale(logits: NDArray[np.floating[Any]], expected: NDArray[np.int64]) -> float:
     """The factor that makes a softmax of margins the likeliest: one over the temperature of Guo et al., ICML 2017.
 
     Args:
@@ -108,8 +110,14 @@ def fitted_scale(logits: NDArray[np.float32], expected: NDArray[np.int64]) -> fl
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
+    # A class without a training row is never answered: its rows would ask for a scale of nothing.
+    known = logits[np.arange(len(expected)), expected] > NEVER
+    if not known.any():
+        return 1.0
+    logits, expected = logits[known].astype(np.float64), expected[known]
+
     def loss(logarithm: float) -> float:
-        likelihood = log_softmax(np.exp(logarithm) * logits.astype(np.float64), axis=1)
+        likelihood = log_softmax(np.exp(logarithm) * logits, axis=1)
         return -float(likelihood[np.arange(len(expected)), expected].mean())
 
     bounds = (np.log(_LEAST_SCALE), np.log(_MOST_SCALE))

@@ -79,6 +79,13 @@ def test_the_scale_makes_probabilities_the_share_that_is_right() -> None:
     assert 0.1 <= linear.fitted_scale(logits, np.zeros(400, dtype=int)) <= 50
 
 
+def test_a_class_that_was_never_learnt_says_nothing_of_the_scale() -> None:
+    logits = np.tile(np.array([[1.0, 0.0, -1e4]], dtype=np.float32), (404, 1))
+    expected = np.repeat([0, 1, 2], [300, 100, 4])
+    assert linear.fitted_scale(logits, expected) == pytest.approx(math.log(3), rel=1e-3)
+    assert linear.fitted_scale(logits[:4], np.full(4, 2)) == 1.0
+
+
 def test_what_makes_it_unsuitable_is_said(material: Any) -> None:
     rows = len(material.train)
     assert linear.unsuitable(material) == (
