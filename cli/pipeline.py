@@ -132,6 +132,8 @@ class Built:
             if stage.name in self.results:
                 values |= stage.summary(self.results[stage.name])
         if self.report:
+            if self.report.decision:
+                values = {"decision": msgspec.to_builtins(self.report.decision), **values}
             values["report"] = msgspec.to_builtins(self.report)
         if self.bundle:
             values["bundle"] = str(self.bundle.folder)

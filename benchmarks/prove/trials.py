@@ -133,11 +133,13 @@ class Workbench:
         draft_bundle(candidate, packing, folder / "draft", route.tolerance)
 
     def _make_artefact(self, route: Route, model: TunedModel, folder: Path) -> None:
-        """Learnt once from the tuned model, whatever vocabulary its texts are read with in the end."""
+        """Learnt once, whatever vocabulary its texts are read with in the end, or with a tokenizer of its own."""
         scheme, name = SCHEMES[route.graph], f"{route.graph}.tables"
         learnt = self.kept.place(name, lambda part: _keep_tables(part, *scheme.learn(self.material, part)))
         tables, line = _kept_tables(learnt)
-        if route.steps:
+        if (learnt / "model").is_dir():
+            model = replace(model, folder=learnt)
+        elif route.steps:
             tables = for_vocabulary(tables, self.material.model.model_folder, model.model_folder)
         engine = write_static_graph(folded(tables), folder / GRAPH_NAME)
         candidate = Candidate.of(route.name, folder / GRAPH_NAME, line)

@@ -33,7 +33,8 @@ class Scheme:
     - graph level: `compress(graph, target, material) -> str` writes the new graph to `target` (a path) and returns a
       line saying how it was made. `graph` is the fused graph where fusing succeeded, else the exported one.
     - artefact level: `learn(material, folder)` learns a whole small model of its own and returns a value with its
-      `tables` and `made_by`, that line; what other trials may use is kept beside `folder`.
+      `tables` and `made_by`, that line; what other trials may use is kept beside `folder`. One with a tokenizer of its
+      own writes `folder/model` (config and tokenizer), and is then no part of a cascade.
     - weight level: `strengths(material) -> Sequence[int]`, from gentle to harsh ((0,) where there is but one), and
       `compress(material, folder, strength) -> str`, which writes `folder/model/` (weights, config, tokenizer as tuning
       writes them) and returns that line.

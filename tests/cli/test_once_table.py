@@ -47,7 +47,7 @@ def test_the_table_has_its_rows(full: Report) -> None:
         ["base (PyTorch)", "bundle", "change"],
         ["accuracy", "92.50%", "92.93%", "+0.43 points"],
         ["95% interval", "91.5% to 93.4%", "92.0% to 93.8%"],
-        ["latency mean", "7.20 ms", "1.12 ms", "6.4x faster"],
+        ["latency mean", "7.26 ms", "1.13 ms", "6.4x faster"],
         ["latency p50", "7.10 ms", "1.10 ms", "6.5x faster"],
         ["latency p90", "8.30 ms", "1.25 ms", "6.6x faster"],
         ["throughput", "370 /s", "1,657 /s", "4.5x more"],

@@ -24,7 +24,19 @@ def test_two_processes_train_one_model_and_one_of_them_packs_it(workshop, tmp_pa
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)  # one document, although two processes ran
-    assert set(found) == {"stage", "work", "tuned", "graph", "candidates", "order", "skipped", "report", "bundle"}
+    assert next(iter(found)) == "decision"
+    assert set(found) == {
+        "decision",
+        "stage",
+        "work",
+        "tuned",
+        "graph",
+        "candidates",
+        "order",
+        "skipped",
+        "report",
+        "bundle",
+    }
     assert (found["stage"], found["bundle"], found["work"]) == ("pack", str(out), f"{out}.work")
     assert found["report"] == json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert [candidate["scheme"] for candidate in found["candidates"]] == ["fp32"]

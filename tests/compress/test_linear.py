@@ -79,6 +79,13 @@ def test_the_scale_makes_probabilities_the_share_that_is_right() -> None:
     assert 0.1 <= linear.fitted_scale(logits, np.zeros(400, dtype=int)) <= 50
 
 
+def test_a_class_that_was_never_learnt_says_nothing_of_the_scale() -> None:
+    logits = np.tile(np.array([[1.0, 0.0, -1e4]], dtype=np.float32), (404, 1))
+    expected = np.repeat([0, 1, 2], [300, 100, 4])
+    assert linear.fitted_scale(logits, expected) == pytest.approx(math.log(3), rel=1e-3)
+    assert linear.fitted_scale(logits[:4], np.full(4, 2)) == 1.0
+
+
 def test_what_makes_it_unsuitable_is_said(material: Any) -> None:
     rows = len(material.train)
     assert linear.unsuitable(material) == (
@@ -87,11 +94,40 @@ def test_what_makes_it_unsuitable_is_said(material: Any) -> None:
     part = material.train
     many = replace(material, train=replace(part, texts=part.texts * 10, targets=part.targets * 10))
     assert linear.unsuitable(many) == ""
-    foreign = replace(many, train=replace(many.train, texts=("\u4e00\u4e01\u4e03",) * len(many.train)))
-    assert linear.unsuitable(foreign).endswith(
-        "of the tokens of the training texts are unknown to the base's tokenizer"
-    )
     pairs = replace(many, model=replace(many.model, codec="text-pair"))
     assert linear.unsuitable(pairs).startswith("its inputs are pairs of texts")
     several = HeadSpec(kind="labels", labels=list(WORDS), thresholds=[0.5] * 3)
     assert linear.unsuitable(replace(many, model=replace(many.model, head=several))).startswith("a text has several")
+
+
+FOREIGN = {
+    "characters": ("\u9001\u9910\u5f88{}\u4e86{}", ("\u5feb", "\u6162"), ["\u9001", "\u9910"]),
+    "words": (
+        "\u0433\u0434\u0435 {} \u0442\u0443\u0442 {}",
+        ("\u043a\u0430\u0440\u0442\u0430", "\u0434\u0435\u043d\u044c\u0433\u0438"),
+        ["\u0433\u0434\u0435", "\u0442\u0443\u0442"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_language_that_the_base_does_not_know_gets_a_tokenizer_of_its_own(
+    material: Any, tmp_path: Path, kind: str
+) -> None:
+    from edgetune.serve.codecs import open_codec
+
+    pattern, telling, common = FOREIGN[kind]
+    targets = tuple(row % 2 for row in range(80))
+    texts = tuple(pattern.format(telling[target], row) for row, target in enumerate(targets))
+    part = replace(material.train, texts=texts, targets=targets)
+    learnt = linear.learn(replace(material, train=part, validation=part), tmp_path / "linear")
+    assert ", of its own tokenizer, as " in learnt.made_by
+    assert {path.name for path in (tmp_path / "linear" / "model").iterdir()} == {
+        *("config.json", "tokenizer.json", "tokenizer_config.json"),
+    }
+    codec = open_codec("text", tmp_path / "linear" / "model", material.model.max_tokens)
+    logits = StaticEngine.of(learnt.tables).logits(codec.encode(texts))
+    assert logits.argmax(axis=1).tolist() == list(targets)
+    vocabulary = codec._tokenizer.get_vocab()
+    assert {*common, *telling} <= set(vocabulary)
+    assert [vocabulary[name] for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]")] == [0, 1, 2, 3]

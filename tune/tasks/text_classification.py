@@ -131,8 +131,8 @@ def _of_classes(head: Head, classes: NDArray[Any], width: int) -> Head:
     if len(classes) == 2:  # scikit-learn gives a single row for two classes
         coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
         intercepts = np.concatenate([-intercepts / 2, intercepts / 2])
-    weight = np.zeros((width, coefficients.shape[1]), dtype=np.float32)
-    bias = np.full(width, -1e4, dtype=np.float32)
+    weight: NDArray[Any] = np.zeros((width, coefficients.shape[1]))
+    bias: NDArray[Any] = np.full(width, -1e4)
     if len(classes) == 1:
         bias[classes] = 0.0
     else:

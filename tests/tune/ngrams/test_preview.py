@@ -45,6 +45,10 @@ def test_it_learns_from_some_of_many_rows(monkeypatch):
     assert "learns from 40 of 60 training rows reaches 1 macro f1 on 10 validation rows" in preview.finding
 
 
-@pytest.mark.parametrize("texts", [["", " "], ["\n", "\t"]])
-def test_texts_without_ngrams_have_none(texts):
+@pytest.mark.parametrize("texts", [["", " "] * 20, ["\n", "\t"] * 20, ROWS[:19]])
+def test_texts_without_ngrams_and_a_few_rows_have_none(texts):
     assert preview_linear(dataset(texts), TASK, "", seed=0) is None
+
+
+def test_twenty_rows_judge():
+    assert preview_linear(dataset(ROWS[:20]), TASK, "", seed=0).rows == 20
