@@ -23,6 +23,8 @@ Flags = NDArray[np.bool_]
 # Thresholds that may be chosen, strictest first; at 0 all is answered. Fixed, since bounds hold for what no row chose.
 GRID = (0.999, 0.995, *(round(1 - step / 100, 2) for step in range(1, 100)), 0.0)
 MOST_POINTS = 60
+# Of the rows that belong to a class: texts out of scope that look like them must not silence the model.
+LEAST_COVERAGE = 0.5
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def fewest_rows(max_error: float, confidence: float) -> int:
 def balanced_threshold(rows: Confident, outside: Floats, thresholds: Sequence[float]) -> float:
     """The threshold by which both sides are served best: rows answered and right, texts out of scope unsure.
 
-    The mean of the two shares is the largest; of several thresholds alike the lowest, which answers most.
+    The mean of the two shares is the largest (that is where Youden's index is, too), among the thresholds that answer
+    LEAST_COVERAGE of the rows; of several alike the lowest, which answers most.
 
     Args:
         rows: that belong to a class.
@@ -93,7 +96,8 @@ def balanced_threshold(rows: Confident, outside: Floats, thresholds: Sequence[fl
         inside = float((rows.answered(threshold) & rows.right).mean())
         return inside + float((outside < threshold).mean())
 
-    return max(reversed(thresholds), key=served)
+    open_enough = [threshold for threshold in thresholds if rows.answered(threshold).mean() >= LEAST_COVERAGE]
+    return max(reversed(open_enough or thresholds[-1:]), key=served)
 
 
 def answered_rows(rows: Confident, threshold: float) -> AnsweredRows:

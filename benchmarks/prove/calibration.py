@@ -96,7 +96,8 @@ class FittedTemperature:
 def fit_temperature(rows: Scored, seed: int) -> FittedTemperature:
     """The temperature of the lowest negative log-likelihood, 1 where it would not lower that of rows it has not seen.
 
-    Whether it does is found by cross-fitting: each fifth of the rows is judged by the temperature of the others.
+    Whether it does is found by cross-fitting: each fifth of the rows is judged by the temperature of the others, and
+    the mean gain has to exceed its standard error (sst2, 218 rows: a lesser gain was a loss on the test part).
 
     Args:
         rows: of the validation part, answered as they will be served.
@@ -109,10 +110,13 @@ def fit_temperature(rows: Scored, seed: int) -> FittedTemperature:
         every = "right" if right.all() else "wrong"
         return _unchanged(rows, f"every answer on the {len(rows):,} validation rows is {every}, so that none is fitted")
     folds = np.array_split(np.random.default_rng(seed).permutation(len(rows)), FOLDS)
-    before, after = float(rows.losses(1.0).mean()), _cross_fitted(rows, folds)
-    if not after < before:
+    losses, fitted = rows.losses(1.0), _cross_fitted(rows, folds)
+    before, after = float(losses.mean()), float(fitted.mean())
+    if not before - after > float((losses - fitted).std()) / math.sqrt(len(rows)):
         return _unchanged(
-            rows, f"no temperature lowers the negative log-likelihood of unseen validation rows ({before:.4f})"
+            rows,
+            f"on {len(rows):,} validation rows no temperature lowers the negative log-likelihood of unseen ones by "
+            f"more than its standard error ({before:.4f} without, {after:.4f} with one)",
         )
     temperature = round(_best(rows), 4)
     return FittedTemperature(
@@ -135,13 +139,13 @@ def _best(rows: Scored) -> float:
     return math.exp(float(minimize_scalar(loss, bounds=ends, method="bounded").x))
 
 
-def _cross_fitted(rows: Scored, folds: Sequence[NDArray[np.int64]]) -> float:
-    """The mean loss of all rows, each at the temperature of the other folds."""
-    total = 0.0
+def _cross_fitted(rows: Scored, folds: Sequence[NDArray[np.int64]]) -> Floats:
+    """The loss of each row at the temperature of the other folds: (rows,) float64."""
+    losses = np.empty(len(rows))
     for fold in folds:
         others = np.setdiff1d(np.arange(len(rows)), fold)
-        total += float(rows.take(fold).losses(_best(rows.take(others))).sum())
-    return total / len(rows)
+        losses[fold] = rows.take(fold).losses(_best(rows.take(others)))
+    return losses
 
 
 def calibrated(head: HeadSpec, temperature: float) -> HeadSpec:

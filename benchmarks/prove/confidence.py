@@ -199,7 +199,7 @@ def _threshold(
         rows,
         True,
         f"Where the mean of two shares is largest{among}: validation rows answered and right, and "
-        f"{len(outside.choosing):,} out-of-scope texts unsure.",
+        f"{len(outside.choosing):,} out-of-scope texts unsure; half of the rows stay answered where possible.",
     )
 
 

@@ -16,6 +16,8 @@ from edgetune.serve.report_confidence import Abstention, AnsweredRows, Calibrati
 
 _HEIGHT, _TOP, _BOTTOM = 250, 14, 206
 _LEFT, _RIGHT = 9, 97
+# Of the AUROC: below it a probability hardly tells texts out of scope from others.
+_TELLING = 0.75
 
 
 def reliability_plot(calibration: Calibration) -> Markup:
@@ -107,6 +109,8 @@ def outside_sentence(abstention: Abstention) -> str:
     if outside is None:
         return ""
     area = f"AUROC of the best probability {plain(outside.auroc, 3)}"
+    if outside.auroc < _TELLING:
+        area += ", which hardly tells them from texts of the classes: a class of such texts would"
     if outside.unsure is None:
         return f"Out of scope: {outside.n:,} texts, {area}; nothing is unsure, so each gets a label."
     return f"Out of scope: {share(outside.unsure)} of {outside.n:,} texts are unsure, as they should be; {area}."

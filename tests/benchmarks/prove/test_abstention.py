@@ -88,6 +88,12 @@ def test_both_sides_are_served():
     assert balanced_threshold(rows, np.array([0.01]), GRID) == 0.02
 
 
+def test_texts_out_of_scope_do_not_silence_the_model():
+    rows, outside = Confident(np.linspace(0.5, 1, 100), np.ones(100, dtype=bool)), np.full(50, 0.94)
+    assert balanced_threshold(rows, outside, GRID) == 0.0  # at 0.95 and above less than half are answered
+    assert balanced_threshold(rows, outside, [0.99, 0.97]) == 0.97  # none of which answers half
+
+
 def test_answered_rows_by_hand():
     rows = Confident(np.array([0.5, 0.6, 0.7, 0.8]), np.array([False, False, True, True]))
     answers = answered_rows(rows, 0.6)

@@ -77,6 +77,9 @@ def test_sentences_where_nothing_is_unsure_or_nothing_answered():
     outside = msgspec.structs.replace(OUTSIDE, unsure=None, unsure_ci95=None)
     told = confidence.outside_sentence(msgspec.structs.replace(ABSTENTION, out_of_scope=outside))
     assert told.endswith("nothing is unsure, so each gets a label.")
+    alike = msgspec.structs.replace(OUTSIDE, auroc=0.61)
+    told = confidence.outside_sentence(msgspec.structs.replace(ABSTENTION, out_of_scope=alike))
+    assert told.endswith("0.610, which hardly tells them from texts of the classes: a class of such texts would.")
     nothing = msgspec.structs.replace(TEST, answered=0, wrong=0, coverage=0.0, error=None, error_ci95=None)
     told = confidence.abstention_sentence(msgspec.structs.replace(ABSTENTION, test=nothing))
     assert told == "Unsure below 0.62: 0% of 100 test rows are answered."
