@@ -224,9 +224,10 @@ class Costs:
         learnt = rows["train"] + rows["validation"]
         fixed = TUNE_SECONDS + TUNE_SECONDS_A_MILLION * self._millions + MERGE_ROWS * speeds.forward_fp32
         probe = learnt * (speeds.forward + PROBE_SECONDS * self.labels * self.model.width)
+        solved = 2 if METHODS[self.recipe.tune.method].by_gain else 1  # the head again on what was trained
         epochs = expected_epochs(self.recipe.tune, rows["train"])
         an_epoch = rows["train"] * (speeds.step - speeds.stored) + rows["validation"] * (speeds.forward - speeds.stored)
-        return fixed + probe + (learnt * speeds.stored if epochs else 0.0) + epochs * an_epoch
+        return fixed + solved * probe + (learnt * speeds.stored if epochs else 0.0) + epochs * an_epoch
 
     @property
     def _export(self) -> float:

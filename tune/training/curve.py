@@ -30,6 +30,8 @@ def remark_on(curve: Sequence[CurvePoint]) -> str:
     """
     if not curve:
         return "The head alone was solved; nothing was trained."
+    if len(curve) == 1:
+        return "There was one evaluation, which shows no trend."
     last = curve[-1]
     lowest = min(curve, key=lambda point: point.validation_loss)
     losses = [point.train_loss for point in curve if point.train_loss is not None]
@@ -40,7 +42,7 @@ def remark_on(curve: Sequence[CurvePoint]) -> str:
             f"{lowest.validation_loss:.3f} to {last.validation_loss:.3f} while the training loss fell; "
             "the best epoch was kept. Fewer epochs, more data or --method probe may do better."
         )
-    gain = last.validation_value - curve[-2].validation_value if len(curve) >= 2 else 0.0
+    gain = last.validation_value - curve[-2].validation_value
     if gain > 0.005:
         return (
             f"Underfitting: the last epoch still gained {100 * gain:.1f} "
