@@ -128,6 +128,8 @@ class Ladder:
         tried: list[LanguageCandidate] = []
         failed: dict[str, str] = {}
         for number, scheme in enumerate(schemes):
+            if scheme.is_mixed and any(candidate.accepted for candidate in tried):
+                continue  # minutes of measuring, for what would only be there if the first failed: int8 is as good
             self.progress.advance(number, len(schemes), f"making {scheme.name}")
             try:
                 candidate = self._candidate(scheme)

@@ -63,7 +63,7 @@ def test_a_plan_as_one_json_document(plan):
     assert found["parts"]["test"] == {"rows": 6, "tokens": 48, "learnt_tokens": 24, "longest_tokens": 8}
     assert (found["parameters"], found["context_tokens"]) == (WEIGHTS, 64)
     assert found["schemes"] == ["int8"]
-    assert found["size_bytes"] == {"int8": WEIGHTS + 4 * WEIGHTS // 32}
+    assert found["size_bytes"] == {"int8": WEIGHTS + 2 * WEIGHTS // 32}
     assert found["memory_bytes"] > PROCESS_BYTES
     assert set(found["seconds"]) == {"tune", "export", "compress", "bench"}
     assert found["replaces"] is False

@@ -139,6 +139,12 @@ def test_a_mixture_of_bits_lies_between_those_of_one_kind(search, calls, tmp_pat
     assert (tmp_path / "trials" / "sensitivities" / "sensitivities.json").is_file()
 
 
+def test_a_mixture_is_not_measured_for_a_second_choice(search, calls):
+    climbed = search().climb([SCHEMES[name] for name in ("int4", "mixed", "int8", "fp32")])
+    assert climbed.order == ("int4", "int8")
+    assert calls == ["int4", "scores", "int8", "scores"]
+
+
 def test_what_was_made_and_is_gone_is_told(search, tmp_path):
     climbed = search().climb([SCHEMES["fp32"]])
     (tmp_path / "stage").mkdir()
