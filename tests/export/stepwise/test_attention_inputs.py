@@ -29,8 +29,8 @@ LEFT = {
     "llama": Counter(Split=2 * LAYERS, RotaryEmbedding=2 * LAYERS),
     "gpt_neox": Counter(Split=2 * LAYERS, RotaryEmbedding=2 * LAYERS),
 }
-# Exported for these tests alone; gemma3 has the norms of qwen3's queries and keys, and windows besides, and the tables of
-# phi have a test of their own.
+# Exported for these tests alone; gemma3 has the norms of qwen3's queries and keys, and windows besides, and the tables
+# of phi have a test of their own.
 MORE = {"qwen2", "qwen3", "gemma", "phi", "phi3", "gpt_neox"}
 LENGTHS = (7, 30, 19)
 
