@@ -184,6 +184,7 @@ def test_a_hidden_test_part_is_left_out_and_split_off(tmp_path):
     test = csv_of(tmp_path / "test.csv", [("a", ""), ("b", "")])
     dataset = load(path=train, test=test)
     assert sizes(dataset) == (28, 6, 6)
+    assert "The test part is left out: 0 of its rows have a text and a label." in dataset.findings
 
 
 def test_labels_that_are_all_minus_one_are_hidden_where_training_has_none(tmp_path):
