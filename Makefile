@@ -57,7 +57,7 @@ soak: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	cd $(VENV) && bin/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache  # beside the checkout mypy sees half
+	cd $(VENV) && MYPY_NUM_WORKERS=2 bin/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache  # beside the checkout mypy sees half
 	$(BIN)/mypy -p benchmarks.lab --cache-dir .mypy_cache/lab
 
 # DATA is a folder with the public data sets; none is shipped.

@@ -154,7 +154,11 @@ def list_inputs(inputs: Iterable[Any], *, one: str = "predict_one()") -> list[An
         )
     if isinstance(inputs, (set, frozenset)):
         raise InputError(f"A {kind} was given, which has no order.", expected="a list: answers come in its order")
-    listed = list(inputs)  # a generator can be read once only, and an array has no truth
+    try:
+        each = iter(inputs)
+    except TypeError:  # a number, None, an array without a dimension
+        raise InputError(f"A value of type {kind} was given.", expected="a list of texts") from None
+    listed = list(each)  # a generator can be read once only, and an array has no truth
     if not listed:
         raise InputError("There is no text to answer.", expected="at least one text")
     return listed

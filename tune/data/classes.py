@@ -16,15 +16,24 @@ from edgetune.tune.data.dialect import NUMBER
 from edgetune.tune.data.rows import Parts, Rows
 
 NO_LABELS = frozenset({"nan", "null", "none", "n/a", "na", "#n/a", "nil", "(null)", "<na>", "-", "?"})
+# What stands for a label that is not shown, in the test parts of competitions and benchmarks.
+HIDDEN = {"-1", "-1.0"}
 
 
 def without_empty_parts(parts: Parts) -> Parts:
-    """Leave out a given part in which no row is left: many public test parts hide their labels."""
+    """Leave out a given part in which no row is left, or none with a label: many public test parts hide theirs."""
     for name in ("validation", "test"):
         rows: Rows | None = getattr(parts, name)
-        if rows is not None and not len(rows):
-            parts = parts.saying(f"The {title(name)} is left out: 0 of its rows have a text and a label.")
-            parts = replace(parts, validation=None) if name == "validation" else replace(parts, test=None)
+        if rows is None:
+            continue
+        if not len(rows):
+            why = "0 of its rows have a text and a label"
+        elif set(rows.labels) <= HIDDEN and not HIDDEN & set(parts.train.labels):
+            why = f"all of its labels are {rows.labels[0]}, as hidden ones are"
+        else:
+            continue
+        parts = parts.saying(f"The {title(name)} is left out: {why}.")
+        parts = replace(parts, validation=None) if name == "validation" else replace(parts, test=None)
     return parts
 
 

@@ -187,6 +187,16 @@ def test_a_hidden_test_part_is_left_out_and_split_off(tmp_path):
     assert "The test part is left out: 0 of its rows have a text and a label." in dataset.findings
 
 
+def test_labels_that_are_all_minus_one_are_hidden_where_training_has_none(tmp_path):
+    train = csv_of(tmp_path / "train.csv", pairs(40))
+    test = csv_of(tmp_path / "test.csv", [("a", "-1"), ("b", "-1")])
+    dataset = load(path=train, test=test)
+    assert sizes(dataset) == (28, 6, 6)
+    assert "The test part is left out: all of its labels are -1, as hidden ones are." in dataset.findings
+    signed = csv_of(tmp_path / "signed.csv", [(f"text {n}", str(n % 3 - 1)) for n in range(30)])
+    assert len(load(path=signed, test=test).test.texts) == 2  # a class like any other
+
+
 @pytest.mark.parametrize(
     ("words", "order", "expected"),
     [
