@@ -109,13 +109,20 @@ def test_another_gate_makes_no_scheme_again(copied):
 
 
 @pytest.mark.slow
-def test_the_commands_know_a_language_model(built):
+def test_the_commands_know_a_language_model(built, tmp_path):
     folder, _ = built
     said = run_here("predict", folder / "bundles/talk", "the cat sees", "--max-tokens", "6", "--json")
     assert said.code == 0, said.err
     [answer] = json.loads(said.out)
     streamed = run_here("predict", folder / "bundles/talk", "the cat sees", "--max-tokens", "6")
     assert streamed.out.strip() == answer["text"].strip()
+    manifest = Bundle.open(folder / "bundles" / "talk").manifest
+    assert (manifest.columns, manifest.strip_inputs) == (["prompt"], True)
+    (tmp_path / "asked.csv").write_text("text,prompt\nthe dog,the cat sees\n")
+    from_file = ("--input", tmp_path / "asked.csv", "--max-tokens", "6", "--json")
+    read = run_here("predict", folder / "bundles/talk", *from_file)
+    assert json.loads(read.out) == [answer]
+    assert "asked.csv are read from column 'prompt' (as in training)." in read.err
     verified = run_here("verify", folder / "bundles/talk")
     assert "golden answers" in verified.out
     from edgetune.serve import load
