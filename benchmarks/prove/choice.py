@@ -96,13 +96,14 @@ def preference(
     The fastest is that of the least mean. A median would be that of the small model wherever it answers more than half
     of the texts, however long the others take; of a single model both say the same.
 
-    Where the machine was too busy for one of the times to mean anything, the smaller is better. A candidate among
+    Where the machine was too busy for one of the times to mean anything, the smaller is better, and a cascade stands
+    before its own strong model: it runs the same graph, and that for fewer texts. A candidate among
     `dependent`, whose answers depend on their neighbours in a batch, stands behind those whose answers do not, unless
     it is better by more than INDEPENDENCE.
     """
     if not all(timed.timing_valid for timed in figures.values()):
         cost = {name: size * (1 + INDEPENDENCE * (name in dependent)) for name, size in sizes.items()}
-        return sorted(figures, key=lambda name: (cost[name], name))
+        return sorted(figures, key=lambda name: _unmeasured_rank(name, cost))
     left, ordered = dict(figures), []
     while left:
         fastest = _fastest(left, dependent)
@@ -112,6 +113,12 @@ def preference(
         ordered.append(best)
         del left[best]
     return ordered
+
+
+def _unmeasured_rank(name: str, cost: Mapping[str, float]) -> tuple[float, bool, str]:
+    """Where a candidate stands that was not timed, by costs in bytes."""
+    strong = name.rpartition(CASCADE_MARK)[2]
+    return cost.get(strong, cost[name]), strong == name, name
 
 
 def _fastest(figures: Mapping[str, QuickFigures], dependent: Set[str]) -> QuickFigures:

@@ -74,6 +74,9 @@ def test_on_a_busy_machine_the_smaller_is_preferred_and_no_time_shuts_out():
     busy = {name: replace(timed(p50), timing_valid=False) for name, p50 in {"big": 1.0, "small": 9.0}.items()}
     sizes = {"big": 90, "small": 20}
     assert preference(busy, sizes) == ["small", "big"]
+    cascade = busy | dict.fromkeys(("static~small", "static~other"), busy["big"])
+    sizes_too = sizes | {"static~small": 22, "static~other": 30}
+    assert preference(cascade, sizes_too) == ["static~small", "small", "static~other", "big"]
     quick = busy | {"quick": replace(timed(0.1), timing_valid=False)}
     assert dominated("big", quick, sizes | {"quick": 5}) == ""
     assert over_budget(BudgetRecipe(p90_ms=0.1, cold_start_ms=1), quick_figures(1, busy["big"])) == ""
