@@ -42,8 +42,12 @@ def test_the_graph_is_one_file_that_names_its_open_sizes(llama_graph):
         "attention_mask": ["batch", "total_tokens"],
         "position_ids": ["batch", "tokens"],
         **dict.fromkeys(SPEC.past_names(), past),
+        "logits_from": [1],
     }
-    assert shapes(graph.output) == {"logits": ["batch", 1, 288], **dict.fromkeys(SPEC.present_names(), present)}
+    assert shapes(graph.output) == {
+        "logits": ["batch", "last_tokens", 288],
+        **dict.fromkeys(SPEC.present_names(), present),
+    }
     assert llama_graph == DecoderGraph(llama_graph.path, SPEC, len(graph.node))
     assert [node.op_type for node in graph.node].count("GroupQueryAttention") == SPEC.layers
     assert "RotaryEmbedding" in {node.op_type for node in graph.node}, "the exporter's fusions were kept"
@@ -118,7 +122,7 @@ def test_the_graph_for_one_row_is_fused_into_grouped_query_attention(decoder_gra
     assert one.spec.in_place
     assert one.spec.batch_one
     assert shapes(graph.input)["input_ids"] == [1, "tokens"]
-    assert shapes(graph.output)["logits"] == [1, 1, 288]
+    assert shapes(graph.output)["logits"] == [1, "last_tokens", 288]
 
     import onnx_ir
 
