@@ -19,6 +19,7 @@ from edgetune.benchmarks.prove.choice import check_budget, gains, megabytes, ove
 from edgetune.benchmarks.prove.confidence import OutsideAnswers, SettledHead, settle_head
 from edgetune.benchmarks.prove.floor import Floor, compare, measure_floor
 from edgetune.benchmarks.prove.gate import Verdict, judge_answers
+from edgetune.benchmarks.prove.held_out import head_shift, held_out_logits
 from edgetune.benchmarks.prove.ledger import (
     Logits,
     Slice,
@@ -26,6 +27,7 @@ from edgetune.benchmarks.prove.ledger import (
     bundle_logits,
     first_loss,
     frozen_slice,
+    model_answers,
     stage_qualities,
     torch_stages,
 )
@@ -246,12 +248,12 @@ def _settle(contest: Contest, name: str, proof: Proof, folder: Path, progress: P
     beside, notes = passed_variants(name, contest.variants, contest.searched)
     drafts = {name: draft, **{one: contest.draft(one) for one in beside}}
     variants = measured_variants(drafts, settings, texts, threads, progress) if beside else []
-    head = _settle_head(contest, draft, progress)
+    head = _settle_head(contest, name, draft, progress)
     settled = settled_draft(draft, folder / DRAFT_NAME, settings, variants, head.spec if head else None)
     return Choice(name, proof, settled, head, p50, notes)
 
 
-def _settle_head(contest: Contest, draft: Bundle, progress: Progress) -> SettledHead | None:
+def _settle_head(contest: Contest, name: str, draft: Bundle, progress: Progress) -> SettledHead | None:
     """Temperature and threshold of the chosen draft's head, from its own answers to the validation part."""
     tuned, dataset = contest.packing.tuned, contest.dataset
     if tuned.head.kind == "number":
@@ -263,7 +265,11 @@ def _settle_head(contest: Contest, draft: Bundle, progress: Progress) -> Settled
         halves = dataset.out_of_scope.halves(contest.seed)
         choosing, reporting = (predictor.logits(predictor.encode(texts), batch_size=1) for texts in halves)
         outside = OutsideAnswers(dataset.out_of_scope.source, choosing, reporting)
-    scored = Scored(bundle_logits(predictor, rows), rows.expected)
+    candidate = next(one for one in contest.searched.candidates if one.scheme == name)
+    shift: Logits | float = 0.0
+    if draft.manifest.engine is None and not candidate.structural:  # the tuned model's own head answers
+        shift = head_shift(tuned, contest.gate.rows, contest.seed, model_answers(tuned, rows))
+    scored = Scored(held_out_logits(predictor, rows, shift), rows.expected)
     settled = settle_head(tuned.head, scored, outside, contest.answer, contest.gate.confidence, contest.seed)
     if settled is not None:
         progress.say(f"temperature {settled.temperature.temperature:g}: {settled.temperature.remark}")

@@ -50,6 +50,11 @@ class Route:
         return not self.small and SCHEMES[self.graph].level == "graph"
 
     @property
+    def keeps_head(self) -> bool:
+        """Whether the tuned model's own head answers, of a cascade behind the small model; a student has its own."""
+        return SCHEMES[self.graph].level == "graph" and not self.structural
+
+    @property
     def schemes(self) -> tuple[Scheme, ...]:
         """All schemes on the way to the graph, or to the artefact; the small model of a cascade aside."""
         return tuple(SCHEMES[name] for name in (*(step.scheme for step in self.steps), self.graph))

@@ -25,7 +25,7 @@ from edgetune.tune.models.dropout import quicken_dropout, remove_dropout
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import head_features
 from edgetune.tune.models.merge import merge_and_save
-from edgetune.tune.models.model import TunedModel, chosen_pooling
+from edgetune.tune.models.model import HELD_OUT_NAME, TunedModel, chosen_pooling
 from edgetune.tune.models.opening import open_base
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
@@ -231,6 +231,7 @@ class _Job:
         model, result = trained or (None, None)
         difference = self._keep(model if outcome.is_trained else None)
         expected = self.objective.expected(self.dataset.validation.targets)
+        np.save(self.folder / HELD_OUT_NAME, logits)
         TunedModel(
             folder=self.folder,
             task=self.encoder.task.name,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgetune.benchmarks.prove.held_out import held_out_logits
 from edgetune.benchmarks.prove.ledger import Logits, Slice, bundle_logits, model_answers
 from edgetune.compress.candidate import Candidate
 from edgetune.compress.material import Material
@@ -83,7 +84,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Workbench:
-    """Takes routes. `material` and `graph` are the tuned model's own; `rows` the validation rows that judge."""
+    """Takes routes. `material` and `graph` are the tuned model's own; `rows` the validation rows that judge.
+
+    `shift` makes the logits of the tuned model's head those of one that has not learnt these rows (held_out.py).
+    """
 
     material: Material
     dataset: Dataset
@@ -91,6 +95,7 @@ class Workbench:
     packing: Packing
     rows: Slice
     kept: Kept
+    shift: Logits | float = 0.0
 
     def take(self, route: Route) -> Trial:
         """Make the candidate of a route, its draft and its answers, or open what an earlier search left of them.
@@ -102,7 +107,10 @@ class Workbench:
         folder = self.kept.place(route.name, lambda part: self._make(route, model, part))
         draft = Bundle.open(folder / "draft")
         logits = self._answers(f"{route.name}.answers", lambda: bundle_logits(Predictor(draft), self.rows))
-        return Trial(route, Candidate.open(folder), draft, logits)
+        return Trial(route, Candidate.open(folder), draft, self._unlearnt(route, logits))
+
+    def _unlearnt(self, route: Route, logits: Logits) -> Logits:
+        return logits + self.shift if route.keeps_head else logits
 
     def cascade(self, small: Trial, strong: Trial, threshold: float) -> Trial:
         """The cascade of two trials: `small` answers where its margin reaches the threshold, `strong` the rest.
@@ -120,7 +128,8 @@ class Workbench:
         kept = replace(self.kept, digest=value_sha256([self.kept.digest, threshold]))
         folder = kept.place(route.name, make)
         draft = Bundle.open(folder / "draft")
-        return Trial(route, Candidate.open(folder), draft, bundle_logits(Predictor(draft), self.rows))
+        shift = self.shift if route.keeps_head else 0.0
+        return Trial(route, Candidate.open(folder), draft, held_out_logits(Predictor(draft), self.rows, shift))
 
     def _make(self, route: Route, model: TunedModel, folder: Path) -> None:
         scheme = SCHEMES[route.graph]
@@ -167,7 +176,8 @@ class Workbench:
         """Logits of a reshaped model on the validation rows in PyTorch: judged before it is exported."""
         model = self.reshaped(steps)
         name = "+".join(step.name for step in steps) + ".model.answers"
-        return self._answers(name, lambda: model_answers(model, self.rows))
+        logits = self._answers(name, lambda: model_answers(model, self.rows))
+        return self._unlearnt(Route(steps, "fp32"), logits)
 
     def of(self, model: TunedModel) -> Material:
         """The material with another model."""

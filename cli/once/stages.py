@@ -10,6 +10,7 @@ import msgspec
 from edgetune import __version__
 from edgetune.benchmarks.bench import Benched, Contest, bench
 from edgetune.benchmarks.prove.baseline import constant_baseline, warn_of_constant
+from edgetune.benchmarks.prove.held_out import head_shift
 from edgetune.benchmarks.prove.ledger import frozen_slice, model_answers
 from edgetune.benchmarks.prove.planning import plan_schemes
 from edgetune.benchmarks.prove.search import Search, Searched, Terms
@@ -162,12 +163,13 @@ class CompressStage(Stage[OnceRecipe, Searched]):
         material = _material(build)
         plan = plan_schemes(recipe.compress, material, recipe.gate, metric, len(dataset.test))
         kept = Kept(build.work.trials, build.work.digest("export"))
-        bench = Workbench(material, dataset, build.result(Graph), _packing(build), rows, kept)
         threads = None if recipe.benchmark.threads == "auto" else recipe.benchmark.threads
         logits, baseline = model_answers(tuned, rows), constant_baseline(rows)
+        shift = head_shift(tuned, recipe.gate.rows, recipe.seed, logits)
+        bench = Workbench(material, dataset, build.result(Graph), _packing(build), rows, kept, shift)
         if warning := warn_of_constant(rows, rows.answers(logits), baseline):
             build.progress.say(f"warning, of the tuned model on the validation part: {warning}")
-        terms = Terms(recipe.gate, recipe.budget, logits, threads)
+        terms = Terms(recipe.gate, recipe.budget, logits + shift, threads)
         Search(bench, plan, terms, tuple(recipe.compress.variants)).run().save(folder)
 
     def open(self, build: OnceBuild, folder: Path) -> Searched:

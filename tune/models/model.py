@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from edgetune.tune.models.types import Model
+
+
+HELD_OUT_NAME = "held_out.npy"
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,14 @@ class TunedModel(Stored):
     def labels(self) -> tuple[str, ...]:
         """The head's labels; none of a number."""
         return tuple(self.head.labels)
+
+    def held_out_logits(self) -> NDArray[np.float32] | None:
+        """Logits (rows, outputs) float32 of the whole validation part, each row by a head that has not learnt it.
+
+        The head that is handed on has learnt the part, as it has the training part. None where they were not kept.
+        """
+        path = self.folder / HELD_OUT_NAME
+        return np.load(path, allow_pickle=False) if path.is_file() else None
 
     @property
     def model_folder(self) -> Path:
