@@ -26,8 +26,8 @@ def same_bundle(folder: Path, identity: str) -> Bundle:
     bundle = Bundle.open(folder, verify=False)
     if identity_of(bundle) != identity:
         raise BundleDamaged(
-            f"{folder} holds another bundle than the predictor that was pickled or forked answers with.",
-            expected="the same bundle wherever a predictor goes",
+            f"{folder} holds another bundle than the one that was pickled or forked.",
+            expected="the same bundle wherever an opened one goes",
             action="open the new one with load(), and pickle or fork that",
         )
     return bundle

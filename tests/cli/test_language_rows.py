@@ -45,7 +45,7 @@ def sorted_by_topic() -> EncodedConversations:
     encoder = SimpleNamespace(request=lambda chat: chat.turns[0].content)
     parts: Any = SimpleNamespace(train=rows, validation=rows, test=rows, template=None, stop_ids=(2,), encoder=encoder)
     conversations: Any = SimpleNamespace(
-        train=chats, validation=chats, test=chats, kind="completion", digest="sha256:1"
+        train=chats, validation=chats, test=chats, kind="completion", digest="sha256:1", prompt_columns=()
     )
     return EncodedConversations(conversations, None, parts)
 

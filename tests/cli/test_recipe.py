@@ -76,7 +76,7 @@ FAULTS = [
     "  tune.lora.rank: should be greater than or equal to 1 (found 0)",
     "  tune.epoch: there is no such key; did you mean 'epochs'?",
     "  compress.schemes: no such scheme: int3; expected fused, int8_dynamic, int8_static, weight_int8, "
-    "weight_int4, fp16, bf16, fp32, trimmed, student, pruned (found ['int3'])",
+    "weight_int4, fp16, bf16, fp32, trimmed, student, pruned, static, linear (found ['int3'])",
     "  gate.max_drop: should be a valid number, unable to parse string as a number (found 'much')",
     "  seed: should be greater than or equal to 0 (found -1)",
     "  bass: there is no such key; did you mean 'base'?",

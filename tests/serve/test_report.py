@@ -18,8 +18,8 @@ def test_a_report_is_written_as_it_was_read():
     for before, after in zip(old["quality"]["stages"], new["quality"]["stages"], strict=True):
         assert {name: after.pop(name) for name in before} == before
         assert after == {"metrics": {}}
-    came_since = [new["quality"].pop(name) for name in ("baseline", "warning", "batched")]
-    assert came_since == [None, "", None]
+    names = ("baseline", "warning", "batched", "floor", "floor_remark", "comparisons")
+    assert [new["quality"].pop(name) for name in names] == [None, "", None, [], "", []]
     for document in (old, new):
         del document["quality"]["stages"]
     assert {name: new[name] for name in old if name != "candidates"} == {

@@ -120,7 +120,7 @@ def test_a_checkpoint_cut_short_is_removed_and_the_one_before_it_taken(trained, 
     with pytest.raises(Interrupted):
         trained("stopped", Stopping(after=7), epochs=4)
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["logits-1.0000.npy", "checkpoint-5", "checkpoint-7"]
+    assert names == ["checkpoint-5", "checkpoint-7", "logits-1.0000.npy"]
     (folder / "checkpoint-7" / "trainer_state.json").write_text('{"epoch": 1', encoding="utf-8")
     (folder / "checkpoint-9").mkdir()
     assert last_whole_checkpoint(folder) == folder / "checkpoint-5"
