@@ -124,7 +124,7 @@ def test_a_checkpoint_cut_short_is_removed_and_the_one_before_it_taken(trained, 
     (folder / "checkpoint-7" / "trainer_state.json").write_text('{"epoch": 1', encoding="utf-8")
     (folder / "checkpoint-9").mkdir()
     assert last_whole_checkpoint(folder) == folder / "checkpoint-5"
-    assert sorted(path.name for path in folder.iterdir()) == ["logits-1.0000.npy", "checkpoint-5"]
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-5", "logits-1.0000.npy"]
     continuing = Stopping()
     trained("stopped", continuing, epochs=4)
     assert continuing.steps[0] == 6
