@@ -77,6 +77,7 @@ class TimedBlocks:
         cpu_share: median over blocks of processor time over wall time; only of sides that compute on the processor.
         others_cores: cores that other programs took meanwhile; None where unknown.
         threads: of the side with the most.
+        cascades: names of the sides that are one.
     """
 
     ms: dict[str, list[list[float]]]
@@ -84,12 +85,14 @@ class TimedBlocks:
     cpu_share: dict[str, float]
     others_cores: float | None
     threads: int
+    cascades: frozenset[str] = frozenset()
 
     def verdict(self, noise_ci95: Sequence[float] | None = None) -> TimingVerdict:
         """Whether the machine was quiet enough; `noise_ci95` as in `Conditions`."""
         return judge_timing(
             Conditions(
-                blocks=self.ms,
+                # A cascade takes one of two times, so that its blocks differ by how many of their texts are easy.
+                blocks={side: blocks for side, blocks in self.ms.items() if side not in self.cascades},
                 cpu_share=self.cpu_share,
                 others_cores=self.others_cores,
                 cores=affinity_cores(),
@@ -160,6 +163,7 @@ def timed_blocks(
         cpu_share={side: float(np.median(of_side)) for side, of_side in shares.items()},
         others_cores=load.others(),
         threads=max(process.threads for process in sides.values()),
+        cascades=frozenset(side for side, process in sides.items() if process.is_cascade),
     )
 
 

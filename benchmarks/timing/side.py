@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from edgetune.serve.bundle import Bundle
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.json_types import JsonObject
@@ -37,6 +38,11 @@ class Side:
     spinning: bool | None = None
     device: str = "cpu"
     tuned: Path | None = None
+
+    @property
+    def is_cascade(self) -> bool:
+        """Whether a small model answers some of the inputs, in much less time than the others take."""
+        return self.kind == "bundle" and Bundle.open(self.folder, verify=False).manifest.cascade is not None
 
     def command(self, first: Input) -> list[str]:
         """The command line of its process, which answers `first` and then what it is asked."""
@@ -76,6 +82,11 @@ class ContestantProcess:
         self._side = side
         self._read()
         self.cold_start_ms = 1000 * (time.perf_counter() - start)
+
+    @property
+    def is_cascade(self) -> bool:
+        """As `Side.is_cascade`."""
+        return self._side.is_cascade
 
     @property
     def pid(self) -> int:

@@ -248,8 +248,9 @@ class Costs:
             seconds += each + (exported if scheme.level == "weights" else 0.0)
             if scheme.level == "artefact":
                 # The teacher answers all texts and about as many recombinations of them, and a cascade is tried too.
-                seconds += each + ARTEFACT_SECONDS + 2 * self.rows["train"] * self.speeds.forward
-        taught = (scheme.structural and scheme.level == "weights" for scheme in schemes)
+                answered = 2 * self.rows["train"] if scheme.taught else 0
+                seconds += each + ARTEFACT_SECONDS + answered * self.speeds.forward
+        taught = (scheme.taught and scheme.level == "weights" for scheme in schemes)
         if any(taught):  # the second is tried only where the first fails
             texts = self.rows["train"]
             lessons = schooling_for(texts, self.model.width).passes * texts * TAUGHT_LAYERS

@@ -51,6 +51,7 @@ class Scheme:
         needs: instruction sets, as /proc/cpuinfo names them, of which a processor must have one to run the graph fast;
             none where any will do.
         neighbours: whether an answer may depend on what else is answered in the same batch.
+        taught: whether the tuned model teaches it, by its answers to all texts.
         turned: share of the answers that it is expected to turn, read off runs (docs/log.md); with it the search knows
             before minutes are spent whether the rows at hand could prove the candidate at all.
     """
@@ -65,6 +66,7 @@ class Scheme:
     turned: float = 0.0
     needs: tuple[str, ...] = ()
     neighbours: bool = False
+    taught: bool = False
 
     def unsuitable(self, material: Material) -> str:
         """Why this scheme does not apply here; empty where it does."""
@@ -208,6 +210,7 @@ SCHEMES: dict[str, Scheme] = {
             "minutes of training a student; a few in a hundred answers turn",
             structural=True,
             turned=0.06,
+            taught=True,
         ),
         Scheme(
             "pruned",
@@ -218,6 +221,7 @@ SCHEMES: dict[str, Scheme] = {
             "minutes of training; a few in a hundred answers turn",
             structural=True,
             turned=0.04,
+            taught=True,
         ),
         Scheme(
             "static",
@@ -229,6 +233,7 @@ SCHEMES: dict[str, Scheme] = {
             tolerance=0.001,
             structural=True,
             turned=0.08,
+            taught=True,
         ),
         Scheme(
             "linear",

@@ -6,6 +6,7 @@ features while a random head settles. On a checkpoint trained for sentences the 
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,19 +94,20 @@ def fit_probe(
     """
     progress, metric = progress or Silent(), objective.metric
     solver = _ScaledSolver(train[0], objective, balanced=balanced)
-    best: tuple[float, float, Head] | None = None
+    best: tuple[float, float] | None = None
     strengths = _cross_validated(train, validation, objective, balanced=balanced, progress=progress)
     for step, strength in enumerate(strengths, start=1):
         head = solver.solve(strength, train)
         value = objective.value(validation[1], head.logits(validation[0]))
         if best is None or metric.is_better(value, best[0]):
-            best = (value, strength, head)
+            best = (value, strength)
         progress.advance(step, len(strengths) + 1, f"probe {value:.4f}")
     assert best is not None
-    _, strength, start = best
+    _, strength = best
     solver = _ScaledSolver(train[0], objective, balanced=balanced)
-    final = solver.solve(strength, _joined(train, validation))
+    start = solver.solve(strength, train)
     logits = _held_out(solver, train, validation, start, strength)
+    final = solver.solve(strength, _joined(train, validation))
     value = objective.value(validation[1], logits)
     progress.advance(len(strengths) + 1, len(strengths) + 1, f"probe {value:.4f}")
     return Probe(start, final, logits, value, strength)
@@ -115,7 +117,11 @@ def _held_out(
     solver: _ScaledSolver, train: Learnable, validation: Learnable, start: Head, strength: float
 ) -> NDArray[np.float32]:
     """Logits (rows, width) of the validation rows by heads that have learnt all others but those of their fold; of a
-    large validation part, for which a fold more or less says nothing, by the head of the training part alone."""
+    large validation part, for which a fold more or less says nothing, by the head of the training part alone.
+
+    `solver` has solved `start`, from which each fold goes on: from a head that has learnt the fold's own rows, a solver
+    that stops where little changes would keep much of what it knows of them.
+    """
     features, targets = validation
     logits = start.logits(features)
     if len(features) > MOST_FOLDED_ROWS:
@@ -123,7 +129,7 @@ def _held_out(
     folds = np.arange(len(features)) % FOLDS
     for fold in range(min(FOLDS, len(features))):
         inside = folds != fold
-        head = solver.solve(strength, _joined(train, (features[inside], targets[inside])))
+        head = copy.deepcopy(solver).solve(strength, _joined(train, (features[inside], targets[inside])))
         logits[~inside] = head.logits(features[~inside])
     return logits
 

@@ -12,6 +12,7 @@ import pytest
 
 from edgetune.benchmarks.timing.load import LoadMeter
 from edgetune.benchmarks.timing.quiet import Conditions, TimingVerdict, judge_timing
+from edgetune.benchmarks.timing.race import TimedBlocks
 
 STEADY = {"base": [[7.0] * 20] * 10, "bundle": [[1.0] * 20] * 10}
 
@@ -154,3 +155,11 @@ def test_a_real_burner_is_seen_unless_it_is_watched():
     if seen is not None and rest is not None:  # some containers' counters never move
         assert seen * wall > 0.2
         assert rest < seen
+
+
+def test_the_blocks_of_a_cascade_differ_by_how_many_texts_are_easy():
+    uneven = [[0.05] * 15 + [2.0] * 5, [0.05] * 5 + [2.0] * 15] * 5
+    ms = {**STEADY, "cascade": uneven}
+    known = {"answers": {}, "cpu_share": {}, "others_cores": 0.0, "threads": 1}
+    assert "blocks of the cascade differed" in TimedBlocks(ms, **known).verdict().remark
+    assert TimedBlocks(ms, **known, cascades=frozenset({"cascade"})).verdict() == TimingVerdict(True)

@@ -182,3 +182,13 @@ def test_with_rows_enough_nothing_is_said():
     told = Told()
     fit_probe(blobs(90, THREE, 1), blobs(30, THREE, 2), classes_of(3), progress=told)
     assert told.lines == []
+
+
+def test_a_validation_row_is_judged_by_a_head_that_knows_nothing_of_it():
+    """Two hundred features let a head learn any labels by heart; those of validation rows are drawn by lot."""
+    random = np.random.default_rng(5)
+    train = random.standard_normal((120, 200)).astype(np.float32), np.arange(120) % 2
+    rows = random.standard_normal((100, 200)).astype(np.float32), random.integers(0, 2, 100)
+    probe = fit_probe(train, rows, classes_of(2))
+    assert ACCURACY.of(rows[1], answers(probe.final, rows[0])) > 0.95  # it has learnt them
+    assert ACCURACY.of(rows[1], probe.logits.argmax(axis=1)) < 0.7
