@@ -48,7 +48,10 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do with a build: `ship` is "yes", "with care" or "no", for the reasons, the weightiest first."""
+    """What to do with a build: `ship` is "yes", "with care" or "no", for the reasons, the weightiest first.
+
+    Reasons beside a "yes" say nothing against the bundle, but what the next build could do otherwise.
+    """
 
     ship: str
     reasons: list[Reason] = msgspec.field(default_factory=list)
@@ -57,7 +60,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     def headline(self) -> str:
         """The decision in a word or two, the beginning of a sentence that the reasons end."""
         words = {"yes": "Ship", "with care": "Ship with care", "no": "Do not ship"}[self.ship]
-        return f"{words}, because" if self.reasons else words
+        if not self.reasons:
+            return words
+        return f"{words}; note that" if self.ship == "yes" else f"{words}, because"
 
     @property
     def sentence(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from edgetune.serve.report import Report
 from edgetune.serve.verdict import LINEAR, MAJORITY, Comparison, Decision, Reason
@@ -23,16 +24,16 @@ FEW_ROWS = 5
 
 @dataclass(frozen=True)
 class Rule:
-    """One reason not to ship, or to ship with care.
+    """One reason not to ship, to ship with care, or to do the next build otherwise.
 
     Attributes:
         name: as scripts know it.
-        forbids: whether the bundle should not be shipped; care is enough otherwise.
+        ship: what the decision is at best where it applies; "yes" for what says nothing against the bundle.
         clause: why, with its figures; "" where the rule does not apply.
     """
 
     name: str
-    forbids: bool
+    ship: Literal["no", "with care", "yes"]
     clause: Callable[[Report], str]
 
 
@@ -42,15 +43,14 @@ def decide(report: Report, over_budget: str = "") -> Decision:
     Args:
         over_budget: what of the bundle does not meet the budget, as `choice.over_budget` has it.
     """
-    reasons = [(rule.forbids, Reason(rule=rule.name, sentence=rule.clause(report))) for rule in RULES]
+    reasons = [(str(rule.ship), Reason(rule=rule.name, sentence=rule.clause(report))) for rule in RULES]
     if over_budget:
-        reasons.insert(1, (True, Reason(rule="over-budget", sentence=f"it is over budget: {over_budget}")))
+        reasons.insert(1, ("no", Reason(rule="over-budget", sentence=f"it is over budget: {over_budget}")))
     if not report.chosen:  # what is not there needs no care
-        reasons = [(forbids, reason) for forbids, reason in reasons if forbids]
-    given = [(forbids, reason) for forbids, reason in reasons if reason.sentence]
-    forbidden = any(forbids for forbids, _ in given)
-    ship = "no" if forbidden else "with care" if given else "yes"
-    return Decision(ship=ship, reasons=[reason for _, reason in given])
+        reasons = [(ship, reason) for ship, reason in reasons if ship == "no"]
+    given = [(ship, reason) for ship, reason in reasons if reason.sentence]
+    least = min((ship for ship, _ in given), key=("no", "with care", "yes").index, default="yes")
+    return Decision(ship=least, reasons=[reason for _, reason in given])
 
 
 def nothing_packed(report: Report) -> str:
@@ -188,23 +188,23 @@ def slower(report: Report) -> str:
 
 
 RULES = (
-    Rule("nothing-packed", True, nothing_packed),
-    Rule("worse-than-linear", True, worse_than_linear),
-    Rule("constant", True, constant),
-    Rule("worse-than-base", True, worse_than_base),
-    Rule("nearly-constant", False, nearly_constant),
-    Rule("gate-inconclusive", False, inconclusive),
-    Rule("constant-unproven", False, constant_unproven),
-    Rule("linear-as-good", False, linear_as_good),
-    Rule("tuning-unproven", False, tuning_unproven),
-    Rule("unknown-language", False, unknown_language),
-    Rule("chosen-by-test", False, chosen_by_test),
-    Rule("few-test-rows", False, few_test_rows),
-    Rule("never-right", False, never_right),
-    Rule("cut-texts", False, cut_texts),
-    Rule("depends-on-batch", False, depends_on_batch),
-    Rule("slower", False, slower),
-    Rule("untimed", False, untimed),
+    Rule("nothing-packed", "no", nothing_packed),
+    Rule("worse-than-linear", "no", worse_than_linear),
+    Rule("constant", "no", constant),
+    Rule("worse-than-base", "no", worse_than_base),
+    Rule("nearly-constant", "with care", nearly_constant),
+    Rule("gate-inconclusive", "with care", inconclusive),
+    Rule("constant-unproven", "with care", constant_unproven),
+    Rule("linear-as-good", "with care", linear_as_good),
+    Rule("unknown-language", "with care", unknown_language),
+    Rule("chosen-by-test", "with care", chosen_by_test),
+    Rule("few-test-rows", "with care", few_test_rows),
+    Rule("never-right", "with care", never_right),
+    Rule("cut-texts", "with care", cut_texts),
+    Rule("depends-on-batch", "with care", depends_on_batch),
+    Rule("slower", "with care", slower),
+    Rule("untimed", "with care", untimed),
+    Rule("tuning-unproven", "yes", tuning_unproven),
 )
 
 _PROBE = "tune.method=probe would have done"
