@@ -89,9 +89,15 @@ def quick_figures(bundle_bytes: int, figures: QuickFigures | None) -> dict[str, 
 
 
 def preference(
-    figures: Mapping[str, QuickFigures], sizes: Mapping[str, int], dependent: Set[str] = frozenset()
+    figures: Mapping[str, QuickFigures],
+    sizes: Mapping[str, int],
+    dependent: Set[str] = frozenset(),
+    losses: Mapping[str, float] | None = None,
 ) -> list[str]:
     """The candidates, best first: the smallest of those within a tie of the fastest, then the same of the rest.
+
+    Of those whose sizes lie within a tie too, that of the least loss is taken where `losses` are given: two cascades
+    before one graph differ by a few bytes, and by what they answer.
 
     The fastest is that of the least mean. A median would be that of the small model wherever it answers more than half
     of the texts, however long the others take; of a single model both say the same.
@@ -109,7 +115,9 @@ def preference(
         fastest = _fastest(left, dependent)
         tied = [name for name, one in left.items() if is_tie(one, fastest)]
         tied = [name for name in tied if name not in dependent] or tied
-        best = min(tied, key=lambda name: (sizes[name], name))
+        least = min(sizes[name] for name in tied)
+        near = {name: losses[name] if losses and sizes[name] <= least * (1 + TIE) else np.inf for name in tied}
+        best = min(tied, key=lambda name: (near[name], sizes[name], name))
         ordered.append(best)
         del left[best]
     return ordered
@@ -221,4 +229,4 @@ def why_chosen(candidates: Sequence[CandidateReport], chosen: str, budget: Commo
     against = f"the fastest {place} ({fastest.scheme}, {_mean_ms(fastest):.3g} ms)"
     if fastest.batch_dependent and not mine.batch_dependent:
         return f"{chosen} won: {speed} is near {against}, whose answers depend on their neighbours in a batch."
-    return f"{chosen} won: {speed} is a tie with {against}, and the smaller wins a tie."
+    return f"{chosen} won: {speed} is a tie with {against}, which the smaller wins, and of the same size the better."

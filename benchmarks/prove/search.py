@@ -266,10 +266,12 @@ class Search:
                 self.stopped[name] = ("budget", over)
             elif better := dominated(name, figures, sizes, dependent):
                 self.stopped[name] = ("dominated", f"{better} is smaller and faster")
-        order = preference({name: figures[name] for name in passed if name not in self.stopped}, sizes, dependent)
+        losses = {name: self.verdicts[name].loss.loss for name in passed}
+        left = {name: figures[name] for name in passed if name not in self.stopped}
+        order = preference(left, sizes, dependent, losses)
         # Behind them what is beaten but allowed: the ladder down which a choice that fails on the test part falls.
         beaten = {name: one for name, one in figures.items() if self.stopped.get(name, ("",))[0] == "dominated"}
-        order += preference(beaten, sizes, dependent)
+        order += preference(beaten, sizes, dependent, losses)
         reports = [self._report(name) for name in self.trials]
         front = on_front(reports, self.bench.rows.objective.metric)
         return Searched(

@@ -46,6 +46,10 @@ def test_the_fastest_first_and_within_a_tie_the_smaller():
     # Beyond a tie the smaller has to wait.
     assert preference({"big": timed(1.0), "small": timed(1.06)}, sizes) == ["big", "small"]
     assert preference({}, {}) == []
+    # Of about the same size the one that loses less; a much larger one is left behind however good it is.
+    alike, lengths = {name: timed(1.0) for name in ("a", "b", "c")}, {"a": 100, "b": 102, "c": 150}
+    assert preference(alike, lengths) == ["a", "b", "c"]
+    assert preference(alike, lengths, losses={"a": 0.005, "b": 0.001, "c": -0.01}) == ["b", "a", "c"]
 
 
 def test_what_noise_may_have_made_is_a_tie_too():
