@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.lab.real_data import BASE, SETS
 from benchmarks.lab.training import machine_line
 from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.data.rows import Input
 from edgetune.tune.metrics import ACCURACY
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import model_logits
@@ -121,9 +123,9 @@ def run_tuning(name: str, method: str, base: str, data: Path, seed: int, folder:
     )
 
 
-def answers_of(tuned: TunedModel, folder: Path, texts: tuple[str, ...]) -> NDArray[np.int64]:
+def answers_of(tuned: TunedModel, folder: Path, texts: Sequence[Input]) -> NDArray[np.int64]:
     """The classes (texts,) that a model of a tuning's folder answers, in fp32."""
-    return model_logits(open_model(folder), Encoder.of(tuned), texts).argmax(axis=1)
+    return np.asarray(model_logits(open_model(folder), Encoder.of(tuned), texts).argmax(axis=1))
 
 
 def draw_rows(source: Path, rows: int, seed: int, target: Path) -> Path:
