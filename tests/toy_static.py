@@ -29,7 +29,7 @@ class Learnt:
 
 def learn(material: Material, folder: Path) -> Learnt:
     """Tables of the training part; of pairs those that occur twice."""
-    from edgetune.export.once.static_tables import quantized_rows
+    from edgetune.compress.static_student.quantization import quantize_rows
     from edgetune.serve.engines.tables import StaticTables
 
     rows = [row["input_ids"] for row in material.encoder.rows(material.train.texts)]
@@ -49,7 +49,7 @@ def learn(material: Material, folder: Path) -> Learnt:
         np.add.at(counts[:, target], features, 1)
     odds = np.log(counts) - np.log(counts).mean(axis=1, keepdims=True)
     odds[0] = 0
-    table, scales = quantized_rows((2 * odds).astype(np.float32))
+    table, scales = quantize_rows((2 * odds).astype(np.float32))
     tables = StaticTables(
         rows=table,
         scales=scales,

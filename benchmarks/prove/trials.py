@@ -144,8 +144,8 @@ class Workbench:
     def _make_artefact(self, route: Route, model: TunedModel, folder: Path) -> None:
         """Learnt once, whatever vocabulary its texts are read with in the end, or with a tokenizer of its own."""
         scheme, name = SCHEMES[route.graph], f"{route.graph}.tables"
-        learnt = self.kept.place(name, lambda part: _keep_tables(part, *scheme.learn(self.material, part)))
-        tables, line = _kept_tables(learnt)
+        learnt = self.kept.place(name, lambda part: _save_tables(part, *scheme.learn(self.material, part)))
+        tables, line = _open_tables(learnt)
         if (learnt / "model").is_dir():
             model = replace(model, folder=learnt)
         elif route.steps:
@@ -201,13 +201,13 @@ class Workbench:
             return self.exported(steps)
 
 
-def _keep_tables(folder: Path, tables: StaticTables, line: str) -> None:
+def _save_tables(folder: Path, tables: StaticTables, line: str) -> None:
     np.savez(folder / "tables.npz", **vars(tables))
     (folder / "made_by.txt").write_text(line, encoding="utf-8")
 
 
-def _kept_tables(folder: Path) -> tuple[StaticTables, str]:
-    """What `_keep_tables` wrote."""
+def _open_tables(folder: Path) -> tuple[StaticTables, str]:
+    """What `_save_tables` wrote."""
     with np.load(folder / "tables.npz", allow_pickle=False) as stored:
         tables = StaticTables(**{name: stored[name] for name in stored.files})
     return tables, (folder / "made_by.txt").read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetune.compress.static_student.quantization import quantize_rows
 from edgetune.serve.engines.spec import EngineSpec, TensorPlace
 from edgetune.serve.engines.static import StaticEngine, is_identity
 from edgetune.serve.engines.tables import StaticTables
@@ -38,18 +39,11 @@ def folded(tables: StaticTables) -> StaticTables:
     if tables.head.shape[1] > tables.head.shape[0] or is_identity(tables.head):
         return tables
     exact = (tables.rows * tables.scales[:, None]).astype(np.float64) @ tables.head.astype(np.float64)
-    rows, scales = quantized_rows(exact.astype(np.float32))
+    rows, scales = quantize_rows(exact.astype(np.float32))
     identity = np.eye(tables.head.shape[1], dtype=np.float32)
     return StaticTables(
         rows, scales, tables.token_rows, tables.pair_keys, tables.pair_rows, head=identity, bias=tables.bias
     )
-
-
-def quantized_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Rows (n, width) float32 as int8 with a scale each, (n,) float32, symmetric."""
-    scales = (np.abs(rows).max(axis=1, initial=0) / 127).astype(np.float32)
-    divisors = np.where(scales > 0, scales, 1)[:, None]
-    return np.rint(rows / divisors).astype(np.int8), scales
 
 
 def write_static_graph(tables: StaticTables, target: Path) -> EngineSpec:

@@ -159,7 +159,7 @@ def train(
             processing_class=encoder.tokenizer,
             compute_metrics=evaluations.measure,
             compute_loss_func=_loss(objective, plan.class_weights),
-            callbacks=[patience, evaluations, StepReporter(progress, _told), stopper],
+            callbacks=[patience, evaluations, StepReporter(progress, _evaluation_line), stopper],
         )
         trainer.remove_callback(PrinterCallback)
         keep_event_files(trainer, folder.parent / "runs")
@@ -173,7 +173,7 @@ def train(
     return TrainingResult(plan.method, curve, best.validation_value, best.epoch, logits, epochs, pace)
 
 
-def _told(metrics: Mapping[str, float]) -> str:
+def _evaluation_line(metrics: Mapping[str, float]) -> str:
     return f"validation {metrics['eval_value']:.4f}, loss {metrics['eval_loss']:.4f}"
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
+from edgetune.compress.static_student.quantization import quantize_rows
 from edgetune.export.once.static_tables import (
     PROBES,
     _hash_slots,
     folded,
-    quantized_rows,
     write_static_graph,
 )
 from edgetune.export.once.static_vocabulary import for_vocabulary
@@ -23,7 +23,7 @@ from edgetune.serve.session import open_session
 
 def random_tables(width=8, outputs=3, pairs=40, vocabulary=60, seed=0):
     generator = np.random.default_rng(seed)
-    rows, scales = quantized_rows(generator.normal(size=(30, width)).astype(np.float32))
+    rows, scales = quantize_rows(generator.normal(size=(30, width)).astype(np.float32))
     rows[0] = 0
     token_rows = generator.integers(0, 30, vocabulary).astype(np.int32)
     keys = np.unique(generator.integers(0, vocabulary, pairs) << 32 | generator.integers(0, vocabulary, pairs))
