@@ -21,7 +21,7 @@ from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.encoding import decode, encoding_finding
 from edgetune.tune.data.foreign import HEAD_BYTES, refuse_foreign
 from edgetune.tune.data.json_text import NotJson, json_value
-from edgetune.tune.data.reading import SUFFIXES, Table, read_bytes, read_table, word
+from edgetune.tune.data.reading import SUFFIXES, Table, json_row, read_bytes, read_table, word
 
 LINE_SUFFIXES = (".jsonl", ".ndjson")
 DELIMITED_SUFFIXES = (".csv", ".tsv")
@@ -127,15 +127,19 @@ class FileOfTexts:
             yield tuple(_text(row.get(name)) for name in columns)
 
     def _objects(self) -> Iterator[dict[str, object]]:
+        """An object a line; of texts alone, one a line, an object with each."""
+        first: object = None
         for number, line in enumerate(self._lines(), start=1):
             if not line.strip():
                 continue
             try:
-                row = json_value(line)
+                value = json_value(line)
             except NotJson as error:
                 raise self._no_row(number, f"this is not JSON: {error.reason}") from error
-            if not isinstance(row, dict):
-                raise self._no_row(number, f"a {type(row).__name__} stands where a row was expected")
+            first = value if first is None else first
+            row = json_row(value, like=first)
+            if row is None:
+                raise self._no_row(number, f"a {type(value).__name__} stands where a row was expected")
             yield row
 
     def _no_row(self, number: int, problem: str) -> InputError:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 NO_VALUE = r"\N"  # as MySQL and Hive write it
+LONE_TEXTS = "text"  # the column of JSON that is a list of texts
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -283,14 +284,25 @@ def _read_jsonl(content: bytes, path: Path, options: FileOptions) -> Table:
     return _table_of_objects(objects, places, decoded)
 
 
+def json_row(value: object, like: object) -> dict[str, object] | None:
+    """A row as JSON has it: an object, or where the first row is `like` that a text alone, the column `LONE_TEXTS`.
+
+    None where it is neither, or of the other kind than the first.
+    """
+    if isinstance(like, str):
+        return {LONE_TEXTS: value} if isinstance(value, str) else None
+    return value if isinstance(value, dict) else None
+
+
 def _table_of_objects(objects: Sequence[object], places: Sequence[str], decoded: Decoded) -> Table:
     """One row an object; `places` says of each where it stands. A key that a row lacks is an empty cell."""
     names: dict[str, None] = {}
     rows: list[dict[str, object]] = []
-    for row, place in zip(objects, places, strict=True):
-        if not isinstance(row, dict):
+    for written, place in zip(objects, places, strict=True):
+        row = json_row(written, like=objects[0])
+        if row is None:
             raise DataError(
-                f"{place}: a {type(row).__name__} stands where a row was expected.",
+                f"{place}: a {type(written).__name__} stands where a row was expected.",
                 expected='an object a row, such as {"text": "where is my card", "label": "card_arrival"}.',
                 action="mend that row.",
             )

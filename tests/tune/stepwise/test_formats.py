@@ -54,6 +54,13 @@ WRITTEN = {
         {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Hello!"}]},
         HELLO,
     ),
+    "gemini": (
+        {
+            "systemInstruction": {"parts": [{"text": "Be brief."}]},
+            "contents": [{"role": "user", "parts": [{"text": "Hi"}]}, {"role": "model", "parts": [{"text": "Hello!"}]}],
+        },
+        [("system", "Be brief."), *HELLO],
+    ),
     "turn-pairs": ({"conversations": [{"human": "Hi", "AI": "Hello!"}]}, HELLO),
     "question-answer": ({"question": "Hi", "answer": "Hello!"}, HELLO),
     "human-ai-zh": ({"text": "人类: 你好\nAI: 你好！"}, [("user", "你好"), ("assistant", "你好！")]),
@@ -69,6 +76,11 @@ def test_a_format_is_guessed_by_its_rows_and_read(name):
     assert choice.findings[0].startswith(f"Format {name!r} was guessed: ")
     assert [[(turn.role, turn.content) for turn in chat.turns] for chat in chats] == [expected, expected]
     assert [chat.place for chat in chats] == ["a.jsonl, row 1", "a.jsonl, row 2"]
+
+
+def test_a_part_of_gemini_that_is_no_text_is_named_with_its_row():
+    row = {"contents": [{"role": "user", "parts": [{"text": "Hi"}, {"fileData": {"fileUri": "gs://a.png"}}]}]}
+    assert "turn 1 has a part that is no text (fileData)" in fault([row]).found
 
 
 @pytest.mark.parametrize("name", FORMATS)

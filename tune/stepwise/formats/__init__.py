@@ -8,6 +8,7 @@ from __future__ import annotations
 from edgetune.tune.stepwise.formats import (
     alpaca,
     completion,
+    gemini,
     messages,
     pairs,
     plain,
@@ -23,6 +24,7 @@ FORMATS: dict[str, Format] = {
         messages.FORMAT,
         messages.PROMPT_AND_COMPLETION,
         sharegpt.FORMAT,
+        gemini.FORMAT,
         turn_pairs.FORMAT,
         alpaca.FORMAT,
         completion.FORMAT,
