@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compress": ("edgetune.commands.compress", "Run a build up to the compressed candidates."),
     "bench": ("edgetune.commands.bench", "Run a build up to the report on quality and speed."),
     "predict": ("edgetune.commands.predict", "Answer texts with a bundle."),
+    "explain": ("edgetune.commands.explain", "Show what each word of a text adds to its answer."),
     "serve": ("edgetune.commands.serve", "Serve bundles over HTTP, by the Open Inference Protocol."),
     "inspect": ("edgetune.commands.inspect", "Show what a bundle is and what it was measured to do."),
     "verify": ("edgetune.commands.verify", "Check a bundle's bytes and replay its golden answers."),

@@ -31,6 +31,7 @@ from edgetune.serve.session import require_runtime
 if TYPE_CHECKING:
     from edgetune.serve.batcher import Batcher
     from edgetune.serve.engines.graph import GraphEngine
+    from edgetune.serve.explain import Explanation
 
 T = TypeVar("T")
 
@@ -221,13 +222,14 @@ class Predictor:
         if self._tables is not None:
             return Outputs(self._tables.logits(texts))
         if self.small is None:
-            return Outputs(self._graph_logits(texts, batch_size))
+            return Outputs(self.graph_logits(texts, batch_size))
         first = self.small.answer(texts)
         if first.left:
-            first.logits[first.left] = self._graph_logits([texts[row] for row in first.left], batch_size)
+            first.logits[first.left] = self.graph_logits([texts[row] for row in first.left], batch_size)
         return Outputs(first.logits, self._answered_by(len(texts), first.left))
 
-    def _graph_logits(self, texts: Sequence[EncodedText], batch_size: int) -> NDArray[np.float32]:
+    def graph_logits(self, texts: Sequence[EncodedText], batch_size: int = 32) -> NDArray[np.float32]:
+        """As `logits`, also of a cascade by its graph alone."""
         logits = np.empty((len(texts), self.head.width), dtype=np.float32)
         for rows in _batches(texts, batch_size):
             logits[rows] = self.run(self.feed([texts[row] for row in rows]))
@@ -242,6 +244,22 @@ class Predictor:
             for row in left:
                 answered_by[row] = graph
         return answered_by
+
+    def tables_for(self, text: EncodedText) -> Engine | None:
+        """The tables that answer a text; None where the graph does."""
+        if self._tables is not None or self.small is None:
+            return self._tables
+        return None if self.small.answer([text]).left else self.small.engine
+
+    def explain(self, text: Input, target: str | None = None) -> Explanation:
+        """What each word of a text adds to its answer, or to the label `target`; `edgetune.serve.explain` has how.
+
+        Raises:
+            InputError: the text is none, or the bundle has no such label.
+        """
+        from edgetune.serve.explain import explain
+
+        return explain(self, text, target)
 
     def feed(self, texts: Sequence[EncodedText]) -> dict[str, NDArray[np.int64]]:
         """What `run` takes, of texts padded to the longest of them: (texts, tokens) int64 by input's name."""

@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING
 import click
 
 from edgetune.commands.options import print_json, print_json_line
+from edgetune.commands.word_weights import print_weights
 from edgetune.escaping import escaped, one_line
 from edgetune.serve.codecs import json_input
 from edgetune.serve.errors import InputError
 
 if TYPE_CHECKING:
-    from edgetune.serve.heads import Answer, Head
+    from edgetune.serve.heads import Answer
     from edgetune.serve.predictor import Predictor
 
 CHUNK = 256
 # Rows that are named one by one; of more, their number says enough.
 NAMED_ROWS = 5
+# Words that are shown for each text of `predict --explain`.
+EXPLAINED_WORDS = 5
 _ACTION = "decode texts with errors='replace'; prove a bundle that gives no numbers with edgetune verify"
 
 Texts = tuple[str, ...]
@@ -32,13 +35,17 @@ Texts = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Form:
-    """How answers are printed: `kind` is "lines", "json" or "jsonl"; `top` labels of each in lines."""
+    """How answers are printed: `kind` is "lines", "json" or "jsonl"; `top` labels of each in lines.
+
+    With `explain` each answer is followed by what the words of its text add to it.
+    """
 
     kind: str
     top: int | None = None
+    explain: bool = False
 
     @classmethod
-    def of(cls, *, as_json: bool, jsonl: bool, top: int | None) -> Form:
+    def of(cls, *, as_json: bool, jsonl: bool, top: int | None, explain: bool = False) -> Form:
         """As the options say.
 
         Raises:
@@ -46,7 +53,7 @@ class Form:
         """
         if as_json and jsonl:
             raise click.UsageError("Give --json or --jsonl, not both.")
-        return cls("json" if as_json else "jsonl" if jsonl else "lines", top)
+        return cls("json" if as_json else "jsonl" if jsonl else "lines", top, explain)
 
     def print_values(self, values: Iterable[dict[str, object]]) -> None:
         """Print JSON values as one document, or each as it comes."""
@@ -123,9 +130,9 @@ def print_answers(predictor: Predictor, inputs: Iterable[Texts], form: Form) -> 
     unanswered = Unanswered()
     answers = _answers(predictor, inputs, unanswered)
     if form.kind == "lines":
-        _print_lines(predictor.head, answers, form.top)
+        _print_lines(predictor, answers, form)
     else:
-        form.print_values(_plain(predictor, texts, answer) for texts, answer in answers)
+        form.print_values(_plain(predictor, texts, answer, explain=form.explain) for texts, answer in answers)
 
 
 def _answers(
@@ -166,15 +173,20 @@ def _finite_answers(predictor: Predictor, inputs: Sequence[Texts]) -> list[Answe
     return [answer if good else None for answer, good in zip(answers, finite, strict=True)]
 
 
-def _print_lines(head: Head, answers: Iterable[tuple[Texts, Answer | None]], top: int | None) -> None:
+def _print_lines(predictor: Predictor, answers: Iterable[tuple[Texts, Answer | None]], form: Form) -> None:
+    head = predictor.head
     for texts, answer in answers:
-        lines = [[""] * len(head.columns)] if answer is None else head.as_lines(answer, top)
+        lines = [[""] * len(head.columns)] if answer is None else head.as_lines(answer, form.top)
         cut = ["(truncated)"] if answer is not None and answer.truncated else []
         for cells in lines:
             click.echo("\t".join([*map(escaped, cells), *map(one_line, texts), *cut]))
+        if form.explain and answer is not None:
+            print_weights(predictor.explain(json_input(texts)), EXPLAINED_WORDS)
 
 
-def _plain(predictor: Predictor, texts: Texts, answer: Answer | None) -> dict[str, object]:
+def _plain(predictor: Predictor, texts: Texts, answer: Answer | None, *, explain: bool) -> dict[str, object]:
     head = predictor.head
     value = dict(head.blank) if answer is None else head.as_json(answer, head.width)
+    if explain:
+        value["explanation"] = None if answer is None else predictor.explain(json_input(texts)).as_json()
     return {**dict(zip(predictor.codec.parts, texts, strict=True)), **value}

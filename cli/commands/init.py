@@ -15,6 +15,7 @@ from edgetune.commands.recipe_options import tell_choice
 from edgetune.serve.dependencies import require
 from edgetune.serve.errors import RecipeError, WorkError
 from edgetune.tasks import TASKS
+from edgetune.writing import write_text
 
 
 @click.command(short_help="Write a commented recipe from a look at the data.")
@@ -80,7 +81,7 @@ def command(
     with without_chatter():
         choice = choose_task(values)
         look = look_at(choice.task, values["data"], values.get("base"))
-    _write(recipe, look.recipe_text(recipe))
+    write_text(recipe, look.recipe_text(recipe), option="-o")
     if as_json:
         print_json({"recipe": str(recipe), "task": choice.task, **look.facts})
         return
@@ -108,20 +109,3 @@ def _given(flags: dict[str, object], settings: tuple[str, ...]) -> dict[str, Any
             action="edit the recipe that is written, or say it to edgetune build",
         )
     return values
-
-
-def _write(path: Path, text: str) -> None:
-    """Write beside `path`, then rename: a recipe is whole or not there."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8", newline="\n")
-        beside.replace(path)
-    except OSError as error:
-        if beside.exists():
-            beside.unlink()
-        raise WorkError(
-            f"{path} cannot be written: {error.strerror or error}.",
-            expected="a folder that this user may write to.",
-            action="name another place with -o.",
-        ) from error

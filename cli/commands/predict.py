@@ -97,6 +97,7 @@ def _one_character(context: click.Context, parameter: click.Parameter, value: st
 )
 @click.option("--seed", type=int, help="Seed of sampling.", show_default="another each time")
 @click.option("--raw", is_flag=True, help="Continue the text itself, without the model's chat template.")
+@click.option("--explain", is_flag=True, help="Show what each word of a text adds to its answer, as explain does.")
 @json_option
 @click.option("--jsonl", is_flag=True, help="Print one JSON object a line, each as soon as it is there.")
 def command(
@@ -116,6 +117,7 @@ def command(
     top_p: float,
     seed: int | None,
     raw: bool,
+    explain: bool,
     as_json: bool,
     jsonl: bool,
 ) -> None:
@@ -137,7 +139,7 @@ def command(
       cat messages.txt | edgetune predict bundles/x
       edgetune predict bundles/stories "Once upon a time" --raw --temperature 0.8
     """
-    form = Form.of(as_json=as_json, jsonl=jsonl, top=top)
+    form = Form.of(as_json=as_json, jsonl=jsonl, top=top, explain=explain)
     manifest = Bundle.open(bundle, verify=False).manifest
     column_request = _column_request(manifest, columns)
     stream = Source(texts, source, FileOptions(encoding, delimiter, header), column_request).inputs()
@@ -146,7 +148,7 @@ def command(
         raise InputError("There is no text to answer.", expected="a TEXT, --input FILE, or lines on standard input")
     inputs = itertools.chain([first], stream)
     if manifest.generation is not None:
-        _refuse(_RANKED, f"{bundle} generates text")
+        _refuse((*_RANKED, "explain"), f"{bundle} generates text")
         from edgetune.commands.generation import GenerationRequest, print_generations
 
         request = GenerationRequest(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, raw=raw)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgetune.serve.codecs.text import EncodedText
+    from edgetune.serve.codecs.words import Span
 
 
 class StrippedCodec:
@@ -32,6 +33,10 @@ class StrippedCodec:
     def encode(self, inputs: Sequence[Input]) -> list[EncodedText]:
         """Each input as one row of the graph."""
         return self._codec.encode(self._stripped(inputs))
+
+    def encode_spans(self, value: Input) -> tuple[EncodedText, list[Span | None]]:
+        """One input as one row, and the characters of its tokens in the stripped texts."""
+        return self._codec.encode_spans(self._stripped([value])[0])
 
     def encode_beginnings(self, inputs: Sequence[Input]) -> list[EncodedText]:
         """The same rows as `encode`."""

@@ -16,6 +16,7 @@ from tokenizers import Encoding, Tokenizer
 
 from edgetune.serve.bundle import CONFIG_NAME, MOST_JSON_BYTES, NOT_JSON, TOKENIZER_NAME
 from edgetune.serve.codecs import CODECS, Input
+from edgetune.serve.codecs.words import Span
 from edgetune.serve.errors import BundleDamaged, InputError
 from edgetune.serve.files import read_regular
 from edgetune.serve.tokenizing import TokenizerCall, read_tokenizer
@@ -84,6 +85,20 @@ class TextCodec:
         encodings = run_tokenizer(self._tokenizer, self.texts(inputs))
         # Where the tokenizer adds no special tokens, a text without a token is read as one of padding, as in training.
         return [EncodedText(e.ids or [self._pad_id], e.type_ids or [0], bool(e.overflowing)) for e in encodings]
+
+    def encode_spans(self, value: Input) -> tuple[EncodedText, list[Span | None]]:
+        """One input as `encode` gives it, and the characters of each of its tokens; None of special ones.
+
+        Raises:
+            InputError: as `encode`.
+        """
+        (encoding,) = run_tokenizer(self._tokenizer, self.texts([value]))
+        (row,) = self.encode([value])
+        spans = [
+            None if special else Span(0, *offsets)
+            for special, offsets in zip(encoding.special_tokens_mask, encoding.offsets, strict=True)
+        ]
+        return row, spans or [None]
 
     def encode_beginnings(self, inputs: Sequence[Input]) -> list[EncodedText]:
         """As `encode`, without reading megabytes of which the model takes the first few hundred tokens.

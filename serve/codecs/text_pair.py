@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tokenizers import Tokenizer
 
 from edgetune.serve.bundle import TOKENIZER_NAME
 from edgetune.serve.codecs import CODECS, Input, is_frame
 from edgetune.serve.codecs.text import SAMPLE, EncodedText, TextCodec, run_tokenizer
+from edgetune.serve.codecs.words import Span
 from edgetune.serve.errors import BundleDamaged, InputError
 from edgetune.serve.tokenizing import TokenizerCall
+
+T = TypeVar("T")
 
 EXPECTED = 'a pair of strings: ("...", "...") or {"text": "...", "text_pair": "..."}'
 
@@ -96,6 +99,20 @@ class TextPairCodec(TextCodec):
         ids = iter([encoding.ids for encoding in encodings])
         return [self._row(first, second) for first, second in zip(ids, ids, strict=True)]
 
+    def encode_spans(self, value: Input) -> tuple[EncodedText, list[Span | None]]:
+        """One pair as `encode` gives it, and the characters of each of its tokens; None of special ones."""
+        first, second = run_tokenizer(self._tokenizer, self.texts([value]), special_tokens=False)
+        row = self._row(first.ids, second.ids)
+        room = self._max_tokens - self._template.specials
+        lengths = longest_first(len(first.ids), len(second.ids), room)
+        of_texts = [
+            self._cut([Span(part, *offsets) for offsets in encoding.offsets], length)
+            for part, (encoding, length) in enumerate(zip((first, second), lengths, strict=True))
+        ]
+        template = self._template
+        before, between, behind = ([None] * len(ids) for ids, _ in (template.before, template.between, template.behind))
+        return row, [*before, *of_texts[0], *between, *of_texts[1], *behind] or [None]
+
     def encode_beginnings(self, inputs: Sequence[Input]) -> list[EncodedText]:
         """As `encode`: what remains of a text hangs on the length of the other, so both are read whole."""
         return self.encode(inputs)
@@ -109,8 +126,8 @@ class TextPairCodec(TextCodec):
             return self._template.joined(first, second, truncated=False)
         return self._template.joined(self._cut(first, lengths[0]), self._cut(second, lengths[1]), truncated=True)
 
-    def _cut(self, ids: list[int], length: int) -> list[int]:
-        return ids[:length] if self._side == "right" else ids[len(ids) - length :]
+    def _cut(self, tokens: list[T], length: int) -> list[T]:
+        return tokens[:length] if self._side == "right" else tokens[len(tokens) - length :]
 
     def _sample(self) -> Input:
         return (SAMPLE, SAMPLE)

@@ -38,6 +38,9 @@ class Engine(Protocol):
     def known_tokens(self, row: EncodedText) -> int:
         """How many tokens of an input say anything to it, special ones not among them."""
 
+    def contributions(self, row: EncodedText) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What each token adds to the outputs, (tokens, width) float32, and each pair of neighbours, one row less."""
+
     def run(self, feed: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         """The same of padded inputs by name, each (rows, tokens) int64.
 

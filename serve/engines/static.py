@@ -76,6 +76,21 @@ class StaticEngine:
         tokens = self._tokens
         return sum(1 for token in row.ids if tokens[token])
 
+    def contributions(self, row: EncodedText) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What each token adds to the outputs, (tokens, width) float32, and each pair of neighbours, one row less.
+
+        Both and the bias sum to the outputs.
+        """
+        tokens = [self._tokens[token] for token in row.ids]
+        pairs = [self._pairs.get(first << 32 | second, 0) for first, second in pairwise(row.ids)]
+        count = max(sum(map(bool, tokens)) + sum(map(bool, pairs)), 1)
+        return self._added(tokens, count), self._added(pairs, count)
+
+    def _added(self, places: Sequence[int], count: int) -> NDArray[np.float32]:
+        index = np.array(places, dtype=np.int64)
+        rows = self._rows[index] * (self._scales[index] * np.float32(count**-0.5))[:, None]
+        return np.asarray(rows if self._head is None else rows @ self._head, dtype=np.float32)
+
     def run(self, feed: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         """The same of input_ids and attention_mask, each (rows, tokens) int64; what is masked is not there.
 

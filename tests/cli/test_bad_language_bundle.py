@@ -321,3 +321,9 @@ def test_a_file_of_the_bundle_that_is_something_else(edgetune, bundle, command, 
         assert ended.code == 1
         assert said in ended.err
         assert "Traceback" not in ended.err
+
+
+def test_what_words_add_is_not_measured_of_generated_text(edgetune, bundle):
+    assert_told(edgetune("explain", bundle, "the cat"), 1, "generates text")
+    ended = edgetune("predict", bundle, "the cat", "--explain")
+    assert (ended.code, "--explain would have no effect" in ended.err) == (2, True)
