@@ -148,6 +148,12 @@ def test_what_is_no_word_is_shown(value, told):
     assert told in str(caught.value)
 
 
+def test_no_label_column_at_all_is_refused():
+    """A list of label columns that is empty names no labels, and guesses none."""
+    with pytest.raises(RecipeError, match="at least 1 item"):
+        OnceRecipe.load(None, {"base": "encoder", "data.path": "rows.csv", **parse_settings(["data.label=[]"])})
+
+
 @pytest.mark.parametrize("value", ["@handle", "#tag", "*", "[", "%", "`x`", '"', "{a"])
 def test_a_word_that_yaml_does_not_read_is_shown_in_quotes(edgetune, value):
     ended = edgetune("build", "--base", "x", "--data", "rows.csv", "--set", f"data.text={value}")

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import Field
 
@@ -67,7 +67,7 @@ class DataRecipe(SourceRecipe):
     text_pair: str | None = Field(
         default=None, description="Of pairs, the column of second texts; without it, guessed and said."
     )
-    label: str | list[str] | None = Field(
+    label: str | Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None,
         description="The column of labels or numbers; without it, guessed and said. Several columns of 0 and 1, one a "
         "label, for texts with several labels at once.",
