@@ -1,7 +1,8 @@
 """Tells what `make test-faults` tried, from the report that it leaves, as docs/reliability.md.
 
 Run as `python -m benchmarks.lab.reliability .venv/faults.xml --markdown docs/reliability.md`. A test that failed or was
-skipped is named as such; the counts are what the tests themselves wrote down when they had passed.
+skipped is named as such; the counts are what the tests themselves wrote down when they had passed. Of a test that
+stands in several reports the last one counts, so that some can be run again.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from edgetune.benchmarks.timing.machine import describe_machine
 
 _HEAD = """# Reliability
 
-What `make test-faults` tried on {cpu} ({cores} cores, {os}, Python {python}), in {minutes:.0f} minutes:
-{passed} tests passed, {failed} failed, {skipped} were skipped. `make test` has an example of each kind. This page is
+What `make test-faults` tried on {cpu} ({cores} cores, {os}, Python {python}), two tests beside each
+other, {minutes:.0f} minutes of them together: {passed} tests passed, {failed} failed, {skipped} were skipped. `make test` has an example of each kind. This page is
 written by `python -m benchmarks.lab.reliability .venv/faults.xml --markdown docs/reliability.md`.
 
 | what was tried | how often | outcome |
@@ -66,11 +67,12 @@ def page(cases: list[Case]) -> str:
 
 
 @click.command(help=__doc__)
-@click.argument("report", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("reports", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--markdown", type=click.Path(path_type=Path), help="File to write the page to.")
-def main(report: Path, markdown: Path | None) -> None:
+def main(reports: tuple[Path, ...], markdown: Path | None) -> None:
     """Write the page."""
-    text = page([Case.of(element) for element in ElementTree.parse(report).iter("testcase")])
+    cases = [Case.of(element) for report in reports for element in ElementTree.parse(report).iter("testcase")]
+    text = page(list({case.name: case for case in cases}.values()))
     if markdown is None:
         click.echo(text, nl=False)
         return

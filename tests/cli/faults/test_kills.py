@@ -100,7 +100,9 @@ def test_of_two_builds_at_once_into_one_place_one_is_refused(undisturbed, tmp_pa
 def test_a_work_folder_damaged_anywhere_ends_with_the_same_bytes(undisturbed, tmp_path, family, record_property):
     whole, draw = undisturbed(family), random.Random(family)
     out = tmp_path / "bundle"
-    assert whole.start(out).wait() == 0
+    process = whole.start(out)
+    printed, errors = process.communicate()
+    assert process.returncode == 0, printed + errors
     work, damaged = out.with_name("bundle.work"), 0
     files = [path for path in sorted(work.rglob("*")) if path.is_file() and path.stat().st_size]
     names = [path.relative_to(work) for path in files if path.parent != work or path.suffix == ".json"]
