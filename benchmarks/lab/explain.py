@@ -120,8 +120,8 @@ def measure(folder: Path, rows: int) -> dict[str, list[Row]]:
 def main(bundles: tuple[Path, ...], rows: int, markdown: Path | None) -> None:
     """Print a row for each bundle and method."""
     lines = [
-        "| bundle | method | texts | rank correlation with integrated gradients, median | lost without the first word | "
-        "without any one word |",
+        "| bundle | method | texts | rank correlation with integrated gradients, median | "
+        "lost without the first word | without any one word |",
         "|---|---|---|---|---|---|",
     ]
     for bundle in bundles:
