@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.codecs.words import Word, words_of
+from edgetune.serve.codecs import describe_codec
+from edgetune.serve.codecs.word_spans import SpanCodec, Word, words_of
 from edgetune.serve.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from edgetune.serve.predictor import Predictor
 
 EXACT, OCCLUSION = "exact", "occlusion"
+EXPLAINED = ("label", "labels", "number")  # kinds of heads
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,16 @@ def explain(predictor: Predictor, value: Input, target: str | None = None) -> Ex
         target: the label to explain; None takes the answered one, of several labels the likeliest.
 
     Raises:
-        InputError: the input is none, or the bundle has no such label.
+        InputError: the input is none, the bundle has no such label, or its answers are of another kind.
     """
-    parts = list(predictor.codec.texts([value]))
-    row, spans = predictor.codec.encode_spans(value)
+    codec, kind = predictor.codec, predictor.head.spec.kind
+    if kind not in EXPLAINED or not isinstance(codec, SpanCodec):
+        raise InputError(
+            f"Answers of the kind {kind!r} to {describe_codec(predictor.bundle.manifest.codec)} are not explained.",
+            expected="a bundle that answers texts with labels or a number",
+        )
+    parts = list(codec.texts([value]))
+    row, spans = codec.encode_spans(value)
     outputs = predictor.outputs([row])
     answer = predictor.answer(outputs, [row.truncated])[0]
     name, direction = _target(predictor, outputs.logits[0], target)
@@ -107,7 +115,7 @@ def explain(predictor: Predictor, value: Input, target: str | None = None) -> Ex
     else:
         weights = _occluded(predictor, row, words, outputs.logits[0], direction)
     total = float(outputs.logits[0] @ direction)
-    names = predictor.codec.parts
+    names = codec.parts
     return Explanation(
         name,
         answer,

@@ -25,7 +25,7 @@ from scipy.stats import spearmanr
 
 from edgetune.serve.codecs import open_codec
 from edgetune.serve.codecs.text import EncodedText
-from edgetune.serve.codecs.words import Word, words_of
+from edgetune.serve.codecs.word_spans import SpanCodec, Word, words_of
 from edgetune.serve.explain import Explanation
 from edgetune.serve.loading import load
 from edgetune.tune.data.dataset import Dataset
@@ -56,6 +56,7 @@ class Tuned:
 
     def words(self, text: str) -> tuple[EncodedText, list[Word]]:
         """The row of a text, and its words."""
+        assert isinstance(self._codec, SpanCodec)
         row, spans = self._codec.encode_spans(text)
         return row, words_of([text], spans)
 

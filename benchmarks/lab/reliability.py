@@ -19,8 +19,8 @@ from edgetune.benchmarks.timing.machine import describe_machine
 _HEAD = """# Reliability
 
 What `make test-faults` tried on {cpu} ({cores} cores, {os}, Python {python}), two tests beside each other,
-{minutes:.0f} minutes of them together: {passed} tests passed, {failed} failed, {skipped} were skipped. `make test` has an
-example of each kind. This page is written by `python -m benchmarks.lab.reliability .venv/faults.xml`.
+{minutes:.0f} minutes of them together: {passed} tests passed, {failed} failed, {skipped} were skipped.
+`make test` has an example of each kind. This page is written by `python -m benchmarks.lab.reliability .venv/faults.xml`.
 
 | what was tried | how often | outcome |
 |---|---|---|

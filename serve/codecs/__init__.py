@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgetune.serve.codecs.text import EncodedText
-    from edgetune.serve.codecs.words import Span
 
 # What a caller may give as one input: a text, or a pair of texts as a list, a tuple or an object by part.
 Input = str | Sequence[str] | Mapping[str, str]
@@ -59,13 +58,6 @@ class Codec(Protocol):
 
         Raises:
             InputError: as `texts`; or a text is no valid Unicode.
-        """
-
-    def encode_spans(self, value: Input) -> tuple[EncodedText, list[Span | None]]:
-        """One input as one row, and the characters of each of its tokens in what `texts` gives; None of special ones.
-
-        Raises:
-            InputError: as `encode`.
         """
 
     def encode_beginnings(self, inputs: Sequence[Input]) -> list[EncodedText]:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgetune.serve.codecs import Codec, Input, stripped
+from edgetune.serve.codecs.word_spans import Span, SpanCodec
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from edgetune.serve.codecs.text import EncodedText
-    from edgetune.serve.codecs.words import Span
 
 
 class StrippedCodec:
@@ -36,6 +36,7 @@ class StrippedCodec:
 
     def encode_spans(self, value: Input) -> tuple[EncodedText, list[Span | None]]:
         """One input as one row, and the characters of its tokens in the stripped texts."""
+        assert isinstance(self._codec, SpanCodec)  # texts are all that is stripped
         return self._codec.encode_spans(self._stripped([value])[0])
 
     def encode_beginnings(self, inputs: Sequence[Input]) -> list[EncodedText]:

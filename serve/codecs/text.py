@@ -16,7 +16,7 @@ from tokenizers import Encoding, Tokenizer
 
 from edgetune.serve.bundle import CONFIG_NAME, MOST_JSON_BYTES, NOT_JSON, TOKENIZER_NAME
 from edgetune.serve.codecs import CODECS, Input
-from edgetune.serve.codecs.words import Span
+from edgetune.serve.codecs.word_spans import Span
 from edgetune.serve.errors import BundleDamaged, InputError
 from edgetune.serve.files import read_regular
 from edgetune.serve.tokenizing import TokenizerCall, read_tokenizer

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from edgetune.serve.bundle import TOKENIZER_NAME
 from edgetune.serve.codecs import CODECS, Input, is_frame
 from edgetune.serve.codecs.text import SAMPLE, EncodedText, TextCodec, run_tokenizer
-from edgetune.serve.codecs.words import Span
+from edgetune.serve.codecs.word_spans import Span
 from edgetune.serve.errors import BundleDamaged, InputError
 from edgetune.serve.tokenizing import TokenizerCall
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgetune.serve import load
-from edgetune.serve.codecs.words import Span, words_of
+from edgetune.serve.codecs.word_spans import Span, words_of
 from edgetune.serve.errors import InputError
 from edgetune.serve.explain_page import explanation_page, marked
 from tests.golden.tables import LOGIT

@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from edgetune.serve.codecs import Input
+    from edgetune.serve.codecs.text import EncodedText
 
 # A run of letters and digits, with an apostrophe inside; one sign; and where no spaces divide words, one character.
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -25,6 +29,18 @@ class Word(NamedTuple):
 
     span: Span
     tokens: frozenset[int]
+
+
+@runtime_checkable
+class SpanCodec(Protocol):
+    """A codec whose tokens stand for characters of texts."""
+
+    def encode_spans(self, value: Input) -> tuple[EncodedText, list[Span | None]]:
+        """One input as one row, and the characters of each of its tokens in what `texts` gives; None of special ones.
+
+        Raises:
+            InputError: as `encode`.
+        """
 
 
 def words_of(texts: Sequence[str], spans: Sequence[Span | None]) -> list[Word]:
