@@ -20,7 +20,8 @@ _HEAD = """# Reliability
 
 What `make test-faults` tried on {cpu} ({cores} cores, {os}, Python {python}), two tests beside each other,
 {minutes:.0f} minutes of them together: {passed} tests passed, {failed} failed, {skipped} were skipped.
-`make test` has an example of each kind. This page is written by `python -m benchmarks.lab.reliability .venv/faults.xml`.
+`make test` has an example of each kind. This page is
+written by `python -m benchmarks.lab.reliability .venv/faults.xml`.
 
 | what was tried | how often | outcome |
 |---|---|---|
