@@ -252,6 +252,10 @@ def change(path: Path, **values: Any) -> None:
     ("values", "said"),
     [
         ({"architectures": ["BertModel"], "model_type": "bert"}, "base is BertModel, which does not generate text."),
+        (
+            {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "is_encoder_decoder": True},
+            "base is a 't5' model of encoder and decoder, and such models are not supported.",
+        ),
         ({"model_type": "nonesuch"}, "transformers cannot read"),
         ({"num_attention_heads": "four"}, "expected int, got str (value: 'four')"),
         ({"num_attention_heads": 7}, "is not a multiple of the number of attention heads"),

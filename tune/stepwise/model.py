@@ -118,6 +118,12 @@ def language_config(base: Base, *, trust_remote_code: bool = False) -> PreTraine
         ModelError: it is an encoder, or of an architecture without a language model.
     """
     config = read_config(base, trust_remote_code=trust_remote_code)
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{base.id} is a {config.model_type!r} model of encoder and decoder, and such models are not supported.",
+            expected="a decoder alone, such as SmolLM2, Qwen3 or Llama, which learns the same rows of prompt and answer",
+            action="choose another --base; the encoder of a T5 alone classifies (--task text-classification)",
+        )
     known = type(config) in AutoModelForCausalLM._model_mapping
     names = config.architectures if isinstance(config.architectures, list) else []
     if trust_remote_code and "AutoModelForCausalLM" in getattr(config, "auto_map", {}):
