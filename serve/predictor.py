@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -193,7 +192,7 @@ class Predictor:
         answers = self.head.answer(outputs.logits, truncated)
         if outputs.answered_by is None:
             return answers
-        return [replace(answer, answered_by=by) for answer, by in zip(answers, outputs.answered_by, strict=True)]
+        return [answer.answered(by) for answer, by in zip(answers, outputs.answered_by, strict=True)]
 
     def encode(self, texts: Iterable[Input]) -> list[EncodedText]:
         """Each input as a row of the graph.

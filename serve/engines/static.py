@@ -74,7 +74,7 @@ class StaticEngine:
     def known_tokens(self, row: EncodedText) -> int:
         """How many tokens of an input have a row."""
         tokens = self._tokens
-        return sum(1 for token in row.ids if tokens[token])
+        return sum([1 for token in row.ids if tokens[token]])
 
     def run(self, feed: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         """The same of input_ids and attention_mask, each (rows, tokens) int64; what is masked is not there.
