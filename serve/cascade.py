@@ -7,29 +7,28 @@ unknown to it, and the bundle's graph answers the rest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetune.serve.engines import open_engine
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgetune.serve.bundle import Bundle
     from edgetune.serve.codecs.text import EncodedText
 
 
-@dataclass(frozen=True, slots=True)
-class Outputs:
+class Outputs(msgspec.Struct, frozen=True):
     """Outputs (rows, width) float32, and the scheme that gave each row; None where one model gives all."""
 
     logits: NDArray[np.float32]
     answered_by: list[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FirstAnswers:
+class FirstAnswers(msgspec.Struct, frozen=True):
     """What the small model gives: outputs (rows, width) float32, and the places of rows that are not its to answer."""
 
     logits: NDArray[np.float32]

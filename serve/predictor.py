@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetune.serve.bundle import GOLDEN_NAME, Bundle, Golden, HeadSpec, Manifest
 from edgetune.serve.cascade import Outputs, SmallModel
@@ -28,6 +27,8 @@ from edgetune.serve.identity import identity_of, same_bundle
 from edgetune.serve.session import require_runtime
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgetune.serve.batcher import Batcher
     from edgetune.serve.engines.graph import GraphEngine
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,8 +30,7 @@ CHARACTERS_A_TOKEN = 32
 SAMPLE = "the quick brown fox jumps over the lazy dog"
 
 
-@dataclass(frozen=True)
-class EncodedText:
+class EncodedText(msgspec.Struct, frozen=True):
     """Ids of one input with its special tokens; `truncated` when it was longer than the model takes."""
 
     ids: list[int]

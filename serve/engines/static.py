@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetune.serve.engines.spec import EngineSpec
 from edgetune.serve.engines.tables import StaticTables
@@ -20,6 +19,8 @@ from edgetune.serve.engines.tensors import read_tensors
 from edgetune.serve.errors import BundleDamaged, RunError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgetune.serve.codecs.text import EncodedText
 
 # The tensors by name in the manifest. Without `head` the rows are as wide as the outputs, and their sum is the product.

@@ -44,7 +44,7 @@ def test_margins_are_best_minus_second_probability():
 
 def test_the_margin_of_one_row_is_that_among_others():
     logits = 5 * np.random.default_rng(0).normal(size=(200, 77)).astype(np.float32)
-    logits[:3] = 0, np.inf, np.nan
+    logits[:3] = [[0], [np.inf], [np.nan]]
     with np.errstate(invalid="ignore"):
         np.testing.assert_array_equal([margin(row) for row in logits], margins(logits))
 
