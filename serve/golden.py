@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetune.serve.bundle import Golden, GoldenCase
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import BundleDamaged
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.replay import Replay
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def replay_all(predictor: Predictor) -> dict[str, Replay]:

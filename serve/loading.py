@@ -1,20 +1,25 @@
 """Opening a bundle for answering, as fast as the machine allows: what does not need the other runs beside it.
 
-Digests are native code that lets Python go on, so a thread takes them while numpy and ONNX Runtime are imported; no
-parser sees a file before they are found right. Then the codec opens beside the session. Must not import numpy itself.
+Digests are native code that lets Python go on, so of a large bundle a thread takes them while numpy and ONNX Runtime
+are imported; no parser sees a file before they are found right. Then the codec opens beside the session. Must not
+import numpy itself.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetune.serve.bundle import Bundle
-from edgetune.serve.codecs import open_codec
+from edgetune.serve.codecs import Codec, open_codec
 
 if TYPE_CHECKING:
     from edgetune.serve.predictor import Predictor
+
+# Digests of so few bytes take less time than importing what a thread needs: 5 ms.
+FEW_BYTES = 4 * 2**20
 
 
 def load(
@@ -49,20 +54,11 @@ def load(
         InputError: the bundle has no such variant, its answers are never unsure, or a number is out of range.
     """
     bundle = Bundle.open(path, verify=False)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="edgetune-load") as pool:
-        checked = pool.submit(bundle.check_files) if verify else None
-        try:
-            from edgetune.serve.predictor import Predictor
+    manifest = bundle.manifest
 
-            if bundle.manifest.engine is None and (eager or bundle.manifest.cascade is None):
-                from edgetune.serve.session import import_runtime
+    def opened(codec: Callable[[], Codec] | None = None) -> Predictor:
+        from edgetune.serve.predictor import Predictor
 
-                import_runtime()
-        finally:
-            if checked is not None:
-                checked.result()
-        manifest = bundle.manifest
-        codec = pool.submit(open_codec, manifest.codec, bundle.folder, manifest.max_tokens, strip=manifest.strip_inputs)
         return Predictor(
             bundle,
             threads=threads,
@@ -71,5 +67,30 @@ def load(
             variant=variant,
             eager=eager,
             abstain_below=abstain_below,
-            codec=codec.result,
+            codec=codec,
         )
+
+    if manifest.engine is not None and sum(entry.bytes for entry in manifest.files.values()) <= FEW_BYTES:
+        if verify:
+            bundle.check_files()
+        return opened()
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="edgetune-load") as pool:
+        checked = pool.submit(bundle.check_files) if verify else None
+        try:
+            _import_ahead(graph=manifest.engine is None and (eager or manifest.cascade is None))
+        finally:
+            if checked is not None:
+                checked.result()
+        codec = pool.submit(open_codec, manifest.codec, bundle.folder, manifest.max_tokens, strip=manifest.strip_inputs)
+        return opened(codec.result)
+
+
+def _import_ahead(*, graph: bool) -> None:
+    """Import what answers need, ONNX Runtime too where a `graph` is opened at once."""
+    importlib.import_module("edgetune.serve.predictor")
+    if graph:
+        from edgetune.serve.session import import_runtime
+
+        import_runtime()

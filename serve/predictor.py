@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetune.serve.bundle import GOLDEN_NAME, Bundle, Golden, HeadSpec, Manifest
 from edgetune.serve.cascade import Outputs, SmallModel
@@ -29,6 +27,8 @@ from edgetune.serve.identity import identity_of, same_bundle
 from edgetune.serve.session import require_runtime
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgetune.serve.batcher import Batcher
     from edgetune.serve.engines.graph import GraphEngine
     from edgetune.serve.explain import Explanation
@@ -194,7 +194,7 @@ class Predictor:
         answers = self.head.answer(outputs.logits, truncated)
         if outputs.answered_by is None:
             return answers
-        return [replace(answer, answered_by=by) for answer, by in zip(answers, outputs.answered_by, strict=True)]
+        return [answer.answered(by) for answer, by in zip(answers, outputs.answered_by, strict=True)]
 
     def encode(self, texts: Iterable[Input]) -> list[EncodedText]:
         """Each input as a row of the graph.

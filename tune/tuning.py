@@ -25,7 +25,7 @@ from edgetune.tune.models.dropout import quicken_dropout, remove_dropout
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import head_features
 from edgetune.tune.models.merge import merge_and_save
-from edgetune.tune.models.model import HELD_OUT_NAME, TunedModel, chosen_pooling
+from edgetune.tune.models.model import FEATURES_NAME, HELD_OUT_NAME, TunedModel, chosen_pooling
 from edgetune.tune.models.opening import open_base
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from edgetune.tune.models.types import Model
 
 MERGE_SLICE = 64
+# The trunks that features are computed of, and the most values of one that are stored: 256 MB.
+FROZEN, TRAINED = "frozen", "trained"
+MOST_FEATURES = 2**27
 
 
 def tune(
@@ -138,19 +141,26 @@ class _Job:
         if solved.is_file():
             return Probe.load(solved)
         self.model.to(self.device)
-        probe = self._fit_probe(self.model, progress)
+        probe = self._fit_probe(self.model, FROZEN, progress)
         probe.save(solved)
         progress.say(f"probe: validation {probe.value:.4f} with the trunk frozen")
         return probe
 
-    def _fit_probe(self, model: Model, progress: Progress) -> Probe:
+    def _fit_probe(self, model: Model, trunk: str, progress: Progress) -> Probe:
+        """The probe on a trunk, whose features of both parts are stored under that name."""
+
         def learnable(part: Part) -> Learnable:
             features = head_features(model, self.encoder, part.texts, bf16=self.bf16, progress=progress)
             return features, self.objective.learnt(part.targets)
 
+        train, validation = learnable(self.dataset.train), learnable(self.dataset.validation)
+        if train[0].size < MOST_FEATURES:
+            np.save(
+                self.folder / f"{trunk}-{FEATURES_NAME}", np.concatenate([train[0], validation[0]]).astype(np.float16)
+            )
         return fit_probe(
-            learnable(self.dataset.train),
-            learnable(self.dataset.validation),
+            train,
+            validation,
             self.objective,
             balanced=self.recipe.class_weights == "balanced",
             progress=progress,
@@ -230,6 +240,7 @@ class _Job:
             progress.say(outcome.why)
         model, result = trained or (None, None)
         difference = self._keep(model if outcome.is_trained else None)
+        self._settle_features(TRAINED if outcome.is_trained else FROZEN)
         expected = self.objective.expected(self.dataset.validation.targets)
         np.save(self.folder / HELD_OUT_NAME, logits)
         TunedModel(
@@ -257,7 +268,7 @@ class _Job:
         objective, method = self.objective, METHODS[self.recipe.method]
         logits, value = result.best_logits, result.best_value
         if method.by_gain:
-            again = self._fit_probe(model, progress)
+            again = self._fit_probe(model, TRAINED, progress)
             if objective.metric.is_better(again.value, value):
                 progress.say(f"head solved again on the trained layers: validation {again.value:.4f}")
                 logits, value = again.logits, again.value
@@ -277,6 +288,15 @@ class _Job:
         if hasattr(model, "merge_and_unload"):
             model.save_pretrained(self.folder / "adapter")
         return merge_and_save(model, self.encoder, self._slice, self.folder / "model")
+
+    def _settle_features(self, trunk: str) -> None:
+        """Leave the features of the trunk that is handed on, where they were computed, for its students."""
+        for name in (FROZEN, TRAINED):
+            path = self.folder / f"{name}-{FEATURES_NAME}"
+            if name != trunk:
+                path.unlink(missing_ok=True)
+            elif path.is_file():
+                path.rename(self.folder / FEATURES_NAME)
 
     def _summary(self, probe: Probe, result: TrainingResult | None, outcome: Outcome) -> Training:
         curve = list(result.curve) if result else []

@@ -20,17 +20,20 @@ from edgetune.compress.material import Material
 from edgetune.compress.route import Route, Step
 from edgetune.compress.schemes import SCHEMES
 from edgetune.export.once.cascades import draft_cascade
-from edgetune.export.once.export import export
+from edgetune.export.once.export import export, spread_texts
 from edgetune.export.once.graph import Graph
 from edgetune.export.once.pack import Packing, draft_bundle
+from edgetune.export.once.retabled import kept_rows, same_answers, write_retabled
 from edgetune.export.once.static_tables import folded, write_static_graph
 from edgetune.export.once.static_vocabulary import for_vocabulary
-from edgetune.serve.bundle import GRAPH_NAME, Bundle
+from edgetune.export.once.tokenizer import check_tokenizer
+from edgetune.serve.bundle import GRAPH_NAME, TOKENIZER_NAME, Bundle
 from edgetune.serve.digest import value_sha256
 from edgetune.serve.engines.tables import StaticTables
 from edgetune.serve.errors import CompressError, WorkError
 from edgetune.serve.predictor import Predictor
 from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.model import TunedModel
 from edgetune.tune.seal import finish, is_whole
 
@@ -44,9 +47,9 @@ class Kept:
 
     def place(self, name: str, make: Callable[[Path], object]) -> Path:
         """The folder of `name`, made beside its place and renamed unless it is there, whole, from the same inputs."""
-        place, key = self.folder / name, value_sha256([self.digest, name])
-        if is_whole(place, key):
-            return place
+        if made := self.made(name):
+            return made
+        place, key = self.folder / name, self._key(name)
         part = self.folder / f"{name}.part"
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(place, ignore_errors=True)
@@ -55,6 +58,14 @@ class Kept:
         finish(part, key)
         part.rename(place)
         return place
+
+    def made(self, name: str) -> Path | None:
+        """The folder of `name`; None where it is not there, whole, from the same inputs."""
+        place = self.folder / name
+        return place if is_whole(place, self._key(name)) else None
+
+    def _key(self, name: str) -> str:
+        return value_sha256([self.digest, name])
 
 
 def require_made(paths: Iterable[Path], *, search: Path) -> None:
@@ -103,11 +114,15 @@ class Workbench:
         Raises:
             CompressError, ExportError, ParityError: a scheme failed on the way.
         """
-        model = self.reshaped(route.steps)
-        folder = self.kept.place(route.name, lambda part: self._make(route, model, part))
+        folder = self._made(route)
         draft = Bundle.open(folder / "draft")
         logits = self._answers(f"{route.name}.answers", lambda: bundle_logits(Predictor(draft), self.rows))
         return Trial(route, Candidate.open(folder), draft, self._unlearnt(route, logits))
+
+    def _made(self, route: Route) -> Path:
+        """The folder of a route's candidate and its draft."""
+        model = self.reshaped(route.steps)
+        return self.kept.place(route.name, lambda part: self._make(route, model, part))
 
     def _unlearnt(self, route: Route, logits: Logits) -> Logits:
         return logits + self.shift if route.keeps_head else logits
@@ -136,10 +151,37 @@ class Workbench:
         if scheme.level == "artefact":
             self._make_artefact(route, model, folder)
             return
+        if self._make_retabled(route, model, folder):
+            return
         graph = self.exported(route.steps) if route.graph in ("fused", "fp32") else self._float_graph(route.steps)
         candidate = scheme.compress(graph, folder, self.of(model), route=route.name)
+        self._draft(candidate, model, folder, route)
+
+    def _draft(self, candidate: Candidate, model: TunedModel, folder: Path, route: Route) -> None:
         packing = replace(self.packing, tuned=replace(self.packing.tuned, folder=model.folder))
         draft_bundle(candidate, packing, folder / "draft", route.tolerance)
+
+    def _make_retabled(self, route: Route, model: TunedModel, folder: Path) -> bool:
+        """Make a trimmed candidate of the whole one that has been made; whether that is so, and answers as it does."""
+        whole = replace(route, steps=route.steps[:-1])
+        is_trimmed = bool(route.steps) and route.steps[-1].scheme == "trimmed"
+        made, old = (self.kept.made(whole.name), self.reshaped(whole.steps)) if is_trimmed else (None, model)
+        if made is None:
+            return False
+        source, folders = Candidate.open(made), (old.model_folder, model.model_folder)
+        if not write_retabled(source.graph, folder / GRAPH_NAME, *folders):
+            return False
+        encoder, texts = Encoder.of(model), self.dataset.validation.texts
+        check_tokenizer(model.model_folder / TOKENIZER_NAME, encoder, self.dataset.test.texts)
+        candidate = Candidate.of(
+            route.name, folder / GRAPH_NAME, f"{source.made_by}; then its table of tokens was cut in the graph itself"
+        )
+        self._draft(candidate, model, folder, route)
+        pair = (Predictor(Bundle.open(place / "draft")) for place in (made, folder))
+        if same_answers(*pair, spread_texts(texts, encoder.max_tokens), kept_rows(*folders)):
+            return True
+        shutil.rmtree(folder / "draft")
+        return False
 
     def _make_artefact(self, route: Route, model: TunedModel, folder: Path) -> None:
         """Learnt once, whatever vocabulary its texts are read with in the end, or with a tokenizer of its own."""
@@ -196,7 +238,7 @@ class Workbench:
     def _float_graph(self, steps: tuple[Step, ...]) -> Path:
         """The fused graph where fusing succeeds, else the exported one: what quantizing schemes start from."""
         try:
-            return self.take(Route(steps, "fused")).candidate.graph
+            return Candidate.open(self._made(Route(steps, "fused"))).graph
         except CompressError:
             return self.exported(steps)
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from edgetune.commands.options import print_json, print_json_line
 from edgetune.commands.word_weights import print_weights
@@ -168,7 +169,7 @@ def _finite_answers(predictor: Predictor, inputs: Sequence[Texts]) -> list[Answe
     encoded = predictor.encode([json_input(texts) for texts in inputs])
     outputs = predictor.outputs(encoded)
     finite: list[bool] = [bool(np.isfinite(row).all()) for row in outputs.logits]
-    numbers = replace(outputs, logits=np.nan_to_num(outputs.logits))
+    numbers = msgspec.structs.replace(outputs, logits=np.nan_to_num(outputs.logits))
     answers: list[Answer | None] = list(predictor.answer(numbers, [row.truncated for row in encoded]))
     return [answer if good else None for answer, good in zip(answers, finite, strict=True)]
 

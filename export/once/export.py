@@ -30,7 +30,7 @@ def export(tuned: TunedModel, dataset: Dataset, provider: str, folder: Path, pro
     texts = dataset.test.texts
     check_tokenizer(tuned.model_folder / "tokenizer.json", encoder, texts)
     progress.say(f"tokenizer: the same ids at run time on all {len(texts):,} test texts")
-    picked = _spread(texts, encoder.max_tokens)
+    picked = spread_texts(texts, encoder.max_tokens)
     model = open_model(tuned.model_folder)
 
     def proven(*, fused: bool) -> Graph:
@@ -48,7 +48,7 @@ def export(tuned: TunedModel, dataset: Dataset, provider: str, folder: Path, pro
     return graph
 
 
-def _spread(texts: tuple[Input, ...], tokens: int) -> list[Input]:
+def spread_texts(texts: tuple[Input, ...], tokens: int) -> list[Input]:
     """Texts for parity: every length from shortest to longest, in an order that leaves batches ragged."""
     by_length = sorted(texts, key=length)
     places = np.linspace(0, len(by_length) - 1, min(PARITY_ROWS, len(by_length))).round().astype(int)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +16,7 @@ from tokenizers import Encoding, Tokenizer
 from edgetune.serve.bundle import CONFIG_NAME, MOST_JSON_BYTES, NOT_JSON, TOKENIZER_NAME
 from edgetune.serve.codecs import CODECS, Input
 from edgetune.serve.codecs.word_spans import Span
+from edgetune.serve.codecs.words import WordCache
 from edgetune.serve.errors import BundleDamaged, InputError
 from edgetune.serve.files import read_regular
 from edgetune.serve.tokenizing import TokenizerCall, read_tokenizer
@@ -31,8 +31,7 @@ CHARACTERS_A_TOKEN = 32
 SAMPLE = "the quick brown fox jumps over the lazy dog"
 
 
-@dataclass(frozen=True)
-class EncodedText:
+class EncodedText(msgspec.Struct, frozen=True):
     """Ids of one input with its special tokens; `truncated` when it was longer than the model takes."""
 
     ids: list[int]
@@ -62,6 +61,7 @@ class TextCodec:
         self._side: str = (self._tokenizer.truncation or {}).get("direction", "right")
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens, direction=self._side)
+        self._words = WordCache.of(self._tokenizer)
         self._pad_id = read_pad_id(folder / CONFIG_NAME)
         self._pad_batch: Callable[[Sequence[EncodedText], int], dict[str, NDArray[np.int64]]] | None = None
 
@@ -82,7 +82,22 @@ class TextCodec:
         Raises:
             InputError: a text is no string, or no valid Unicode (an unpaired surrogate).
         """
-        encodings = run_tokenizer(self._tokenizer, self.texts(inputs))
+        texts = self.texts(inputs)
+        if self._words is None:
+            return self._tokenized(texts)
+        rows, most = [], self._max_tokens
+        with TokenizerCall():
+            for text in texts:
+                ids = self._words.encode(text, most)
+                rows.append(None if ids is None else EncodedText(ids, [self._words.type_id] * len(ids), False))
+        if None not in rows:
+            return rows
+        others = iter(self._tokenized([text for text, row in zip(texts, rows, strict=True) if row is None]))
+        return [row or next(others) for row in rows]
+
+    def _tokenized(self, texts: Sequence[str]) -> list[EncodedText]:
+        """As `encode`, by the tokenizer."""
+        encodings = run_tokenizer(self._tokenizer, texts)
         # Where the tokenizer adds no special tokens, a text without a token is read as one of padding, as in training.
         return [EncodedText(e.ids or [self._pad_id], e.type_ids or [0], bool(e.overflowing)) for e in encodings]
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetune.serve.bundle import Bundle, Manifest
 from edgetune.serve.errors import BundleDamaged, EdgetuneError, RunError
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import onnxruntime
+    from numpy.typing import NDArray
 
     from edgetune.serve.heads import Head
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetune.serve.engines.spec import EngineSpec
 from edgetune.serve.engines.tables import StaticTables
@@ -20,6 +19,8 @@ from edgetune.serve.engines.tensors import read_tensors
 from edgetune.serve.errors import BundleDamaged, RunError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgetune.serve.codecs.text import EncodedText
 
 # The tensors by name in the manifest. Without `head` the rows are as wide as the outputs, and their sum is the product.
@@ -74,7 +75,7 @@ class StaticEngine:
     def known_tokens(self, row: EncodedText) -> int:
         """How many tokens of an input have a row."""
         tokens = self._tokens
-        return sum(1 for token in row.ids if tokens[token])
+        return sum([1 for token in row.ids if tokens[token]])
 
     def contributions(self, row: EncodedText) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What each token adds to the outputs, (tokens, width) float32, and each pair of neighbours, one row less.

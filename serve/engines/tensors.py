@@ -10,14 +10,16 @@ import os
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetune.serve.engines.spec import TensorPlace
 from edgetune.serve.errors import BundleDamaged
 from edgetune.serve.files import open_regular
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def read_tensors(path: Path, places: Mapping[str, TensorPlace]) -> dict[str, NDArray[Any]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 
 import msgspec
@@ -33,8 +32,7 @@ HEADS = {
 }
 
 
-@dataclass(frozen=True)
-class OutputTensor:
+class OutputTensor(msgspec.Struct, frozen=True):
     """An output of the Open Inference Protocol that a head can give.
 
     Attributes:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetune.serve.bundle import GoldenCase, HeadSpec
 from edgetune.serve.errors import BundleDamaged
 from edgetune.serve.heads import SCORES, OutputTensor, answer_schema
 from edgetune.serve.heads.label import best_scores, checked_labels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 THRESHOLD = 0.5
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetune.serve.bundle import GoldenCase, HeadSpec
 from edgetune.serve.errors import BundleDamaged, InputError
 from edgetune.serve.heads import OutputTensor, answer_schema
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)

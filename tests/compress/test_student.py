@@ -19,6 +19,7 @@ from edgetune.compress.soft_labels import Teacher
 from edgetune.compress.structure import LAYOUTS, read_shape, spread_layers, with_layers, write_cut
 from edgetune.serve.errors import CompressError
 from edgetune.tune.models.encoder import Encoder
+from edgetune.tune.models.model import TunedModel
 from edgetune.tune.tasks import TASKS
 
 torch = pytest.importorskip("torch")
@@ -197,6 +198,33 @@ def test_lessons_hold_every_text_once_with_its_label_if_known(
     assert np.abs(teacher.train.answers - expected).max() < 0.05 * spread  # bf16 in the trunk
     assert teacher.train.answers.shape == (n + 1, 4)
     assert teacher.train.states.shape == (n + 1, 32)
+
+
+@pytest.mark.parametrize("whose", ["its own", "another order's", "another trunk's", "nobody's"])
+def test_what_tuning_left_of_the_teacher_is_not_computed_again(
+    tiny_material: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    material, _ = tiny_material("bert")
+    material = replace(material, unlabeled=("something new", "and more"))
+    expected = Teacher.open(material, tmp_path / "expected")
+    states = material.model.head_features()
+    assert states is not None  # of the probe's trunk, which is handed on
+    assert states.shape == (len(material.train) + len(material.validation), 32)
+    left = {"its own": states, "another order's": states[::-1], "another trunk's": states[:, :16], "nobody's": None}
+    monkeypatch.setattr(TunedModel, "head_features", lambda _: left[whose])
+    asked, features = [], soft_labels.head_features
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        asked.append(len(arguments[2]))
+        return features(*arguments, **options)
+
+    monkeypatch.setattr(soft_labels, "head_features", counted)
+    teacher = Teacher.open(material, tmp_path / "again")
+    sample, rest = soft_labels.COMPARED, 2 if whose == "its own" else len(states) + 2
+    assert asked == [rest] if whose == "nobody's" else [sample, rest]
+    for part, other in ((teacher.train, expected.train), (teacher.validation, expected.validation)):
+        np.testing.assert_allclose(part.states, other.states, atol=0.05 * float(np.abs(states).max()))
+        assert np.abs(part.answers - other.answers).max() < 0.05 * float(np.abs(other.answers).max())
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 
 from edgetune.serve import load
 from edgetune.serve.bundle import Bundle
-from edgetune.serve.cascade import margins
+from edgetune.serve.cascade import margin, margins
 from edgetune.serve.errors import BundleDamaged, EdgetuneError, InputError, MissingDependency, ProviderError
 from edgetune.serve.golden import replay_all
 from tests.golden.tables import write_cascade
@@ -40,6 +40,13 @@ def test_margins_are_best_minus_second_probability():
     np.testing.assert_allclose(margins(logits), [0.2, 0.7, 0], atol=1e-6)
     np.testing.assert_allclose(margins(np.zeros((2, 1), np.float32)), [1, 1])
     assert np.isnan(margins(np.full((1, 3), np.nan, np.float32))).all()
+
+
+def test_the_margin_of_one_row_is_that_among_others():
+    logits = 5 * np.random.default_rng(0).normal(size=(200, 77)).astype(np.float32)
+    logits[:3] = [[0], [np.inf], [np.nan]]
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal([margin(row) for row in logits], margins(logits))
 
 
 def test_each_text_is_answered_by_whom_it_is_for(cascade_bundle, static_bundle):

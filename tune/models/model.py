@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 
 HELD_OUT_NAME = "held_out.npy"
+FEATURES_NAME = "features.npy"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,13 @@ class TunedModel(Stored):
         The head that is handed on has learnt the part, as it has the training part. None where they were not kept.
         """
         path = self.folder / HELD_OUT_NAME
+        return np.load(path, allow_pickle=False) if path.is_file() else None
+
+    def head_features(self) -> NDArray[np.float16] | None:
+        """What the merged model's last layer sees of the training part, and of the validation part behind it: (rows,
+        features) float16. None where they were not kept.
+        """
+        path = self.folder / FEATURES_NAME
         return np.load(path, allow_pickle=False) if path.is_file() else None
 
     @property

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgetune.benchmarks.prove import planning
+from edgetune.benchmarks.prove import planning, trials
 from edgetune.benchmarks.prove.ledger import batched_answers, frozen_slice, model_answers
 from edgetune.benchmarks.prove.planning import plan_schemes, rows_to_prove
 from edgetune.benchmarks.prove.search import Search, Searched, Terms
@@ -16,6 +16,7 @@ from edgetune.benchmarks.prove.trials import Kept, Workbench
 from edgetune.benchmarks.prove.variants import passed_variants
 from edgetune.benchmarks.recipe import BudgetRecipe, GateRecipe
 from edgetune.compress.recipe import CompressRecipe
+from edgetune.compress.route import Route, Step
 from edgetune.compress.schemes import SCHEMES, Scheme, fused, int8_dynamic
 from edgetune.export.once.graph import Graph
 from edgetune.export.once.pack import Packing
@@ -49,6 +50,26 @@ def search(tiny_material, toy_dataset, tmp_path):
         return Search(bench, plan, terms, variants)
 
     return make
+
+
+@pytest.mark.slow
+def test_a_trimmed_graph_is_cut_from_the_whole_one_or_exported_anew(search, tmp_path, monkeypatch):
+    whole, cut = Route((), "int8_dynamic"), Route((Step("trimmed"),), "int8_dynamic")
+    bench = search("int8_dynamic", "trimmed").bench
+    bench.take(whole)
+    trial = bench.take(cut)
+    assert trial.candidate.made_by.endswith("its table of tokens was cut in the graph itself")
+    assert {path.name for path in (tmp_path / "trials").iterdir()} == {
+        *("fused", "int8_dynamic", "int8_dynamic.answers"),
+        *("trimmed.model", "trimmed+int8_dynamic", "trimmed+int8_dynamic.answers"),
+    }
+    monkeypatch.setattr(trials, "same_answers", lambda *_: False)
+    other = search("int8_dynamic", "trimmed", digest="e").bench
+    other.take(whole)
+    anew = other.take(cut)
+    assert (tmp_path / "trials" / "trimmed.graph").is_dir()
+    assert anew.candidate.size_bytes == trial.candidate.size_bytes
+    np.testing.assert_allclose(anew.logits, trial.logits, atol=1e-5)
 
 
 def by_name(found):

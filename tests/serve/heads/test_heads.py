@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import msgspec
@@ -39,6 +40,16 @@ def test_one_label():
     assert list(head.as_json(answers[0], 2)["scores"]) == ["late", "lost"]
     assert head.as_lines(answers[0], None) == [["late", "0.6000"]]
     assert head.as_lines(answers[0], 2) == [["late", "0.6000"], ["lost", "0.3000"]]
+
+
+@pytest.mark.parametrize("more", [{}, {"temperature": 1.34}, {"abstain_below": 0.5}])
+def test_one_row_is_answered_as_among_others(more):
+    head = open_head(HeadSpec(kind="label", labels=[str(n) for n in range(77)], **more))
+    rows = 5 * np.random.default_rng(0).normal(size=(200, 77)).astype(np.float32)
+    rows[0] = 0
+    among = head.answer(rows, [False, True] * 100)
+    assert [head.answer(row[None], [cut])[0] for row, cut in zip(rows, [False, True] * 100, strict=True)] == among
+    assert among[0].answered("static") == dataclasses.replace(among[0], answered_by="static")
 
 
 def test_a_temperature_changes_probabilities_and_no_label():
