@@ -113,7 +113,7 @@ def _split(texts: tuple[tuple[int, ...], ...]) -> tuple[list[tuple[int, ...]], t
     measured = [texts[place][:TEXT_TOKENS] for place in sorted(places)]
     others = [ids for place, ids in enumerate(texts) if place not in places] or list(texts)
     tokens = sum(map(len, others))
-    return measured, tuple(others[:: max(1, tokens // HESSIAN_TOKENS)])
+    return measured, tuple(others[:: -(-tokens // HESSIAN_TOKENS)])
 
 
 def _with_hessians(
