@@ -76,20 +76,22 @@ def schemes() -> str:
 
 
 def decoder_schemes() -> str:
-    """Every compression scheme of a language model, smallest first."""
+    """Every compression scheme of a language model, smallest first, then those that are tried by name alone."""
     from edgetune.compress.gptq.recipe import LanguageCompressRecipe
-    from edgetune.compress.gptq.schemes import LADDER, LanguageScheme
+    from edgetune.compress.gptq.schemes import SCHEMES, LanguageScheme
 
     block = LanguageCompressRecipe().block
 
     def cells(scheme: LanguageScheme) -> tuple[str, str]:
         if scheme.is_mixed:
-            return f"4 or 8 bits each, {block} or 128 weights to a scale, by what each loses", "4 or 8 bits"
+            return f"4 or 8 bits each, {block}, 64 or 128 weights to a scale, by what each loses", "4 or 8 bits"
         size = scheme.block or block
         weights = "float32" if scheme.bits is None else f"{scheme.bits} bits, {size} weights to a scale"
+        if scheme.is_symmetric:
+            weights += ", zero in the middle"
         return weights, f"{scheme.head_bits or scheme.bits or 32} bits"
 
-    rows = ([f"`{scheme.name}`", *cells(scheme)] for scheme in LADDER)
+    rows = ([f"`{scheme.name}`", *cells(scheme)] for scheme in SCHEMES.values())
     return markdown_table(["scheme", "weight matrices", "head and embeddings"], rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from edgetune.benchmarks.stepwise.divergence import Divergence
 from edgetune.benchmarks.stepwise.fidelity import graph_fidelity
 from edgetune.benchmarks.stepwise.figures import GenerationTiming, compared
 from edgetune.benchmarks.stepwise.ladder import Climbed, JudgedRows, diverges, judge_divergence
+from edgetune.benchmarks.stepwise.llama_cpp import NAME as LLAMA_CPP
+from edgetune.benchmarks.stepwise.llama_cpp import llama_cpp_side
 from edgetune.benchmarks.stepwise.race import GenerationSide, Workload, race, weight_bytes
 from edgetune.benchmarks.stepwise.recipe import (
     GenerationBenchmarkRecipe,
@@ -184,7 +187,11 @@ def _time(contest: LanguageContest, draft: Bundle, progress: Progress) -> Genera
             tokenizes=True,
         ),
     }
-    return compared(race(sides, workload, progress), "base", "bundle")
+    with tempfile.TemporaryDirectory(dir=draft.folder.parent, prefix=".gguf-") as scratch:
+        other = llama_cpp_side(draft, contest.tuned.model_folder, Path(scratch), workload.threads, progress)
+        if other is not None:
+            sides[LLAMA_CPP] = other
+        return compared(race(sides, workload, progress), "base", "bundle")
 
 
 def _measured(report: LanguageReport) -> dict[str, float | None]:

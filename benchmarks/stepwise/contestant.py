@@ -18,7 +18,17 @@ from edgetune.serve.json_types import JsonObject
 if TYPE_CHECKING:
     from edgetune.serve.stepwise.decoder import Decoder
 
-HEAVY = ("torch", "transformers", "onnx", "onnx_ir", "pandas", "pydantic", "onnxruntime", "onnxruntime_genai")
+HEAVY = (
+    "torch",
+    "transformers",
+    "onnx",
+    "onnx_ir",
+    "pandas",
+    "pydantic",
+    "onnxruntime",
+    "onnxruntime_genai",
+    "llama_cpp",
+)
 
 
 class Steps(Protocol):
@@ -86,6 +96,28 @@ def genai_steps(settings: JsonObject) -> Steps:
     return steps
 
 
+def llama_cpp_steps(settings: JsonObject) -> Steps:
+    """llama.cpp's own loop over a GGUF file, by llama-cpp-python; one prompt at a time."""
+    import llama_cpp
+
+    threads = settings["threads"]
+    model = llama_cpp.Llama(
+        model_path=str(Path(settings["folder"], "model.gguf")),
+        n_ctx=0,  # as many tokens as the model's context
+        n_threads=threads,
+        n_threads_batch=threads,
+        verbose=False,
+    )
+
+    def steps(prompts: list[list[int]], new_tokens: int) -> Iterator[list[int]]:
+        (prompt,) = prompts
+        model.reset()
+        for token in model.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0, reset=False):
+            yield [int(token)]
+
+    return steps
+
+
 def graph_steps(settings: JsonObject) -> Steps:
     """A decoder graph, or a bundle with one, in the loop that answers batches in our runtime."""
     from edgetune.serve.stepwise.answer import Answer
@@ -128,6 +160,7 @@ RUNTIMES: dict[str, Callable[[dict[str, Any]], Steps]] = {
     "graph": graph_steps,
     "bundle": graph_steps,
     "genai": genai_steps,
+    "llama.cpp": llama_cpp_steps,
 }
 
 

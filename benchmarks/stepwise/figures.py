@@ -5,7 +5,7 @@ Apart from the race, so that figures kept in a file can be told again. Must not 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -14,7 +14,7 @@ from edgetune.benchmarks.prove.statistics import ratio_interval
 from edgetune.benchmarks.timing.quiet import TimingVerdict
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.report import Memory, MemoryComparison, Pair
-from edgetune.serve.stepwise.report import Decoding, FirstToken
+from edgetune.serve.stepwise.report import Decoding, FirstToken, OtherEngine
 
 UNMEASURED = Memory(rss_peak_bytes=None)
 
@@ -83,10 +83,11 @@ class GenerationTiming:
     cold_start_ms: Pair
     size_bytes: Pair
     verdict: TimingVerdict
+    engines: list[OtherEngine] = field(default_factory=list)
 
 
 def compared(race: RaceFigures, base: str, bundle: str) -> GenerationTiming:
-    """Two sides of a race as the report tells them.
+    """Two sides of a race as the report tells them, and the others beside the second.
 
     Raises:
         EdgetuneError: one of them did not finish; why is told.
@@ -108,6 +109,23 @@ def compared(race: RaceFigures, base: str, bundle: str) -> GenerationTiming:
         cold_start_ms=Pair(base=first.cold_ms, bundle=second.cold_ms),
         size_bytes=Pair(base=first.size_bytes, bundle=second.size_bytes),
         verdict=TimingVerdict(not race.timing_remark, race.timing_remark),
+        engines=[_engine(side, second, race) for name, side in race.sides.items() if name not in (base, bundle)],
+    )
+
+
+def _engine(side: SideFigures, bundle: SideFigures, race: RaceFigures) -> OtherEngine:
+    """A further side beside the bundle; without a ratio where the machine was too busy for one."""
+    ratio = decoding(side, bundle, 1)
+    equal, tokens = agreement(side, bundle) or (0, 0)
+    return OtherEngine(
+        name=side.side,
+        tokens_per_second=ratio.base_per_second,
+        first_token_ms=side.first_token_ms(max(race.prompt_tokens, default=0)),
+        bundle_speedup=None if race.timing_remark else ratio.speedup,
+        ci95=None if race.timing_remark else ratio.ci95,
+        equal_tokens=equal,
+        tokens=tokens,
+        reason=side.reason,
     )
 
 

@@ -36,7 +36,7 @@ from edgetune.serve.stepwise.spec import GenerationSpec
 from edgetune.tune.data.rows import Input
 from edgetune.tune.training.progress import Progress
 
-Runtime = Literal["torch", "torch-static", "graph", "bundle", "genai"]
+Runtime = Literal["torch", "torch-static", "graph", "bundle", "genai", "llama.cpp"]
 DECODE_PROMPT = 16
 WARM_MS = 50
 COLD_STARTS = 3
@@ -50,7 +50,7 @@ class GenerationSide(Side):
     Attributes:
         runtime: "torch" and "torch-static" run a Hugging Face folder eagerly in fp32, with a growing and with a
             preallocated cache; "graph" a decoder's folder in our own loop, "bundle" a bundle's as it is served; "genai"
-            a folder with a genai_config.json.
+            a folder with a genai_config.json, "llama.cpp" one with a model.gguf.
         spec: of a "graph".
         size_bytes: of the weights' files.
         most_batch: the largest batch it takes; None for any.
@@ -321,9 +321,9 @@ def _cold_starts(running: dict[str, _Running], first: str, progress: Progress) -
         progress.advance(done, COLD_STARTS - 1, "cold start")
 
 
-def weight_bytes(folder: Path) -> int:
+def weight_bytes(
+    folder: Path, patterns: Sequence[str] = ("*.safetensors", "*.onnx", "*.onnx.data", "*.onnx_data")
+) -> int:
     """Bytes of a folder's weights: safetensors, or ONNX with its external data."""
-    files = [
-        file for pattern in ("*.safetensors", "*.onnx", "*.onnx.data", "*.onnx_data") for file in folder.glob(pattern)
-    ]
+    files = [file for pattern in patterns for file in folder.glob(pattern)]
     return sum(file.stat().st_size for file in files)

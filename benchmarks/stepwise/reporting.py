@@ -17,6 +17,7 @@ from edgetune.benchmarks.stepwise.bundle_answers import BundleAnswers
 from edgetune.benchmarks.stepwise.choice import skipped_schemes, why_chosen
 from edgetune.benchmarks.stepwise.divergence import Divergence
 from edgetune.benchmarks.stepwise.figures import GenerationTiming
+from edgetune.benchmarks.stepwise.llama_cpp import engine_notes
 from edgetune.benchmarks.timing.machine import describe_machine
 from edgetune.compress.gptq.coverage import MOSTLY
 from edgetune.serve.bundle import Bundle
@@ -92,6 +93,7 @@ def assemble_language_report(contest: LanguageContest, judged: Judged, measured:
         ),
         gate=contest.gate.as_used(PERPLEXITY),
         samples=list(measured.answered.samples) if measured else [],
+        engines=timing.engines if timing else [],
         notes=_notes(contest, judged, measured),
     )
 
@@ -233,6 +235,8 @@ def _notes(contest: LanguageContest, judged: Judged, measured: Measured | None) 
         )
     if packed is not None:
         notes += [f"Of {packed.scheme}, {remark}." for remark in packed.remarks]
+    if measured:
+        notes += engine_notes(measured.timing.engines)
     if measured and measured.answered.remark:
         notes.append(measured.answered.remark)
     notes.append(

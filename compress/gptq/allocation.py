@@ -30,7 +30,12 @@ def allocate(sensitivities: Sensitivities, most_nats: float) -> dict[str, Choice
         taken[name] = step + 1
         if step + 2 < len(hull):
             heapq.heappush(gains, (-_gain(hull, step + 1), name))
-    return {name: Choice(hull[taken[name]].bits, hull[taken[name]].block, "gptq") for name, hull in hulls.items()}
+    return {name: _choice(hull[taken[name]]) for name, hull in hulls.items()}
+
+
+def _choice(setting: Setting) -> Choice:
+    """In 8 bits beside 4 what GPTQ gains is nothing beside the loss of the others, as in `int4_head8`."""
+    return Choice(setting.bits, setting.block, "gptq" if setting.bits == 4 else "rtn")
 
 
 def lower_hull(settings: Sequence[Setting]) -> list[Setting]:

@@ -20,7 +20,7 @@ _DAMPING_TRIES = 5
 _LAZY_COLUMNS = 128
 
 
-def gptq(weight: FloatArray, hessian: FloatArray, bits: int, block: int) -> Blocks:
+def gptq(weight: FloatArray, hessian: FloatArray, bits: int, block: int, *, symmetric: bool = False) -> Blocks:
     """The matrix on a grid, its levels chosen so that its products with the inputs seen change least.
 
     The grid is found first, from the weights as they are, weighed by the diagonal of the Hessian; then the columns go
@@ -31,6 +31,7 @@ def gptq(weight: FloatArray, hessian: FloatArray, bits: int, block: int) -> Bloc
         hessian: (inputs, inputs) float32, the mean of x x^T over the inputs seen, up to a factor.
         bits: 4 or 8.
         block: weights that share a scale.
+        symmetric: zero is the middle level, as it always is in 8 bits.
 
     Raises:
         CompressError: the Hessian is not finite, or not positive definite however it is damped.
@@ -39,7 +40,8 @@ def gptq(weight: FloatArray, hessian: FloatArray, bits: int, block: int) -> Bloc
     if not np.isfinite(hessian).all():
         raise CompressError("the inputs of a weight matrix are not finite on the calibration texts")
     order = np.argsort(-importance, kind="stable")
-    grid = find_grid(weight, bits, block, importance=importance + importance.mean() * DAMPING)
+    damped = importance + importance.mean() * DAMPING
+    grid = find_grid(weight, bits, block, importance=damped, symmetric=symmetric)
     factor = _factor(hessian[np.ix_(order, order)])
     columns = _rounded(weight.T[order], factor, grid, order // block)
     levels = np.empty((weight.shape[1], len(weight)), np.float32)

@@ -35,17 +35,18 @@ BITS = (4, 8)
 
 @dataclass(frozen=True)
 class Choice:
-    """How one matrix is to be quantized."""
+    """How one matrix is to be quantized; `symmetric` as for `find_grid`."""
 
     bits: int
     block: int
     method: Method
+    symmetric: bool = False
 
     def blocks(self, weight: FloatArray, hessian: FloatArray | None) -> Blocks:
         """The weights (outputs, inputs) on their grid."""
         if self.method == "gptq" and hessian is not None:
-            return gptq(weight, hessian, self.bits, self.block)
-        return nearest(weight, self.bits, self.block)
+            return gptq(weight, hessian, self.bits, self.block, symmetric=self.symmetric)
+        return nearest(weight, self.bits, self.block, symmetric=self.symmetric)
 
 
 def quantize_decoder(
@@ -56,6 +57,7 @@ def quantize_decoder(
     block: int = BLOCK,
     head_bits: int | None = None,
     method: Method,
+    symmetric: bool = False,
     calibration: Sequence[Sequence[int]] | None = None,
     spec: GenerationSpec,
 ) -> Coverage:
@@ -69,6 +71,7 @@ def quantize_decoder(
         head_bits: of the head and the embeddings, where they are to be kept better; None for `bits`.
         method: "rtn" rounds to nearest; "gptq" chooses the roundings on the calibration texts, but for what is only
             looked up, or has 8 bits in a body of 4.
+        symmetric: zero is the middle level of every block, as it always is in 8 bits.
         calibration: token ids of texts as the model will see them; a few thousand tokens do.
         spec: how the graph is fed.
 
@@ -81,7 +84,7 @@ def quantize_decoder(
     """
     _check(bits, block, head_bits, method)
     model = open_graph(graph)
-    chosen = _choices(model, find_matrices(model), Choice(bits, block, method), head_bits)
+    chosen = _choices(model, find_matrices(model), Choice(bits, block, method, symmetric), head_bits)
     return write_choices(
         graph, target, chosen, calibration=(calibration or ()) if method == "gptq" else None, spec=spec
     )
@@ -137,7 +140,7 @@ def _choices(
         is_head = bool(one.lookups) or any(product.node is head for product in one.products)
         bits = head_bits if is_head and head_bits is not None else body.bits
         method: Method = "rtn" if bits > body.bits else body.method
-        chosen[one.name] = Choice(bits, block, method)
+        chosen[one.name] = Choice(bits, block, method, body.symmetric)
     return chosen
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from edgetune.compress.gptq.schemes import SCHEMES
+from edgetune.compress.gptq.schemes import BY_NAME, LADDER, SCHEMES
 
 
 class LanguageCompressRecipe(BaseModel):
@@ -15,7 +15,12 @@ class LanguageCompressRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schemes: list[str] | Literal["auto"] = Field(
-        "auto", description="Schemes to try, in this order: " + ", ".join(SCHEMES) + "; auto tries all of them."
+        "auto",
+        description="Schemes to try, in this order: "
+        + ", ".join(scheme.name for scheme in LADDER)
+        + "; auto tries all of them. By name alone: "
+        + ", ".join(scheme.name for scheme in BY_NAME)
+        + ".",
     )
     block: Literal[16, 32, 64, 128] = Field(
         32, description="Weights that share a scale, where the scheme's name says no size."

@@ -28,6 +28,7 @@ class LanguageScheme:
         bits: of the weight matrices; None for floats.
         head_bits: of the head and the embeddings, where they are kept better.
         method: how levels are chosen; None for floats.
+        is_symmetric: whether zero is the middle of the 16 levels, as in llama.cpp's Q4_0; of 8 bits it always is.
         is_mixed: whether each matrix has its own bits and block, chosen by what it loses; `bits` are then the fewest.
         block: weights that share a scale, where the name says it; None leaves it to who writes. ONNX Runtime multiplies
             groups of 128, which GPTQ is mostly used with, half again as fast as blocks of 32, which round less away.
@@ -39,6 +40,7 @@ class LanguageScheme:
     method: Method | None
     block: int | None = None
     is_mixed: bool = False
+    is_symmetric: bool = False
 
     @property
     def is_calibrated(self) -> bool:
@@ -54,7 +56,9 @@ LADDER = (
     LanguageScheme("int8", 8, None, "gptq"),
     LanguageScheme("fp32", None, None, None),
 )
-SCHEMES = {scheme.name: scheme for scheme in LADDER}
+# Tried only where a recipe names them: what a search would choose is never one of these.
+BY_NAME = (LanguageScheme("q4_0", 4, None, "gptq", block=32, is_symmetric=True),)
+SCHEMES = {scheme.name: scheme for scheme in (*LADDER, *BY_NAME)}
 
 
 def scheme_named(name: str) -> LanguageScheme:
@@ -81,7 +85,7 @@ def write_scheme(
     """Write the fp32 decoder `graph` as `target` under a scheme; what the file then holds.
 
     Args:
-        scheme: one of `LADDER`.
+        scheme: one of `SCHEMES`.
         graph: the decoder graph in fp32.
         target: the file to write.
         calibration: token ids of texts, for a scheme that `is_calibrated`.
@@ -109,6 +113,7 @@ def write_scheme(
         block=scheme.block or block,
         head_bits=scheme.head_bits,
         method=scheme.method,
+        symmetric=scheme.is_symmetric,
         calibration=calibration if scheme.is_calibrated else None,
         spec=spec,
     )

@@ -23,7 +23,7 @@ STORED_INPUTS = {"MatMulNBits": (1, 2, 3), "GatherBlockQuantized": (0, 2, 3)}
 
 
 def stored_values(node: onnx_ir.Node) -> list[onnx_ir.Value]:
-    """The initializers in which a quantized operator's matrix lies: levels, scales, zero points."""
+    """The initializers in which a quantized operator's matrix lies: levels, scales, and zero points if any."""
     values = []
     for place in STORED_INPUTS[node.op_type]:
         value = node.inputs[place] if place < len(node.inputs) else None
@@ -40,21 +40,24 @@ def read_blocks(graph: Path) -> Iterator[tuple[str, Blocks]]:
     for node in open_graph(graph).graph:
         if node.op_type not in STORED_INPUTS:
             continue
-        levels, scales, zeros = stored_values(node)
-        if levels.name not in read:
-            read.add(str(levels.name))
-            arrays = [value.const_value.numpy() for value in (levels, scales, zeros)]
-            yield str(levels.name), _blocks(node, *arrays)
+        stored = stored_values(node)
+        name = str(stored[0].name)
+        if name not in read:
+            read.add(name)
+            yield name, _blocks(node, *(value.const_value.numpy() for value in stored))
 
 
-def _blocks(node: onnx_ir.Node, levels: ByteArray, scales: FloatArray, zeros: ByteArray) -> Blocks:
+def _blocks(node: onnx_ir.Node, levels: ByteArray, scales: FloatArray, zeros: ByteArray | None = None) -> Blocks:
     bits, block = node.attributes.get_int("bits", 4), node.attributes.get_int("block_size", 128)
     rows = len(levels)
     scales = scales.reshape(rows, -1).astype(np.float32)
     blocks = scales.shape[1]
     wide = _unpacked(levels.reshape(rows, -1), bits).reshape(rows, blocks, block)
     inputs = node.attributes.get_int("K") if node.op_type == "MatMulNBits" else blocks * block
-    whole_zeros = _unpacked(zeros.reshape(rows, -1), bits)[:, :blocks].astype(np.float32)
+    if zeros is None:
+        whole_zeros = np.full_like(scales, 2 ** (bits - 1))
+    else:
+        whole_zeros = _unpacked(zeros.reshape(rows, -1), bits)[:, :blocks].astype(np.float32)
     return Blocks(wide, Grid(scales, whole_zeros, bits), inputs)
 
 

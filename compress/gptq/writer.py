@@ -32,17 +32,22 @@ def write_matrix(model: onnx_ir.Model, matrix: Matrix, blocks: Blocks) -> None:
 
 
 def _stored(model: onnx_ir.Model, matrix: Matrix, blocks: Blocks) -> list[onnx_ir.Value]:
-    """The levels, scales and zero points as initializers, the levels in the shape that their first reader wants."""
+    """The levels, scales and, unless all are in the middle, zero points as initializers.
+
+    The levels have the shape that their first reader wants.
+    """
     packed = blocks.packed()
     if not matrix.products:
         packed = packed.reshape(len(packed), -1)
     factor = np.float32(matrix.products[0].factor if matrix.products else 1)
     name = f"{matrix.name}.int{blocks.grid.bits}"
-    return [
+    stored = [
         add_constant(model, name, packed),
         _stored_scales(model, f"{name}.scales", blocks.grid.scales * factor),
-        add_constant(model, f"{name}.zeros", blocks.packed_zeros()),
     ]
+    if not blocks.grid.is_symmetric:
+        stored.append(add_constant(model, f"{name}.zeros", blocks.packed_zeros()))
+    return stored
 
 
 def _stored_scales(model: onnx_ir.Model, name: str, scales: FloatArray) -> onnx_ir.Value:
@@ -76,7 +81,9 @@ def _write_product(
         "block_size": blocks.block,
         "accuracy_level": ACCURACY_LEVEL,
     }
-    inputs = [product.node.inputs[0], *stored, *([] if bias is None else [None, bias])]
+    inputs = [product.node.inputs[0], *stored]
+    if bias is not None:
+        inputs += [*[None] * (5 - len(inputs)), bias]
     node = onnx_ir.node("MatMulNBits", inputs, attributes=attributes, domain=MICROSOFT, name=f"{matrix.name}.product")
     old = [product.node] if product.tail is product.node else [product.node, product.tail]
     replace(model, old, [node])
@@ -87,12 +94,12 @@ def _write_lookup(
 ) -> None:
     import onnx_ir
 
-    levels, scales, zeros = stored
+    levels, *grid = stored
     if matrix.products:
         shape = add_constant(model, f"{levels.name}.rows_shape", np.asarray([len(blocks.levels), -1], np.int64))
         levels = put(model, lookup, "Reshape", [levels, shape], f"{levels.name}.rows")
     attributes = {"bits": blocks.grid.bits, "block_size": blocks.block, "gather_axis": 0, "quantize_axis": 1}
-    inputs = [levels, lookup.inputs[1], scales, zeros]
+    inputs = [levels, lookup.inputs[1], *grid]
     node = onnx_ir.node(
         "GatherBlockQuantized", inputs, attributes=attributes, domain=MICROSOFT, name=f"{matrix.name}.lookup"
     )

@@ -1,9 +1,9 @@
 """The quantized matrices of a bundle's graph as tensors of a GGUF file: the weights that the gate has judged.
 
-4 bits in blocks of 32 or a multiple are Q4_1, with the scales and least values of the graph; 8 bits are Q8_0, rounded
-once more from 256 levels beside a zero point to 255 around zero. The graph's names are the exporter's, and
-it packs queries with keys and values: a matrix is recognized by its values. Sources: ggml-quants.c (block_q4_1,
-block_q8_0). Needs the floor and `onnx_ir`.
+Blocks of 32 or a multiple keep every level and scale: 4 bits as Q4_1, or Q4_0 where zero is the middle level, 8 bits as
+Q8_0. Narrower blocks, and 8 bits with zero points as earlier releases wrote them, are rounded once more to Q8_0. The
+graph's names are the exporter's, and it packs queries with keys and values: a matrix is recognized by its values.
+Sources: ggml-quants.c (block_q4_0, block_q4_1, block_q8_0). Needs the floor and `onnx_ir`.
 """
 
 from __future__ import annotations
@@ -83,10 +83,12 @@ def _place_of(first: FloatArray, read: Callable[[], FloatArray], restored: Float
 
 
 def type_name(blocks: Blocks) -> str:
-    """The type of GGUF that carries a matrix: "Q4_1" or "Q8_0", or "F32" where its width fits no block."""
+    """The type of GGUF that carries a matrix: "Q4_0", "Q4_1" or "Q8_0", or "F32" where its width fits no block."""
     if blocks.inputs % BLOCK:
         return "F32"
-    return "Q4_1" if blocks.grid.bits == 4 and blocks.block % BLOCK == 0 else "Q8_0"
+    if blocks.grid.bits == 8 or blocks.block % BLOCK:
+        return "Q8_0"
+    return "Q4_0" if blocks.grid.is_symmetric else "Q4_1"
 
 
 def encoded(blocks: Blocks, order: Callable[[Any], Any], gguf: Any) -> NDArray[Any]:
@@ -98,23 +100,25 @@ def encoded(blocks: Blocks, order: Callable[[Any], Any], gguf: Any) -> NDArray[A
         gguf: the package.
     """
     kind = type_name(blocks)
-    if kind == "Q4_1":
-        return _four_bits(order(blocks.levels), order(blocks.grid.scales), order(blocks.grid.zeros), blocks.inputs)
-    values = np.ascontiguousarray(order(blocks.restored()))
-    array: NDArray[Any] = gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind])
-    return array
+    if kind == "F32" or blocks.block % BLOCK or (kind == "Q8_0" and not blocks.grid.is_symmetric):
+        values = np.ascontiguousarray(order(blocks.restored()))
+        array: NDArray[Any] = gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind])
+        return array
+    repeats = blocks.block // BLOCK
+    count = blocks.inputs // BLOCK
+    narrow = order(blocks.levels).reshape(len(blocks.levels), -1, BLOCK)[:, :count]
+    scale = np.repeat(order(blocks.grid.scales), repeats, axis=1)[:, :count]
+    zeros = np.repeat(order(blocks.grid.zeros), repeats, axis=1)[:, :count]
+    values_of_blocks = [scale] if blocks.grid.is_symmetric else [scale, -scale * zeros]
+    halves = [one.astype(np.float16)[:, :, None].view(np.uint8) for one in values_of_blocks]
+    return np.concatenate([*halves, _packed(narrow, blocks.grid.bits)], axis=2).reshape(len(narrow), -1)
 
 
-def _four_bits(levels: NDArray[np.uint8], scales: FloatArray, zeros: FloatArray, inputs: int) -> NDArray[np.uint8]:
-    """Blocks of `d`, `m` (float16) and 16 bytes: weight = d * level + m, the second half's levels in the high bits."""
-    rows, _, block = levels.shape
-    repeats = block // BLOCK
-    narrow = levels.reshape(rows, -1, BLOCK)[:, : inputs // BLOCK]
-    scale = np.repeat(scales, repeats, axis=1)[:, : inputs // BLOCK]
-    least = -scale * np.repeat(zeros, repeats, axis=1)[:, : inputs // BLOCK]
-    halves = [one.astype(np.float16)[:, :, None].view(np.uint8) for one in (scale, least)]
-    low, high = narrow[:, :, : BLOCK // 2], narrow[:, :, BLOCK // 2 :]
-    return np.concatenate([*halves, low | high << np.uint8(4)], axis=2).reshape(rows, -1)
+def _packed(levels: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """The levels (outputs, blocks, 32) of a file: signed bytes, or in 4 bits the second half's in the high bits."""
+    if bits == 8:
+        return levels ^ np.uint8(128)  # level - 128 as a signed byte
+    return levels[:, :, : BLOCK // 2] | levels[:, :, BLOCK // 2 :] << np.uint8(4)
 
 
 def readers(weights: Iterable[tuple[str, Weight, bool]]) -> dict[str, Callable[[], FloatArray]]:

@@ -15,6 +15,7 @@ import msgspec
 from edgetune.export.once.graph import count_nodes
 from edgetune.export.stepwise.attention_inputs import pack_inputs, rotate_inside
 from edgetune.export.stepwise.cache_in_place import read_lengths_from_mask
+from edgetune.export.stepwise.experts import part_experts
 from edgetune.export.stepwise.grouped_attention import group_attentions
 from edgetune.export.stepwise.last_logits import free_last_logits
 from edgetune.export.stepwise.rewrite import rewrite_decoder
@@ -120,6 +121,7 @@ def export_decoder(
         program = _program(model, batch_one=batch_one, full_logits=full_logits, fused=fused)
         in_place = fused and grouped and bool(group_attentions(program)) and read_lengths_from_mask(program)
         rewrite_decoder(program)
+        part_experts(program)
         spec = decoder_spec(program, model, model_folder, batch_one=batch_one)
         rotating = _attend_raw(program, spec.context_tokens) if fused and grouped else 0
         spec = msgspec.structs.replace(

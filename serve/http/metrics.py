@@ -76,7 +76,8 @@ class Metrics:
         )
         self._answer_tokens = Counter(
             "edgetune_generation_tokens",
-            "Tokens of prompts that were answered, and of the answers that were generated.",
+            "Tokens of prompts that were answered, of the answers that were generated, and of these those that were "
+            "guessed ahead and accepted.",
             ("model", "kind"),
             registry=registry,
         )
@@ -129,10 +130,15 @@ class Metrics:
             queue.observe(waited)
         seconds.observe(run.seconds)
 
-    def observe_answer(self, model: str, *, prompt_tokens: int, answer_tokens: int) -> None:
-        """Count the tokens of one generated answer, whole or broken off."""
+    def observe_answer(
+        self, model: str, *, prompt_tokens: int, answer_tokens: int, guessed_tokens: int = 0, accepted_tokens: int = 0
+    ) -> None:
+        """Count the tokens of one generated answer, whole or broken off; guesses only where there were any."""
         self._answer_tokens.labels(model, "prompt").inc(prompt_tokens)
         self._answer_tokens.labels(model, "answer").inc(answer_tokens)
+        if guessed_tokens:
+            self._answer_tokens.labels(model, "guessed").inc(guessed_tokens)
+            self._answer_tokens.labels(model, "accepted").inc(accepted_tokens)
 
     def watch(self, read: Callable[[], Iterable[Gauge]]) -> None:
         """Let `read` tell the gauges of every page from now on."""

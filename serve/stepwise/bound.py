@@ -103,7 +103,7 @@ class Bound:
         self._ids[...] = ids
         mask = self._mask[:, : columns + 1]
         if "attention_mask" in self._takes:
-            self._feed("attention_mask", np.ascontiguousarray(mask))
+            self._binding.bind_cpu_input("attention_mask", mask)  # one call; it reads a row of ours in place
         self._session.run_with_iobinding(self._binding)
         self._places += 1
         self._known = columns + 1

@@ -87,6 +87,24 @@ class Decoding(msgspec.Struct, frozen=True, kw_only=True):
     ci95: list[float] | None = None
 
 
+class OtherEngine(msgspec.Struct, frozen=True, kw_only=True):
+    """Another engine on the bundle's own levels, one prompt at a time, raced beside it with the same threads.
+
+    `tokens_per_second` and `first_token_ms` (of the longest prompt) are the engine's; `bundle_speedup` is how many
+    times faster the bundle decodes, with its interval `ci95`; `equal_tokens` how many of the first `tokens` of a greedy
+    answer are the bundle's. `reason` says why it could not be timed.
+    """
+
+    name: str
+    tokens_per_second: float | None = None
+    first_token_ms: float | None = None
+    bundle_speedup: float | None = None
+    ci95: list[float] | None = None
+    equal_tokens: int = 0
+    tokens: int = 0
+    reason: str = ""
+
+
 class ConversationSummary(RowsSummary, frozen=True, kw_only=True):
     """The data as it was used; `kind` is that of its rows."""
 
@@ -123,6 +141,7 @@ class LanguageReport(BuildReport, frozen=True, kw_only=True):
     first_token_ms: list[FirstToken] = msgspec.field(default_factory=list)
     decoding: list[Decoding] = msgspec.field(default_factory=list)
     samples: list[SampleAnswers] = msgspec.field(default_factory=list)
+    engines: list[OtherEngine] = msgspec.field(default_factory=list)
 
     @property
     def packed(self) -> LanguageProof | LanguageCandidate | None:

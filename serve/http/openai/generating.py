@@ -177,8 +177,14 @@ class Generating:
     def _count(self, model: str, writing: Writing) -> None:
         if writing.first_seconds is not None:
             self.metrics.observe_stage(model, "first_token", writing.first_seconds)
-        usage = writing.usage
-        self.metrics.observe_answer(model, prompt_tokens=usage.prompt_tokens, answer_tokens=usage.completion_tokens)
+        usage, lookup = writing.usage, writing.handle.answer.lookup
+        self.metrics.observe_answer(
+            model,
+            prompt_tokens=usage.prompt_tokens,
+            answer_tokens=usage.completion_tokens,
+            guessed_tokens=0 if lookup is None else lookup.guessed,
+            accepted_tokens=0 if lookup is None else lookup.right,
+        )
 
 
 def _failed(error: EdgetuneError) -> Refused:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import types
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from benchmarks.lab.language.artefacts import FILE, FP32, INT4, PYTORCH, STATIC, Artefacts
-from edgetune.benchmarks.stepwise.contestant import graph_steps, respond, timed, torch_steps
+from edgetune.benchmarks.stepwise.contestant import graph_steps, llama_cpp_steps, respond, timed, torch_steps
 from edgetune.benchmarks.stepwise.race import Workload, race
 from edgetune.benchmarks.stepwise.recipe import GenerationBenchmarkRecipe
 from edgetune.tune.training.progress import Silent
@@ -54,6 +55,31 @@ def test_our_graph_says_what_generate_says(tiny_family, artefacts, expected):
     steps = graph_steps(settings(tiny_family, artefacts, FP32))
     assert timed(steps, PROMPTS, 19)["tokens"] == expected
     assert timed(steps, PROMPTS[:1], 19)["tokens"] == expected[:1]
+
+
+def test_llama_cpp_reads_each_prompt_anew_and_answers_greedily(tmp_path, monkeypatch):
+    """The calls alone: the library itself takes minutes to build."""
+    calls = []
+
+    class Llama:
+        def __init__(self, **options):
+            calls.append(options)
+
+        def reset(self):
+            calls.append("reset")
+
+        def generate(self, tokens, **options):
+            calls.append((tokens, options))
+            yield from itertools.count(tokens[-1] + 1)
+
+    monkeypatch.setitem(sys.modules, "llama_cpp", types.SimpleNamespace(Llama=Llama))
+    steps = llama_cpp_steps({"folder": str(tmp_path), "threads": 1})
+    assert timed(steps, PROMPTS[:1], 3)["tokens"] == [[42, 43, 44, 45]]
+    opened, reset, (prompt, options) = calls
+    assert opened == {
+        "model_path": str(tmp_path / "model.gguf"), "n_ctx": 0, "n_threads": 1, "n_threads_batch": 1, "verbose": False,
+    }  # fmt: skip
+    assert (reset, prompt, options["temp"], options["reset"]) == ("reset", PROMPTS[0], 0.0, False)
 
 
 def test_a_clock_of_the_first_token_and_of_each_step(monkeypatch):

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from edgetune.benchmarks.stepwise.figures import RaceFigures, SideFigures, agreement, compared, decoding
+from edgetune.benchmarks.stepwise.llama_cpp import engine_notes
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.report import Memory
 
@@ -101,3 +102,25 @@ def test_agreement_counts_up_to_the_first_difference():
 def test_figures_survive_a_file():
     race = figures(base=BASE, bundle=BUNDLE)
     assert msgspec.json.decode(msgspec.json.encode(race), type=RaceFigures) == race
+
+
+LLAMA_CPP = SideFigures(side="llama.cpp", first_ms={16: [9.0], 128: [7.0]}, step_ms={1: [4.0, 2.0, 6.0]}, answer=[5, 6])
+
+
+def test_another_engine_stands_beside_the_bundle():
+    (engine,) = compared(figures(base=BASE, bundle=BUNDLE, other=LLAMA_CPP), "base", "bundle").engines
+    assert (engine.name, engine.tokens_per_second, engine.first_token_ms) == ("llama.cpp", 250.0, 7.0)
+    assert (engine.bundle_speedup, engine.equal_tokens, engine.tokens) == (2.0, 2, 2)
+    assert engine_notes([engine]) == [
+        "On the same levels llama.cpp decodes 250 tokens a second, and the bundle 2.00 times as many: here the bundle "
+        "is faster. `edgetune pack --layout gguf --weights bundle` writes its file."
+    ]
+
+
+def test_another_engine_that_failed_or_was_timed_on_a_busy_machine_has_no_ratio():
+    failed = SideFigures(side="llama.cpp", reason="it ended with 1: no such file")
+    (engine,) = compared(figures(base=BASE, bundle=BUNDLE, other=failed), "base", "bundle").engines
+    assert engine_notes([engine]) == ["llama.cpp was not timed: it ended with 1: no such file"]
+    busy = msgspec.structs.replace(figures(base=BASE, bundle=BUNDLE, other=LLAMA_CPP), timing_remark="others ran")
+    (engine,) = compared(busy, "base", "bundle").engines
+    assert (engine.bundle_speedup, engine.ci95, engine_notes([engine])) == (None, None, [])

@@ -28,7 +28,7 @@ def test_a_setting_that_saves_less_a_byte_than_a_larger_one_is_none():
 
 
 def test_bytes_go_to_the_matrix_that_loses_most_until_the_sum_is_allowed():
-    small, good, best = (Choice(4, 128, "gptq"), Choice(8, 128, "gptq"), Choice(8, 32, "gptq"))
+    small, good, best = (Choice(4, 128, "gptq"), Choice(8, 128, "rtn"), Choice(8, 32, "rtn"))
     matrices = table(head=10.0, middle=1.0, other=0.1)
     assert allocate(matrices, 100) == {"head": small, "middle": small, "other": small}
     assert allocate(matrices, 88) == {"head": good, "middle": small, "other": small}
@@ -38,4 +38,4 @@ def test_bytes_go_to_the_matrix_that_loses_most_until_the_sum_is_allowed():
 
 
 def test_a_limit_that_nothing_reaches_takes_the_best_of_each():
-    assert set(allocate(table(head=1.0, other=2.0), 0.0).values()) == {Choice(8, 32, "gptq")}
+    assert set(allocate(table(head=1.0, other=2.0), 0.0).values()) == {Choice(8, 32, "rtn")}

@@ -14,7 +14,7 @@ from edgetune.benchmarks.prove.statistics import paired_loss
 from edgetune.benchmarks.stepwise.divergence import divergences
 from edgetune.compress.gptq.coverage import read_coverage
 from edgetune.compress.gptq.quantization import quantize_decoder
-from edgetune.compress.gptq.schemes import LADDER, write_scheme
+from edgetune.compress.gptq.schemes import LADDER, SCHEMES, write_scheme
 from edgetune.export.stepwise.graph import export_decoder
 from edgetune.tune.metrics import PERPLEXITY
 
@@ -32,12 +32,16 @@ LLAMA = {
 
 def folder_of(name: str, folder: Path) -> Path:
     import torch
-    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MixtralConfig, Qwen2MoeConfig
 
     configs = {
         "gpt2": lambda: GPT2Config(n_embd=64, n_layer=2, n_head=4, n_positions=64, **WIDTH),
         "llama": lambda: LlamaConfig(tie_word_embeddings=False, **LLAMA, **WIDTH),
         "llama tied": lambda: LlamaConfig(tie_word_embeddings=True, **LLAMA, **WIDTH),
+        "mixtral": lambda: MixtralConfig(num_local_experts=4, **LLAMA, **WIDTH),
+        "qwen2_moe": lambda: Qwen2MoeConfig(
+            num_experts=4, moe_intermediate_size=48, shared_expert_intermediate_size=64, **LLAMA, **WIDTH
+        ),
     }
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -79,6 +83,27 @@ def test_all_matrices_of_a_decoder_are_quantized(name, tmp_path):
     assert divergence["fp32"] == pytest.approx(0, abs=1e-9)
     assert divergence["int8"] < 0.1 * divergence["int4_head8"]
     assert divergence["int4_head8"] < divergence["int4"]
+    assert found["int8"].top1_agreement > 0.9
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe"])
+def test_the_experts_of_a_mixture_are_quantized_one_by_one(name, tmp_path):
+    graph = export_decoder(folder_of(name, tmp_path / "model"), tmp_path / "graph")
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(3, 160, 40).tolist() for _ in range(12)]
+    candidates = {}
+    for scheme in (SCHEMES["int4"], SCHEMES["int8"]):
+        candidates[scheme.name] = tmp_path / scheme.name / "model.onnx"
+        coverage = write_scheme(
+            scheme, graph.path, candidates[scheme.name], calibration=texts[:6], spec=graph.spec, block=32
+        )
+        assert {one.parameters for one in coverage.left} <= {4 * 64, 64}  # routers: narrower than a block
+        assert coverage.share_of_parameters > 0.98
+        # Of two layers, four experts with two matrices each: gate and up are packed.
+        assert sum(".experts." in one.name or "transpose" in one.name for one in coverage.quantized) >= 2 * 4 * 2
+    found = divergences(graph.path, candidates, texts[6:], spec=graph.spec, threads=1)
+    assert found["int8"].kl_nats < 0.1 * found["int4"].kl_nats
     assert found["int8"].top1_agreement > 0.9
 
 

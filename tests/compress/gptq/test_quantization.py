@@ -71,7 +71,7 @@ def test_the_bytes_are_those_of_the_levels_and_their_scales(made):
     assert sum(one.stored_bytes for one in four.quantized) == levels + total // 32 * 2
     assert four.dtypes["UINT8"] == pytest.approx(levels / four.weight_bytes, abs=1e-4)
     _, eight = made[8, None, "rtn"]
-    assert sum(one.stored_bytes for one in eight.quantized) == total + total // 32 * (2 + 1)
+    assert sum(one.stored_bytes for one in eight.quantized) == total + total // 32 * 2  # no zero points
     assert four.share_of_bytes > 0.94  # biases are the rest
     assert four.sentence().startswith("5 matrices in 4 bits, 100.0% of the parameters of all matrices and 9")
 

@@ -35,13 +35,25 @@ def test_zero_points_of_an_odd_number_of_blocks_fill_their_last_byte_with_zero()
     assert nearest(weight, 4, 32).packed_zeros().tolist() == [[0x55, 0x05]]
 
 
-def test_eight_bits_have_a_byte_for_each_level_and_zero_point():
-    weight = row_of(*range(-100, 156), width=256)
+def test_eight_bits_have_zero_in_the_middle_and_store_no_zero_point():
+    weight = row_of(*range(-127, 128), width=256)
     blocks = nearest(weight, 8, 256)
-    assert blocks.grid.scales.tolist() == [[1.0]]
-    assert blocks.packed_zeros().tolist() == [[100]]
-    assert blocks.packed()[0, 0].tolist() == list(range(256))
+    assert (blocks.grid.scales.tolist(), blocks.grid.zeros.tolist()) == ([[1.0]], [[128.0]])
+    assert blocks.grid.is_symmetric
+    assert blocks.packed()[0, 0].tolist() == [*range(1, 256), 128]
     assert (blocks.restored() == weight).all()
+    assert blocks.stored_bytes == 256 + 2
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_four_symmetric_bits_give_the_largest_weight_the_lowest_level(sign):
+    weight = sign * row_of(*range(-8, 8))
+    blocks = nearest(weight, 4, 32, symmetric=True)
+    assert (blocks.grid.scales.tolist(), blocks.grid.zeros.tolist()) == ([[float(sign)]], [[8.0]])
+    assert blocks.levels[0, 0, :16].tolist() == list(range(16))
+    assert (blocks.restored() == weight).all()
+    assert blocks.stored_bytes == 16 + 2
+    assert not nearest(weight + 1, 4, 32).grid.is_symmetric
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -68,7 +80,10 @@ def test_the_error_is_that_of_the_grid_and_never_larger_than_without_clipping(bi
     half = np.broadcast_to(blocks.grid.scales[:, :, None] * 0.5001, error.shape)
     assert (np.abs(error) <= half)[inside].all()
     groups = in_blocks(weight, 32)
-    step = (np.maximum(groups.max(axis=2), 0) - np.minimum(groups.min(axis=2), 0)) / (2**bits - 1)
+    if bits == 4:
+        step = (np.maximum(groups.max(axis=2), 0) - np.minimum(groups.min(axis=2), 0)) / 15
+    else:
+        step = np.abs(groups).max(axis=2) / 127
     plain = np.rint(groups / step[:, :, None]) * step[:, :, None] - groups
     if bits == 4:  # clipping makes up for what is lost by scales that float16 holds
         assert ((error**2).sum(axis=2) <= (plain**2).sum(axis=2) * 1.001 + 1e-7).mean() > 0.98

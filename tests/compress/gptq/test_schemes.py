@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx
 import pytest
 
+from edgetune.compress.gptq.coverage import read_coverage
 from edgetune.compress.gptq.quantization import Choice
 from edgetune.compress.gptq.schemes import LADDER, scheme_named, write_scheme
+from edgetune.compress.gptq.stored import read_blocks
 from edgetune.serve.errors import CompressError
 
 # The tied head and the positions in 8 bits, as `int4_head8` has them, and one more matrix.
@@ -55,7 +59,20 @@ def test_a_mixture_has_the_bits_and_blocks_that_were_chosen(toy_graph, toy_spec,
 def test_an_unknown_scheme_is_refused_with_those_there_are():
     with pytest.raises(CompressError, match="no scheme 'int2'") as caught:
         scheme_named("int2")
-    assert caught.value.expected == "int4_g128 or int4 or int4_head8 or mixed or int8 or fp32"
+    assert caught.value.expected == "int4_g128 or int4 or int4_head8 or mixed or int8 or fp32 or q4_0"
+
+
+def test_q4_0_is_smaller_than_int4_by_its_zero_points_and_tried_by_name_alone(
+    toy_graph, toy_spec, toy_sequences, tmp_path
+):
+    assert scheme_named("q4_0") not in LADDER
+    target, larger = tmp_path / "q4_0" / "model.onnx", tmp_path / "int4" / "model.onnx"
+    for name, path in (("q4_0", target), ("int4", larger)):
+        write_scheme(scheme_named(name), toy_graph, path, calibration=toy_sequences, spec=toy_spec)
+    assert all(blocks.grid.is_symmetric and blocks.block == 32 for _, blocks in read_blocks(target))
+    stored = [sum(one.stored_bytes for one in read_coverage(path).quantized) for path in (target, larger)]
+    zeros = [one.dims for one in onnx.load(larger).graph.initializer if one.name.endswith(".zeros")]
+    assert stored[1] - stored[0] == sum(math.prod(dims) for dims in zeros)
 
 
 def test_the_block_asked_for_is_the_block_written(toy_graph, toy_spec, toy_sequences, tmp_path):

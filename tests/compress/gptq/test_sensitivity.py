@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgetune.compress.gptq import sensitivity
 from edgetune.compress.gptq.graph_file import open_graph
 from edgetune.compress.gptq.head import write_all_positions
 from edgetune.compress.gptq.matrices import find_matrices
 from edgetune.compress.gptq.prefill import prefill_feed
-from edgetune.compress.gptq.sensitivity import Probe, Sensitivities, measure_sensitivities
+from edgetune.compress.gptq.sensitivity import Probe, Sensitivities, _factors, _to_measure, measure_sensitivities
 from edgetune.serve.errors import CompressError
 from edgetune.serve.session import open_session
 
@@ -49,6 +50,52 @@ def test_a_changed_matrix_gives_the_divergence_of_its_own_graph(toy_graph, toy_s
     assert probe.nats(matrix, changed) == pytest.approx(expected, rel=0.01)
     assert expected > 1e-5
     assert probe.nats(matrix, matrix.rows()) == pytest.approx(0, abs=2e-7)
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """The matrices of six layers `x = x + relu(x @ up) @ down` and of a head, each kind of one shape."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    path = tmp_path_factory.mktemp("deep") / "g.onnx"
+    nodes, weights, x = [], [], "x0"
+    rng = np.random.default_rng(0)
+    for layer in range(6):
+        names = {part: f"{part}{layer}" for part in ("up", "down", "inner", "active", "outer")}
+        nodes.append(helper.make_node("MatMul", [x, names["up"]], [names["inner"]]))
+        nodes.append(helper.make_node("Relu", [names["inner"]], [names["active"]]))
+        nodes.append(helper.make_node("MatMul", [names["active"], names["down"]], [names["outer"]]))
+        nodes.append(helper.make_node("Add", [x, names["outer"]], [x := f"x{layer + 1}"]))
+        for part in ("up", "down"):
+            weights.append(numpy_helper.from_array(rng.normal(size=(32, 32)).astype(np.float32), names[part]))
+    nodes.append(helper.make_node("MatMul", [x, "head"], ["logits"]))
+    weights.append(numpy_helper.from_array(rng.normal(size=(32, 48)).astype(np.float32), "head"))
+    wide = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x0", "logits")]
+    graph = helper.make_graph(nodes, "deep", wide[:1], wide[1:], weights)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return find_matrices(open_graph(path))
+
+
+def test_of_many_matrices_some_of_each_kind_are_measured(deep, monkeypatch):
+    assert _to_measure(deep) == [matrix.name for matrix in deep]
+    monkeypatch.setattr(sensitivity, "MOST_MEASURED", 6)
+    assert _to_measure(deep) == ["up0", "up2", "up5", "down0", "down2", "down5", "head"]
+
+
+def test_between_two_measured_matrices_of_a_kind_the_loss_lies_between_theirs(deep):
+    factors = _factors(deep, {"up0": 1.0, "up2": 4.0, "up5": 4.0, "down0": 8.0, "down5": 8.0, "head": 3.0})
+    assert factors == pytest.approx(
+        {
+            "up0": 1,
+            "up1": 2,
+            "up2": 4,
+            "up3": 4,
+            "up4": 4,
+            "up5": 4,
+            **{f"down{layer}": 8 for layer in range(6)},
+            "head": 3,
+        }
+    )
 
 
 def test_without_texts_or_matrices_nothing_is_measured(toy_graph, toy_spec):

@@ -12,17 +12,18 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetune.compress.gptq.graph_file import open_graph, write_graph
 from edgetune.compress.gptq.matrices import find_matrices
 from edgetune.compress.gptq.rounding import nearest
+from edgetune.compress.gptq.stored import read_blocks
 from edgetune.compress.gptq.writer import write_matrix
 from edgetune.compress.layers import tidy
 from edgetune.serve.session import open_session
 
 
-def quantized(graph, target, *, bits, block=32):
+def quantized(graph, target, *, bits, block=32, symmetric=False):
     """Every matrix of `graph` rounded to nearest into `target`; by name what it stands for then."""
     model = open_graph(graph)
     meant = {}
     for one in find_matrices(model):
-        blocks = nearest(one.rows(), bits, block)
+        blocks = nearest(one.rows(), bits, block, symmetric=symmetric)
         meant[one.name] = blocks.restored()
         write_matrix(model, one, blocks)
     tidy(model)
@@ -71,7 +72,7 @@ def test_a_product_is_that_of_the_levels(tmp_path, product_graph, name, bits, wi
     assert kinds(tmp_path / "q.onnx") == {"MatMulNBits": 1, **({} if factor == 3 else {"Cast": 1})}
     stored = {one.name for one in onnx.load(tmp_path / "q.onnx").graph.initializer}
     assert "w" not in stored
-    assert f"w.int{bits}.zeros" in stored
+    assert (f"w.int{bits}.zeros" in stored) == (bits == 4)  # of 8 bits all are in the middle
     node = onnx.load(tmp_path / "q.onnx").graph.node[-1]
     assert {one.name: one.i for one in node.attribute} == {
         "K": width,
@@ -119,8 +120,20 @@ def test_a_tied_head_and_its_embedding_read_one_copy(tmp_path, bits, width, bloc
     stored = {one.name: numpy_helper.to_array(one) for one in onnx.load(target).graph.initializer}
     assert stored[f"w.int{bits}"].nbytes == 50 * width * bits // 8
     assert stored[f"w.int{bits}.scales"].dtype == np.float16
-    assert sorted(stored) == [f"w.int{bits}{end}" for end in ("", ".rows_shape", ".scales", ".zeros")]
+    ends = ("", ".rows_shape", ".scales", *([".zeros"] if bits == 4 else []))
+    assert sorted(stored) == [f"w.int{bits}{end}" for end in ends]
     assert kinds(target) == {"MatMulNBits": 1, "GatherBlockQuantized": 1, "Reshape": 1, "Cast": 1}
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_blocks_are_read_back_as_they_were_written(tmp_path, symmetric):
+    graph = tied_graph(tmp_path / "g.onnx", 96)
+    meant = quantized(graph, tmp_path / "q.onnx", bits=4, symmetric=symmetric)["w"]
+    ((name, blocks),) = read_blocks(tmp_path / "q.onnx")
+    assert (name, blocks.grid.is_symmetric) == ("w.int4", symmetric)
+    assert np.array_equal(blocks.restored(), meant)
+    rows = open_session(tmp_path / "q.onnx", provider="cpu", threads=1).run(["rows"], {"input_ids": [list(range(50))]})
+    assert rows[0][0] == pytest.approx(meant, abs=1e-6)
 
 
 @pytest.mark.parametrize("bits", [4, 8])

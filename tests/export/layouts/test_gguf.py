@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgetune.compress.gptq.quantization import quantize_decoder
-from edgetune.compress.gptq.rounding import nearest
+from edgetune.compress.gptq.rounding import Blocks, Grid, nearest
 from edgetune.export.layouts import gguf as layout
 from edgetune.export.layouts import gguf_families, write_layout
 from edgetune.export.layouts.gguf_blocks import encoded, type_name
@@ -325,22 +325,24 @@ def test_the_check_finds_what_is_missing_or_no_gguf(folder, tmp_path):
     assert "cannot be read: GGUF magic invalid" in layout.check(folder)[0]
 
 
-def quantized_bundle(bundle, target, *, bits, block, method="rtn"):
+def quantized_bundle(bundle, target, *, bits, block, symmetric=False):
     """The tiny llama's bundle with its graph in few bits, and its work folder beside it."""
     shutil.copytree(bundle.folder, target)
     work = f"{bundle.folder.name}.work"
     shutil.copytree(bundle.folder.with_name(work), target.with_name(f"{target.name}.work"))
     quantize_decoder(
-        bundle.folder / "model.onnx", target / "model.onnx", bits=bits, block=block, method=method,
+        bundle.folder / "model.onnx", target / "model.onnx", bits=bits, block=block, method="rtn", symmetric=symmetric,
         spec=bundle.manifest.generation,
     )  # fmt: skip
     return Bundle.open(target, verify=False)
 
 
-@pytest.mark.parametrize(("bits", "kind", "tolerance"), [(4, "Q4_1", 5e-4), (8, "Q8_0", 6e-3)])
-def test_the_bundles_own_bits_are_the_files(language_bundle, model, tmp_path, bits, kind, tolerance):
-    """4 bits are carried over level by level; 8 bits are rounded once more, by a 254th of the largest in a block."""
-    bundle = quantized_bundle(language_bundle, tmp_path / "few", bits=bits, block=32)
+@pytest.mark.parametrize(
+    ("bits", "symmetric", "kind", "tolerance"), [(4, False, "Q4_1", 5e-4), (4, True, "Q4_0", 0), (8, True, "Q8_0", 0)]
+)
+def test_the_bundles_own_bits_are_the_files(language_bundle, model, tmp_path, bits, symmetric, kind, tolerance):
+    """Levels and scales are carried over as they are; the least value of a block of Q4_1 is rounded to float16."""
+    bundle = quantized_bundle(language_bundle, tmp_path / "few", bits=bits, block=32, symmetric=symmetric)
     files = write_layout(bundle, "gguf", tmp_path / "out", weights="bundle")
     assert files == ["Modelfile", "README.md", "model.gguf"]
     reader = gguf.GGUFReader(tmp_path / "out" / "model.gguf")
@@ -354,7 +356,8 @@ def test_the_bundles_own_bits_are_the_files(language_bundle, model, tmp_path, bi
         values = gguf.quants.dequantize(np.array(one.data), one.tensor_type)
         expected = merged[one.name].read()
         if one.name in matrices:
-            expected = merged[one.name].ordered(nearest(merged[one.name].weight.read(), bits, 32).restored())
+            blocks = nearest(merged[one.name].weight.read(), bits, 32, symmetric=symmetric)
+            expected = merged[one.name].ordered(blocks.restored())
         largest = np.abs(expected).max()
         assert np.abs(values - expected).max() <= (tolerance * largest if one.name in matrices else 0), one.name
     said = contents(reader)
@@ -377,3 +380,22 @@ def test_blocks_that_share_a_scale_over_128_weights_and_padded_ones_are_told_apa
     values = gguf.quants.dequantize(encoded(wide, lambda array: array, gguf), gguf.GGMLQuantizationType.Q4_1)
     assert values == pytest.approx(wide.restored(), abs=2e-3)
     assert np.array_equal(encoded(padded, lambda array: array, gguf), padded.restored())
+
+
+def test_wide_blocks_of_8_bits_repeat_their_scale_and_those_with_zero_points_are_rounded_again():
+    rows = np.random.default_rng(0).normal(size=(6, 160)).astype(np.float32)
+    wide = nearest(rows, 8, 64)  # three blocks, the last of them half full
+    skewed = Blocks(wide.levels - np.uint8(1), Grid(wide.grid.scales, wide.grid.zeros - 1, 8), 160)
+    assert np.array_equal(skewed.restored(), wide.restored())
+    kind = gguf.GGMLQuantizationType.Q8_0
+    for blocks, most in ((wide, 0), (skewed, wide.grid.scales.max() / 2)):
+        assert type_name(blocks) == "Q8_0"
+        values = gguf.quants.dequantize(encoded(blocks, lambda array: array, gguf), kind)
+        assert np.abs(values - wide.restored()).max() <= most
+
+
+def test_symmetric_four_bits_have_the_bytes_of_ggml():
+    rows = np.random.default_rng(0).integers(-8, 8, size=(4, 64)).astype(np.float32) * np.float32(0.25)
+    rows[:, ::32] = -2.0
+    ours = encoded(nearest(rows, 4, 32, symmetric=True), lambda array: array, gguf)
+    assert np.array_equal(ours, gguf.quants.quantize(rows, gguf.GGMLQuantizationType.Q4_0))

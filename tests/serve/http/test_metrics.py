@@ -57,6 +57,16 @@ def test_padding_is_counted_as_what_was_run_in_vain():
         assert line in page
 
 
+def test_guessed_and_accepted_tokens_are_counted_where_there_were_any():
+    metrics = Metrics()
+    metrics.observe_answer("x", prompt_tokens=3, answer_tokens=9)
+    assert b'kind="guessed"' not in metrics.page()
+    metrics.observe_answer("x", prompt_tokens=3, answer_tokens=9, guessed_tokens=8, accepted_tokens=5)
+    page = metrics.page().decode()
+    for kind, tokens in (("prompt", 6), ("answer", 18), ("guessed", 8), ("accepted", 5)):
+        assert f'edgetune_generation_tokens_total{{kind="{kind}",model="x"}} {tokens}.0' in page
+
+
 def test_two_servers_in_one_process_count_apart():
     first, second = Metrics(), Metrics()
     first.observe_request("x", "infer", 200, 0.001)
