@@ -36,7 +36,7 @@ from edgetune.tune.training.gain import paired_gain
 from edgetune.tune.training.hardware import choose_device, fast_bf16
 from edgetune.tune.training.length import TrainingLength
 from edgetune.tune.training.outcome import Outcome, choose, settled_by_probe
-from edgetune.tune.training.probe import Learnable, Probe, fit_probe
+from edgetune.tune.training.probe import Learnable, Probe, fit_probe, headless
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.training.progress import Progress
 from edgetune.tune.training.trainer import TrainingPlan, TrainingResult, train
@@ -115,7 +115,7 @@ class _Job:
         seed: int,
         folder: Path,
     ) -> _Job:
-        objective = TASKS[task].objective(dataset.labels, metric, dataset.train.targets)
+        objective = TASKS[task].objective(dataset.labels, metric, dataset.train.targets).set_by(recipe, dataset)
         opened = open_base(base, TASKS[task], objective, recipe)
         where = choose_device(device)  # type: ignore[arg-type]
         return cls(
@@ -140,7 +140,8 @@ class _Job:
         self.model.to(self.device)
         probe = self._fit_probe(self.model, progress)
         probe.save(solved)
-        progress.say(f"probe: validation {probe.value:.4f} with the trunk frozen")
+        solved_by = "probe" if self.encoder.task.has_head else "base"
+        progress.say(f"{solved_by}: validation {probe.value:.4f} with the trunk frozen")
         return probe
 
     def _fit_probe(self, model: Model, progress: Progress) -> Probe:
@@ -148,6 +149,8 @@ class _Job:
             features = head_features(model, self.encoder, part.texts, bf16=self.bf16, progress=progress)
             return features, self.objective.learnt(part.targets)
 
+        if not self.encoder.task.has_head:
+            return headless(learnable(self.dataset.validation), self.objective)
         return fit_probe(
             learnable(self.dataset.train),
             learnable(self.dataset.validation),
@@ -283,7 +286,7 @@ class _Job:
         return Training(
             method=self.recipe.method,
             handed_on=outcome.handed_on,
-            pooling=chosen_pooling(self.base, self.recipe),
+            pooling=chosen_pooling(self.base, self.recipe, has_head=self.encoder.task.has_head),
             probe_value=probe.value,
             best_value=outcome.value,
             best_epoch=result.best_epoch if result else None,

@@ -51,6 +51,8 @@ def unsuitable(material: Material) -> str:
         return "its inputs are pairs of texts, and a sum of n-grams does not tell in which of the two each stands"
     if spec.kind == "labels":
         return "a text has several labels, whose thresholds are those of the tuned model's probabilities"
+    if material.model.head.kind == "embedding":
+        return "its answers are vectors, and n-grams give their own, which are not the model's"
     if len(material.train) < FEWEST_TEXTS:
         return f"there are {len(material.train)} labelled texts to learn from, and n-grams need {FEWEST_TEXTS}"
     return ""
