@@ -26,19 +26,27 @@ class EmbeddingPrediction:
     `truncated` tells that the input was longer than the model takes and only its beginning was read.
     """
 
-    vector: NDArray[np.float32]
+    embedding: NDArray[np.float32]
     truncated: bool = False
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both vectors are the same numbers, and both texts were cut or not."""
+        if not isinstance(other, EmbeddingPrediction):
+            return NotImplemented
+        return self.truncated == other.truncated and np.array_equal(self.embedding, other.embedding)
+
+    __hash__ = None  # type: ignore[assignment]  # as of any value that holds an array
 
     @property
     def plain(self) -> list[float]:
         """The vector as a list."""
-        return list(map(float, self.vector.tolist()))
+        return list(map(float, self.embedding.tolist()))
 
 
 class EmbeddingHead:
     """A vector for each row."""
 
-    columns = ("vector",)
+    columns = ("embedding",)
     default_tensors = ("embedding",)
     ranked = False
     labels = ()
@@ -83,7 +91,7 @@ class EmbeddingHead:
 
     def as_lines(self, answer: EmbeddingPrediction, top: int | None) -> list[list[str]]:
         """The first few numbers, and how many there are."""
-        shown = " ".join(f"{number:.4f}" for number in answer.vector[:_SHOWN].tolist())
+        shown = " ".join(f"{number:.4f}" for number in answer.embedding[:_SHOWN].tolist())
         return [[f"{shown} ... ({self.width})" if self.width > _SHOWN else shown]]
 
     def misfit(self, case: GoldenCase) -> str:

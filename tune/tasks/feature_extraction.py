@@ -65,15 +65,15 @@ class FeatureExtraction(Task):
     metrics: ClassVar[tuple[Metric, ...]] = METRICS
 
     def recognises(self, columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> Guess:
-        """Columns that are called anchor and positive; a pair with a label or a score may as well be another task's."""
+        """A column called positive beside one of anchors; pairs by other names may as well be another task's."""
         names = {name.casefold(): name for name in columns}
-        if section.get("negative"):
-            return Guess(1.0, "data.negative is a column of texts that do not belong to the others")
-        anchor, positive = _named(names, ANCHORS), _named(names, POSITIVES)
+        given = [key for key in ("negative", "prompts") if section.get(key) is not None]
+        if given:
+            return Guess(1.0, f"data.{given[0]} is of embeddings alone")
+        anchor, positive = _named(names, ANCHORS), _named(names, ("positive", "pos"))
         if anchor is None or positive is None or section.get("label") is not None:
             return Guess()
-        sure = names.get("anchor") == anchor or _named(names, ("positive", "pos")) == positive
-        return Guess(0.95 if sure else 0.6, f"the columns {anchor!r} and {positive!r} are texts that belong together")
+        return Guess(0.95, f"the columns {anchor!r} and {positive!r} are texts that belong together")
 
     # Rows
 
@@ -184,11 +184,11 @@ class FeatureExtraction(Task):
         expected = np.asarray(targets, dtype=np.int64)
         if labels:
             return describe_labels(Counter(labels[place] for place in expected[:, KEY].tolist()), "labels")
-        groups = len(np.unique(expected[:, KEY]))
-        if expected[0, ROLE] == SCORED:
-            return Summary(f"{groups:,} scored pairs.", {"pairs": groups})
-        asked = int((expected[:, ROLE] == QUERY).sum())
-        return Summary(f"{asked:,} anchors in {groups:,} groups of texts that belong together.", {"groups": groups})
+        if is_scored(expected):
+            return Summary(f"{counted(len(expected) // 2, 'scored pair')}.", {"pairs": len(expected) // 2})
+        asked, given, negative = (int((expected[:, ROLE] == role).sum()) for role in (QUERY, DOCUMENT, NEGATIVE))
+        sentence = f"{asked:,} anchors, {given:,} texts that belong to them and {negative:,} that do not."
+        return Summary(sentence, {"anchors": asked, "positives": given, "negatives": negative})
 
     def objective(self, labels: Sequence[str], metric: str, targets: Sequence[Target]) -> Vectors:
         expected = np.asarray(targets, dtype=np.int64).reshape(-1, 3)

@@ -35,7 +35,7 @@ EXAMPLE = '{"model": "...", "input": ["my card has not arrived"]}'
 class EmbeddingsRequest(msgspec.Struct):
     """The body; members that are not named here, such as `user`, change nothing."""
 
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | list[str | int | list[int]]
     model: str
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
@@ -55,12 +55,13 @@ def read_request(body: bytes) -> tuple[EmbeddingsRequest, list[str]]:
         request = _DECODER.decode(body)
     except NOT_JSON as error:
         raise Unfit(f"The body is not understood: {error}.", expected=EXAMPLE) from error
-    texts = [request.input] if isinstance(request.input, str) else request.input
-    if not texts:
+    given = [request.input] if isinstance(request.input, str) else request.input
+    if not given:
         raise Unfit("input is empty.", expected="a text, or a list of texts", param="input")
-    if not all(isinstance(text, str) for text in texts):
+    texts = [text for text in given if isinstance(text, str)]
+    if len(texts) < len(given):
         raise Unfit("input holds token ids, which are those of a tokenizer.", expected="texts", param="input")
-    return request, [str(text) for text in texts]
+    return request, texts
 
 
 class EmbeddingsRoute:
