@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 from transformers import set_seed
 
 from edgetune.serve.report import Training
@@ -276,7 +277,9 @@ class _Job:
         if model is None:
             shutil.copytree(self.folder / "base", self.folder / "model", dirs_exist_ok=True)
             return 0.0
-        self.objective.finish(trained_head(model))
+        head = trained_head(model)
+        if isinstance(head, nn.Linear):
+            self.objective.finish(head)
         if hasattr(model, "merge_and_unload"):
             model.save_pretrained(self.folder / "adapter")
         return merge_and_save(model, self.encoder, self._slice, self.folder / "model")

@@ -37,8 +37,8 @@ def main(data: Path, chinese: Path | None, out: Path, markdown: Path | None) -> 
         for name, path in parts.items():
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in titles(data, name))
             path.write_text("".join(lines), encoding="utf-8")
-        prompts = ["prompts.query=query: ", "prompts.document=passage: "]
-        settings = [f"train={parts['dev']}", f"test={parts['test']}", *prompts]
+        prompts = json.dumps({"query": "query: ", "document": "passage: "})
+        settings = [f"train={parts['dev']}", f"test={parts['test']}", f"prompts={prompts}"]
         reports[TITLES] = _build(str(chinese), out / "titles", settings)
     page = "\n".join([*table(HEAD, [_line(name, report) for name, report in reports.items()]), ""])
     if markdown:

@@ -159,7 +159,7 @@ def command(
     first = next(stream, None)
     if first is None:
         raise InputError("There is no text to answer.", expected="a TEXT, --input FILE, or lines on standard input")
-    inputs = itertools.chain([first], stream)
+    inputs: Iterable[tuple[str, ...]] = itertools.chain([first], stream)
     if manifest.generation is not None:
         _refuse((*_RANKED, *_OF_VECTORS), f"{bundle} generates text")
         from edgetune.commands.generation import GenerationRequest, print_generations

@@ -84,7 +84,9 @@ def learn(material: Material, folder: Path) -> Learnt:
     if not len(features.tokens):
         raise CompressError("No training text has a token that a linear model could learn from.")
     inputs = _weights(features.bags(ids), features.size)
-    solved = objective.finished(objective.linear_head(inputs, objective.learnt(material.train.targets)))
+    head = objective.linear_head(inputs, objective.learnt(material.train.targets))
+    assert head is not None  # vectors have none, and are unsuitable
+    solved = objective.finished(head)
     scale = 1.0
     if material.model.head.kind == "label":
         held_out = _weights(features.bags(_ids(encoder, material.validation.texts)), features.size)

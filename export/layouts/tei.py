@@ -88,7 +88,7 @@ def _write_states(graph: Path) -> None:
     model = onnx.load(str(graph))
     output = model.graph.output[0]
     width = output.type.tensor_type.shape.dim[1].dim_value
-    axis = numpy_helper.from_array(np.array([1], dtype=np.int64), "edgetune.token_axis")
+    axis = numpy_helper.from_array(np.array([1], dtype=np.int64), "vectors.token_axis")
     model.graph.initializer.append(axis)
     model.graph.node.append(helper.make_node("Unsqueeze", [output.name, axis.name], [_STATES]))
     del model.graph.output[:]

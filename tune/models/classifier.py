@@ -79,8 +79,8 @@ class PooledClassifier(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         if module is self.classifier and isinstance(module, nn.Linear):
-            nn.init.zeros_(self.classifier.weight)
-            nn.init.zeros_(self.classifier.bias)
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
 
     def forward(
         self,

@@ -166,7 +166,7 @@ class FeatureExtraction(Task):
         """Of pairs the group: a text of the training part is in no other part."""
         if isinstance(rows.texts[0], str) or rows.labels[0] != PAIR:
             return None
-        return joined_groups(rows.texts).tolist()  # type: ignore[arg-type]  # they are no strings
+        return joined_groups(rows.texts).tolist()
 
     def unrolled(
         self, texts: Sequence[Input], targets: Sequence[Target], recipe: DataRecipe, *, part: str
@@ -226,7 +226,7 @@ def _texts_of(
         scores = [(place, SCORED, round(MILLION * float(score))) for place, score in enumerate(targets)]  # type: ignore[arg-type]
         return [(ask + text, score) for pair, score in zip(inputs, scores, strict=True) for text in pair]
     roles, starts = (QUERY, DOCUMENT, NEGATIVE), (ask, offer, offer)
-    groups = joined_groups(inputs).tolist()  # type: ignore[arg-type]  # they are no strings
+    groups = joined_groups(inputs).tolist()
     rows = [
         (start + text, (group, role, mark(text)))
         for record, group in zip(inputs, groups, strict=True)
@@ -269,7 +269,7 @@ def _check_records(rows: Rows, source: str) -> None:
         )
     if rows.labels[0] != PAIR:
         return
-    groups = set(joined_groups(rows.texts).tolist())  # type: ignore[arg-type]  # they are no strings
+    groups = set(joined_groups(rows.texts).tolist())
     if len(groups) < 2:
         raise DataError(
             f"All {counted(len(rows), 'pair')} of {source} hang together by texts that they share, such as "

@@ -101,7 +101,8 @@ class Vectors(Objective):
             return np.arange(len(expected))
         keys = np.random.default_rng(seed).permutation(np.unique(expected[:, KEY]))
         rows = {int(key): np.flatnonzero(expected[:, KEY] == key) for key in keys}
-        taken, chosen = 0, []
+        taken = 0
+        chosen: list[NDArray[np.int64]] = []
         for key in keys.tolist():
             taken += len(rows[key])
             if taken > most and chosen:

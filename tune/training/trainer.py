@@ -303,12 +303,14 @@ class _HeadTrainer(Trainer):
         loss = self.compute_loss_func({"logits": logits}, torch.cat([part["labels"] for part in parts]), items)
         (gradient,) = torch.autograd.grad(loss, logits)
         after = _random_state()
-        for part, state, wanted in zip(parts, states, gradient.split([len(rows) for rows in outputs]), strict=True):
+        for part, state, share in zip(
+            parts, states, torch.split(gradient, [len(rows) for rows in outputs]), strict=True
+        ):
             _set_random_state(state)
             with nullcontext() if part is parts[-1] else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
                     again = model(**self._entered(part)).logits.float()
-                self.accelerator.backward((again * wanted).sum())
+                self.accelerator.backward((again * share).sum())
         _set_random_state(after)
         return loss.detach()
 
