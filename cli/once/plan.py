@@ -18,7 +18,7 @@ from edgetune.tune.data.dataset import DataRecipe, Dataset
 from edgetune.tune.methods import METHODS
 from edgetune.tune.models.base import Base, find_base, known_labels, open_tokenizer
 from edgetune.tune.models.model import TunedModel, chosen_pooling
-from edgetune.tune.models.sentences import base_prompts
+from edgetune.tune.models.sentences import base_prompts, unsaid_prompts
 from edgetune.tune.ngrams.preview import preview_linear
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.hardware import choose_device
@@ -35,13 +35,14 @@ def plan(recipe: OnceRecipe) -> Plan:
     model, pooling = costs.model, chosen_pooling(base, recipe.tune, has_head=TASKS[recipe.task].has_head)
     coverage = Coverage.of(open_tokenizer(base).backend_tokenizer.to_str(), dataset.train.texts, model.max_tokens)
     preview = preview_linear(dataset, TASKS[recipe.task], recipe.gate.metric, recipe.seed)
+    unsaid = "" if TASKS[recipe.task].has_head else unsaid_prompts(base.id, dataset.prompts)
     linear = [f"{preview.finding} It took {preview.model.cpu_seconds:.1f} CPU seconds."] if preview else []
     return Plan(
         base=base.id,
         base_bytes=base.weights_bytes,
         parameters=model.parameters,
         data=dataset.source,
-        findings=(*dataset.findings, *coverage.findings, *model.remarks, *linear),
+        findings=(*dataset.findings, *coverage.findings, *filter(None, [unsaid]), *model.remarks, *linear),
         rows=costs.rows,
         method=recipe.tune.method,
         epochs=most_epochs(recipe.tune, costs.rows["train"]),

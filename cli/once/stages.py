@@ -32,6 +32,7 @@ from edgetune.tune.data.coverage import coverage_of_folder
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.models.base import known_labels
 from edgetune.tune.models.model import TunedModel
+from edgetune.tune.models.sentences import unsaid_prompts
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.hardware import choose_device
 from edgetune.tune.tuning import tune
@@ -60,7 +61,8 @@ class DataStage(Stage[OnceRecipe, Dataset]):
         dataset = load_data(build.recipe, build.base)
         coverage = coverage_of_folder(build.base.folder, dataset.train.texts)
         outside = dataset.out_of_scope.findings if dataset.out_of_scope else ()
-        for finding in (*dataset.findings, *(coverage.findings if coverage else ()), *outside):
+        unsaid = "" if TASKS[build.recipe.task].has_head else unsaid_prompts(build.base.id, dataset.prompts)
+        for finding in (*dataset.findings, *(coverage.findings if coverage else ()), *outside, *filter(None, [unsaid])):
             build.progress.say(finding)
         dataset.save(folder)
 

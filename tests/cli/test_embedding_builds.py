@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+from edgetune.benchmarks.report.html import render_html
+from edgetune.export.layouts import write_layout
+from edgetune.serve.bundle import Bundle
+from edgetune.serve.errors import WorkError
+from edgetune.serve.golden import replay_golden
 from edgetune.serve.loading import load
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import Report
 from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.models.encoder import Encoder
+from edgetune.tune.models.forward import model_logits
+from edgetune.tune.models.model import TunedModel, open_model
+from edgetune.tune.tasks import TASKS
+from tests.cli.here import Ended, run_here
 from tests.conftest import KEYWORDS, toy_sentences
 from tests.untimed import build_untimed
 
@@ -116,3 +130,95 @@ def embedding_build(
 def _into(base: Path, kind: str, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     _built(folder, base, kind)
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_the_report_says_what_the_bundle_answers(embedding_build: Callable[[str], EmbeddingBuild], kind: str) -> None:
+    build = embedding_build(kind)
+    report, dataset, predictor = build.report, build.dataset, build.predictor
+    objective = TASKS["feature-extraction"].objective(dataset.labels, "", dataset.train.targets)
+    expected = objective.expected(dataset.test.targets)
+    vectors = predictor.embed(list(dataset.test.texts), batch_size=1)
+    metric = "spearman" if kind == "scores" else "mrr_at_10"
+    packed = report.stage(report.chosen)
+    assert packed is not None
+    assert (report.task, report.quality.metric, objective.metric.name) == ("feature-extraction", metric, metric)
+    assert packed.value == pytest.approx(objective.metric.of(expected, vectors), abs=1e-9)
+    assert set(packed.metrics) == (set() if kind == "scores" else {"recall_at_1", "recall_at_5", "recall_at_10"})
+    assert [entry.stage for entry in report.quality.floor] == ["majority", "linear"]
+    assert "one vector to all rows" in report.quality.floor[0].described
+    assert report.quality.floor[1].described.startswith("TF-IDF of ")
+    assert packed.agreement is not None
+    assert packed.agreement > 0.99
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert replay_golden(predictor).cases > 0
+    assert report.quality.metric.split("_")[0].upper()[:3] in render_html(report).upper()
+
+
+def test_the_manifest_says_what_callers_may_ask(embedding_build: Callable[[str], EmbeddingBuild]) -> None:
+    build = embedding_build("pairs")
+    manifest = build.predictor.bundle.manifest
+    (head,) = manifest.heads
+    assert (head.kind, head.lengths, head.prompts, head.labels) == ("embedding", [8], {}, [])
+    assert manifest.outputs[0].shape == ["batch", head.width]
+    assert (manifest.columns, manifest.labels) == ([], [])
+    assert build.predictor.embed(["w1"], dimensions=8).shape == (1, 8)
+    config = json.loads((build.bundle / "config.json").read_text("utf-8"))
+    assert config["architectures"] == ["BertModel"]
+    assert embedding_build("triplets").predictor.bundle.manifest.heads[0].prompts == {"query": "w1 ", "document": "w2 "}
+    assert embedding_build("labels").predictor.bundle.manifest.columns == ["text"]
+
+
+def test_the_graph_has_no_head(embedding_build: Callable[[str], EmbeddingBuild]) -> None:
+    """The last layer norm, the pooling and the scaling: no product behind them."""
+    build = embedding_build("pairs")
+    weights = load_file(build.work / "tune" / "model" / "model.safetensors")
+    assert all(name.startswith("trunk.") for name in weights)
+    model = TunedModel.open(build.work / "tune")
+    assert model.head.width == build.predictor.head.width
+
+
+def test_predict_writes_a_row_a_text(
+    embedding_build: Callable[[str], EmbeddingBuild], tmp_path: Path, run: Callable[..., Ended]
+) -> None:
+    build = embedding_build("triplets")
+    file = tmp_path / "vectors.npy"
+    ended = run("predict", build.bundle, "card", "lost", "--prompt", "query", "--output", file)
+    assert ended.code == 0
+    assert "2 vectors of" in ended.err
+    vectors = np.load(file)
+    assert np.allclose(vectors, build.predictor.embed(["card", "lost"], prompt="query"))
+    refused = run("predict", build.bundle, "card", " ", "--output", tmp_path / "none.npy")
+    assert refused.code == 1
+    assert "Text 2 is blank or broken" in refused.err
+    assert not (tmp_path / "none.npy").exists()
+    assert "no prompt 'x'" in run("predict", build.bundle, "card", "--prompt", "x").err
+    (row,) = json.loads(run("predict", build.bundle, "card", "--json").out)
+    assert np.allclose(row["embedding"], build.predictor.embed(["card"])[0])
+
+
+def test_sentence_transformers_opens_the_tuned_model(
+    embedding_build: Callable[[str], EmbeddingBuild], tmp_path: Path
+) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    build = embedding_build("triplets")
+    out = tmp_path / "st"
+    files = write_layout(Bundle.open(build.bundle), "sentence-transformers", out)
+    assert {"modules.json", "1_Pooling/config.json", "model.safetensors", "tokenizer.json"} <= set(files)
+    model = sentence_transformers.SentenceTransformer(str(out), device="cpu")
+    texts = list(build.dataset.test.texts)
+    folder = build.work / "tune" / "model"
+    expected = model_logits(open_model(folder), Encoder.of(TunedModel.open(build.work / "tune")), texts)
+    assert np.allclose(model.encode(texts), expected, atol=1e-5)
+    assert model.prompts["query"] == "w1 "
+
+
+def test_a_folder_without_its_work_is_told(embedding_build: Callable[[str], EmbeddingBuild], tmp_path: Path) -> None:
+    shutil.copytree(embedding_build("pairs").bundle, tmp_path / "alone")
+    with pytest.raises(WorkError, match="holds no merged model"):
+        write_layout(Bundle.open(tmp_path / "alone"), "sentence-transformers", tmp_path / "out")
+
+
+@pytest.fixture
+def run() -> Callable[..., Ended]:
+    return run_here

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from edgetune.serve.errors import DataError, RecipeError, UndecidedColumns
 from edgetune.tune.data.classes import check_rows, label_findings, without_empty_parts
@@ -85,6 +85,14 @@ class DataRecipe(SourceRecipe):
     separator: str | None = Field(
         default=None, min_length=1, description="What separates the labels of a text that has several; else detected."
     )
+
+    @field_validator("prompts")
+    @classmethod
+    def _known_prompts(cls, prompts: dict[str, str] | None) -> dict[str, str] | None:
+        """A prompt of another name would stand before no text."""
+        if strangers := [name for name in prompts or {} if name not in ("query", "document")]:
+            raise ValueError(f"there is no prompt {strangers[0]!r}; expected query and document")
+        return prompts
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ Must not import torch: the data set is read by the prompts.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from edgetune.serve.errors import ModelError
 
 # Modules that are not lost where a vector is the pooled states scaled to length one, by the end of their type.
 KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
+_E5 = re.compile(r"(^|[/_.-])e5([/_.-]|$)")
 _DOCUMENT_NAMES = ("document", "passage", "corpus")
 
 
@@ -43,6 +46,16 @@ def base_prompts(folder: Path) -> dict[str, str]:
     document = next((known[name] for name in _DOCUMENT_NAMES if name in known), "")
     chosen = {"query": known.get("query", ""), "document": document}
     return {name: text for name, text in chosen.items() if text}
+
+
+def unsaid_prompts(base_id: str, prompts: Mapping[str, str]) -> str:
+    """A sentence where a base by its name was trained with words before its texts, and none are known; else ""."""
+    if prompts or not _E5.search(base_id.casefold()):
+        return ""
+    return (
+        f"{base_id} has the name of a family that was trained with 'query: ' and 'passage: ' before texts, and "
+        "neither stands there: data.prompts names them."
+    )
 
 
 def _json(path: Path) -> Any:

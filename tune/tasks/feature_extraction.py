@@ -19,6 +19,7 @@ from edgetune.serve.errors import DataError, RecipeError
 from edgetune.tune.data.classes import ordered_labels
 from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.columns import Columns, choose_columns, require_column
+from edgetune.tune.data.dialect import NUMBER
 from edgetune.tune.data.list_cells import single_labels
 from edgetune.tune.data.rows import Input, Rows, Target, key, shortened
 from edgetune.tune.data.text_groups import joined_groups
@@ -87,7 +88,7 @@ class FeatureExtraction(Task):
         if pair is None:
             return self._with_labels(table, recipe)
         negative = recipe.negative or _named(names, NEGATIVES)
-        label = self._one_column(recipe) or (None if negative else _score_column(table, names, pair))
+        label = self._one_column(recipe) or (None if negative else _score_column(table, pair))
         guessed = [name for name in (*pair, negative, label) if name and name not in _given(recipe)]
         findings = (f"{_listed(guessed)} taken as {_meaning(negative, label)}: guessed.",) if guessed else ()
         if label is not None:
@@ -284,10 +285,17 @@ def _named(names: Mapping[str, str], usual: Sequence[str]) -> str | None:
     return next((names[name] for name in usual if name in names), None)
 
 
-def _score_column(table: Table, names: Mapping[str, str], pair: Sequence[str]) -> str | None:
-    """The column with the usual name of a score, beside a pair."""
-    usual = [names[name] for name in SCORES if name in names and names[name] not in pair]
-    return usual[0] if usual else None
+def _score_column(table: Table, pair: Sequence[str]) -> str | None:
+    """The column with the usual name of a score, beside a pair; beside one that is called positive of numbers alone.
+
+    Of two sentences with words as their label nobody knows whether they belong together: those words are refused.
+    """
+    names = {name.casefold(): name for name in table.columns if name not in pair}
+    usual = next((names[name] for name in SCORES if name in names), None)
+    sure = pair[1].casefold() in POSITIVES
+    if usual is None or (sure and not all(map(NUMBER.fullmatch, filter(None, table.columns[usual])))):
+        return None
+    return usual
 
 
 def _refuse_lists(table: Table, names: Sequence[str]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 
+import httpx
 import numpy as np
+import openai
 import pytest
 
 from edgetune.serve import load
@@ -77,6 +79,26 @@ def test_refusals_are_those_of_openai(service, body, status, param, words):
     assert set(error) == {"message", "type", "param", "code"}
     assert error["param"] == param
     assert words in error["message"]
+
+
+def test_openai_s_client_reads_the_vectors(service, predictor):
+    """It asks for base64 by itself, and decodes it."""
+
+    async def ask(**more):
+        transport = httpx.ASGITransport(app=service.app)
+        async with httpx.AsyncClient(transport=transport) as http:
+            client = openai.AsyncOpenAI(base_url="http://server/v1", api_key="none", http_client=http)
+            return await client.embeddings.create(model="vectors", input=TEXTS, **more)
+
+    answer = service.thread.wait(ask())
+    assert np.allclose([row.embedding for row in answer.data], predictor.embed(TEXTS), atol=1e-5)
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens > 0
+    short = service.thread.wait(ask(dimensions=2, encoding_format="float", extra_body={"prompt_name": "document"}))
+    assert np.allclose(
+        [row.embedding for row in short.data], predictor.embed(TEXTS, prompt="document", dimensions=2), atol=1e-5
+    )
+    with pytest.raises(openai.NotFoundError, match="There is no model"):
+        service.thread.wait(ask(extra_body={"model": "none"}))
 
 
 def test_classify_gives_vectors_too(service, predictor):

@@ -280,3 +280,22 @@ def test_shorter_lengths_share_the_loss():
     short = functional.normalize(given[:, :3], dim=1)
     expected = (loss_of(objective, given, learnt) + loss_of(objective, short, learnt)) / 2
     assert torch.allclose(loss_of(both, given, learnt), expected)
+
+
+def test_words_beside_a_pair_are_no_score(load, fault):
+    rows = [{**row, "label": "refund"} for row in pairs()]
+    assert load(NAME, rows).columns.labels == ()
+    nli = [
+        {"sentence1": f"a {n}", "sentence2": f"b {n}", "label": ("entailment", "contradiction")[n % 2]}
+        for n in range(20)
+    ]
+    assert "no finite number, such as 'entailment'" in fault(NAME, nli)
+
+
+def test_a_prompt_of_an_unknown_name_is_refused():
+    from pydantic import ValidationError
+
+    from edgetune.tune.data.dataset import DataRecipe
+
+    with pytest.raises(ValidationError, match="there is no prompt 'passage'; expected query and document"):
+        DataRecipe(path="x.csv", prompts={"passage": "passage: "})
