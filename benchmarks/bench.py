@@ -94,7 +94,8 @@ class Contest:
     @property
     def metric(self) -> Metric:
         """What the gate compares."""
-        return TASKS[self.packing.tuned.task].metric(self.gate.metric)
+        dataset, task = self.dataset, TASKS[self.packing.tuned.task]
+        return task.objective(dataset.labels, self.gate.metric, dataset.train.targets).metric
 
     @property
     def threads(self) -> int:
@@ -256,7 +257,7 @@ def _settle(contest: Contest, name: str, proof: Proof, folder: Path, progress: P
 def _settle_head(contest: Contest, name: str, draft: Bundle, progress: Progress) -> SettledHead | None:
     """Temperature and threshold of the chosen draft's head, from its own answers to the validation part."""
     tuned, dataset = contest.packing.tuned, contest.dataset
-    if tuned.head.kind == "number":
+    if not TASKS[tuned.task].has_labels:
         return None
     predictor = Predictor(draft)
     part, outside = dataset.validation, None
@@ -411,13 +412,19 @@ def _as_timed(timing: Timing, rows: Slice, answers: NDArray[Any]) -> list[str]:
     """Whether the bundle answered while it was timed what it was judged by, a sentence where it did not."""
     judged = dict(zip(rows.texts, map(rows.head.plain, answers), strict=True))
     pairs = [(answer, judged[text]) for text, answer in timing.answers.items() if text in judged]
-    same = sum(
-        math.isclose(answer, other, rel_tol=1e-4) if isinstance(other, float) else answer == other
-        for answer, other in pairs
-    )
+    same = sum(_are_same(*pair) for pair in pairs)
     if same == len(pairs):
         return []
     return [f"While it was timed, the bundle answered {same:,} of {len(pairs):,} inputs as it was judged."]
+
+
+def _are_same(answer: Any, other: Any) -> bool:
+    """Whether two answers as JSON are the same, of numbers and vectors but for rounding."""
+    if isinstance(other, float):
+        return math.isclose(answer, other, rel_tol=1e-4)
+    if isinstance(other, list) and other and isinstance(other[0], float):
+        return bool(np.allclose(answer, other, atol=1e-4))
+    return bool(answer == other)
 
 
 def _in_batches(batched: BatchedAnswers) -> str:

@@ -24,6 +24,7 @@ from edgetune.serve.bundle import Bundle, Manifest
 from edgetune.serve.errors import EdgetuneError
 
 if TYPE_CHECKING:
+    from edgetune.serve.heads.embedding import EmbeddingPrediction
     from edgetune.serve.heads.label import Prediction
     from edgetune.serve.heads.labels import LabelsPrediction
     from edgetune.serve.heads.number import NumberPrediction
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Bundle",
     "EdgetuneError",
+    "EmbeddingPrediction",
     "Generator",
     "LabelsPrediction",
     "Manifest",
@@ -46,6 +48,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "EmbeddingPrediction": "heads.embedding",
     "Generator": "stepwise.generator",
     "LabelsPrediction": "heads.labels",
     "NumberPrediction": "heads.number",

@@ -77,7 +77,8 @@ class HeadSpec(msgspec.Struct, frozen=True, kw_only=True):
     `kind` is a name of `edgetune.serve.heads.HEADS`; `output` the graph's output, (batch, width) float32; `labels` the
     answers there are, in the order of its columns; `thresholds`, of the kind `labels`, the probability from which each
     label is given. Probabilities are those of the logits divided by `temperature`; an answer of the kind `label` whose
-    probability is below `abstain_below` is unsure, none where that is None.
+    probability is below `abstain_below` is unsure, none where that is None. Of the kind `embedding`, `width` is that of
+    the vectors, `lengths` are shorter ones at which they may be cut, `prompts` what stands before a text, by name.
     """
 
     kind: str
@@ -86,6 +87,9 @@ class HeadSpec(msgspec.Struct, frozen=True, kw_only=True):
     thresholds: list[Share] = []
     temperature: Temperature = 1.0
     abstain_below: Share | None = None
+    width: Size = 0
+    lengths: list[Size] = []
+    prompts: dict[str, str] = {}
 
 
 class BaseIdentity(msgspec.Struct, frozen=True):

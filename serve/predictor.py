@@ -11,7 +11,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -170,6 +170,37 @@ class Predictor:
             InputError: as `predict` does; or the bundle's answers have no probabilities.
         """
         return self.head.scores(self.logits(self.encode(texts), batch_size=batch_size))
+
+    def embed(
+        self,
+        texts: Iterable[Input],
+        *,
+        dimensions: int | None = None,
+        prompt: str | None = None,
+        precision: str = "float32",
+        batch_size: int = 32,
+    ) -> NDArray[Any]:
+        """The vector of each text, of length one: (texts, dimensions) float32.
+
+        Args:
+            texts: as for `predict`.
+            dimensions: how many numbers of each vector, of those that it was trained to be cut at; None for all.
+            prompt: name of what stands before each text, such as "query"; None takes the texts as they are.
+            precision: "float32", "int8" (the same shape), or "binary": (texts, dimensions / 8 rounded up) uint8.
+            batch_size: texts a run.
+
+        Raises:
+            InputError: as `predict` does; or the bundle gives no vectors, or none of these dimensions.
+        """
+        from edgetune.serve.heads.embedding import EmbeddingHead, in_precision
+
+        head = self.head
+        if not isinstance(head, EmbeddingHead):
+            raise InputError(f"This bundle answers the task {self.bundle.manifest.task}.", action="use predict()")
+        listed = self.codec.texts(list_inputs(texts))
+        rows = self.encode(head.prompted(listed, prompt))
+        vectors = head.shortened(head.decide(self.logits(rows, batch_size=batch_size)), dimensions)
+        return in_precision(vectors, precision)
 
     async def predict_async(self, texts: Iterable[Input]) -> list[Answer]:
         """As `predict`, joined with the calls of other tasks and threads.

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 Statistics = NDArray[np.float64]
 
-_TITLES = {"mae": "MAE", "rmse": "RMSE", "r2": "R2", "spearman": "Spearman"}
+_TITLES = {
+    **{"mae": "MAE", "rmse": "RMSE", "r2": "R2", "spearman": "Spearman", "mrr_at_10": "MRR@10"},
+    **{"recall_at_1": "recall@1", "recall_at_5": "recall@5", "recall_at_10": "recall@10"},
+}
 
 # Beyond this an error counts as having risen so far: a rise from nothing has no share, and JSON has no infinity.
 MOST_RISE = 1e6
@@ -33,6 +36,7 @@ class Metric:
         higher_is_better: False for errors such as MAE and perplexity.
         is_share: whether a row's statistics are (right, 1) with right 0 or 1, and the value their quotient: score
             intervals for proportions (Wilson, Tango) then hold; all others are bootstrapped.
+        compares_rows: whether answers are judged beside each other, as vectors are by their neighbours.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Metric:
     value: Callable[[Statistics], NDArray[np.float64]]
     higher_is_better: bool = True
     is_share: bool = False
+    compares_rows: bool = False
 
     def of(self, expected: Any, answers: Any) -> float:
         """The value over all rows."""
@@ -49,7 +54,10 @@ class Metric:
         """Row statistics of two models' answers to the same rows; all arguments arrays with one entry a row.
 
         Taken in one go, so that both have as many columns: a class that only one of the two answers counts for both.
+        Where rows are compared with each other, each model's with its own.
         """
+        if self.compares_rows:
+            return self.rows(expected, reference), self.rows(expected, candidate)
         both = self.rows(np.concatenate([expected, expected]), np.concatenate([reference, candidate]))
         return both[: len(expected)], both[len(expected) :]
 

@@ -67,6 +67,9 @@ class TuneRecipe(BaseModel):
     max_tokens: Annotated[int, Field(ge=8)] | Auto = Field(
         "auto", description="Longest text in tokens; auto is the model's limit, at most 512."
     )
+    dimensions: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="Of embeddings, shorter lengths at which a vector's beginning is trained to stand for it."
+    )
     class_weights: Literal["none", "balanced"] = Field("none", description="Weigh rare classes more in the loss.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 where the processor has it.")
     lora: LoraRecipe = LoraRecipe()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 from transformers import set_seed
 
 from edgetune.serve.report import Training
@@ -36,7 +37,7 @@ from edgetune.tune.training.gain import paired_gain
 from edgetune.tune.training.hardware import choose_device, fast_bf16
 from edgetune.tune.training.length import TrainingLength
 from edgetune.tune.training.outcome import Outcome, choose, settled_by_probe
-from edgetune.tune.training.probe import Learnable, Probe, fit_probe
+from edgetune.tune.training.probe import Learnable, Probe, fit_probe, headless
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.training.progress import Progress
 from edgetune.tune.training.trainer import TrainingPlan, TrainingResult, train
@@ -118,7 +119,7 @@ class _Job:
         seed: int,
         folder: Path,
     ) -> _Job:
-        objective = TASKS[task].objective(dataset.labels, metric, dataset.train.targets)
+        objective = TASKS[task].objective(dataset.labels, metric, dataset.train.targets).set_by(recipe, dataset)
         opened = open_base(base, TASKS[task], objective, recipe)
         where = choose_device(device)  # type: ignore[arg-type]
         return cls(
@@ -143,7 +144,8 @@ class _Job:
         self.model.to(self.device)
         probe = self._fit_probe(self.model, FROZEN, progress)
         probe.save(solved)
-        progress.say(f"probe: validation {probe.value:.4f} with the trunk frozen")
+        solved_by = "probe" if self.encoder.task.has_head else "base"
+        progress.say(f"{solved_by}: validation {probe.value:.4f} with the trunk frozen")
         return probe
 
     def _fit_probe(self, model: Model, trunk: str, progress: Progress) -> Probe:
@@ -153,6 +155,8 @@ class _Job:
             features = head_features(model, self.encoder, part.texts, bf16=self.bf16, progress=progress)
             return features, self.objective.learnt(part.targets)
 
+        if not self.encoder.task.has_head:
+            return headless(learnable(self.dataset.validation), self.objective)
         train, validation = learnable(self.dataset.train), learnable(self.dataset.validation)
         if train[0].size < MOST_FEATURES:
             np.save(
@@ -284,7 +288,9 @@ class _Job:
         if model is None:
             shutil.copytree(self.folder / "base", self.folder / "model", dirs_exist_ok=True)
             return 0.0
-        self.objective.finish(trained_head(model))
+        head = trained_head(model)
+        if isinstance(head, nn.Linear):
+            self.objective.finish(head)
         if hasattr(model, "merge_and_unload"):
             model.save_pretrained(self.folder / "adapter")
         return merge_and_save(model, self.encoder, self._slice, self.folder / "model")
@@ -303,7 +309,7 @@ class _Job:
         return Training(
             method=self.recipe.method,
             handed_on=outcome.handed_on,
-            pooling=chosen_pooling(self.base, self.recipe),
+            pooling=chosen_pooling(self.base, self.recipe, has_head=self.encoder.task.has_head),
             probe_value=probe.value,
             best_value=outcome.value,
             best_epoch=result.best_epoch if result else None,

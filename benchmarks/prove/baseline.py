@@ -30,7 +30,7 @@ def constant_baseline(rows: Slice) -> Baseline:
     """
     values = {
         metric.name: metric.of(rows.expected, _repeated(_constant(rows, metric), len(rows.expected)))
-        for metric in rows.task.metrics
+        for metric in rows.metrics
     }
     return Baseline(answer=_shown(rows.head.plain(_constant(rows, rows.objective.metric))), metrics=values)
 
@@ -60,6 +60,9 @@ def warn_of_constant(rows: Slice, answers: NDArray[Any], baseline: Baseline) -> 
 
 
 def _nearly_constant(rows: Slice, answers: NDArray[Any]) -> str:
+    if answers.dtype.kind == "f" and answers.ndim == 2:
+        spread = float(np.sqrt(answers.var(axis=0).sum() / max(float(np.square(answers).sum(axis=1).mean()), 1e-12)))
+        return f"It gives nearly the same vector to all {len(answers):,} rows." if spread < NARROW else ""
     if np.issubdtype(answers.dtype, np.floating):
         if np.ptp(rows.expected) == 0 or np.std(answers) > NARROW * np.std(rows.expected):
             return ""
@@ -99,6 +102,8 @@ def _differs(answers: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:
 def _shown(answer: Plain) -> str:
     if isinstance(answer, str):
         return repr(answer)
+    if isinstance(answer, list) and answer and not isinstance(answer[0], str):
+        return "one vector"
     if isinstance(answer, list):
         return " and ".join(map(repr, answer)) or "no label"
     return f"{answer:.4g}"

@@ -92,7 +92,7 @@ def _entry(rows: Slice, stage: str, answers: Answers, described: str, cpu_second
         stage=stage,
         value=metric.of(rows.expected, answers),
         ci95=list(metric_interval(metric, metric.rows(rows.expected, answers))),
-        metrics={other.name: other.of(rows.expected, answers) for other in rows.task.metrics if other != metric},
+        metrics={other.name: other.of(rows.expected, answers) for other in rows.metrics if other != metric},
         described=described,
         cpu_seconds=round(cpu_seconds, 3),
     )

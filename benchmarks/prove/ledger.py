@@ -17,7 +17,6 @@ from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import BatchedAnswers, StageQuality
 from edgetune.tune.data.dataset import Part
 from edgetune.tune.data.rows import Input
-from edgetune.tune.data.slices import frozen_indices
 from edgetune.tune.metrics import Metric
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import model_logits
@@ -44,7 +43,7 @@ class Slice:
         expected: targets as the metric takes them, one entry a row.
         head: how logits become answers.
         objective: what the model was tuned for, with the gate's metric.
-        task: whose metrics the report shows.
+        task: that they are of.
         learnt: targets of the training part, as `expected`: of them constant answers are made.
     """
 
@@ -54,6 +53,11 @@ class Slice:
     objective: Objective
     task: Task
     learnt: NDArray[Any]
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What the report shows, of the task's."""
+        return self.objective.metrics(self.task.metrics)
 
     @property
     def second_metric(self) -> Metric | None:
@@ -67,9 +71,9 @@ class Slice:
 
 def frozen_slice(tuned: TunedModel, metric: str, part: Part, train: Part, rows: int, seed: int) -> Slice:
     """At most `rows` rows of a part, the same for the same seed and data, in the order of the data."""
-    indices = frozen_indices(len(part), rows, seed)
     task = TASKS[tuned.task]
     objective = task.objective(tuned.labels, metric, part.targets)
+    indices = objective.drawn(part.targets, rows, seed)
     texts = tuple(part.texts[row] for row in indices)
     expected, learnt = objective.expected(part.targets)[indices], objective.expected(train.targets)
     return Slice(texts, expected, open_head(tuned.head), objective, task, learnt)
@@ -125,7 +129,7 @@ def stage_qualities(logits: Mapping[str, Logits], rows: Slice) -> list[StageQual
     for stage, outputs in logits.items():
         answers = rows.answers(outputs)
         value = metric.of(rows.expected, answers)
-        further = {other.name: other.of(rows.expected, answers) for other in rows.task.metrics if other != metric}
+        further = {other.name: other.of(rows.expected, answers) for other in rows.metrics if other != metric}
         entry = StageQuality(
             stage=stage,
             value=value,

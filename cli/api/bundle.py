@@ -63,7 +63,8 @@ def predict(
         sampling: how a language model draws tokens, and how many; greedily where it is None.
 
     Returns:
-        One answer an input: a `Prediction`, `LabelsPrediction`, `NumberPrediction` or `Generation`, by the bundle.
+        One answer an input: a `Prediction`, `LabelsPrediction`, `NumberPrediction`, `EmbeddingPrediction` or
+        `Generation`, by the bundle.
 
     Raises:
         BundleError, ProviderError, MissingDependency: as `load` does.

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 # Columns of prompts, first of all for a language model: beside them stand answers, which are longer.
 PROMPT_NAMES = ("prompt", "instruction", "question", "text")
 _RANKED = ("top", "abstain_below")
+_OF_VECTORS = ("prompt", "vectors")
 _OF_LANGUAGE_MODELS = ("max_tokens", "temperature", "top_p", "seed", "raw")
+
+
+_OPTIONS = {"vectors": "output"}  # where a parameter is called otherwise than its option
 
 
 def _known_encoding(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -98,6 +102,13 @@ def _one_character(context: click.Context, parameter: click.Parameter, value: st
 @click.option("--seed", type=int, help="Seed of sampling.", show_default="another each time")
 @click.option("--raw", is_flag=True, help="Continue the text itself, without the model's chat template.")
 @click.option("--explain", is_flag=True, help="Show what each word of a text adds to its answer, as explain does.")
+@click.option("--prompt", help="Name of the prompt that stands before each text.", show_default="none")
+@click.option(
+    "--output",
+    "vectors",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File of vectors, .npy: one row of float32 a text, of a bundle that gives vectors.",
+)
 @json_option
 @click.option("--jsonl", is_flag=True, help="Print one JSON object a line, each as soon as it is there.")
 def command(
@@ -118,6 +129,8 @@ def command(
     seed: int | None,
     raw: bool,
     explain: bool,
+    prompt: str | None,
+    vectors: Path | None,
     as_json: bool,
     jsonl: bool,
 ) -> None:
@@ -125,9 +138,10 @@ def command(
 
     A classifier prints one line a text: label, score, text, separated by tabs, and unsure in place of the label where
     the score is below what the bundle, or --abstain-below, asks for; a bundle that answers with a number prints it
-    before the text. A bundle of pairs takes two texts separated by a tab, or two columns of a file. A
-    language model streams its answer; its options are those from --max-tokens to --raw. Files are read as training
-    reads them, and the column that is taken is said. Blank texts and broken ones get no answer and are counted.
+    before the text, one of vectors their first numbers, and all of them with --json or into --output. A bundle of pairs
+    takes two texts separated by a tab, or two columns of a file. A language model streams its answer; its options are
+    those from --max-tokens to --raw. Files are read as training reads them, and the column that is taken is said. Blank
+    texts and broken ones get no answer and are counted.
 
     \b
     Example:
@@ -137,6 +151,7 @@ def command(
       edgetune predict bundles/x --input messages.csv --abstain-below 0.8
       edgetune predict bundles/pairs --input pairs.csv --column premise --column hypothesis
       cat messages.txt | edgetune predict bundles/x
+      edgetune predict bundles/vectors --input passages.csv --prompt document --output vectors.npy
       edgetune predict bundles/stories "Once upon a time" --raw --temperature 0.8
     """
     form = Form.of(as_json=as_json, jsonl=jsonl, top=top, explain=explain)
@@ -146,9 +161,9 @@ def command(
     first = next(stream, None)
     if first is None:
         raise InputError("There is no text to answer.", expected="a TEXT, --input FILE, or lines on standard input")
-    inputs = itertools.chain([first], stream)
+    inputs: Iterable[tuple[str, ...]] = itertools.chain([first], stream)
     if manifest.generation is not None:
-        _refuse((*_RANKED, "explain"), f"{bundle} generates text")
+        _refuse((*_RANKED, *_OF_VECTORS, "explain"), f"{bundle} generates text")
         from edgetune.commands.generation import GenerationRequest, print_generations
 
         request = GenerationRequest(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, raw=raw)
@@ -161,7 +176,16 @@ def command(
     kinds = {head.kind for head in manifest.answer_heads}
     if not kinds & {"label", "labels"}:
         _refuse(_RANKED, f"{bundle} has no labels")
+    if "embedding" not in kinds:
+        _refuse(_OF_VECTORS, f"{bundle} gives no vectors")
     predictor = load(bundle, threads=threads, provider=provider, abstain_below=abstain_below)
+    if prompt is not None or vectors is not None:
+        from edgetune.commands.vectors import prompted, write_vectors
+
+        inputs = prompted(predictor.head, inputs, prompt)
+        if vectors is not None:
+            write_vectors(predictor, inputs, vectors)
+            return
     print_answers(predictor, inputs, form)
 
 
@@ -182,5 +206,5 @@ def _refuse(options: Iterable[str], why: str) -> None:
     context = click.get_current_context()
     given = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if given:
-        named = ", ".join("--" + name.replace("_", "-") for name in given)
+        named = ", ".join("--" + _OPTIONS.get(name, name).replace("_", "-") for name in given)
         raise click.UsageError(f"{named} would have no effect: {why}.")

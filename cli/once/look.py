@@ -108,11 +108,12 @@ def _coverage(base: str, dataset: Dataset) -> Coverage | None:
 
 def _column_values(columns: Columns) -> dict[str, Any]:
     """The columns as a recipe names them, so that a build does not have to guess them again."""
-    first, *second = columns.texts
+    first, *others = columns.texts
+    label = columns.labels[0] if len(columns.labels) == 1 else list(columns.labels)
     return {
         "text": first,
-        **({"text_pair": second[0]} if second else {}),
-        "label": columns.labels[0] if len(columns.labels) == 1 else list(columns.labels),
+        **dict(zip(("text_pair", "negative"), others, strict=False)),
+        **({"label": label} if columns.labels else {}),
         **({"separator": columns.separator} if columns.separator else {}),
     }
 

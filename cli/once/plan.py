@@ -14,10 +14,11 @@ from edgetune.plan import Plan
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.report import Training
 from edgetune.tune.data.coverage import Coverage
-from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.data.dataset import DataRecipe, Dataset
 from edgetune.tune.methods import METHODS
 from edgetune.tune.models.base import Base, find_base, known_labels, open_tokenizer
 from edgetune.tune.models.model import TunedModel, chosen_pooling
+from edgetune.tune.models.sentences import base_prompts, unsaid_prompts
 from edgetune.tune.ngrams.preview import preview_linear
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.hardware import choose_device
@@ -31,16 +32,17 @@ def plan(recipe: OnceRecipe) -> Plan:
     base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
     dataset = load_data(recipe, base)
     costs, schemes = estimate(recipe, base, dataset)
-    model, pooling = costs.model, chosen_pooling(base, recipe.tune)
+    model, pooling = costs.model, chosen_pooling(base, recipe.tune, has_head=TASKS[recipe.task].has_head)
     coverage = Coverage.of(open_tokenizer(base).backend_tokenizer.to_str(), dataset.train.texts, model.max_tokens)
     preview = preview_linear(dataset, TASKS[recipe.task], recipe.gate.metric, recipe.seed)
+    unsaid = "" if TASKS[recipe.task].has_head else unsaid_prompts(base.id, dataset.prompts)
     linear = [f"{preview.finding} It took {preview.model.cpu_seconds:.1f} CPU seconds."] if preview else []
     return Plan(
         base=base.id,
         base_bytes=base.weights_bytes,
         parameters=model.parameters,
         data=dataset.source,
-        findings=(*dataset.findings, *coverage.findings, *model.remarks, *linear),
+        findings=(*dataset.findings, *coverage.findings, *filter(None, [unsaid]), *model.remarks, *linear),
         rows=costs.rows,
         method=recipe.tune.method,
         epochs=most_epochs(recipe.tune, costs.rows["train"]),
@@ -69,7 +71,15 @@ def plan(recipe: OnceRecipe) -> Plan:
 
 def load_data(recipe: OnceRecipe, base: Base) -> Dataset:
     """The data set as a build reads it."""
-    return Dataset.load(recipe.data, TASKS[recipe.task], seed=recipe.seed, label_order=known_labels(base))
+    data = prompted_data(recipe, base)
+    return Dataset.load(data, TASKS[recipe.task], seed=recipe.seed, label_order=known_labels(base))
+
+
+def prompted_data(recipe: OnceRecipe, base: Base) -> DataRecipe:
+    """The data section with the prompts of the base, where vectors are learnt and it names none."""
+    if TASKS[recipe.task].has_head or recipe.data.prompts is not None:
+        return recipe.data
+    return recipe.data.model_copy(update={"prompts": base_prompts(base.folder)})
 
 
 def _work_bytes(recipe: OnceRecipe, model: Model) -> int:
@@ -100,7 +110,8 @@ def planned_schemes(recipe: OnceRecipe) -> SchemePlan:
 def _planned(recipe: OnceRecipe, base: Base, dataset: Dataset) -> SchemePlan:
     with tempfile.TemporaryDirectory() as folder:
         material = _untuned(recipe, base, dataset, Path(folder))
-        metric = TASKS[recipe.task].metric(recipe.gate.metric)
+        task = TASKS[recipe.task]
+        metric = task.objective(dataset.labels, recipe.gate.metric, dataset.train.targets).metric
         return plan_schemes(recipe.compress, material, recipe.gate, metric, len(dataset.test))
 
 

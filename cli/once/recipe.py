@@ -36,6 +36,9 @@ class OnceRecipe(Recipe):
         task = TASKS.get(values.data.get("task", ""))
         if task is not None and not task.one_label and data.out_of_scope is not None:
             raise ValueError(f"out_of_scope is {data.out_of_scope}, but {_never_unsure(task)}; expected none")
+        given = [name for name in ("negative", "prompts") if getattr(data, name) is not None]
+        if task is not None and task.has_head and given:
+            raise ValueError(f"{given[0]} is given, which {task.name} does not use; expected it for embeddings alone")
         return data
 
     @field_validator("tune")
@@ -76,4 +79,4 @@ def _never_unsure(task: Task) -> str:
     """Why answers of a task are never unsure, as the end of a sentence."""
     if task.has_labels:
         return f"{task.name} gives each label by a threshold of its own, and a text that reaches none gets none"
-    return f"{task.name} answers with a number, which has no probability"
+    return f"{task.name} answers with a {'number' if task.has_head else 'vector'}, which has no probability"

@@ -21,7 +21,7 @@ from edgetune.export.once.export import export
 from edgetune.export.once.graph import Graph
 from edgetune.export.once.pack import Packing, golden_texts, package_versions
 from edgetune.inputs import plain, source_state
-from edgetune.once.plan import estimate
+from edgetune.once.plan import estimate, load_data, prompted_data
 from edgetune.once.recipe import OnceRecipe
 from edgetune.once.table import print_report
 from edgetune.pipeline import Build, Pipeline, Stage
@@ -32,6 +32,7 @@ from edgetune.tune.data.coverage import coverage_of_folder
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.models.base import known_labels
 from edgetune.tune.models.model import TunedModel
+from edgetune.tune.models.sentences import unsaid_prompts
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.hardware import choose_device
 from edgetune.tune.tuning import tune
@@ -48,7 +49,7 @@ class DataStage(Stage[OnceRecipe, Dataset]):
     def inputs(self, build: OnceBuild) -> Any:
         data = build.recipe.data
         return [
-            plain(data),
+            plain(prompted_data(build.recipe, build.base)),
             source_state(data.path, data.train, data.validation, data.test, data.unlabeled, data.out_of_scope),
             build.recipe.seed,
             build.recipe.task,
@@ -57,12 +58,11 @@ class DataStage(Stage[OnceRecipe, Dataset]):
         ]
 
     def make(self, build: OnceBuild, folder: Path) -> None:
-        recipe = build.recipe
-        order = known_labels(build.base)
-        dataset = Dataset.load(recipe.data, TASKS[recipe.task], seed=recipe.seed, label_order=order)
+        dataset = load_data(build.recipe, build.base)
         coverage = coverage_of_folder(build.base.folder, dataset.train.texts)
         outside = dataset.out_of_scope.findings if dataset.out_of_scope else ()
-        for finding in (*dataset.findings, *(coverage.findings if coverage else ()), *outside):
+        unsaid = "" if TASKS[build.recipe.task].has_head else unsaid_prompts(build.base.id, dataset.prompts)
+        for finding in (*dataset.findings, *(coverage.findings if coverage else ()), *outside, *filter(None, [unsaid])):
             build.progress.say(finding)
         dataset.save(folder)
 
@@ -158,8 +158,8 @@ class CompressStage(Stage[OnceRecipe, Searched]):
 
     def make(self, build: OnceBuild, folder: Path) -> None:
         recipe, dataset, tuned = build.recipe, build.result(Dataset), build.result(TunedModel)
-        metric = TASKS[recipe.task].metric(recipe.gate.metric)
-        rows = frozen_slice(tuned, metric.name, dataset.validation, dataset.train, recipe.gate.rows, recipe.seed)
+        rows = frozen_slice(tuned, recipe.gate.metric, dataset.validation, dataset.train, recipe.gate.rows, recipe.seed)
+        metric = rows.objective.metric
         material = _material(build)
         plan = plan_schemes(recipe.compress, material, recipe.gate, metric, len(dataset.test))
         kept = Kept(build.work.trials, build.work.digest("export"))
@@ -253,7 +253,7 @@ def _packing(build: OnceBuild) -> Packing:
         data_digest=dataset.digest,
         provider=recipe.export.provider,
         golden_texts=texts,
-        columns=dataset.columns.texts,
+        columns=TASKS[recipe.task].input_columns(dataset.columns),
         strip_inputs=recipe.data.clean.normalize,
     )
 

@@ -51,6 +51,8 @@ def unsuitable(material: Material) -> str:
         return "its inputs are pairs of texts, and a sum of n-grams does not tell in which of the two each stands"
     if spec.kind == "labels":
         return "a text has several labels, whose thresholds are those of the tuned model's probabilities"
+    if material.model.head.kind == "embedding":
+        return "its answers are vectors, and n-grams give their own, which are not the model's"
     if len(material.train) < FEWEST_TEXTS:
         return f"there are {len(material.train)} labelled texts to learn from, and n-grams need {FEWEST_TEXTS}"
     return ""
@@ -82,7 +84,9 @@ def learn(material: Material, folder: Path) -> Learnt:
     if not len(features.tokens):
         raise CompressError("No training text has a token that a linear model could learn from.")
     inputs = _weights(features.bags(ids), features.size)
-    solved = objective.finished(objective.linear_head(inputs, objective.learnt(material.train.targets)))
+    head = objective.linear_head(inputs, objective.learnt(material.train.targets))
+    assert head is not None  # vectors have none, and are unsuitable
+    solved = objective.finished(head)
     scale = 1.0
     if material.model.head.kind == "label":
         held_out = _weights(features.bags(_ids(encoder, material.validation.texts)), features.size)

@@ -19,6 +19,8 @@ def unsuitable(material: Material) -> str:
     """It needs single texts, and enough of them to learn words from."""
     if material.model.codec != "text":
         return "its inputs are pairs of texts, and a sum of words does not tell in which of the two each stands"
+    if material.model.head.kind == "embedding":
+        return "its answers are vectors, and those of summed words are found by no one who has the model's"
     texts = len(material.train) + len(material.unlabeled)
     if texts < FEWEST_TEXTS:
         return f"there are {texts} texts to learn from, and a static student needs {FEWEST_TEXTS}"

@@ -58,10 +58,12 @@ LAYOUTS = {
     "transformersjs": "edgetune.export.layouts.transformersjs",
     "docker": "edgetune.export.layouts.docker",
     "oci": "edgetune.export.layouts.oci",
+    "sentence-transformers": "edgetune.export.layouts.sentences",
     "genai": "edgetune.export.layouts.genai",
     "hf": "edgetune.export.layouts.hf",
     "gguf": "edgetune.export.layouts.gguf",
 }
+_NO_VECTORS = "the service that it writes gives labels and numbers; docker serves vectors by /v1/embeddings"
 # Why a server cannot answer as a bundle with a head of this kind, or with this codec, does; all others are carried.
 CANNOT = {
     "tei": {
@@ -72,12 +74,18 @@ CANNOT = {
     "transformersjs": {
         "number": "its text-classification pipeline gives a softmax or sigmoids, never the output itself",
         "text-pair": "its text-classification pipeline takes single texts",
+        "embedding": "its feature-extraction pipeline pools token states, which the graph has pooled already",
     },
+    "mlserver": {"embedding": _NO_VECTORS},
+    "mlflow": {"embedding": _NO_VECTORS},
+    "bentoml": {"embedding": _NO_VECTORS},
 }
+# Layouts that carry heads of one kind alone.
+ONLY = {"sentence-transformers": ("embedding", "it is for models that give vectors")}
 # Of language models; the others are of bundles that answer in one run.
 LANGUAGE_LAYOUTS = ("genai", "hf", "gguf")
 # Made of the merged model in the build's work folder.
-MODEL_LAYOUTS = ("hf", "gguf")
+MODEL_LAYOUTS = ("hf", "gguf", "sentence-transformers")
 # Of these, those whose weights may be those of the graph too; how `--weights` names them.
 WEIGHTS_LAYOUTS = ("gguf",)
 WEIGHTS = ("float", "bundle")
@@ -178,6 +186,12 @@ def _check_task(bundle: Bundle, name: str) -> None:
             expected=f"a layout of its task: {', '.join(fitting)}",
         )
     kinds = {bundle.manifest.codec, *(head.kind for head in bundle.manifest.answer_heads)}
+    only, why = ONLY.get(name, ("", ""))
+    if only and only not in kinds:
+        raise BundleError(
+            f"The bundle {bundle.folder} is for the task {bundle.manifest.task!r}, which {name} does not carry: {why}.",
+            expected=f"a layout of its task: {', '.join(one for one in fitting_layouts(generates) if one not in ONLY)}",
+        )
     for kind, reason in CANNOT.get(name, {}).items():
         if kind in kinds:
             fitting = [one for one in fitting_layouts(generates) if kind not in CANNOT.get(one, {})]

@@ -1,8 +1,9 @@
-"""fastembed: a folder that its TextEmbedding opens as a custom model whose "embedding" is the logits.
+"""fastembed: a folder that its TextEmbedding opens as a custom model whose "embedding" is the graph's output.
 
-fastembed knows no classifiers. Its TextCrossEncoder keeps the first logit alone; a TextEmbedding without pooling and
-without normalization hands on what the graph gives, row by row. Sources: fastembed 0.9's add_custom_model, its
-preprocessor_utils.py (which files must say what) and onnx_text_model.py (which inputs are fed).
+Vectors are scaled to length one there. fastembed knows no classifiers. Its TextCrossEncoder keeps the first logit
+alone; a TextEmbedding without pooling and without normalization hands on what the graph gives, row by row. Sources:
+fastembed 0.9's add_custom_model, its preprocessor_utils.py (which files must say what) and onnx_text_model.py (which
+inputs are fed).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from edgetune.export.layouts.embedded import read_json, read_source, write_json
 from edgetune.serve.bundle import CONFIG_NAME, GRAPH_NAME, TOKENIZER_NAME, Bundle, Manifest
 from edgetune.serve.heads import open_head
 
-HELP = "fastembed: a folder for its TextEmbedding, opened as a custom model that gives the logits."
+HELP = "fastembed: a folder for its TextEmbedding, opened as a custom model that gives vectors, or the logits."
 RUN = "pip install fastembed && python FOLDER/classify.py 'some text'"
 
 _TOKENIZER_CONFIG, _SPECIALS, _SCRIPT = "tokenizer_config.json", "special_tokens_map.json", "classify.py"
@@ -39,7 +40,7 @@ def open_model():
     TextEmbedding.add_custom_model(
         model=MODEL,
         pooling=PoolingType.DISABLED,
-        normalization=False,
+        normalization=NORMALIZED,
         sources=ModelSource(hf=MODEL),  # must be said and is never asked: the folder is given below
         dim=LABEL_COUNT,
         model_file="model.onnx",
@@ -78,6 +79,14 @@ _ANSWERS = {
         yield [names[str(place)] for place in np.flatnonzero(given)]
 ''',
     ),
+    "embedding": (
+        "the first numbers of the vector",
+        '''\
+    """The first numbers of the vector of each text; `model.embed(texts)` gives it whole, of length one."""
+    for vector in model.embed(texts, batch_size=batch_size):
+        yield [float(number) for number in vector[:4]]
+''',
+    ),
     "number": (
         "the number",
         '''\
@@ -101,6 +110,7 @@ def write(bundle: Bundle, folder: Path) -> None:
     shown, answers = _ANSWERS[head.spec.kind]
     answers = answers.replace("THRESHOLDS", str(head.spec.thresholds or 0.5))
     answers = answers.replace("TEMPERATURE", str(head.spec.temperature))
+    script = script.replace("NORMALIZED", str(head.spec.kind == "embedding"))
     script = script.replace("SHOWN", shown).replace("ANSWERS", answers).replace("LABEL_COUNT", str(head.width))
     (folder / _SCRIPT).write_text(script, encoding="utf-8")
 

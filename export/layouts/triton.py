@@ -148,6 +148,7 @@ _ANSWERS = {
         '"logits"',
     ),
     "number": ("the logit is the number itself", '"logits"'),
+    "embedding": ("a vector, to be scaled to length one before it is compared", '"logits"'),
 }
 
 _README = """\

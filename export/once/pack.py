@@ -208,14 +208,19 @@ def _texts_of(one: Input) -> Sequence[str]:
 
 
 def _write_config(source: Path, folder: Path) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        MODEL_MAPPING_NAMES,
+    )
 
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     for name in ("_name_or_path", "auto_map"):  # code of the base, which the graph has no use for
         config.pop(name, None)
     # A type without a sequence classifier of its own keeps its trunk's name.
-    classifier = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.get(config["model_type"])
-    config["architectures"] = [classifier] if classifier else config["architectures"]
+    headless = config.get("edgetune_head") == "none"
+    classes = MODEL_MAPPING_NAMES if headless else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    name = classes.get(config["model_type"])
+    config["architectures"] = [name] if isinstance(name, str) else config["architectures"]
     if config.get("pad_token_id") is None:
         config["pad_token_id"] = 0
     write_json(folder / "config.json", config)
@@ -282,12 +287,13 @@ def _write_golden(folder: Path, inputs: Sequence[Input], tolerance: float) -> No
 def _golden_case(head: Head, texts: Sequence[str], row: EncodedText, logits: NDArray[np.float32]) -> GoldenCase:
     """What the graph gives for one input: `logits` (width,) float32."""
     answer, pair = head.plain(head.decide(logits[None])[0]), len(texts) > 1
+    is_vector = isinstance(answer, list) and any(isinstance(number, float) for number in answer)  # the logits say it
     return GoldenCase(
         text=texts[0],
         input_ids=row.ids,
         logits=[round(float(value), 6) for value in logits],
         label=answer if isinstance(answer, str) else "",
-        answer=None if isinstance(answer, str) else answer,
+        answer=None if isinstance(answer, str) or is_vector else answer,  # type: ignore[arg-type]
         text_pair=texts[1] if pair else None,
         type_ids=row.type_ids if pair else [],
     )

@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
     from edgetune.serve.bundle import GoldenCase, HeadSpec
 
-# Prediction, LabelsPrediction or NumberPrediction, by the bundle's head.
+# Prediction, LabelsPrediction, NumberPrediction or EmbeddingPrediction, by the bundle's head.
 Answer = Any
 # A decision as a JSON value.
-Plain = str | list[str] | float
+Plain = str | list[str] | float | list[float]
 
 # Kind in the manifest: where its class is, and what it answers in a few words.
 HEADS = {
     "label": ("edgetune.serve.heads.label:LabelHead", "one of {labels}"),
     "labels": ("edgetune.serve.heads.labels:LabelsHead", "any of {labels}"),
+    "embedding": ("edgetune.serve.heads.embedding:EmbeddingHead", "a vector of {width} numbers"),
     "number": ("edgetune.serve.heads.number:NumberHead", "a number"),
 }
 
@@ -151,7 +152,7 @@ def describe_head(spec: HeadSpec, most: int) -> str:
         return f"{spec.kind} (of a newer edgetune)"
     shown = ", ".join(spec.labels[:most]) + (", ..." if len(spec.labels) > most else "")
     unsure = "" if spec.abstain_below is None else f"; unsure below {spec.abstain_below:.4g}"
-    return HEADS[spec.kind][1].format(labels=f"{len(spec.labels)} labels: {shown}") + unsure
+    return HEADS[spec.kind][1].format(labels=f"{len(spec.labels)} labels: {shown}", width=spec.width) + unsure
 
 
 def abstaining(spec: HeadSpec, abstain_below: float | None) -> HeadSpec:

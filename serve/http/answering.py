@@ -38,10 +38,11 @@ INLINE_CHARACTERS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Outputs of inputs, and of each input whether only its beginning was read."""
+    """Outputs of inputs, of each input whether only its beginning was read, and the tokens of all that were read."""
 
     outputs: Outputs
     truncated: list[bool]
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ class Answering:
                 expected=f"at most {most} tokens a text",
                 action="shorten it, or start the server so that it truncates",
             )
-        return Answers(await served.predictor.outputs_async(encoded, served.batcher.logits), truncated)
+        outputs = await served.predictor.outputs_async(encoded, served.batcher.logits)
+        return Answers(outputs, truncated, sum(row.size for row in encoded))
 
     async def ids(self, served: Served, rows: IdRows) -> Answers:
         """Answer rows of ids.

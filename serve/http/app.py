@@ -26,7 +26,15 @@ from edgetune.serve.http.inference import ID_OUTPUTS, InferRoute, output_tensors
 from edgetune.serve.http.limits import Limits
 from edgetune.serve.http.metrics import CONTENT_TYPE, Gauge, Metrics
 from edgetune.serve.http.models import ModelRoutes, json_response
-from edgetune.serve.http.openai.faults import CHAT_PATH, COMPLETIONS_PATH, MODELS_PATH, Unfit, refusal
+from edgetune.serve.http.openai.embeddings import EmbeddingsRoute
+from edgetune.serve.http.openai.faults import (
+    CHAT_PATH,
+    COMPLETIONS_PATH,
+    EMBEDDINGS_PATH,
+    MODELS_PATH,
+    Unfit,
+    refusal,
+)
 from edgetune.serve.http.openai.generating import Generating
 from edgetune.serve.http.openai.listing import ListingRoutes
 from edgetune.serve.http.openai.routes import GenerationRoute, chat_question, completion_question
@@ -100,6 +108,7 @@ def _routes(answering: Answering, limits: Limits, settings: ServerSettings, *, g
     return [
         Route(one + "/infer", infer, methods=["POST"]),
         Route("/v1/classify", ClassifyRoute(answering, limits), methods=["POST"]),
+        Route(EMBEDDINGS_PATH, EmbeddingsRoute(answering, limits), methods=["POST"]),
         Route(one + "/versions/{version}/infer", infer, methods=["POST"]),
         Route("/v2", models.server),
         Route("/v2/health/live", models.live),

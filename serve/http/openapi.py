@@ -12,7 +12,7 @@ from importlib.metadata import version
 import msgspec
 
 from edgetune.serve.http.openai.description import openai_schemas
-from edgetune.serve.http.openai.faults import CHAT_PATH, COMPLETIONS_PATH, MODELS_PATH, is_openai
+from edgetune.serve.http.openai.faults import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH, MODELS_PATH, is_openai
 from edgetune.serve.http.page import html_page
 from edgetune.serve.http.schemas import Interfaces, ref, schemas
 from edgetune.serve.http.settings import ServerSettings
@@ -114,7 +114,7 @@ def _paths(settings: ServerSettings, *, guarded: bool) -> JsonObject:
 
 
 def _openai_paths() -> JsonObject:
-    """The routes that generate; 400 stands for 422 too, which OpenAI's API does not have."""
+    """The routes that generate or embed; 400 stands for 422 too, which OpenAI's API does not have."""
     # Without a schema: some readers take it for the whole text's, others for that of each event.
     events: JsonObject = {"text/event-stream": {}}
     errors = (*READING, "404", "429")
@@ -122,7 +122,9 @@ def _openai_paths() -> JsonObject:
     complete = _operation("complete", "Continue a text", "CompletionAnswer", errors, body="CompletionRequest")
     for operation in (chat, complete):
         operation["responses"]["200"]["content"] |= events
+    embed = _operation("embeddings", "Embed texts", "EmbeddingsAnswer", errors, body="EmbeddingsRequest")
     return {
+        EMBEDDINGS_PATH: {"post": embed},
         CHAT_PATH: {"post": chat},
         COMPLETIONS_PATH: {"post": complete},
         MODELS_PATH: {"get": _operation("openai_models", "Models that generate text", "OpenAIModels")},

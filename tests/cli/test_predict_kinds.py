@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from edgetune.serve import load
@@ -134,6 +135,7 @@ SHOWN = {
     "label": "one of 3 labels: account, delivery, payment",
     "labels": "any of 3 labels: account, delivery, payment",
     "number": "a number",
+    "embedding": "a vector of 3 numbers",
 }
 
 
@@ -163,3 +165,23 @@ def test_inspect_shows_several_heads_and_those_of_later_releases(edgetune, kind_
         ended = edgetune(command, folder, *(["card"] if command == "predict" else []))
         assert ended.code == 1
         assert "install a newer edgetune" in ended.err
+
+
+def test_options_of_vectors_are_refused_elsewhere(edgetune, kind_bundle, tmp_path):
+    ended = edgetune("predict", kind_bundle("label"), "card", "--output", tmp_path / "x.npy", "--prompt", "query")
+    assert (ended.code, ended.out) == (2, "")
+    assert "--prompt, --output would have no effect" in ended.err
+    assert "gives no vectors" in ended.err
+
+
+def test_vectors_of_a_file(edgetune, kind_bundle, tmp_path):
+    bundle, file = kind_bundle("embedding"), tmp_path / "vectors.npy"
+    (tmp_path / "texts.csv").write_text("text\nwhere is my parcel\ncard\n", "utf-8")
+    ended = edgetune("predict", bundle, "--input", tmp_path / "texts.csv", "--output", file, "--prompt", "document")
+    assert (ended.code, ended.out) == (0, "")
+    assert f"2 vectors of 3 numbers, float32, in {file}." in ended.err
+    expected = load(bundle).embed(["where is my parcel", "card"], prompt="document")
+    assert np.allclose(np.load(file), expected, atol=1e-6)
+    ended = edgetune("predict", bundle, "card", "--output", tmp_path / "none" / "x.npy")
+    assert ended.code == 1
+    assert "cannot be written" in ended.err

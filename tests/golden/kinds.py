@@ -10,6 +10,7 @@ import msgspec
 
 GOLDEN = Path(__file__).parent / "bundle-v1"
 PROBLEMS = {"labels": "multi_label_classification", "number": "regression"}
+PROMPTS = {"query": "query: ", "document": "passage: "}
 # Of the golden bundle's labels (account, delivery, payment): its logits lie around 0 with either sign.
 THRESHOLDS = [0.5, 0.6, 0.4]
 
@@ -21,8 +22,9 @@ def write_kind(folder: Path, kind: str, codec: str) -> None:
 
     shutil.copytree(GOLDEN, folder)
     manifest = Bundle.open(folder).manifest
-    labels = [] if kind == "number" else manifest.labels
-    head = HeadSpec(kind=kind, labels=labels, thresholds=THRESHOLDS if kind == "labels" else [])
+    labels = [] if kind in ("number", "embedding") else manifest.labels
+    vectors = {"width": 3, "lengths": [2], "prompts": PROMPTS} if kind == "embedding" else {}
+    head = HeadSpec(kind=kind, labels=labels, thresholds=THRESHOLDS if kind == "labels" else [], **vectors)  # type: ignore[arg-type]
     texts = [case.text for case in Bundle.open(folder).golden().cases]
     (folder / "golden.json").unlink()
     config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -32,6 +34,10 @@ def write_kind(folder: Path, kind: str, codec: str) -> None:
         _keep_one_column(folder / "model.onnx")
         config["id2label"], config["label2id"] = {"0": "LABEL_0"}, {"LABEL_0": 0}
         outputs = [msgspec.structs.replace(manifest.outputs[0], shape=["batch", 1])]
+    if kind == "embedding":
+        config["architectures"] = [
+            name.replace("ForSequenceClassification", "Model") for name in config["architectures"]
+        ]
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     manifest = msgspec.structs.replace(
         manifest,

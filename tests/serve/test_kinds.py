@@ -10,14 +10,19 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgetune.serve import LabelsPrediction, NumberPrediction, Prediction, load
+from edgetune.serve import EmbeddingPrediction, LabelsPrediction, NumberPrediction, Prediction, load
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.codecs import CODECS
 from edgetune.serve.errors import BundleDamaged, InputError
 from edgetune.serve.golden import replay_golden
 from edgetune.serve.heads import HEADS
 
-ANSWERS = {"label": Prediction, "labels": LabelsPrediction, "number": NumberPrediction}
+ANSWERS = {
+    "label": Prediction,
+    "labels": LabelsPrediction,
+    "number": NumberPrediction,
+    "embedding": EmbeddingPrediction,
+}
 INPUTS = {
     "text": ["where is my parcel", "i forgot my password", "money back"],
     "text-pair": [("where is my parcel", "card"), ("card", "where is my parcel"), ("money", "back " * 60)],
@@ -41,7 +46,7 @@ def test_a_bundle_answers_and_replays(kind_bundle, kind, codec):
         logits = predictor.logits(predictor.encode(INPUTS[codec]))
         assert logits.shape == (3, predictor.head.width) == (3, 1 if kind == "number" else 3)
         assert [answer.plain for answer in joined] == [
-            pytest.approx(predictor.head.plain(row)) if kind == "number" else predictor.head.plain(row)
+            pytest.approx(predictor.head.plain(row)) if kind in ("number", "embedding") else predictor.head.plain(row)
             for row in predictor.head.decide(logits)
         ]
         replay = replay_golden(predictor)
@@ -98,10 +103,10 @@ def test_the_manifest_says_what_is_not_taken_for_granted(kind_bundle, kind, code
 @every_codec
 def test_golden_answers_hold_what_their_kind_needs_and_no_more(kind_bundle, kind, codec):
     golden = json.loads((kind_bundle(kind, codec) / "golden.json").read_text("utf-8"))
-    answer = "label" if kind == "label" else "answer"
+    answer = {"label": ["label"], "embedding": []}.get(kind, ["answer"])  # of a vector the logits say it
     pair = ["text_pair", "type_ids"] if codec == "text-pair" else []
     for case in golden["cases"]:
-        assert list(case) == ["text", "input_ids", "logits", answer, *pair]
+        assert list(case) == ["text", "input_ids", "logits", *answer, *pair]
 
 
 def changed(folder, target, change):

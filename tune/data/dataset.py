@@ -10,11 +10,12 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, field_validator
 
 from edgetune.serve.errors import DataError, RecipeError, UndecidedColumns
 from edgetune.tune.data.classes import check_rows, label_findings, without_empty_parts
@@ -25,7 +26,7 @@ from edgetune.tune.data.out_of_scope import OutOfScope, read_out_of_scope
 from edgetune.tune.data.rows import Input, Parts, Rows, Target
 from edgetune.tune.data.source_recipe import SourceRecipe
 from edgetune.tune.data.sources import Tables, read_parts
-from edgetune.tune.data.split import split_rows
+from edgetune.tune.data.split import Split, split_rows
 from edgetune.tune.data.split_column import divide, part_column
 from edgetune.tune.data.unlabeled import clean_unlabeled, read_unlabeled
 from edgetune.tune.models.stored import Stored, changed_rows
@@ -67,6 +68,15 @@ class DataRecipe(SourceRecipe):
     text_pair: str | None = Field(
         default=None, description="Of pairs, the column of second texts; without it, guessed and said."
     )
+    negative: str | None = Field(
+        default=None,
+        description="Of embeddings, the column of texts that do not belong to those of text and text_pair.",
+    )
+    prompts: dict[str, str] | None = Field(
+        default=None,
+        description="Of embeddings, what stands before a text that is looked for with (query) and one that is to be "
+        "found (document), such as {query: 'query: ', document: 'passage: '}; without it, what the base says.",
+    )
     label: str | Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None,
         description="The column of labels or numbers; without it, guessed and said. Several columns of 0 and 1, one a "
@@ -75,6 +85,14 @@ class DataRecipe(SourceRecipe):
     separator: str | None = Field(
         default=None, min_length=1, description="What separates the labels of a text that has several; else detected."
     )
+
+    @field_validator("prompts")
+    @classmethod
+    def _known_prompts(cls, prompts: dict[str, str] | None) -> dict[str, str] | None:
+        """A prompt of another name would stand before no text."""
+        if strangers := [name for name in prompts or {} if name not in ("query", "document")]:
+            raise ValueError(f"there is no prompt {strangers[0]!r}; expected query and document")
+        return prompts
 
 
 @dataclass(frozen=True)
@@ -101,6 +119,7 @@ class Dataset(Stored):
         findings: sentences on what was guessed, dropped, counted and split.
         unlabeled: more texts of the domain, none of which stands in the validation or test part; often empty.
         out_of_scope: texts that belong to no class; None where none were named.
+        prompts: what stands before texts already, by its name.
     """
 
     file_name: ClassVar[str] = "dataset.json"
@@ -117,6 +136,7 @@ class Dataset(Stored):
     findings: tuple[str, ...]
     unlabeled: tuple[Input, ...] = ()
     out_of_scope: OutOfScope | None = None
+    prompts: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, recipe: DataRecipe, task: Task, *, seed: int, label_order: Sequence[str] | None = None) -> Dataset:
@@ -173,19 +193,22 @@ class Dataset(Stored):
         places = {label: place for place, label in enumerate(labels)}
         given = [task.target(word, places) for rows in parts.given.values() for word in rows.labels]
         strata = task.strata([task.target(word, places) for word in parts.train.labels])
-        parts = _split(parts, recipe.split, seed, strata, task.stratum)
+        parts = _split(parts, recipe.split, seed, strata, task)
         parts, unlabeled = _with_unlabeled(parts, recipe, columns)
         named = recipe.out_of_scope
         outside = None if named is None else read_out_of_scope(named, parts, recipe, columns)
-        train, validation, test = (
-            Part(rows.texts, tuple(task.target(word, places) for word in rows.labels)) for rows in _all_rows(parts)
-        )
-        digest = _digest(labels, (train, validation, test), unlabeled)
+        made = [Part(rows.texts, tuple(task.target(word, places) for word in rows.labels)) for rows in _all_rows(parts)]
         counts = Counter(_all_labels(labels, given))
-        findings = (*parts.findings, *_unlearnt(labels, train), *label_findings(counts))
+        findings = (*parts.findings, *_unlearnt(labels, made[0]), *label_findings(counts))
         if counts and sum(counts.values()) == len(given):  # one label a row
             findings += balance_findings(counts)
-        return cls(train, validation, test, labels, digest, recipe.source, columns, findings, unlabeled, outside)
+        train, validation, test = (
+            Part(*task.unrolled(part.texts, part.targets, recipe, part=name))
+            for name, part in zip(PART_NAMES, made, strict=True)
+        )
+        digest = _digest(labels, (train, validation, test), unlabeled)
+        more = (unlabeled, outside, dict(recipe.prompts or {}))
+        return cls(train, validation, test, labels, digest, recipe.source, columns, findings, *more)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -202,7 +225,7 @@ class Dataset(Stored):
 
 def _named_columns(recipe: DataRecipe) -> tuple[str | None, ...]:
     labels = (recipe.label,) if isinstance(recipe.label, str) else tuple(recipe.label or ())
-    return (recipe.text, recipe.text_pair, *labels)
+    return (recipe.text, recipe.text_pair, recipe.negative, *labels)
 
 
 def read_tables(recipe: DataRecipe) -> Tables:
@@ -241,13 +264,13 @@ def _select(tables: Tables, columns: Columns, task: Task) -> Parts:
 
 
 def _split(
-    parts: Parts, shares: tuple[float, float, float], seed: int, strata: Sequence[Hashable], stratum: str
+    parts: Parts, shares: tuple[float, float, float], seed: int, strata: Sequence[Hashable], task: Task
 ) -> Parts:
-    """Split off the parts that were not given; `strata` is what each training row counts as, `stratum` its name."""
+    """Split off the parts that were not given; `strata` is what each training row counts as."""
     if parts.validation is not None and parts.test is not None:
         return parts
     before = len(parts.train)
-    split = split_rows(strata, _open_shares(parts, shares), seed=seed)
+    split = _split_units(task.units(parts.train), strata, _open_shares(parts, shares), seed)
     validation = parts.validation or parts.train.take(split.validation.tolist())
     test = parts.test or parts.train.take(split.test.tolist())
     made = Parts(parts.train.take(split.train.tolist()), validation, test, parts.findings)
@@ -257,10 +280,22 @@ def _split(
         if given is None
     ]
     made = made.saying(
-        f"Split {counted(before, 'row')} by {stratum} with seed {seed}: "
+        f"Split {counted(before, 'row')} by {task.stratum} with seed {seed}: "
         f"{counted(len(made.train), 'training row')}, {', '.join(took)}."
     )
     return _with_rows_to_judge(made)
+
+
+def _split_units(
+    units: Sequence[int] | None, strata: Sequence[Hashable], shares: tuple[float, float, float], seed: int
+) -> Split:
+    """The rows of each part; of rows that are split together, `units` has their number, all are in one part."""
+    if units is None:
+        return split_rows(strata, shares, seed=seed)
+    numbers = np.asarray(units)
+    split = split_rows([0] * (int(numbers.max()) + 1), shares, seed=seed)
+    parts = (np.flatnonzero(np.isin(numbers, part)) for part in (split.train, split.validation, split.test))
+    return Split(*parts)
 
 
 def _with_rows_to_judge(parts: Parts) -> Parts:

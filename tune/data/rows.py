@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-Input = str | tuple[str, str]  # one text, or a pair of texts
+Input = str | tuple[str, ...]  # one text, or a pair of texts; of what is read a triplet too
 Target = int | float | tuple[int, ...]  # the number of a label, a number, or the numbers of several labels
 
 
@@ -48,11 +48,11 @@ class Parts:
 
 def each_text(change: Callable[[str], str], text: Input) -> Input:
     """An input with each of its texts changed."""
-    return change(text) if isinstance(text, str) else (change(text[0]), change(text[1]))
+    return change(text) if isinstance(text, str) else tuple(map(change, text))
 
 
 def is_blank(text: Input) -> bool:
-    """Whether an input has no text, or a pair lacks one of its two."""
+    """Whether an input has no text, or lacks one of several."""
     return not text.strip() if isinstance(text, str) else not all(part.strip() for part in text)
 
 

@@ -79,7 +79,7 @@ def _downloaded(name: str, *, allow_pickle: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "1_Pooling/*"] + (["*.bin"] if allow_pickle else [])
+    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*_Pooling/*"] + (["*.bin"] if allow_pickle else [])
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

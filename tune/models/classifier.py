@@ -36,8 +36,30 @@ if TYPE_CHECKING:
     from edgetune.tune.models.types import Model
 
 
+class NoHead(nn.Module):
+    """Stands where a head would: what is pooled passes as it is, where probes and hooks look for a head's input."""
+
+    bias = None
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.in_features = self.out_features = width
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The identity, (width, width) float32, made when asked for."""
+        return torch.eye(self.out_features)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """What was given."""
+        return pooled
+
+
 class PooledClassifier(PreTrainedModel):
-    """A trunk, its token states pooled by `config.edgetune_pooling`, and a linear head."""
+    """A trunk, its token states pooled by `config.edgetune_pooling`, and a linear head.
+
+    With `config.edgetune_head` "none" there is no head: the outputs are the pooled states, scaled to length one.
+    """
 
     base_model_prefix = "trunk"
     _supports_sdpa = True
@@ -51,13 +73,14 @@ class PooledClassifier(PreTrainedModel):
         self.trunk = built
         self.dropout = nn.Dropout(0.1)
         width = config.hidden_size * len(config.edgetune_pooling.split("+"))
-        self.classifier = nn.Linear(width, config.num_labels)
+        headless = getattr(config, "edgetune_head", None) == "none"
+        self.classifier = NoHead(width) if headless else nn.Linear(width, config.num_labels)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        if module is self.classifier:
-            nn.init.zeros_(self.classifier.weight)
-            nn.init.zeros_(self.classifier.bias)
+        if module is self.classifier and isinstance(module, nn.Linear):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
 
     def forward(
         self,
@@ -69,6 +92,8 @@ class PooledClassifier(PreTrainedModel):
         extra = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         states = self.trunk(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
         pooled = pool(states, attention_mask, self.config.edgetune_pooling)
+        if isinstance(self.classifier, NoHead):
+            return SequenceClassifierOutput(logits=nn.functional.normalize(self.classifier(pooled), dim=-1))
         return SequenceClassifierOutput(logits=self.classifier(self.dropout(pooled)))
 
 
@@ -116,12 +141,15 @@ def trunk_options(config: PretrainedConfig) -> dict[str, bool]:
     return {"add_pooling_layer": False} if "add_pooling_layer" in accepts else {}
 
 
-def head_linear(model: nn.Module) -> tuple[str, nn.Linear]:
-    """Name and layer of the last linear layer, the one that gives the logits.
+def head_linear(model: nn.Module) -> tuple[str, nn.Linear | NoHead]:
+    """Name and layer of the last linear layer, the one that gives the logits, or of what stands in its place.
 
     Raises:
         ModelError: there is none with as many outputs as labels.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, NoHead):
+            return name, module
     labels = model.config.num_labels  # type: ignore[union-attr]
     linears = [
         (name, module)
@@ -133,7 +161,7 @@ def head_linear(model: nn.Module) -> tuple[str, nn.Linear]:
     return linears[-1]
 
 
-def trained_head(model: Model) -> nn.Linear:
+def trained_head(model: Model) -> nn.Linear | NoHead:
     """The linear layer that gives the logits, in a model with adapters the trained copy of it."""
     inside = model.get_base_model() if hasattr(model, "get_base_model") else model
     return head_linear(inside)[1]
@@ -156,8 +184,10 @@ def set_head(model: nn.Module, weight: NDArray[np.float32], bias: NDArray[np.flo
     replace_weights(head_linear(model)[1], weight, bias)
 
 
-def replace_weights(linear: nn.Linear, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
-    """Put weight (outputs, features) and bias (outputs) float32 into a layer, which may lack a bias."""
+def replace_weights(linear: nn.Linear | NoHead, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+    """Put weight (outputs, features) and bias (outputs) float32 into a layer, which may lack a bias; not into none."""
+    if isinstance(linear, NoHead):
+        return
     with torch.no_grad():
         linear.weight.copy_(torch.as_tensor(weight, dtype=linear.weight.dtype))
         if linear.bias is not None:

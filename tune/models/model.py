@@ -112,7 +112,7 @@ class TunedModel(Stored):
         return folder if folder.is_dir() else None
 
 
-def start_model(base: Base, objective: Objective, recipe: TuneRecipe) -> Model:
+def start_model(base: Base, objective: Objective, recipe: TuneRecipe, *, has_head: bool = True) -> Model:
     """The pretrained trunk with a fresh head for what is to be learnt, in fp32, pooled as the recipe says.
 
     Raises:
@@ -120,7 +120,7 @@ def start_model(base: Base, objective: Objective, recipe: TuneRecipe) -> Model:
             or are no numbers.
     """
     config = read_config(base)
-    pooling = _pooling_of(base, config, recipe)
+    pooling = _pooling_of(base, config, recipe, has_head=has_head)
     _check_architecture(base, config, pooling)
     objective.configure(config)
     try:
@@ -162,23 +162,24 @@ def _check_architecture(base: Base, config: PreTrainedConfig, pooling: str) -> N
         )
 
 
-def chosen_pooling(base: Base, recipe: TuneRecipe) -> str:
+def chosen_pooling(base: Base, recipe: TuneRecipe, *, has_head: bool = True) -> str:
     """How token states become one vector, of `POOLINGS`, or `head` for the architecture's own head."""
-    return _pooling_of(base, read_config(base), recipe)
+    return _pooling_of(base, read_config(base), recipe, has_head=has_head)
 
 
-def _pooling_of(base: Base, config: PreTrainedConfig, recipe: TuneRecipe) -> str:
+def _pooling_of(base: Base, config: PreTrainedConfig, recipe: TuneRecipe, *, has_head: bool) -> str:
     """As the checkpoint was trained unless said by word.
 
     Heads of decoders read the last token, found by its id: an end of text that is the padding too would be passed over.
-    So it is pooled by the mask here. The head of a T5 reads its decoder, which no graph of one run has.
+    So it is pooled by the mask here. The head of a T5 reads its decoder, which no graph of one run has. Vectors of a
+    base that says nothing of pooling are means, as sentence-transformers takes them.
     """
     chosen = recipe.pooling if recipe.pooling != "auto" else sentence_pooling(base.folder) or "head"
     if chosen == "head" and is_decoder(config):
         return "last"
     # The mean of EuroBERT's logits, which its head takes of all tokens, is what a head on the mean gives.
     by_mean = has_encoder_alone(config) or config.model_type == "eurobert"
-    return "mean" if chosen == "head" and by_mean else chosen
+    return "mean" if chosen == "head" and (by_mean or not has_head) else chosen
 
 
 def _opened(base: Base, config: PreTrainedConfig, pooling: str) -> tuple[Model, set[str]]:

@@ -9,6 +9,7 @@ from edgetune.tune.models.base import open_tokenizer
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.folders import remarks
 from edgetune.tune.models.model import longest_input, start_model
+from edgetune.tune.models.sentences import check_modules
 from edgetune.tune.models.soundness import check_vocabulary, settle_padding
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def open_base(base: Base, task: Task, objective: Objective, recipe: TuneRecipe) 
     Raises:
         ModelError: it has no classifier, its weights are missing or no numbers, or its tokenizer is of another model.
     """
-    model = start_model(base, objective, recipe)
+    if not task.has_head:
+        check_modules(base.folder)
+    model = start_model(base, objective, recipe, has_head=task.has_head)
     tokenizer = open_tokenizer(base)
     check_vocabulary(base, model, tokenizer)
     padding = settle_padding(tokenizer, model)

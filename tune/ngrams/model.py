@@ -34,26 +34,29 @@ class LinearModel:
 
     Attributes:
         features: how inputs become numbers.
-        head: how these become logits, of numbers in the user's units.
+        head: how these become logits, of numbers in the user's units; None where they are compared as they are.
         rows, of_rows: training rows that it learnt from, and that there were.
         cpu_seconds: that fitting took.
     """
 
     features: NgramFeatures
-    head: Head
+    head: Head | None
     rows: int
     of_rows: int
     cpu_seconds: float
 
     def logits(self, inputs: Sequence[Input]) -> FloatArray:
         """Logits of inputs, (rows, outputs) float32."""
+        assert self.head is not None
         return self.head.logits(self.features.transform(inputs)).astype(np.float32)
 
     @property
     def described(self) -> str:
         """What it was learnt from, in words."""
         part = "" if self.rows == self.of_rows else f" of {self.of_rows:,}"
-        return f"{self.features.described}, learnt from {self.rows:,}{part} rows in {self.cpu_seconds:.1f} CPU seconds"
+        kind = "" if self.head is not None else "TF-IDF of "
+        described = f"{kind}{self.features.described}"
+        return f"{described}, learnt from {self.rows:,}{part} rows in {self.cpu_seconds:.1f} CPU seconds"
 
 
 def fit_linear(objective: Objective, train: Part, seed: int, most_rows: int = MOST_ROWS) -> LinearModel:
@@ -67,7 +70,8 @@ def fit_linear(objective: Objective, train: Part, seed: int, most_rows: int = MO
     part = Part(tuple(train.texts[row] for row in drawn), tuple(train.targets[row] for row in drawn))
     features = NgramFeatures.of(part.texts)
     head = objective.linear_head(features.transform(part.texts), objective.learnt(part.targets))
-    return LinearModel(features, objective.finished(head), len(part), len(train), time.thread_time() - start)
+    finished = objective.finished(head) if head is not None else None
+    return LinearModel(features, finished, len(part), len(train), time.thread_time() - start)
 
 
 def linear_answers(
@@ -76,8 +80,8 @@ def linear_answers(
     held_out: Part,
     inputs: Sequence[Input],
     judged: Callable[[], LinearModel] | None = None,
-) -> NDArray[Any]:
-    """Decisions of a linear model on inputs, one entry each.
+) -> Any:
+    """Decisions of a linear model on inputs, one entry each; without a head the features, (rows, features) CSR.
 
     Args:
         model: that answers.
@@ -86,6 +90,8 @@ def linear_answers(
         inputs: to answer.
         judged: gives the model whose answers on these rows choose, where there is a choice; None for the same.
     """
+    if model.head is None:
+        return model.features.transform(inputs)
     finished = objective.in_units()
 
     def held_out_logits() -> tuple[NDArray[Any], FloatArray]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.dataset import Dataset
-from edgetune.tune.data.slices import frozen_indices
 from edgetune.tune.metrics import Metric
 from edgetune.tune.ngrams.model import LinearModel, fit_linear, linear_answers
 from edgetune.tune.tasks.task import Task
@@ -35,8 +34,9 @@ class Preview:
         """In a sentence, without the seconds, which differ from run to run."""
         model = self.model
         part = "" if model.rows == model.of_rows else f" of {model.of_rows:,}"
+        kind = "A linear model" if model.head is not None else "TF-IDF"
         return (
-            f"A linear model of {model.features.described} that learns from {model.rows:,}{part} training rows reaches "
+            f"{kind} of {model.features.described} that learns from {model.rows:,}{part} training rows reaches "
             f"{self.metric.shown(self.value)} on {self.rows:,} validation rows: what a tuned model has to beat."
         )
 
@@ -65,7 +65,7 @@ def preview_linear(dataset: Dataset, task: Task, metric: str, seed: int) -> Prev
     except DataError:
         return None
     held_out = dataset.validation
-    drawn = frozen_indices(len(held_out), JUDGING_ROWS, seed)
+    drawn = objective.drawn(held_out.targets, JUDGING_ROWS, seed)
     answers = linear_answers(model, objective, held_out, [held_out.texts[row] for row in drawn])
     expected = objective.expected([held_out.targets[row] for row in drawn])
     return Preview(model, objective.metric, objective.metric.of(expected, answers), len(drawn))

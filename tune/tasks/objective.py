@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 
 from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.report import ClassQuality, Confusion
+from edgetune.tune.data.slices import frozen_indices
 from edgetune.tune.metrics import Metric
 
 if TYPE_CHECKING:
     import torch
 
+    from edgetune.tune.data.dataset import Dataset
     from edgetune.tune.data.rows import Input, Target
+    from edgetune.tune.recipe import TuneRecipe
 
 FloatArray = NDArray[np.float32]
 # Targets of held-out rows as the metric takes them, and a finished model's logits (rows, width) for them.
@@ -96,6 +99,30 @@ class Objective(ABC):
         """What `learnt` gave, as the metric takes it."""
         return learnt
 
+    @property
+    def rows_together(self) -> int:
+        """Rows that are learnt beside each other, by a loss that compares rows; 0 where each is learnt by itself.
+
+        A batch then has so many times `tune.batch_size` rows, in the order that `order` gives.
+        """
+        return 0
+
+    def order(self, learnt: NDArray[Any], random: np.random.Generator) -> Iterator[int]:
+        """The rows of one epoch, those that are learnt beside each other one behind the other."""
+        return iter(random.permutation(len(learnt)).tolist())
+
+    def set_by(self, recipe: TuneRecipe, dataset: Dataset) -> Objective:
+        """The objective with what the recipe and the data set say of it."""
+        return self
+
+    def metrics(self, known: Sequence[Metric]) -> tuple[Metric, ...]:
+        """Of the task's metrics those that these targets can be judged by."""
+        return tuple(known)
+
+    def drawn(self, targets: Sequence[Target], most: int, seed: int) -> NDArray[np.int64]:
+        """At most `most` rows that judge, the same for the same seed and data, ascending: (drawn,) int64."""
+        return frozen_indices(len(targets), most, seed)
+
     def value(self, learnt: NDArray[Any], logits: FloatArray) -> float:
         """The metric of a model that is being tuned, by targets as the loss takes them and logits (rows, width)."""
         return self.metric.of(self.restored(learnt), self.answers(logits))
@@ -122,8 +149,9 @@ class Objective(ABC):
         """What solves the probe's head; `balanced` weighs outputs by their rarity, where there is such a thing."""
 
     @abstractmethod
-    def linear_head(self, features: Any, learnt: NDArray[Any]) -> Head:
-        """A linear head for sparse features of length one, such as n-grams, with fixed settings.
+    def linear_head(self, features: Any, learnt: NDArray[Any]) -> Head | None:
+        """A linear head for sparse features of length one, such as n-grams, with fixed settings; None where the
+        features are compared as they are.
 
         Args:
             features: (rows, features) float32, a scipy CSR matrix.

@@ -54,6 +54,7 @@ class Task(ABC):
         metrics: what its answers may be judged by; the first is the default.
         has_labels: whether its answers are labels, which can be weighed by their rarity.
         one_label: whether an answer is one of the labels, of which the model can be unsure.
+        has_head: whether a linear layer above the pooled states gives the outputs; else they are the outputs.
         stratum: what rows are split by, in a word or two.
     """
 
@@ -63,6 +64,7 @@ class Task(ABC):
     codec: ClassVar[str] = "text"
     has_labels: ClassVar[bool] = True
     one_label: ClassVar[bool] = True
+    has_head: ClassVar[bool] = True
     stratum: ClassVar[str] = "class"
     family: ClassVar[str] = "once"
 
@@ -133,6 +135,24 @@ class Task(ABC):
     @abstractmethod
     def strata(self, targets: Sequence[Target]) -> list[Hashable]:
         """What each row counts as when the rows are split so that every part has its share of each."""
+
+    def units(self, rows: Rows) -> Sequence[int] | None:
+        """Of each training row the number of what it is split with, so that both are in one part; None for itself."""
+        return None
+
+    def unrolled(
+        self, texts: Sequence[Input], targets: Sequence[Target], recipe: DataRecipe, *, part: str
+    ) -> tuple[tuple[Input, ...], tuple[Target, ...]]:
+        """The inputs and targets of a part as models take them, which may be more than there are rows.
+
+        Raises:
+            DataError: the part cannot be judged by.
+        """
+        return tuple(texts), tuple(targets)
+
+    def input_columns(self, columns: Columns) -> tuple[str, ...]:
+        """The columns that hold the inputs that are served; none where no column does."""
+        return columns.texts
 
     @abstractmethod
     def describe(self, labels: Sequence[str], targets: Sequence[Target]) -> Summary:

@@ -113,6 +113,14 @@ def fit_probe(
     return Probe(start, final, logits, value, strength)
 
 
+def headless(validation: Learnable, objective: Objective) -> Probe:
+    """What stands for the probe where there is no head to solve: the features as they are, by the identity."""
+    features, targets = validation
+    width = features.shape[1]
+    head = Head(np.eye(width, dtype=np.float32), np.zeros(width, dtype=np.float32))
+    return Probe(head, head, features, objective.value(targets, features), 1.0)
+
+
 def _held_out(
     solver: _ScaledSolver, train: Learnable, validation: Learnable, start: Head, strength: float
 ) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,13 @@ from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks.objective import Objective
 from edgetune.tune.training.activations import ROW, StoredStates, stored_activations
-from edgetune.tune.training.batches import FORWARD_FACTOR, EpochSampler, shortest_first, split_by_tokens
+from edgetune.tune.training.batches import (
+    FORWARD_FACTOR,
+    EpochSampler,
+    RecordSampler,
+    shortest_first,
+    split_by_tokens,
+)
 from edgetune.tune.training.checkpoints import train_from_checkpoint
 from edgetune.tune.training.curve import curve_of
 from edgetune.tune.training.evaluations import Evaluations
@@ -150,6 +157,7 @@ def train(
         patience = EarlyStoppingCallback(plan.patience if not plan.round_epochs else len(rows))
         trainer = _HeadTrainer(
             plan=plan,
+            objective=objective,
             stored=stored,
             model=model,
             args=_arguments(recipe, plan, objective, folder),
@@ -198,7 +206,7 @@ def _arguments(recipe: TuneRecipe, plan: TrainingPlan, objective: Objective, fol
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=plan.epochs,
-        per_device_train_batch_size=recipe.batch_size,
+        per_device_train_batch_size=recipe.batch_size * max(1, objective.rows_together),
         per_device_eval_batch_size=64,
         gradient_accumulation_steps=recipe.gradient_accumulation,
         learning_rate=plan.trunk_rate,
@@ -241,14 +249,27 @@ def _repeated(rate: Callable[[int], float], steps: int) -> Callable[[int], float
     return lambda step: rate(step % steps)
 
 
+def _random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Of the generators that dropout draws from."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+
+def _set_random_state(state: tuple[torch.Tensor, list[torch.Tensor]]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1]:
+        torch.cuda.set_rng_state_all(state[1])
+
+
 class _HeadTrainer(Trainer):
     """The Trainer with a learning rate of its own for the head, and an order of rows that a continued run repeats.
 
     A batch goes through the model in passes of bounded memory, and from stored activations where there are any.
     """
 
-    def __init__(self, *, plan: TrainingPlan, stored: StoredStates | None, **arguments: Any) -> None:
-        self._plan = plan
+    def __init__(
+        self, *, plan: TrainingPlan, objective: Objective, stored: StoredStates | None, **arguments: Any
+    ) -> None:
+        self._plan, self._objective = plan, objective
         self._stored = stored
         super().__init__(**arguments)
 
@@ -256,12 +277,42 @@ class _HeadTrainer(Trainer):
         # The loss is a sum over rows divided by the whole batch's, so that the passes' gradients add up to its own.
         items = len(inputs["labels"]) if num_items_in_batch is None else num_items_in_batch
         *first, last = split_by_tokens(inputs, self._plan.pass_tokens)
+        if first and self._objective.rows_together:
+            return self._cached_step(model, [*first, last], items)
         losses = []
         for part in first:
             with self.accelerator.no_sync(model):  # other processes may have another number of passes
                 losses.append(super().training_step(model, part, items))
         losses.append(super().training_step(model, last, items))
         return torch.stack(losses).sum()
+
+    def _cached_step(self, model: Any, parts: list[dict[str, Any]], items: Any) -> torch.Tensor:
+        """A step of a loss that compares rows of several passes (Gao et al. 2021, arXiv 2101.06983).
+
+        All rows' outputs are computed without gradients, the loss gives the gradient of each, and every pass is run
+        again, with the same dropout, to carry its rows' gradients on.
+        """
+        model.train()
+        parts = [self._prepare_inputs(part) for part in parts]
+        states, outputs = [], []
+        for part in parts:
+            states.append(_random_state())
+            with torch.no_grad(), self.compute_loss_context_manager():
+                outputs.append(model(**self._entered(part)).logits.float())
+        logits = torch.cat(outputs).requires_grad_()
+        loss = self.compute_loss_func({"logits": logits}, torch.cat([part["labels"] for part in parts]), items)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        after = _random_state()
+        for part, state, share in zip(
+            parts, states, torch.split(gradient, [len(rows) for rows in outputs]), strict=True
+        ):
+            _set_random_state(state)
+            with nullcontext() if part is parts[-1] else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    again = model(**self._entered(part)).logits.float()
+                self.accelerator.backward((again * share).sum())
+        _set_random_state(after)
+        return loss.detach()
 
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
@@ -283,7 +334,9 @@ class _HeadTrainer(Trainer):
         entered = batch if self._stored is None else self._stored.enter(batch)
         return {name: values for name, values in entered.items() if name not in {ROW, "labels"}}
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler | RecordSampler:
+        if self._objective.rows_together:
+            return RecordSampler(self._objective, self.train_dataset, self.args.train_batch_size, self.args.seed)
         lengths = [len(row["input_ids"]) for row in self.train_dataset]
         return EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
 

@@ -6,6 +6,7 @@ import msgspec
 
 from edgetune.serve.http.openai.chat import ChatRequest
 from edgetune.serve.http.openai.completions import CompletionRequest
+from edgetune.serve.http.openai.embeddings import EmbeddingsRequest
 from edgetune.serve.json_types import JsonObject
 
 _TEXT = {"type": "string"}
@@ -18,7 +19,7 @@ _MAYBE_OBJECT = {"type": ["object", "null"]}
 def openai_schemas() -> JsonObject:
     """All schemas by name."""
     _, bodies = msgspec.json.schema_components(
-        [ChatRequest, CompletionRequest], ref_template="#/components/schemas/{name}"
+        [ChatRequest, CompletionRequest, EmbeddingsRequest], ref_template="#/components/schemas/{name}"
     )
     model = _object(
         {"id": _TEXT, "object": _TEXT, "created": _COUNT, "owned_by": _TEXT, "context_tokens": _COUNT}
@@ -31,10 +32,18 @@ def openai_schemas() -> JsonObject:
         **bodies,
         "ChatAnswer": _answer({"message": message}, usage),
         "CompletionAnswer": _answer({"text": _TEXT}, usage),
+        "EmbeddingsAnswer": _embeddings(),
         "OpenAIModel": model,
         "OpenAIModels": _object({"object": _TEXT, "data": {"type": "array", "items": _ref("OpenAIModel")}}),
         "OpenAIError": _object({"error": error}),
     }
+
+
+def _embeddings() -> JsonObject:
+    vector = {"anyOf": [{"type": "array", "items": {"type": "number"}}, _TEXT]}
+    row = _object({"object": _TEXT, "index": _COUNT, "embedding": vector})
+    usage = _object({"prompt_tokens": _COUNT, "total_tokens": _COUNT})
+    return _object({"object": _TEXT, "data": {"type": "array", "items": row}, "model": _TEXT, "usage": usage})
 
 
 def _answer(content: JsonObject, usage: JsonObject) -> JsonObject:

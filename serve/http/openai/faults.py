@@ -14,6 +14,7 @@ from edgetune.serve.json_types import JsonObject
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
+EMBEDDINGS_PATH = "/v1/embeddings"
 MODELS_PATH = "/v1/models"
 
 _TYPES = {403: "permission_error", 429: "rate_limit_error"}
@@ -47,7 +48,7 @@ class Unfit(Refused):
 
 def is_openai(path: str) -> bool:
     """Whether a path is one of OpenAI's API, known here or not."""
-    return path in (COMPLETIONS_PATH, MODELS_PATH) or path.startswith(("/v1/chat/", MODELS_PATH + "/"))
+    return path in (COMPLETIONS_PATH, EMBEDDINGS_PATH, MODELS_PATH) or path.startswith(("/v1/chat/", MODELS_PATH + "/"))
 
 
 def refusal(path: str, error: EdgetuneError) -> tuple[Refused, bytes]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edgetune.export.layouts import CANNOT, LANGUAGE_LAYOUTS, LAYOUTS, layout_named, write_layout
+from edgetune.export.layouts import CANNOT, LANGUAGE_LAYOUTS, LAYOUTS, MODEL_LAYOUTS, layout_named, write_layout
 from edgetune.serve import load
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.codecs import CODECS
@@ -24,13 +24,14 @@ from tests.export.layouts.triton_rules import repository_faults
 
 # What the specifications ask, apart from what the product itself checks.
 RULES = {"triton": repository_faults, "docker": dockerfile_faults, "oci": artifact_faults}
-CARRIED = [name for name in LAYOUTS if name not in LANGUAGE_LAYOUTS]
+CARRIED = [name for name in LAYOUTS if name not in (*LANGUAGE_LAYOUTS, *MODEL_LAYOUTS)]
 INPUTS = {
     "text": ["where is my parcel", "i forgot my password"],
     "text-pair": [["where is my parcel", "card"], ["card", "money"]],
 }
 
 every_kind = pytest.mark.parametrize("kind", HEADS)
+labels_and_numbers = pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != "embedding"])
 every_codec = pytest.mark.parametrize("codec", CODECS)
 
 
@@ -97,6 +98,8 @@ def nearly(value: Any) -> Any:
     """The same value, numbers within what padding changes."""
     if isinstance(value, dict):
         return {name: nearly(member) for name, member in value.items()}
+    if isinstance(value, list) and value and isinstance(value[0], float):
+        return pytest.approx(value, abs=1e-5)
     return pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
 
 
@@ -116,7 +119,7 @@ def test_litserve_answers_as_the_predictor(packed, monkeypatch, kind, codec):
     assert [api.encode_response(output).status_code for output in outputs[2:]] == [422, 422]
 
 
-@every_kind
+@labels_and_numbers
 @every_codec
 def test_bentoml_answers_as_the_predictor(packed, monkeypatch, kind, codec):
     pytest.importorskip("pydantic")
@@ -127,7 +130,7 @@ def test_bentoml_answers_as_the_predictor(packed, monkeypatch, kind, codec):
     assert [answer.model_dump() for answer in given] == list(map(nearly, answers))
 
 
-@every_kind
+@labels_and_numbers
 @every_codec
 def test_mlflow_answers_as_the_predictor(packed, monkeypatch, kind, codec):
     import pandas
@@ -144,7 +147,7 @@ def test_mlflow_answers_as_the_predictor(packed, monkeypatch, kind, codec):
     assert [column["name"] for column in json.loads(signature["outputs"])] == list(given.columns)
 
 
-@every_kind
+@labels_and_numbers
 @every_codec
 def test_mlserver_answers_as_the_predictor(packed, monkeypatch, kind, codec):
     folder, answers = packed("mlserver", kind, codec)
@@ -192,7 +195,7 @@ def test_mlserver_answers_as_the_predictor(packed, monkeypatch, kind, codec):
         asyncio.run(made.predict(value(id=None, inputs=[*inputs, *inputs])))
 
 
-@every_kind
+@labels_and_numbers
 def test_fastembed_answers_as_the_predictor(packed, kind_bundle, monkeypatch, kind):
     folder, answers = packed("fastembed", kind, "text")
     stubs = {
@@ -223,7 +226,49 @@ def test_triton_is_warmed_up_with_the_type_ids_of_pairs(packed, kind, codec):
     types_ = [np.fromfile(path, dtype="<i8") for path in (model / "warmup").glob("token_type_ids-*")]
     assert types_
     assert all(values.max() == (codec == "text-pair") for values in types_)
-    assert (model / "labels.txt").exists() is (kind != "number")
+    assert (model / "labels.txt").exists() is (kind in ("label", "labels"))
     readme = (folder / "README.md").read_text("utf-8")
     assert ('tokenizer.encode("a text", "another")' in readme) is (codec == "text-pair")
     assert ("class_count=1" in readme) is (kind == "label")
+
+
+def test_fastembed_is_told_to_scale_vectors(packed, kind_bundle, monkeypatch):
+    folder, answers = packed("fastembed", "embedding", "text")
+    assert "normalization=True" in (folder / "classify.py").read_text("utf-8")
+    stubs = {
+        "fastembed": {"TextEmbedding": None},
+        "fastembed.common": {},
+        "fastembed.common.model_description": {"ModelSource": None, "PoolingType": None},
+    }
+    script = module_of(folder / "classify.py", monkeypatch, **stubs)
+    predictor = load(kind_bundle("embedding"), threads=1)
+    model = types.SimpleNamespace(embed=lambda texts, batch_size: iter(predictor.embed(texts)))
+    given = list(script.classify(model, INPUTS["text"]))
+    assert given == [nearly(answer["embedding"]) for answer in answers]  # all three numbers
+
+
+def test_tei_pools_the_states_of_one_token(packed, kind_bundle):
+    import numpy as np
+    import onnxruntime
+
+    folder, answers = packed("tei", "embedding", "text")
+    assert json.loads((folder / "1_Pooling" / "config.json").read_text("utf-8"))["pooling_mode_cls_token"] is True
+    assert "/embed " in (folder / "README.md").read_text("utf-8")
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == ["last_hidden_state"]
+    predictor = load(kind_bundle("embedding"), threads=1)
+    for text, answer in zip(INPUTS["text"], answers, strict=True):
+        (states,) = session.run(None, predictor.feed(predictor.encode([text])))
+        assert states.shape == (1, 1, 3)
+        vector = states[0, 0] / np.linalg.norm(states[0, 0])
+        assert vector.tolist() == nearly(answer["embedding"])
+    (folder / "1_Pooling" / "config.json").write_text("{}")
+    assert layout_named("tei").check(folder) == ["1_Pooling/config.json does not say pooling_mode_cls_token"]
+
+
+@labels_and_numbers
+def test_sentence_transformers_is_for_vectors(kind_bundle, tmp_path, kind):
+    with pytest.raises(BundleError, match="it is for models that give vectors") as error:
+        write_layout(Bundle.open(kind_bundle(kind)), "sentence-transformers", tmp_path / "out")
+    assert "docker" in error.value.expected
+    assert "sentence-transformers" not in error.value.expected

@@ -24,6 +24,8 @@ def logit(probability: float) -> float:
 
 
 def head_of(kind: str, **more: object):
+    if kind == "embedding":
+        return open_head(HeadSpec(kind=kind, width=3, **more))
     return open_head(HeadSpec(kind=kind, labels=[] if kind == "number" else LABELS, **more))
 
 
@@ -209,6 +211,7 @@ CASES = {
     "label": ("label", GoldenCase("a", [1], [1.0, 0.95, 0.0], "late")),
     "labels": ("labels", GoldenCase("a", [1], [2.0, 0.05, -2.0], answer=["late", "lost"])),
     "number": ("number", GoldenCase("a", [1], [2.0], answer=2.0)),
+    "embedding": ("embedding", GoldenCase("a", [1], [0.6, 0.8, 0.0])),
 }
 
 
@@ -224,6 +227,9 @@ CASES = {
         ("labels", [2.0, -0.05, 0.1], "is answered ['late', 'refund'] instead of ['late', 'lost']"),
         ("number", [2.05], ""),
         ("number", [2.5], "is answered 2.5 instead of 2.0"),
+        ("embedding", [1.2, 1.6, 0.01], ""),
+        ("embedding", [0.8, 0.6, 0.0], ""),
+        ("embedding", [0.0, 0.8, 0.6], "has a cosine of 0.6400 to the packed vector"),
     ],
 )
 def test_an_answer_differs_only_where_the_tolerance_cannot_turn_it(kind, logits, fault):
@@ -258,11 +264,12 @@ def test_heads_that_cannot_be_opened(spec, error, message):
 
 
 def test_heads_in_a_few_words():
-    words = {kind: describe_head(HeadSpec(kind=kind, labels=LABELS), 2) for kind in (*HEADS, "spans")}
+    words = {kind: describe_head(HeadSpec(kind=kind, labels=LABELS, width=3), 2) for kind in (*HEADS, "spans")}
     assert words == {
         "label": "one of 3 labels: late, lost, ...",
         "labels": "any of 3 labels: late, lost, ...",
         "number": "a number",
+        "embedding": "a vector of 3 numbers",
         "spans": "spans (of a newer edgetune)",
     }
     assert describe_head(HeadSpec(kind="label", labels=["a"], abstain_below=0.625), 2).endswith("; unsure below 0.625")

@@ -12,8 +12,10 @@ from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import length_batches
 from edgetune.tune.models.model import start_model
 from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.retrieval import EQUAL, MRR, QUERY
 from edgetune.tune.tasks import TASKS
-from edgetune.tune.training.batches import shortest_first, split_by_tokens
+from edgetune.tune.tasks.vectors import Vectors
+from edgetune.tune.training.batches import RecordSampler, shortest_first, split_by_tokens
 from edgetune.tune.training.trainer import TrainingPlan, _HeadTrainer, _loss
 
 LABELLING = TASKS["text-classification"]
@@ -63,10 +65,15 @@ def gradients(tiny_base, toy_dataset, tmp_path):
     texts = sorted(dataset.train.texts, key=len)[::4][:16]
     rows = [{**row, "labels": number % 4} for number, row in enumerate(Encoder(tokenizer, 96, LABELLING).rows(texts))]
 
-    def step(pass_tokens, weights=None):
+    def step(pass_tokens, weights=None, task="text-classification"):
         torch.manual_seed(0)
-        objective = TASKS["text-classification"].objective(dataset.labels, "", ())
-        model = start_model(base, objective, TuneRecipe())
+        targets = [[number % 4, EQUAL, number] for number in range(16)]
+        objective = TASKS[task].objective(dataset.labels, "", targets if task == "feature-extraction" else ())
+        if task == "feature-extraction":
+            learnt = [{**row, "labels": target} for row, target in zip(rows, targets, strict=True)]
+        else:
+            learnt = rows
+        model = start_model(base, objective, TuneRecipe(), has_head=TASKS[task].has_head)
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
@@ -78,14 +85,15 @@ def gradients(tiny_base, toy_dataset, tmp_path):
         )  # fmt: skip
         arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
         trainer = _HeadTrainer(
-            plan=plan, stored=None, model=model, args=arguments, train_dataset=rows,
+            plan=plan, objective=objective, stored=None, model=model, args=arguments, train_dataset=learnt,
             compute_loss_func=_loss(objective, weights), data_collator=DataCollatorWithPadding(tokenizer),
         )  # fmt: skip
         seen = []
         model.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"].numel()), with_kwargs=True)
-        loss = trainer.training_step(model, dict(DataCollatorWithPadding(tokenizer)(rows)), torch.tensor(16))
+        batch = dict(DataCollatorWithPadding(tokenizer)(learnt))
+        loss = trainer.training_step(model, batch, torch.tensor(batch["labels"].numel()))
         found = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
-        judged = trainer.prediction_step(model, dict(DataCollatorWithPadding(tokenizer)(rows)), False)
+        judged = trainer.prediction_step(model, dict(DataCollatorWithPadding(tokenizer)(learnt)), False)
         return SimpleNamespace(loss=loss, gradients=found, passes=seen, judged=judged)
 
     return step
@@ -106,3 +114,33 @@ def test_passes_give_the_gradients_and_the_loss_of_the_whole_batch(gradients, we
     assert float(loss) == pytest.approx(float(whole.judged[0]), abs=1e-6)
     assert torch.allclose(logits, whole.judged[1], atol=1e-5)
     assert torch.equal(labels, whole.judged[2])
+
+
+def test_a_loss_that_compares_rows_is_that_of_the_whole_batch_in_passes_too(gradients):
+    whole, parts = (gradients(most, task="feature-extraction") for most in (10_000, 48))
+    assert len(whole.passes) == 2  # one to train, one to judge
+    assert len(parts.passes) > 9  # each is run without gradients first
+    assert float(whole.loss) > 0.1
+    assert float(parts.loss) == pytest.approx(float(whole.loss), abs=1e-6)
+    assert whole.gradients.keys() == parts.gradients.keys()
+    for name, expected in whole.gradients.items():
+        assert torch.allclose(parts.gradients[name], expected, rtol=1e-3, atol=1e-6), name
+    assert max(float(gradient.abs().max()) for gradient in whole.gradients.values()) > 1e-3
+
+
+def test_records_stay_whole_in_their_batches_and_epochs_differ():
+    objective = Vectors((), MRR, texts_a_record=2)
+    rows = [{"labels": [row // 2, QUERY + row % 2, row], "input_ids": [1] * (1 + row % 5)} for row in range(26)]
+    sampler = RecordSampler(objective, rows, 8, seed=3)
+    first = list(sampler)
+    assert sorted(first) == list(range(26))
+    assert len(sampler) == 26
+    for start in range(0, 26, 8):
+        batch = first[start : start + 8]
+        assert {row // 2 for row in batch if row % 2} == {row // 2 for row in batch if not row % 2}
+        lengths = [len(rows[row]["input_ids"]) for row in batch]
+        assert lengths == sorted(lengths)
+    assert list(sampler) == first
+    sampler.set_epoch(1)
+    assert sorted(sampler) == sorted(first)
+    assert list(sampler) != first
