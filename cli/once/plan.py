@@ -31,8 +31,11 @@ def plan(recipe: OnceRecipe) -> Plan:
     base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
     dataset = load_data(recipe, base)
     costs, schemes = estimate(recipe, base, dataset)
-    model, pooling = costs.model, chosen_pooling(base, recipe.tune)
-    coverage = Coverage.of(open_tokenizer(base).backend_tokenizer.to_str(), dataset.train.texts, model.max_tokens)
+    per_token = TASKS[recipe.task].per_token
+    model, pooling = costs.model, "none" if per_token else chosen_pooling(base, recipe.tune)
+    coverage = Coverage.of(
+        open_tokenizer(base).backend_tokenizer.to_str(), dataset.train.texts, model.max_tokens, windows=per_token
+    )
     preview = preview_linear(dataset, TASKS[recipe.task], recipe.gate.metric, recipe.seed)
     linear = [f"{preview.finding} It took {preview.model.cpu_seconds:.1f} CPU seconds."] if preview else []
     return Plan(
@@ -43,7 +46,7 @@ def plan(recipe: OnceRecipe) -> Plan:
         findings=(*dataset.findings, *coverage.findings, *model.remarks, *linear),
         rows=costs.rows,
         method=recipe.tune.method,
-        epochs=most_epochs(recipe.tune, costs.rows["train"]),
+        epochs=most_epochs(recipe, costs.rows["train"]),
         device=model.device,
         precision="bf16" if model.bf16 else "fp32",
         schemes=tuple(scheme.name for scheme in schemes.tried),

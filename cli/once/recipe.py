@@ -57,7 +57,7 @@ class OnceRecipe(Recipe):
                 gate.limit(task.metric(gate.metric))
         except RecipeError as error:
             raise ValueError(f"{error.found.rstrip('.')}; expected {error.expected}") from error
-        if task is not None and not task.has_labels and gate.min_agreement > 0:
+        if task is not None and not (task.has_labels or task.per_token) and gate.min_agreement > 0:
             raise ValueError("min_agreement counts answers that are equal, which numbers never are; expected 0")
         return gate
 
@@ -74,6 +74,8 @@ class OnceRecipe(Recipe):
 
 def _never_unsure(task: Task) -> str:
     """Why answers of a task are never unsure, as the end of a sentence."""
+    if task.per_token:
+        return f"{task.name} answers with spans, each with a score of its own"
     if task.has_labels:
         return f"{task.name} gives each label by a threshold of its own, and a text that reaches none gets none"
     return f"{task.name} answers with a number, which has no probability"

@@ -19,7 +19,7 @@ from edgetune.benchmarks.report.html import render_html
 from edgetune.compress.material import Material
 from edgetune.export.once.export import export
 from edgetune.export.once.graph import Graph
-from edgetune.export.once.pack import Packing, golden_texts, package_versions
+from edgetune.export.once.pack import GOLDEN_CHARACTERS, Packing, golden_texts, package_versions
 from edgetune.inputs import plain, source_state
 from edgetune.once.plan import estimate
 from edgetune.once.recipe import OnceRecipe
@@ -60,7 +60,8 @@ class DataStage(Stage[OnceRecipe, Dataset]):
         recipe = build.recipe
         order = known_labels(build.base)
         dataset = Dataset.load(recipe.data, TASKS[recipe.task], seed=recipe.seed, label_order=order)
-        coverage = coverage_of_folder(build.base.folder, dataset.train.texts)
+        per_token = TASKS[recipe.task].per_token
+        coverage = coverage_of_folder(build.base.folder, dataset.train.texts, windows=per_token)
         outside = dataset.out_of_scope.findings if dataset.out_of_scope else ()
         for finding in (*dataset.findings, *(coverage.findings if coverage else ()), *outside):
             build.progress.say(finding)
@@ -246,7 +247,8 @@ def _material(build: OnceBuild) -> Material:
 
 def _packing(build: OnceBuild) -> Packing:
     recipe, dataset = build.recipe, build.result(Dataset)
-    texts = golden_texts(dataset.validation.texts)
+    per_token = TASKS[recipe.task].per_token
+    texts = golden_texts(dataset.validation.texts, GOLDEN_CHARACTERS if per_token else None)
     return Packing(
         name=Path(recipe.out).name,
         tuned=build.result(TunedModel),
@@ -254,7 +256,7 @@ def _packing(build: OnceBuild) -> Packing:
         provider=recipe.export.provider,
         golden_texts=texts,
         columns=dataset.columns.texts,
-        strip_inputs=recipe.data.clean.normalize,
+        strip_inputs=recipe.data.clean.normalize and not per_token,  # borders are those of the text as it is given
     )
 
 

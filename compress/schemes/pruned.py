@@ -24,6 +24,8 @@ _BLOCK = 64
 
 def unsuitable(material: Material) -> str:
     """It needs a known architecture with columns enough for blocks, and labelled texts."""
+    if material.per_token:
+        return "the tuned model teaches answers to whole texts, and not yet those to tokens"
     if reason := uncuttable(material.model.model_folder):
         return reason
     shape = read_shape(material.model.model_folder)

@@ -20,17 +20,20 @@ if TYPE_CHECKING:
 
     from edgetune.serve.bundle import GoldenCase, HeadSpec
 
-# Prediction, LabelsPrediction or NumberPrediction, by the bundle's head.
+# Prediction, LabelsPrediction, NumberPrediction or EntitiesPrediction, by the bundle's head.
 Answer = Any
 # A decision as a JSON value.
-Plain = str | list[str] | float
+Plain = str | list[str] | float | list[dict[str, Any]]
 
 # Kind in the manifest: where its class is, and what it answers in a few words.
 HEADS = {
     "label": ("edgetune.serve.heads.label:LabelHead", "one of {labels}"),
     "labels": ("edgetune.serve.heads.labels:LabelsHead", "any of {labels}"),
     "number": ("edgetune.serve.heads.number:NumberHead", "a number"),
+    "entities": ("edgetune.serve.heads.entities:EntitiesHead", "spans of {labels}"),
 }
+# Those whose graph gives logits to each token, (batch, tokens, width), and not to each row.
+PER_TOKEN = frozenset({"entities"})
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,9 @@ class Head(Protocol):
 
     def answer(self, logits: NDArray[np.float32], truncated: Sequence[bool]) -> list[Answer]:
         """An answer for each row; `truncated` says of each whether its input was cut."""
+
+    def with_texts(self, answers: Sequence[Answer], texts: Sequence[str]) -> list[Answer]:
+        """The answers with what the logits do not know of the texts; asked of heads on each token alone."""
 
     def scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities: (rows, width) float32.

@@ -8,7 +8,7 @@ import pytest
 
 from edgetune.serve import load
 from edgetune.serve.codecs import CODECS
-from edgetune.serve.heads import HEADS
+from tests.golden.kinds import ROW_CODECS, ROW_KINDS
 
 PAIRS = [("where is my parcel", "card"), ("card, please", "money")]
 FILES = {
@@ -109,7 +109,7 @@ def test_what_is_no_pair_is_refused(edgetune, kind_bundle, tmp_path, monkeypatch
     assert words in ended.err
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", ROW_KINDS)
 def test_json_holds_the_texts_and_the_answer(edgetune, kind_bundle, kind):
     bundle = kind_bundle(kind, "text-pair")
     predictor = load(bundle, threads=1)
@@ -137,8 +137,8 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("kind", HEADS)
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("kind", ROW_KINDS)
+@pytest.mark.parametrize("codec", ROW_CODECS)
 def test_inspect_and_verify_know_every_kind(edgetune, kind_bundle, kind, codec):
     bundle = kind_bundle(kind, codec)
     out = edgetune("inspect", bundle).out

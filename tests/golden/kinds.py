@@ -8,7 +8,13 @@ from pathlib import Path
 
 import msgspec
 
+from edgetune.serve.codecs import CODECS
+from edgetune.serve.heads import HEADS, PER_TOKEN
+
 GOLDEN = Path(__file__).parent / "bundle-v1"
+# Those that answer for a whole input, each with each; heads on tokens have a codec of their own.
+ROW_KINDS = tuple(kind for kind in HEADS if kind not in PER_TOKEN)
+ROW_CODECS = tuple(codec for codec in CODECS if codec != "tokens")
 PROBLEMS = {"labels": "multi_label_classification", "number": "regression"}
 # Of the golden bundle's labels (account, delivery, payment): its logits lie around 0 with either sign.
 THRESHOLDS = [0.5, 0.6, 0.4]

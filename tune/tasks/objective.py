@@ -66,10 +66,12 @@ class Objective(ABC):
     Attributes:
         labels: in the order of the outputs; none of a number.
         metric: what epochs, methods and candidates are compared by.
+        per_token: whether each token is given logits, and not the whole input.
     """
 
     labels: tuple[str, ...]
     metric: Metric
+    per_token: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -95,6 +97,10 @@ class Objective(ABC):
     def restored(self, learnt: NDArray[Any]) -> NDArray[Any]:
         """What `learnt` gave, as the metric takes it."""
         return learnt
+
+    def visible(self, logits: FloatArray, learnt: NDArray[Any]) -> FloatArray:
+        """Logits of an evaluation as `answers` takes them; where tokens are learnt, without those that are not."""
+        return logits
 
     def value(self, learnt: NDArray[Any], logits: FloatArray) -> float:
         """The metric of a model that is being tuned, by targets as the loss takes them and logits (rows, width)."""

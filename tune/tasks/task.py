@@ -55,6 +55,7 @@ class Task(ABC):
         has_labels: whether its answers are labels, which can be weighed by their rarity.
         one_label: whether an answer is one of the labels, of which the model can be unsure.
         stratum: what rows are split by, in a word or two.
+        per_token: whether the head answers for each token, and not for the whole input.
     """
 
     name: ClassVar[str]
@@ -64,6 +65,7 @@ class Task(ABC):
     has_labels: ClassVar[bool] = True
     one_label: ClassVar[bool] = True
     stratum: ClassVar[str] = "class"
+    per_token: ClassVar[bool] = False
     family: ClassVar[str] = "once"
 
     def metric(self, name: str) -> Metric:
@@ -129,6 +131,10 @@ class Task(ABC):
     @abstractmethod
     def target(self, word: str, labels: Mapping[str, int]) -> Target:
         """The target that a word of clean rows stands for; `labels` are the labels' places."""
+
+    def places(self, target: Target) -> tuple[int, ...]:
+        """The places of the labels that a target names, for counting; none of a number."""
+        return target if isinstance(target, tuple) else (int(target),)  # type: ignore[return-value]
 
     @abstractmethod
     def strata(self, targets: Sequence[Target]) -> list[Hashable]:

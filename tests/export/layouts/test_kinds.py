@@ -17,10 +17,10 @@ from edgetune.serve import load
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.codecs import CODECS
 from edgetune.serve.errors import BundleError
-from edgetune.serve.heads import HEADS
 from tests.export.layouts.docker_rules import dockerfile_faults
 from tests.export.layouts.oci_rules import artifact_faults
 from tests.export.layouts.triton_rules import repository_faults
+from tests.golden.kinds import ROW_CODECS, ROW_KINDS
 
 # What the specifications ask, apart from what the product itself checks.
 RULES = {"triton": repository_faults, "docker": dockerfile_faults, "oci": artifact_faults}
@@ -30,8 +30,8 @@ INPUTS = {
     "text-pair": [["where is my parcel", "card"], ["card", "money"]],
 }
 
-every_kind = pytest.mark.parametrize("kind", HEADS)
-every_codec = pytest.mark.parametrize("codec", CODECS)
+every_kind = pytest.mark.parametrize("kind", ROW_KINDS)
+every_codec = pytest.mark.parametrize("codec", ROW_CODECS)
 
 
 @pytest.mark.parametrize("name", CARRIED)
