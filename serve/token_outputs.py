@@ -3,7 +3,7 @@
 Texts differ in tokens, so that their outputs are one array (texts, tokens, 2 + width) float32: the first two columns
 are the characters at which a token begins and ends, the others its logits. Behind a text's last token `start` is -1 and
 all else 0. Special tokens are left out. A text longer than the model takes is read in overlapping windows, whose tokens
-follow each other: a token that begins before the one in front of it begins the next window.
+follow each other with one such empty place between two windows.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def assemble(texts: Sequence[EncodedTokens], outputs: Iterable[FloatArray], widt
         width: logits of a token.
     """
     rows = iter(outputs)
-    lengths = [sum(len(window.places) for window in text.windows) for text in texts]
+    lengths = [sum(len(window.places) + 1 for window in text.windows) - 1 for text in texts]
     together = empty(len(texts), max(lengths, default=0), width)
     for place, text in enumerate(texts):
         start = 0
@@ -60,7 +60,7 @@ def assemble(texts: Sequence[EncodedTokens], outputs: Iterable[FloatArray], widt
             stop = start + len(window.places)
             together[place, start:stop, :BORDERS] = np.reshape(window.borders, (-1, BORDERS))
             together[place, start:stop, BORDERS:] = next(rows)[window.places]
-            start = stop
+            start = stop + 1
     return together
 
 
@@ -89,10 +89,10 @@ def by_position(logits: FloatArray, visible: NDArray[np.bool_]) -> FloatArray:
 
 def split_windows(row: FloatArray) -> list[FloatArray]:
     """The windows of one text's outputs (tokens, 2 + width), each without padding; none of a text without a token."""
-    tokens = row[row[:, 0] >= 0]
-    if not len(tokens):
+    places = np.flatnonzero(row[:, 0] >= 0)
+    if not len(places):
         return []
-    return np.split(tokens, np.flatnonzero(np.diff(tokens[:, 0]) < 0) + 1)
+    return [row[window] for window in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)]
 
 
 def logits_of(row: FloatArray) -> FloatArray:

@@ -25,12 +25,11 @@ from edgetune.tune.models.dropout import quicken_dropout, remove_dropout
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import head_features
 from edgetune.tune.models.merge import merge_and_save
-from edgetune.tune.models.model import HELD_OUT_NAME, TunedModel, chosen_pooling
+from edgetune.tune.models.model import HELD_OUT_NAME, TOKENS, TunedModel, chosen_pooling
 from edgetune.tune.models.opening import open_base
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
-from edgetune.tune.tasks.entities import Entities
-from edgetune.tune.tasks.objective import Head, Objective
+from edgetune.tune.tasks.objective import Head, Objective, TokenObjective
 from edgetune.tune.training.batches import PASS_TOKENS, labelled
 from edgetune.tune.training.curve import remark_on
 from edgetune.tune.training.gain import paired_gain
@@ -147,7 +146,7 @@ class _Job:
         return probe
 
     def _fit_probe(self, model: Model, progress: Progress) -> Probe:
-        if isinstance(self.objective, Entities):
+        if isinstance(self.objective, TokenObjective):
             return fit_token_probe(model, self.encoder, self.dataset, self.objective, bf16=self.bf16, progress=progress)
 
         def learnable(part: Part) -> Learnable:
@@ -199,7 +198,7 @@ class _Job:
         return model, result
 
     def _rows(self, part: Part) -> Sequence[dict[str, Any]]:
-        if isinstance(self.objective, Entities):
+        if isinstance(self.objective, TokenObjective):
             return labelled_windows(self.encoder, part, self.objective)
         return labelled(self.encoder.rows(part.texts), self.objective.learnt(part.targets))
 
@@ -281,7 +280,7 @@ class _Job:
 
     def _expected_rows(self) -> NDArray[Any]:
         """What the rows of the validation part expect, as training compares them: of a task on tokens its windows."""
-        if isinstance(self.objective, Entities):
+        if isinstance(self.objective, TokenObjective):
             rows = labelled_windows(self.encoder, self.dataset.validation, self.objective)
             return self.objective.restored(padded_tags(rows))
         return self.objective.expected(self.dataset.validation.targets)
@@ -301,7 +300,7 @@ class _Job:
         return Training(
             method=self.recipe.method,
             handed_on=outcome.handed_on,
-            pooling=chosen_pooling(self.base, self.recipe),
+            pooling=TOKENS if self.objective.per_token else chosen_pooling(self.base, self.recipe),
             probe_value=probe.value,
             best_value=outcome.value,
             best_epoch=result.best_epoch if result else None,

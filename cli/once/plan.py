@@ -17,7 +17,7 @@ from edgetune.tune.data.coverage import Coverage
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.methods import METHODS
 from edgetune.tune.models.base import Base, find_base, known_labels, open_tokenizer
-from edgetune.tune.models.model import TunedModel, chosen_pooling
+from edgetune.tune.models.model import TOKENS, TunedModel, chosen_pooling
 from edgetune.tune.ngrams.preview import preview_linear
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.hardware import choose_device
@@ -32,7 +32,7 @@ def plan(recipe: OnceRecipe) -> Plan:
     dataset = load_data(recipe, base)
     costs, schemes = estimate(recipe, base, dataset)
     per_token = TASKS[recipe.task].per_token
-    model, pooling = costs.model, "none" if per_token else chosen_pooling(base, recipe.tune)
+    model, pooling = costs.model, TOKENS if per_token else chosen_pooling(base, recipe.tune)
     coverage = Coverage.of(
         open_tokenizer(base).backend_tokenizer.to_str(), dataset.train.texts, model.max_tokens, windows=per_token
     )
@@ -63,7 +63,7 @@ def plan(recipe: OnceRecipe) -> Plan:
         },
         words={
             "data": f"{len(dataset.labels)} labels" if dataset.labels else "",
-            "tune": f"pooling {pooling}, at most {model.max_tokens} tokens",
+            "tune": f"{'each token' if per_token else f'pooling {pooling}'}, at most {model.max_tokens} tokens",
             "compress": "as far as they suit",
         },
         basis="a few timed passes",

@@ -66,6 +66,8 @@ class OnceRecipe(Recipe):
     def _unsure_of_one_label(cls, answer: AnswerRecipe, values: ValidationInfo) -> AnswerRecipe:
         """Only the one label of an input can be unsure."""
         task = TASKS.get(values.data.get("task", ""))
+        if task is not None and not task.per_token and answer.decode != "simple":
+            raise ValueError(f"decode is {answer.decode}, but {task.name} has no tags of tokens; expected simple")
         if task is not None and not task.one_label and answer.abstains:
             name = "max_error" if answer.abstain_below is None else "abstain_below"
             raise ValueError(f"{name} is {getattr(answer, name):g}, but {_never_unsure(task)}; expected none")

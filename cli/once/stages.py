@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,10 +156,11 @@ class CompressStage(Stage[OnceRecipe, Searched]):
     def inputs(self, build: OnceBuild) -> Any:
         recipe = build.recipe
         sections = (recipe.compress, recipe.gate, recipe.budget)
-        return [*map(plain, sections), recipe.benchmark.threads, recipe.device]
+        decode = [recipe.answer.decode] if recipe.answer.decode != "simple" else []
+        return [*map(plain, sections), recipe.benchmark.threads, recipe.device, *decode]
 
     def make(self, build: OnceBuild, folder: Path) -> None:
-        recipe, dataset, tuned = build.recipe, build.result(Dataset), build.result(TunedModel)
+        recipe, dataset, tuned = build.recipe, build.result(Dataset), _tuned(build)
         metric = TASKS[recipe.task].metric(recipe.gate.metric)
         rows = frozen_slice(tuned, metric.name, dataset.validation, dataset.train, recipe.gate.rows, recipe.seed)
         material = _material(build)
@@ -230,11 +232,19 @@ class BenchStage(Stage[OnceRecipe, Benched]):
         return f"{result.report.chosen} chosen"
 
 
+def _tuned(build: OnceBuild) -> TunedModel:
+    """The tuned model, whose head decodes as the recipe says."""
+    tuned, decode = build.result(TunedModel), build.recipe.answer.decode
+    if decode == "simple":
+        return tuned
+    return replace(tuned, head=msgspec.structs.replace(tuned.head, decode=decode))
+
+
 def _material(build: OnceBuild) -> Material:
     """What the schemes work with."""
     recipe, dataset = build.recipe, build.result(Dataset)
     return Material(
-        model=build.result(TunedModel),
+        model=_tuned(build),
         train=dataset.train,
         validation=dataset.validation,
         unlabeled=dataset.unlabeled,
@@ -251,7 +261,7 @@ def _packing(build: OnceBuild) -> Packing:
     texts = golden_texts(dataset.validation.texts, GOLDEN_CHARACTERS if per_token else None)
     return Packing(
         name=Path(recipe.out).name,
-        tuned=build.result(TunedModel),
+        tuned=_tuned(build),
         data_digest=dataset.digest,
         provider=recipe.export.provider,
         golden_texts=texts,

@@ -33,8 +33,8 @@ class CodecKind(NamedTuple):
 # By name in the manifest.
 CODECS = {
     "text": CodecKind("edgetune.serve.codecs.text:TextCodec", ("text",), "a text"),
-    "tokens": CodecKind("edgetune.serve.codecs.tokens:TokensCodec", ("text",), "a text, read token by token"),
     "text-pair": CodecKind("edgetune.serve.codecs.text_pair:TextPairCodec", ("text", "text_pair"), "a pair of texts"),
+    "tokens": CodecKind("edgetune.serve.codecs.tokens:TokensCodec", ("text",), "a text, read token by token"),
 }
 
 

@@ -130,6 +130,22 @@ def test_several_labels_stand_on_one_line_and_the_best_on_lines_of_their_own(edg
     assert lines == [f"{label}\t{answer.scores[label]:.4f}\t{text}" for label in best[:2]]
 
 
+def test_entities_stand_on_lines_of_their_own(edgetune, kind_bundle):
+    bundle = kind_bundle("entities", "tokens")
+    text = "where is my parcel, and where is my card?"
+    predictor = load(bundle, threads=1)
+    entities = predictor.predict_one(text).entities
+    assert len(entities) > 1
+    lines = edgetune("predict", bundle, "--threads", "1", text).out.splitlines()
+    assert lines == [f"{one.type}\t{one.text}\t{one.score:.4f}\t{text}" for one in entities]
+    (found, blank) = json.loads(edgetune("predict", bundle, "--threads", "1", "--json", text, " ").out)
+    assert found == {"text": text, **predictor.head.as_json(predictor.predict_one(text), None)}
+    assert blank == {"text": " ", "entities": None, "truncated": False}
+    out = edgetune("inspect", bundle).out
+    assert "input       a text, read token by token\nanswer      spans of 3 labels: O, B-thing, I-thing\n" in out
+    assert "8 golden answers replayed" in edgetune("verify", bundle).out
+
+
 SHOWN = {
     "label": "one of 3 labels: account, delivery, payment",
     "labels": "any of 3 labels: account, delivery, payment",

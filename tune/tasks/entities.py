@@ -26,7 +26,7 @@ from edgetune.tune.data.columns import Columns
 from edgetune.tune.data.rows import Span, Target
 from edgetune.tune.data.spans import choose_span_columns, read_span_rows, spans_in, word_of
 from edgetune.tune.metrics import ENTITY_F1, ENTITY_MACRO_F1, Metric
-from edgetune.tune.tasks.objective import FloatArray, Head, HeldOut, LabelObjective, Solver
+from edgetune.tune.tasks.objective import UNSEEN, FloatArray, Head, HeldOut, Solver, TokenObjective
 from edgetune.tune.tasks.task import Guess, Summary, Task
 from edgetune.tune.tasks.text_classification import LogisticSolver
 
@@ -38,19 +38,17 @@ if TYPE_CHECKING:
     from edgetune.tune.data.reading import Table
     from edgetune.tune.data.rows import Input, Parts, Rows
 
-UNSEEN = -100  # the tag of a token that nothing is learnt of: special ones, and padding
 MOST_CONFUSIONS = 12
 
 
 @dataclass(frozen=True)
-class Entities(LabelObjective):
+class Entities(TokenObjective):
     """The spans of each text; `expected` and answers are `Spans`, one a text, `learnt` are tags of tokens.
 
     Labels are the tags: O, and B- and I- of each type.
     """
 
     problem_type: ClassVar[str] = ""
-    per_token: ClassVar[bool] = True
 
     def configure(self, config: Any) -> None:
         config.num_labels = len(self.labels)
@@ -73,9 +71,13 @@ class Entities(LabelObjective):
             spans[row] = Spans(tuple((start, end, self.labels[kind][len(BEGINS) :]) for start, end, kind in target))  # type: ignore[union-attr,misc]
         return spans
 
-    def tags(self, text: EncodedTokens, target: Sequence[Span]) -> list[list[int]]:
-        """The tag of each token of each window of a text: `UNSEEN` of special ones."""
-        return [self._window_tags(window, target) for window in text.windows]
+    @property
+    def outside(self) -> int:
+        return self.labels.index(OUTSIDE)
+
+    def tags(self, text: EncodedTokens, target: Target) -> list[list[int]]:
+        spans: Sequence[Span] = target  # type: ignore[assignment]
+        return [self._window_tags(window, spans) for window in text.windows]
 
     def _window_tags(self, window: EncodedTokens, target: Sequence[Span]) -> list[int]:
         places = {label: place for place, label in enumerate(self.labels)}

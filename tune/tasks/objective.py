@@ -22,9 +22,12 @@ from edgetune.tune.metrics import Metric
 if TYPE_CHECKING:
     import torch
 
+    from edgetune.serve.codecs.tokens import EncodedTokens
     from edgetune.tune.data.rows import Input, Target
 
 FloatArray = NDArray[np.float32]
+# The tag of a token that nothing is learnt of, special ones and padding: what transformers pads tags with.
+UNSEEN = -100
 # Targets of held-out rows as the metric takes them, and a finished model's logits (rows, width) for them.
 HeldOut = Callable[[], tuple[NDArray[Any], FloatArray]]
 
@@ -208,6 +211,24 @@ class LabelObjective(Objective):
     @property
     def strengths(self) -> tuple[float, ...]:
         return LABEL_STRENGTHS
+
+
+class TokenObjective(LabelObjective):
+    """What is learnt of tokens: an output a tag for each token.
+
+    `learnt` are tags, `UNSEEN` where nothing is learnt; logits of a model that is being tuned are `visible` first.
+    """
+
+    per_token: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def outside(self) -> int:
+        """The tag of a token that belongs to nothing."""
+
+    @abstractmethod
+    def tags(self, text: EncodedTokens, target: Target) -> list[list[int]]:
+        """The tag of each token of each window of a text: `UNSEEN` of special ones."""
 
 
 def support_vectors(features: Any, learnt: NDArray[Any]) -> Head:

@@ -12,6 +12,7 @@ from edgetune.tune.methods import METHODS
 from edgetune.tune.recipe import TuneRecipe
 
 MOST_ROUNDS = 3
+TOKEN_PATIENCE = 3  # F1 of exact spans stands still, or falls, for an epoch or two while borders are learnt
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,12 @@ class TrainingLength:
         """Of a recipe, for so many training rows; epochs that the user has set are run in one go, and so are those of a
         task on tokens, which no probe stands for."""
         method = METHODS[recipe.method]
-        patience = method.patience if recipe.patience == "auto" else recipe.patience
+        usual = max(TOKEN_PATIENCE, method.patience) if per_token else method.patience
+        patience = usual if recipe.patience == "auto" else recipe.patience
         if recipe.epochs != "auto":
             return cls(recipe.epochs, 0, patience)
         if per_token:
-            return cls(float(token_epochs(rows, recipe.batch_size)), 0, max(2, patience))
+            return cls(float(token_epochs(rows, recipe.batch_size)), 0, patience)
         if method.by_gain:
             passes = automatic_round(rows, recipe.batch_size)
             return cls(float(MOST_ROUNDS * passes), passes, patience)

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.tune.data.dataset import Dataset, Part
+from edgetune.tune.data.rows import Span
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import seen_by_head
 from edgetune.tune.models.token_rows import token_texts, window_rows
-from edgetune.tune.tasks.entities import UNSEEN, Entities
+from edgetune.tune.tasks.objective import UNSEEN, TokenObjective
 from edgetune.tune.training.probe import Learnable, Probe, fit_probe
 from edgetune.tune.training.progress import Progress
 
@@ -28,15 +29,11 @@ if TYPE_CHECKING:
 MOST_TOKENS, MOST_HELD_OUT_TOKENS = 40_000, 20_000
 
 
-def labelled_windows(encoder: Encoder, part: Part, objective: Entities) -> list[dict[str, Any]]:
+def labelled_windows(encoder: Encoder, part: Part, objective: TokenObjective) -> list[dict[str, Any]]:
     """The windows of a part's texts as the Trainer takes them, `labels` the tag of each token."""
     texts = token_texts(encoder, part.texts)
     rows = window_rows(encoder, texts)
-    tags = [
-        window
-        for text, target in zip(texts, part.targets, strict=True)
-        for window in objective.tags(text, target)  # type: ignore[arg-type]
-    ]
+    tags = [window for text, target in zip(texts, part.targets, strict=True) for window in objective.tags(text, target)]
     return [{**row, "labels": labels} for row, labels in zip(rows, tags, strict=True)]
 
 
@@ -49,7 +46,7 @@ def padded_tags(rows: Sequence[dict[str, Any]]) -> NDArray[np.int64]:
 
 
 def fit_token_probe(
-    model: Model, encoder: Encoder, dataset: Dataset, objective: Entities, *, bf16: bool, progress: Progress
+    model: Model, encoder: Encoder, dataset: Dataset, objective: TokenObjective, *, bf16: bool, progress: Progress
 ) -> Probe:
     """Solve the head; the probe's `logits` are those of the validation part's windows, by places of tokens."""
     train = _first_tokens(labelled_windows(encoder, dataset.train, objective), MOST_TOKENS)
@@ -58,6 +55,8 @@ def fit_token_probe(
         seen_by_head(model, encoder, _unlabelled(rows), bf16=bf16, progress=progress) for rows in (train, validation)
     ]
     totals = accumulate(len(row["labels"]) for row in validation)
+    if out_of_reach := _between_tokens(encoder, dataset.validation):
+        progress.say(f"{out_of_reach}: such an entity is never answered exactly by this base's tokenizer")
     held_out = max(1, sum(1 for total in totals if total <= MOST_HELD_OUT_TOKENS))
     probe = fit_probe(
         _tokens(objective, train, states[0]),
@@ -75,6 +74,18 @@ def fit_token_probe(
     return replace(probe, logits=outputs, value=value)
 
 
+def _between_tokens(encoder: Encoder, part: Part) -> str:
+    """How many entities of a part begin or end inside a token, in words; "" for none."""
+    inside = total = 0
+    for text, target in zip(token_texts(encoder, part.texts), part.targets, strict=True):
+        borders = [border for window in text.windows for border in window.borders]
+        starts, ends = {start for start, _ in borders}, {end for _, end in borders}
+        spans: tuple[Span, ...] = target  # type: ignore[assignment]
+        total += len(spans)
+        inside += sum(start not in starts or end not in ends for start, end, _ in spans)
+    return f"{inside:,} of {total:,} validation entities begin or end inside a token" if inside else ""
+
+
 def _first_tokens(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
     """Rows drawn with a fixed seed until they have so many tokens, in their order."""
     order = np.random.default_rng(0).permutation(len(rows))
@@ -87,7 +98,9 @@ def _unlabelled(rows: Sequence[dict[str, Any]]) -> list[dict[str, list[int]]]:
     return [{name: values for name, values in row.items() if name != "labels"} for row in rows]
 
 
-def _tokens(objective: Entities, rows: Sequence[dict[str, Any]], states: Sequence[NDArray[np.float32]]) -> Learnable:
+def _tokens(
+    objective: TokenObjective, rows: Sequence[dict[str, Any]], states: Sequence[NDArray[np.float32]]
+) -> Learnable:
     """All tokens of rows as rows of the probe; special ones are outside of everything, and part two rows' spans."""
     tags = np.concatenate([np.asarray(row["labels"]) for row in rows])
-    return np.concatenate(states), np.where(tags == UNSEEN, objective.labels.index("O"), tags)
+    return np.concatenate(states), np.where(tags == UNSEEN, objective.outside, tags)

@@ -30,7 +30,7 @@ from transformers import (
 from edgetune.serve.report import CurvePoint
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.recipe import TuneRecipe
-from edgetune.tune.tasks.objective import Objective
+from edgetune.tune.tasks.objective import UNSEEN, Objective
 from edgetune.tune.training.activations import ROW, StoredStates, stored_activations
 from edgetune.tune.training.batches import FORWARD_FACTOR, EpochSampler, joined_rows, shortest_first, split_by_tokens
 from edgetune.tune.training.checkpoints import train_from_checkpoint
@@ -44,7 +44,6 @@ from edgetune.tune.training.reporters import keep_event_files
 from edgetune.tune.training.steps import StepReporter
 
 Rows = Sequence[dict[str, Any]]
-UNSEEN = -100  # what transformers pads labels of tokens with, and the loss leaves out
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def test_outputs_of_windows_come_together_and_apart_again(codec):
     texts = as_tokens(codec.encode(["where is my parcel " * 5, "card", ""]))
     rows = [np.full((MOST, 3), number, dtype=np.float32) for number, _ in enumerate(windows_of(texts))]
     together = assemble(texts, rows, 3)
-    assert together.shape == (3, sum(len(window.places) for window in texts[0].windows), 5)
+    assert together.shape == (3, sum(len(window.places) + 1 for window in texts[0].windows) - 1, 5)
     parts = split_windows(together[0])
     assert [part[:, :2].tolist() for part in parts] == [
         [list(map(float, borders)) for borders in window.borders] for window in texts[0].windows

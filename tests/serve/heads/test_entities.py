@@ -76,11 +76,11 @@ def test_answers_say_where_what_and_how_sure():
 
 
 def test_of_spans_of_two_windows_the_longer_stays_then_the_likelier():
-    first = [(0, 2, "O"), (3, 5, "B-place")]  # the window ends within the span
+    first, between = [(0, 2, "O"), (3, 5, "B-place")], (-1, 0, "O")  # the first window ends within the span
     second = [(3, 5, "B-place"), (6, 8, "I-place"), (9, 11, "O")]
-    assert head_of().decide(outputs([*first, *second]))[0] == Spans(((3, 8, "place"),))
-    same = outputs([*first, (3, 5, "B-art-film"), (6, 8, "O")])
-    same[0, 2, BORDERS:] *= 2
+    assert head_of().decide(outputs([*first, between, *second]))[0] == Spans(((3, 8, "place"),))
+    same = outputs([*first, between, (3, 5, "B-art-film"), (6, 8, "O")])
+    same[0, 3, BORDERS:] *= 2
     assert head_of().decide(same)[0] == Spans(((3, 5, "art-film"),))
 
 
