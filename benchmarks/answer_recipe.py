@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -26,6 +26,12 @@ class AnswerRecipe(BaseModel):
         lt=1,
         description="In place of abstain_below: largest share of wrong labels among those that are not unsure; the "
         "probability is chosen on the validation part so that this holds with gate.confidence.",
+    )
+
+    decode: Literal["simple", "viterbi"] = Field(
+        "simple",
+        description="How tags of tokens become entities: each token by itself, as transformers' pipeline does, or the "
+        "likeliest row of tags in which no I- stands behind another type.",
     )
 
     @model_validator(mode="after")

@@ -18,7 +18,9 @@ from edgetune.serve.errors import DataError, ModelError
 from edgetune.serve.json_types import JsonObject
 from edgetune.tune.data.column_names import LABEL_NAMES
 from edgetune.tune.data.dialect import FileOptions
-from edgetune.tune.data.sources import Named
+from edgetune.tune.data.reading import read_table
+from edgetune.tune.data.sources import Named, part_files
+from edgetune.tune.data.tagged_words import TAGGED_SUFFIXES, TAGS, WORDS
 from edgetune.tune.models.base import DECODER_ENDINGS, PACKAGED, find_base
 from edgetune.tune.stepwise.format_choice import PREFERENCES
 from edgetune.tune.stepwise.formats import FORMATS
@@ -28,6 +30,7 @@ from edgetune.tune.stepwise.rows import ROW_SUFFIXES, RawRow
 from edgetune.tune.tasks.task import Guess
 
 SAMPLE_ROWS = 200
+TABLE_SUFFIXES = (".csv", ".json", ".jsonl", ".ndjson")
 # Formats of chats that no labelled texts are written in: a column that is named as labels are holds none there.
 _PLAINLY_CHATS = ("messages", "prompt-completion-messages", "sharegpt", "turn-pairs")
 _FASTTEXT = re.compile(r"__label__\S+ ")
@@ -120,6 +123,9 @@ def look_at_rows(section: JsonObject) -> Rows:
     path = Path(source).expanduser()
     if not path.exists() and path.suffix.lower() not in ROW_SUFFIXES:
         return Rows()
+    tagged = _tagged(path, section)
+    if tagged is not None:
+        return tagged
     if path.is_dir() and any(path.glob("*/*.txt")):
         return Rows("labelled", f"{source} has a sub-folder of texts a class")
     try:
@@ -131,6 +137,22 @@ def look_at_rows(section: JsonObject) -> Rows:
     names = dict.fromkeys(column for row in rows for column in row.values)
     columns = {name: tuple(row.values.get(name) for row in rows) for name in names}
     return replace(_observe(rows, path.name), columns=columns)
+
+
+def _tagged(path: Path, section: JsonObject) -> Rows | None:
+    """The rows of a file of a word and its tag a line, or of a folder with such a training part; None of any other."""
+    inside = part_files(path, (*TAGGED_SUFFIXES, ".txt")) if path.is_dir() else {}
+    file = next(iter(inside.get("train", (path,))))
+    if not file.is_file() or file.suffix.lower() in (*TABLE_SUFFIXES, ".parquet"):
+        return None
+    try:
+        table = read_table(file, _dialect(section))
+    except DataError:
+        return None
+    if set(table.columns) != {WORDS, TAGS}:
+        return None
+    columns = {name: cells[:SAMPLE_ROWS] for name, cells in table.columns.items()}
+    return Rows("labelled", f"{file.name} has a word and its tag a line", columns)
 
 
 def _refuse_labelled_lines(lines: Sequence[str], path: Path) -> None:

@@ -79,11 +79,13 @@ def _feeds(material: Material, texts: Sequence[Input], names: Sequence[str]) -> 
 
 
 def answers(graph: Path, feeds: Sequence[Feed]) -> FloatArray:
-    """What the graph answers on the CPU: logits (texts, labels) float32, in the order of the feeds."""
+    """What the graph answers on the CPU: logits (texts, labels) float32, in the order of the feeds; of a head on each
+    token (tokens, labels), those of all texts."""
     from edgetune.serve.session import open_session
 
     session = open_session(graph, provider="cpu")
-    return np.concatenate([session.run(["logits"], feed)[0].astype(np.float32) for feed in feeds])
+    outputs = [session.run(["logits"], feed)[0].astype(np.float32) for feed in feeds]
+    return np.concatenate([output.reshape(-1, output.shape[-1]) for output in outputs])
 
 
 def distance(expected: FloatArray, actual: FloatArray) -> float:

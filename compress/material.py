@@ -46,6 +46,13 @@ class Material:
         return TASKS[self.model.task].objective(self.model.labels, "", self.train.targets)
 
     @property
+    def per_token(self) -> bool:
+        """Whether the model answers for each token, and not for the whole input."""
+        from edgetune.tune.tasks import TASKS
+
+        return TASKS[self.model.task].per_token
+
+    @property
     def encoder(self) -> Encoder:
         """How inputs become batches for the model."""
         from edgetune.tune.models.encoder import Encoder

@@ -26,6 +26,7 @@ from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import EdgetuneError, InputError
 from edgetune.serve.forks import watch_forks
+from edgetune.serve.heads import PER_TOKEN
 from edgetune.serve.waiting import Call, Part, WaitingLine, split_call
 
 if TYPE_CHECKING:
@@ -184,10 +185,17 @@ class Batcher:
             raise InputError("There is no text to answer.", expected="at least one text")
         parts = split_call(call, texts, self._max_batch)
         if len(parts) > 1:
-            call.logits = np.empty((len(texts), self.predictor.head.width), dtype=np.float32)
+            call.logits = self._room(texts)
         self._line.add(call, parts, len(texts))
         if not self._threads:
             self._start()
+
+    def _room(self, texts: Sequence[EncodedText]) -> Logits:
+        """Where the logits of a call that is answered in several runs come together."""
+        head = self.predictor.head
+        if head.spec.kind in PER_TOKEN:
+            return np.zeros((len(texts), max(text.size for text in texts), head.width), dtype=np.float32)
+        return np.empty((len(texts), head.width), dtype=np.float32)
 
     def _start(self) -> None:
         with self._starting:
@@ -244,7 +252,12 @@ class Batcher:
             if part.rows is None or call.logits is None:
                 finished.append((call, logits[start:stop]))
             else:
-                call.logits[part.rows] = logits[start:stop]
+                own = logits[start:stop]
+                if own.ndim == 2:
+                    call.logits[part.rows] = own
+                else:  # of each token: the run was padded to its own longest text
+                    tokens = min(own.shape[1], call.logits.shape[1])
+                    call.logits[part.rows, :tokens] = own[:, :tokens]
                 if self._line.finish(call):
                     finished.append((call, call.logits))
             start = stop

@@ -76,9 +76,11 @@ class HeadSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` is a name of `edgetune.serve.heads.HEADS`; `output` the graph's output, (batch, width) float32; `labels` the
     answers there are, in the order of its columns; `thresholds`, of the kind `labels`, the probability from which each
-    label is given. Probabilities are those of the logits divided by `temperature`; an answer of the kind `label` whose
-    probability is below `abstain_below` is unsure, none where that is None. Of the kind `embedding`, `width` is that of
-    the vectors, `lengths` are shorter ones at which they may be cut, `prompts` what stands before a text, by name.
+    label is given; `decode`, of the kind `entities`, how tags become spans, "simple" where it is empty. Probabilities
+    are those of the logits divided by `temperature`; an answer of the kind `label` whose probability is below
+    `abstain_below` is unsure, none where that is None. Of the kind `entities` the output is (batch, tokens, width). Of
+    the kind `embedding`, `width` is that of the vectors, `lengths` are shorter ones at which they may be cut, `prompts`
+    what stands before a text, by name.
     """
 
     kind: str
@@ -90,6 +92,7 @@ class HeadSpec(msgspec.Struct, frozen=True, kw_only=True):
     width: Size = 0
     lengths: list[Size] = []
     prompts: dict[str, str] = {}
+    decode: str = ""
 
 
 class BaseIdentity(msgspec.Struct, frozen=True):
@@ -197,15 +200,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 class GoldenCase(msgspec.Struct, frozen=True, omit_defaults=True):
     """An input with what the packed graph gave for it when it was packed.
 
-    `label` is the answer of a head of kind `label`, `answer` that of any other, as its `plain` gives it. Of a pair,
-    `text_pair` is the second text and `type_ids` belong to `input_ids`.
+    `label` is the answer of a head of kind `label`, `answer` that of any other, as its `plain` gives it. A head on
+    each token has the logits of all tokens, one after the other, of all windows of a text, and `input_ids` their
+    ids. Of a pair, `text_pair` is the second text and `type_ids` belong to `input_ids`.
     """
 
     text: str
     input_ids: list[int]
     logits: list[float]
     label: str = ""
-    answer: list[str] | float | None = None
+    answer: list[str | dict[str, str | int]] | float | None = None
     text_pair: str | None = None
     type_ids: list[int] = []
 

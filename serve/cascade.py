@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 
 
 class Outputs(msgspec.Struct, frozen=True):
-    """Outputs (rows, width) float32, and the scheme that gave each row; None where one model gives all."""
+    """Outputs (rows, width) float32, and the scheme that gave each row; None where one model gives all.
+
+    Of a head on each token they are (texts, tokens, 2 + width), as `token_outputs` has them, and `texts` those whose
+    tokens they are.
+    """
 
     logits: NDArray[np.float32]
     answered_by: list[str] | None = None
+    texts: list[str] | None = None
 
 
 class FirstAnswers(msgspec.Struct, frozen=True):

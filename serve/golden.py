@@ -10,8 +10,10 @@ import numpy as np
 from edgetune.serve.bundle import Golden, GoldenCase
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import BundleDamaged
+from edgetune.serve.heads import PER_TOKEN
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.replay import Replay
+from edgetune.serve.token_outputs import logits_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +39,8 @@ def replay_golden(predictor: Predictor) -> Replay:
         BundleDamaged: an input is encoded differently or a logit is off by more than the tolerance; all are listed.
     """
     # One input a run: int8 scales are taken over the whole batch, so neighbours would change the logits.
+    if predictor.head.spec.kind in PER_TOKEN:
+        return _replay(predictor, predictor.golden(), lambda row: predictor.logits([row], batch_size=1)[0])
     return _replay(predictor, predictor.golden(), lambda row: predictor.run(predictor.feed([row]))[0])
 
 
@@ -69,12 +73,15 @@ def _replay_case(
     answer: Callable[[EncodedText], NDArray[np.float32]],
 ) -> tuple[str, float]:
     """What is wrong with one answer, empty where nothing is, and the largest difference of a logit."""
-    if row.ids != case.input_ids or (case.type_ids and row.type_ids != case.type_ids):
+    if row.all_ids != case.input_ids or (case.type_ids and row.type_ids != case.type_ids):
         return "tokenizes differently", 0.0
     if misfit := predictor.head.misfit(case):
         return misfit, 0.0
     logits = answer(row)
-    difference = float(np.abs(logits - np.asarray(case.logits, dtype=np.float32)).max())
+    given, packed = logits_of(logits), np.asarray(case.logits, dtype=np.float32)
+    if given.shape != packed.shape:
+        return f"has {len(given)} logits instead of {len(packed)}", 0.0
+    difference = float(np.abs(given - packed).max(initial=0.0))
     if not difference <= tolerance:
         return f"is off by {difference:.4g} (allowed {tolerance:.4g})", difference
     return predictor.head.differs(case, logits, tolerance), difference

@@ -22,14 +22,16 @@ from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.engines import Engine, open_engine
 from edgetune.serve.errors import BundleFormatError, EdgetuneError, InputError, ProviderError
 from edgetune.serve.forks import watch_forks
-from edgetune.serve.heads import Answer, abstaining, open_head
+from edgetune.serve.heads import PER_TOKEN, Answer, abstaining, open_head
 from edgetune.serve.identity import identity_of, same_bundle
 from edgetune.serve.session import require_runtime
+from edgetune.serve.token_outputs import as_tokens, assemble, windows_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgetune.serve.batcher import Batcher
+    from edgetune.serve.codecs.tokens import EncodedTokens
     from edgetune.serve.engines.graph import GraphEngine
     from edgetune.serve.explain import Explanation
 
@@ -79,6 +81,7 @@ class Predictor:
         self.bundle = bundle
         self.head = open_head(abstaining(_only_head(bundle), abstain_below))
         self.labels = self.head.labels
+        self._per_token = self.head.spec.kind in PER_TOKEN
         self._folder = bundle.folder.absolute()  # wherever the process goes
         self._asked = (threads, provider, spinning, variant, eager, abstain_below)
         self._tables: Engine | None = None
@@ -223,6 +226,8 @@ class Predictor:
     def answer(self, outputs: Outputs, truncated: Sequence[bool]) -> list[Answer]:
         """Predictions for outputs; `truncated` says of each text whether it was cut."""
         answers = self.head.answer(outputs.logits, truncated)
+        if outputs.texts is not None:
+            answers = self.head.with_texts(answers, outputs.texts)
         if outputs.answered_by is None:
             return answers
         return [answer.answered(by) for answer, by in zip(answers, outputs.answered_by, strict=True)]
@@ -252,6 +257,8 @@ class Predictor:
             raise self._is_closed()
         if self._tables is not None:
             return Outputs(self._tables.logits(texts))
+        if self._per_token:
+            return self._assembled(texts, self._window_logits(windows_of(texts), batch_size))
         if self.small is None:
             return Outputs(self.graph_logits(texts, batch_size))
         first = self.small.answer(texts)
@@ -265,6 +272,19 @@ class Predictor:
         for rows in _batches(texts, batch_size):
             logits[rows] = self.run(self.feed([texts[row] for row in rows]))
         return logits
+
+    def _window_logits(self, windows: Sequence[EncodedTokens], batch_size: int) -> list[NDArray[np.float32]]:
+        """The logits of each window, (tokens or more, width) float32."""
+        logits: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(windows)
+        for rows in _batches(windows, batch_size):
+            for row, values in zip(rows, self.run(self.feed([windows[row] for row in rows])), strict=True):
+                logits[row] = values
+        return logits
+
+    def _assembled(self, texts: Sequence[EncodedText], windows: Iterable[NDArray[np.float32]]) -> Outputs:
+        """Outputs of texts by the logits of their windows in order, each (tokens or more, width) float32."""
+        encoded = as_tokens(texts)
+        return Outputs(assemble(encoded, windows, self.head.width), texts=[text.text for text in encoded])
 
     def _answered_by(self, texts: int, left: Sequence[int]) -> list[str]:
         """The scheme that answered each text: the small model's, and the graph's of those left to it."""
@@ -298,7 +318,8 @@ class Predictor:
         return {name: padded[name] for name in self._inputs}
 
     def run(self, feed: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-        """One call of the graph, also of a cascade: inputs (batch, tokens) int64 by name, (batch, width) float32 out.
+        """One call of the graph, also of a cascade: inputs (batch, tokens) int64 by name, (batch, width) float32 out,
+        or of a head on each token (batch, tokens, width).
 
         Raises:
             EdgetuneError: the predictor is closed.
@@ -389,6 +410,10 @@ class Predictor:
             ask: gives the graph's outputs, (texts, width) float32; None takes the predictor's own batcher.
         """
         ask = ask or self._logits_async
+        if self._per_token:
+            windows = windows_of(texts)
+            chunks = [windows[start : start + CALL_TEXTS] for start in range(0, len(windows), CALL_TEXTS)]
+            return self._assembled(texts, [row for chunk in chunks for row in await ask(chunk)])
         if self._tables is None and self.small is None:
             return Outputs(await ask(texts))
         if self._closed:

@@ -146,6 +146,20 @@ def _micro_f1(sums: Statistics) -> NDArray[np.float64]:
     return np.divide(2 * right, total, out=np.zeros_like(total), where=total > 0)
 
 
+def _span_counts(expected: NDArray[np.object_], answers: NDArray[np.object_]) -> Statistics:
+    """Right, given and expected spans of each type, by exact borders: arguments (rows,) of `Spans`, (rows, 3 x types)
+    float64 out."""
+    kinds = {span[2] for spans in (*expected, *answers) for span in spans.items}
+    places = {kind: place for place, kind in enumerate(sorted(kinds))}
+    counts = np.zeros((len(expected), 3, max(1, len(places))))
+    for row, (wanted, given) in enumerate(zip(expected, answers, strict=True)):
+        right = set(wanted.items) & set(given.items)
+        for part, spans in enumerate((right, given.items, wanted.items)):
+            for span in spans:
+                counts[row, part, places[span[2]]] += 1
+    return counts.reshape(len(expected), -1)
+
+
 def _balanced(sums: Statistics) -> NDArray[np.float64]:
     """Mean recall of the classes that are expected at all."""
     right, _, expected = np.split(sums, 3, axis=-1)
@@ -182,6 +196,10 @@ BALANCED_ACCURACY = Metric("balanced_accuracy", _class_counts, _balanced)
 LABEL_MICRO_F1 = Metric("micro_f1", _label_counts, _micro_f1)
 LABEL_MACRO_F1 = Metric("macro_f1", _label_counts, _macro_f1)
 SUBSET_ACCURACY = Metric("subset_accuracy", _all_right, _quotient, is_share=True)
+
+# Of labelled spans a row: expected and answers are arrays of `edgetune.serve.heads.entities.Spans`.
+ENTITY_F1 = Metric("entity_f1", _span_counts, _micro_f1)
+ENTITY_MACRO_F1 = Metric("type_macro_f1", _span_counts, _macro_f1)
 
 # Of a number a row.
 MAE = Metric("mae", _absolute, _quotient, higher_is_better=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,11 @@ from edgetune.tune.models.dropout import quicken_dropout, remove_dropout
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import head_features
 from edgetune.tune.models.merge import merge_and_save
-from edgetune.tune.models.model import FEATURES_NAME, HELD_OUT_NAME, TunedModel, chosen_pooling
+from edgetune.tune.models.model import FEATURES_NAME, HELD_OUT_NAME, TOKENS, TunedModel, chosen_pooling
 from edgetune.tune.models.opening import open_base
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
-from edgetune.tune.tasks.objective import Head, Objective
+from edgetune.tune.tasks.objective import Head, Objective, TokenObjective
 from edgetune.tune.training.batches import PASS_TOKENS, labelled
 from edgetune.tune.training.curve import remark_on
 from edgetune.tune.training.gain import paired_gain
@@ -40,6 +40,7 @@ from edgetune.tune.training.outcome import Outcome, choose, settled_by_probe
 from edgetune.tune.training.probe import Learnable, Probe, fit_probe, headless
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.training.progress import Progress
+from edgetune.tune.training.token_probe import fit_token_probe, labelled_windows, padded_tags
 from edgetune.tune.training.trainer import TrainingPlan, TrainingResult, train
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def tune(
         probe = job.solve_probe(progress)
         if is_main():
             job.save_base(probe.final)
-    settled = settled_by_probe(METHODS[recipe.method], probe.value, job.objective.metric)
+    per_token = job.objective.per_token
+    settled = settled_by_probe(METHODS[recipe.method], probe.value, job.objective.metric, per_token=per_token)
     result = None if settled else job.train(probe, progress)
     if is_main():
         job.finish(probe, result, settled, progress)
@@ -150,6 +152,8 @@ class _Job:
 
     def _fit_probe(self, model: Model, trunk: str, progress: Progress) -> Probe:
         """The probe on a trunk, whose features of both parts are stored under that name."""
+        if isinstance(self.objective, TokenObjective):
+            return fit_token_probe(model, self.encoder, self.dataset, self.objective, bf16=self.bf16, progress=progress)
 
         def learnable(part: Part) -> Learnable:
             features = head_features(model, self.encoder, part.texts, bf16=self.bf16, progress=progress)
@@ -207,12 +211,14 @@ class _Job:
         return model, result
 
     def _rows(self, part: Part) -> Sequence[dict[str, Any]]:
+        if isinstance(self.objective, TokenObjective):
+            return labelled_windows(self.encoder, part, self.objective)
         return labelled(self.encoder.rows(part.texts), self.objective.learnt(part.targets))
 
     def _plan(self, method: Method, head: tuple[str, ...]) -> TrainingPlan:
         recipe, targets = self.recipe, self.dataset.train.targets
         weights = self.objective.weights(targets) if recipe.class_weights == "balanced" else None
-        length = TrainingLength.of(recipe, len(targets))
+        length = TrainingLength.of(recipe, len(targets), per_token=self.objective.per_token)
         return TrainingPlan(
             method=method.name,
             epochs=length.epochs,
@@ -246,7 +252,8 @@ class _Job:
         difference = self._keep(model if outcome.is_trained else None)
         self._settle_features(TRAINED if outcome.is_trained else FROZEN)
         expected = self.objective.expected(self.dataset.validation.targets)
-        np.save(self.folder / HELD_OUT_NAME, logits)
+        if not self.objective.per_token:  # whose head has not learnt the validation part
+            np.save(self.folder / HELD_OUT_NAME, logits)
         TunedModel(
             folder=self.folder,
             task=self.encoder.task.name,
@@ -270,6 +277,8 @@ class _Job:
         it does better.
         """
         objective, method = self.objective, METHODS[self.recipe.method]
+        if objective.per_token:  # no round of it was stopped for want of gain, and a probe that does worse is none
+            method = replace(method, by_gain=False)
         logits, value = result.best_logits, result.best_value
         if method.by_gain:
             again = self._fit_probe(model, TRAINED, progress)
@@ -277,11 +286,18 @@ class _Job:
                 progress.say(f"head solved again on the trained layers: validation {again.value:.4f}")
                 logits, value = again.logits, again.value
                 replace_weights(trained_head(model), again.final.weight, again.final.bias)
-        expected = objective.expected(self.dataset.validation.targets)
+        expected = self._expected_rows()
         answers = (objective.answers(probe.logits), objective.answers(logits))
         gain = paired_gain(objective.metric, expected, *answers)
         outcome = choose(method, result.method, probe.value, value, gain, objective.metric)
         return outcome, logits if outcome.is_trained else probe.logits
+
+    def _expected_rows(self) -> NDArray[Any]:
+        """What the rows of the validation part expect, as training compares them: of a task on tokens its windows."""
+        if isinstance(self.objective, TokenObjective):
+            rows = labelled_windows(self.encoder, self.dataset.validation, self.objective)
+            return self.objective.restored(padded_tags(rows))
+        return self.objective.expected(self.dataset.validation.targets)
 
     def _keep(self, model: Any | None) -> float:
         """Write model/, and adapter/ for a method with adapters; returns the proven logit difference."""
@@ -309,7 +325,9 @@ class _Job:
         return Training(
             method=self.recipe.method,
             handed_on=outcome.handed_on,
-            pooling=chosen_pooling(self.base, self.recipe, has_head=self.encoder.task.has_head),
+            pooling=TOKENS
+            if self.objective.per_token
+            else chosen_pooling(self.base, self.recipe, has_head=self.encoder.task.has_head),
             probe_value=probe.value,
             best_value=outcome.value,
             best_epoch=result.best_epoch if result else None,

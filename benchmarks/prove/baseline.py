@@ -67,7 +67,7 @@ def _nearly_constant(rows: Slice, answers: NDArray[Any]) -> str:
         if np.ptp(rows.expected) == 0 or np.std(answers) > NARROW * np.std(rows.expected):
             return ""
         return f"It gives nearly the same number to all {len(answers):,} rows, {float(np.median(answers)):.4g}."
-    kinds, counts = np.unique(answers, axis=0, return_counts=True)
+    kinds, counts = np.unique(answers, axis=0 if answers.ndim > 1 else None, return_counts=True)
     top, count = kinds[counts.argmax()], int(counts.max())
     others = _differs(rows.expected, top)
     right = int((others & ~_differs(rows.expected, answers)).sum())
@@ -102,6 +102,8 @@ def _differs(answers: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:
 def _shown(answer: Plain) -> str:
     if isinstance(answer, str):
         return repr(answer)
+    if isinstance(answer, list) and any(isinstance(item, dict) for item in answer):
+        return " and ".join(f"{item['type']} at {item['start']}" for item in answer if isinstance(item, dict))
     if isinstance(answer, list) and answer and not isinstance(answer[0], str):
         return "one vector"
     if isinstance(answer, list):

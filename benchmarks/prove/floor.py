@@ -40,6 +40,8 @@ def measure_floor(rows: Slice, dataset: Dataset, seed: int) -> Floor:
     majority = constant_answers(rows)
     described = f"{constant_baseline(rows).answer} to all rows"
     entries, answers = [_entry(rows, MAJORITY, majority, described)], {MAJORITY: majority}
+    if rows.task.per_token:
+        return Floor(entries, answers, "No linear model of n-grams was fitted: it answers a text, and not its words.")
     objective = rows.task.objective(dataset.labels, rows.objective.metric.name, dataset.train.targets)
     try:
         model = fit_linear(objective, _learnt_part(dataset), seed)

@@ -28,11 +28,12 @@ def head_shift(tuned: TunedModel, rows: int, seed: int, logits: Logits) -> Logit
         logits: the tuned model's own on these rows, (rows, outputs) float32.
 
     Returns:
-        (rows, outputs) float32; zeros for a model that gives a number or a vector, or that has no held-out logits.
+        (rows, outputs) float32; nothing, of no dimension, for a model that gives a number or a vector, or that has no
+        held-out logits.
     """
     held_out = tuned.held_out_logits()
     if held_out is None or tuned.head.kind in ("number", "embedding"):
-        return np.zeros_like(logits)
+        return np.zeros((), dtype=np.float32)
     return held_out[frozen_indices(len(held_out), rows, seed)] - logits
 
 

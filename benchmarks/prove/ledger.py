@@ -15,6 +15,7 @@ from edgetune.benchmarks.prove.statistics import metric_interval
 from edgetune.serve.heads import Head, open_head
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import BatchedAnswers, StageQuality
+from edgetune.serve.token_outputs import difference
 from edgetune.tune.data.dataset import Part
 from edgetune.tune.data.rows import Input
 from edgetune.tune.metrics import Metric
@@ -117,7 +118,7 @@ def batched_answers(predictor: Predictor, rows: Slice, alone: Logits) -> Batched
         batch_size=BATCH,
         n=len(rows.texts),
         changed=1 - same,
-        max_abs_diff=float(np.abs(together - alone).max()),
+        max_abs_diff=float(difference(together, alone).max()),
     )
 
 
@@ -137,12 +138,12 @@ def stage_qualities(logits: Mapping[str, Logits], rows: Slice) -> list[StageQual
             metrics=further | rows.objective.figures(rows.expected, answers),
         )
         if stage != "base":
-            difference = np.abs(outputs - logits["tuned"])
+            differences = difference(outputs, logits["tuned"])
             entry = msgspec.structs.replace(
                 entry,
                 agreement=rows.objective.agreement(answers, tuned),
-                max_abs_diff=float(difference.max()),
-                mean_abs_diff=float(difference.mean()),
+                max_abs_diff=float(differences.max()),
+                mean_abs_diff=float(differences.mean()),
                 drop=float(metric.loss(np.asarray(tuned_value), np.asarray(value))),
             )
         entries.append(entry)

@@ -69,8 +69,11 @@ def summarize_data(dataset: Dataset, encoder: Encoder) -> DataSummary:
     lengths = np.asarray([len(ids) for ids in encoded])
     unknown = getattr(tokenizer, "unk_token_id", None)
     unknowns = sum(ids.count(unknown) for ids in encoded) if unknown is not None else 0
-    truncated = int(np.sum(lengths > max_tokens))
+    longer = int(np.sum(lengths > max_tokens))
+    truncated = 0 if encoder.task.per_token else longer
     findings = list(dataset.findings)
+    if longer and not truncated:
+        findings.append(f"{longer:,} texts are longer than {max_tokens} tokens and are read in overlapping windows.")
     if truncated:
         findings.append(f"{truncated:,} texts are longer than {max_tokens} tokens and are cut there.")
     return DataSummary(

@@ -73,7 +73,7 @@ def base_contestant(folder: str, threads: int, device: str, tuned_folder: str) -
     from edgetune.serve.heads import open_head
     from edgetune.tune.data.rows import length
     from edgetune.tune.models.encoder import Encoder
-    from edgetune.tune.models.forward import length_batches
+    from edgetune.tune.models.forward import length_batches, model_logits
     from edgetune.tune.models.model import TunedModel, open_model
 
     logging.set_verbosity_error()
@@ -84,6 +84,8 @@ def base_contestant(folder: str, threads: int, device: str, tuned_folder: str) -
     model, head = open_model(Path(folder)).to(device), open_head(tuned.head)
 
     def answer_batch(texts: list[Any]) -> list[Any]:
+        if encoder.task.per_token:
+            return [head.plain(row) for row in head.decide(model_logits(model, encoder, texts))]
         with torch.inference_mode():
             logits = model(**encoder.batch(texts).to(device)).logits
         return [head.plain(row) for row in head.decide(logits.float().cpu().numpy())]

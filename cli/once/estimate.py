@@ -27,7 +27,7 @@ from edgetune.tune.methods import METHODS, Method
 from edgetune.tune.models.base import Base
 from edgetune.tune.models.dropout import quicken_dropout, remove_dropout
 from edgetune.tune.models.encoder import Encoder
-from edgetune.tune.models.forward import head_features, model_logits
+from edgetune.tune.models.forward import model_logits, seen_by_head
 from edgetune.tune.models.opening import open_base
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
@@ -113,7 +113,7 @@ def _speeds(model: Any, encoder: Encoder, texts: Sequence[Input], facts: Model, 
     warm, sample = drawn[:WARM_ROWS], drawn[WARM_ROWS:] or drawn
 
     def forward(rows: Sequence[Input]) -> None:
-        head_features(model, encoder, rows, bf16=facts.bf16)
+        seen_by_head(model, encoder, encoder.rows(rows), bf16=facts.bf16)
 
     def forward_fp32(rows: Sequence[Input], batch_size: int = 32) -> None:
         model_logits(model, encoder, rows, batch_size=batch_size)
@@ -159,14 +159,18 @@ def _step(
     return seconds, len(frozen_layers(model)) / facts.layers
 
 
-def most_epochs(recipe: TuneRecipe, train_rows: int) -> float:
+def most_epochs(recipe: OnceRecipe, train_rows: int) -> float:
     """The epochs that training runs at most."""
-    return TrainingLength.of(recipe, train_rows).epochs if METHODS[recipe.method].trains else 0.0
+    return _length(recipe, train_rows).epochs if METHODS[recipe.tune.method].trains else 0.0
 
 
-def expected_epochs(recipe: TuneRecipe, train_rows: int) -> float:
+def _length(recipe: OnceRecipe, train_rows: int) -> TrainingLength:
+    return TrainingLength.of(recipe.tune, train_rows, per_token=TASKS[recipe.task].per_token)
+
+
+def expected_epochs(recipe: OnceRecipe, train_rows: int) -> float:
     """The epochs that training is expected to run: it stops early once the validation part gains nothing."""
-    training = TrainingLength.of(recipe, train_rows)
+    training = _length(recipe, train_rows)
     if training.round_epochs:
         return min(training.epochs, (GAINING_ROUNDS + training.patience) * training.round_epochs)
     return min(most_epochs(recipe, train_rows), GAINING_EPOCHS + float(training.patience))
@@ -225,7 +229,7 @@ class Costs:
         fixed = TUNE_SECONDS + TUNE_SECONDS_A_MILLION * self._millions + MERGE_ROWS * speeds.forward_fp32
         probe = learnt * (speeds.forward + PROBE_SECONDS * self.labels * self.model.width)
         solved = 2 if METHODS[self.recipe.tune.method].by_gain else 1  # the head again on what was trained
-        epochs = expected_epochs(self.recipe.tune, rows["train"])
+        epochs = expected_epochs(self.recipe, rows["train"])
         an_epoch = rows["train"] * (speeds.step - speeds.stored) + rows["validation"] * (speeds.forward - speeds.stored)
         return fixed + solved * probe + (learnt * speeds.stored if epochs else 0.0) + epochs * an_epoch
 

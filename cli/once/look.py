@@ -54,7 +54,7 @@ def look(task: str, data: Mapping[str, Any], base: str | None) -> Look:
     # Where there is no row to judge by alone, one part stands for both.
     once = parts.values() if dataset.test != dataset.validation else (dataset.train, dataset.validation)
     summary = kind.describe(dataset.labels, [target for part in once for target in part.targets])
-    coverage = _coverage(base, dataset)
+    coverage = _coverage(base, dataset, windows=kind.per_token)
     findings = (*dataset.findings, *(coverage.findings if coverage else ()))
     preview = preview_linear(dataset, kind, "", seed=0)
     linear = (preview.finding,) if preview else ()
@@ -95,7 +95,7 @@ def look(task: str, data: Mapping[str, Any], base: str | None) -> Look:
     )
 
 
-def _coverage(base: str, dataset: Dataset) -> Coverage | None:
+def _coverage(base: str, dataset: Dataset, *, windows: bool) -> Coverage | None:
     """What the base takes in of the training texts, where it is on this machine; nothing is fetched."""
     folder = Path(base)
     if not folder.is_dir() and base in PACKAGED:
@@ -103,7 +103,7 @@ def _coverage(base: str, dataset: Dataset) -> Coverage | None:
             folder = find_base(base).folder
         except ModelError:
             return None
-    return coverage_of_folder(folder, dataset.train.texts)
+    return coverage_of_folder(folder, dataset.train.texts, windows=windows)
 
 
 def _column_values(columns: Columns) -> dict[str, Any]:

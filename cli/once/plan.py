@@ -17,7 +17,7 @@ from edgetune.tune.data.coverage import Coverage
 from edgetune.tune.data.dataset import DataRecipe, Dataset
 from edgetune.tune.methods import METHODS
 from edgetune.tune.models.base import Base, find_base, known_labels, open_tokenizer
-from edgetune.tune.models.model import TunedModel, chosen_pooling
+from edgetune.tune.models.model import TOKENS, TunedModel, chosen_pooling
 from edgetune.tune.models.sentences import base_prompts, unsaid_prompts
 from edgetune.tune.ngrams.preview import preview_linear
 from edgetune.tune.tasks import TASKS
@@ -32,8 +32,12 @@ def plan(recipe: OnceRecipe) -> Plan:
     base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
     dataset = load_data(recipe, base)
     costs, schemes = estimate(recipe, base, dataset)
-    model, pooling = costs.model, chosen_pooling(base, recipe.tune, has_head=TASKS[recipe.task].has_head)
-    coverage = Coverage.of(open_tokenizer(base).backend_tokenizer.to_str(), dataset.train.texts, model.max_tokens)
+    task = TASKS[recipe.task]
+    per_token, pooled = task.per_token, chosen_pooling(base, recipe.tune, has_head=task.has_head)
+    model, pooling = costs.model, TOKENS if per_token else pooled
+    coverage = Coverage.of(
+        open_tokenizer(base).backend_tokenizer.to_str(), dataset.train.texts, model.max_tokens, windows=per_token
+    )
     preview = preview_linear(dataset, TASKS[recipe.task], recipe.gate.metric, recipe.seed)
     unsaid = "" if TASKS[recipe.task].has_head else unsaid_prompts(base.id, dataset.prompts)
     linear = [f"{preview.finding} It took {preview.model.cpu_seconds:.1f} CPU seconds."] if preview else []
@@ -45,7 +49,7 @@ def plan(recipe: OnceRecipe) -> Plan:
         findings=(*dataset.findings, *coverage.findings, *filter(None, [unsaid]), *model.remarks, *linear),
         rows=costs.rows,
         method=recipe.tune.method,
-        epochs=most_epochs(recipe.tune, costs.rows["train"]),
+        epochs=most_epochs(recipe, costs.rows["train"]),
         device=model.device,
         precision="bf16" if model.bf16 else "fp32",
         schemes=tuple(scheme.name for scheme in schemes.tried),
@@ -62,7 +66,7 @@ def plan(recipe: OnceRecipe) -> Plan:
         },
         words={
             "data": f"{len(dataset.labels)} labels" if dataset.labels else "",
-            "tune": f"pooling {pooling}, at most {model.max_tokens} tokens",
+            "tune": f"{'each token' if per_token else f'pooling {pooling}'}, at most {model.max_tokens} tokens",
             "compress": "as far as they suit",
         },
         basis="a few timed passes",

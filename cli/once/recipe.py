@@ -60,7 +60,7 @@ class OnceRecipe(Recipe):
                 gate.limit(task.metric(gate.metric))
         except RecipeError as error:
             raise ValueError(f"{error.found.rstrip('.')}; expected {error.expected}") from error
-        if task is not None and not task.has_labels and gate.min_agreement > 0:
+        if task is not None and not (task.has_labels or task.per_token) and gate.min_agreement > 0:
             raise ValueError("min_agreement counts answers that are equal, which numbers never are; expected 0")
         return gate
 
@@ -69,6 +69,8 @@ class OnceRecipe(Recipe):
     def _unsure_of_one_label(cls, answer: AnswerRecipe, values: ValidationInfo) -> AnswerRecipe:
         """Only the one label of an input can be unsure."""
         task = TASKS.get(values.data.get("task", ""))
+        if task is not None and not task.per_token and answer.decode != "simple":
+            raise ValueError(f"decode is {answer.decode}, but {task.name} has no tags of tokens; expected simple")
         if task is not None and not task.one_label and answer.abstains:
             name = "max_error" if answer.abstain_below is None else "abstain_below"
             raise ValueError(f"{name} is {getattr(answer, name):g}, but {_never_unsure(task)}; expected none")
@@ -77,6 +79,8 @@ class OnceRecipe(Recipe):
 
 def _never_unsure(task: Task) -> str:
     """Why answers of a task are never unsure, as the end of a sentence."""
+    if task.per_token:
+        return f"{task.name} answers with spans, each with a score of its own"
     if task.has_labels:
         return f"{task.name} gives each label by a threshold of its own, and a text that reaches none gets none"
     return f"{task.name} answers with a {'number' if task.has_head else 'vector'}, which has no probability"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from edgetune.benchmarks.report.html import render_html
 from edgetune.compress.material import Material
 from edgetune.export.once.export import export
 from edgetune.export.once.graph import Graph
-from edgetune.export.once.pack import Packing, golden_texts, package_versions
+from edgetune.export.once.pack import GOLDEN_CHARACTERS, Packing, golden_texts, package_versions
 from edgetune.inputs import plain, source_state
 from edgetune.once.plan import estimate, load_data, prompted_data
 from edgetune.once.recipe import OnceRecipe
@@ -58,8 +59,8 @@ class DataStage(Stage[OnceRecipe, Dataset]):
         ]
 
     def make(self, build: OnceBuild, folder: Path) -> None:
-        dataset = load_data(build.recipe, build.base)
-        coverage = coverage_of_folder(build.base.folder, dataset.train.texts)
+        dataset, per_token = load_data(build.recipe, build.base), TASKS[build.recipe.task].per_token
+        coverage = coverage_of_folder(build.base.folder, dataset.train.texts, windows=per_token)
         outside = dataset.out_of_scope.findings if dataset.out_of_scope else ()
         unsaid = "" if TASKS[build.recipe.task].has_head else unsaid_prompts(build.base.id, dataset.prompts)
         for finding in (*dataset.findings, *(coverage.findings if coverage else ()), *outside, *filter(None, [unsaid])):
@@ -154,10 +155,11 @@ class CompressStage(Stage[OnceRecipe, Searched]):
     def inputs(self, build: OnceBuild) -> Any:
         recipe = build.recipe
         sections = (recipe.compress, recipe.gate, recipe.budget)
-        return [*map(plain, sections), recipe.benchmark.threads, recipe.device]
+        decode = [recipe.answer.decode] if recipe.answer.decode != "simple" else []
+        return [*map(plain, sections), recipe.benchmark.threads, recipe.device, *decode]
 
     def make(self, build: OnceBuild, folder: Path) -> None:
-        recipe, dataset, tuned = build.recipe, build.result(Dataset), build.result(TunedModel)
+        recipe, dataset, tuned = build.recipe, build.result(Dataset), _tuned(build)
         rows = frozen_slice(tuned, recipe.gate.metric, dataset.validation, dataset.train, recipe.gate.rows, recipe.seed)
         metric = rows.objective.metric
         material = _material(build)
@@ -229,11 +231,19 @@ class BenchStage(Stage[OnceRecipe, Benched]):
         return f"{result.report.chosen} chosen"
 
 
+def _tuned(build: OnceBuild) -> TunedModel:
+    """The tuned model, whose head decodes as the recipe says."""
+    tuned, decode = build.result(TunedModel), build.recipe.answer.decode
+    if decode == "simple":
+        return tuned
+    return replace(tuned, head=msgspec.structs.replace(tuned.head, decode=decode))
+
+
 def _material(build: OnceBuild) -> Material:
     """What the schemes work with."""
     recipe, dataset = build.recipe, build.result(Dataset)
     return Material(
-        model=build.result(TunedModel),
+        model=_tuned(build),
         train=dataset.train,
         validation=dataset.validation,
         unlabeled=dataset.unlabeled,
@@ -246,15 +256,16 @@ def _material(build: OnceBuild) -> Material:
 
 def _packing(build: OnceBuild) -> Packing:
     recipe, dataset = build.recipe, build.result(Dataset)
-    texts = golden_texts(dataset.validation.texts)
+    per_token = TASKS[recipe.task].per_token
+    texts = golden_texts(dataset.validation.texts, GOLDEN_CHARACTERS if per_token else None)
     return Packing(
         name=Path(recipe.out).name,
-        tuned=build.result(TunedModel),
+        tuned=_tuned(build),
         data_digest=dataset.digest,
         provider=recipe.export.provider,
         golden_texts=texts,
         columns=TASKS[recipe.task].input_columns(dataset.columns),
-        strip_inputs=recipe.data.clean.normalize,
+        strip_inputs=recipe.data.clean.normalize and not per_token,  # borders are those of the text as it is given
     )
 
 

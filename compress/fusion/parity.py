@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetune.serve.codecs.padding import unpadded
 from edgetune.serve.errors import CompressError
 from edgetune.serve.session import open_session
 from edgetune.tune.data.rows import Input, each_text, filling, length
@@ -42,7 +43,8 @@ def check_parity(given: Path, made: Path, encoder: Encoder, texts: Sequence[Inpu
         batch = encoder.pad(rows[start : start + _BATCH_ROWS], "np")
         for session, logits in zip(sessions, (expected, actual), strict=True):
             names = [value.name for value in session.get_inputs()]
-            logits.append(session.run(["logits"], {name: batch[name].astype(np.int64) for name in names})[0])
+            outputs = session.run(["logits"], {name: batch[name].astype(np.int64) for name in names})[0]
+            logits += [row.ravel() for row in unpadded(outputs, batch["attention_mask"])]
     difference = relative_difference(np.concatenate(expected), np.concatenate(actual))
     if not difference <= TOLERANCE:
         raise CompressError(

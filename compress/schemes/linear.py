@@ -47,6 +47,8 @@ class Learnt:
 def unsuitable(material: Material) -> str:
     """It needs single texts with one answer each, and enough of them."""
     spec = material.model.head
+    if material.per_token:
+        return "it answers a text as a whole, and entities are places in it"
     if material.model.codec != "text":
         return "its inputs are pairs of texts, and a sum of n-grams does not tell in which of the two each stands"
     if spec.kind == "labels":

@@ -26,6 +26,8 @@ def unsuitable(material: Material) -> str:
     """It needs a known architecture with columns enough for blocks, and labelled texts."""
     if material.model.head.kind == "embedding":
         return "its loss compares texts, and columns are weighed by the loss of single ones"
+    if material.per_token:
+        return "the tuned model teaches answers to whole texts, and not yet those to tokens"
     if reason := uncuttable(material.model.model_folder):
         return reason
     shape = read_shape(material.model.model_folder)

@@ -17,6 +17,8 @@ FEWEST_TEXTS = 300
 
 def unsuitable(material: Material) -> str:
     """It needs single texts, and enough of them to learn words from."""
+    if material.per_token:
+        return "it answers a text as a whole, and entities are places in it"
     if material.model.codec != "text":
         return "its inputs are pairs of texts, and a sum of words does not tell in which of the two each stands"
     if material.model.head.kind == "embedding":

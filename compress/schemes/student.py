@@ -19,6 +19,8 @@ FEWEST_ROWS = 200
 
 def unsuitable(material: Material) -> str:
     """It needs layers to leave out, and texts to learn from."""
+    if material.per_token:
+        return "the tuned model teaches answers to whole texts, and not yet those to tokens"
     if reason := uncuttable(material.model.model_folder):
         return reason
     shape = read_shape(material.model.model_folder)

@@ -69,9 +69,15 @@ CANNOT = {
     "tei": {
         "labels": "its /predict gives a softmax over the labels, where the bundle's are independent of each other",
         "number": "it takes a graph with one output for a reranker and squeezes the number through a sigmoid",
+        "entities": "its /predict gives a text one label, and none of its words",
     },
-    "fastembed": {"text-pair": "its TextEmbedding takes single texts"},
+    "triton": {"entities": "the places of entities in a text are known to the tokenizer alone, which stays outside"},
+    "fastembed": {
+        "text-pair": "its TextEmbedding takes single texts",
+        "entities": "its TextEmbedding gives a text one vector",
+    },
     "transformersjs": {
+        "entities": "its token-classification pipeline gives words without their places in the text",
         "number": "its text-classification pipeline gives a softmax or sigmoids, never the output itself",
         "text-pair": "its text-classification pipeline takes single texts",
         "embedding": "its feature-extraction pipeline pools token states, which the graph has pooled already",

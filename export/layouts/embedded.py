@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edgetune import __version__
@@ -47,10 +47,15 @@ def input_parts(bundle: Bundle) -> tuple[str, ...]:
     return codec_parts(bundle.manifest.codec)
 
 
+def answer_schemas(bundle: Bundle) -> dict[str, Mapping[str, object]]:
+    """What an answer in JSON always holds: the JSON Schema of each member."""
+    schema = open_head(bundle.manifest.answer_heads[0]).schema
+    return {name: schema["properties"][name] for name in schema["required"]}
+
+
 def answer_fields(bundle: Bundle) -> dict[str, str]:
     """What an answer in JSON always holds: the JSON type (string, number, boolean, array, object) of each member."""
-    schema = open_head(bundle.manifest.answer_heads[0]).schema
-    return {name: str(schema["properties"][name]["type"]) for name in schema["required"]}
+    return {name: str(member["type"]) for name, member in answer_schemas(bundle).items()}
 
 
 def example_object(names: Iterable[str]) -> str:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import ast
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edgetune.export.layouts.embedded import (
     BUNDLE_FOLDER,
     answer_fields,
+    answer_schemas,
     bundle_faults,
     copy_bundle,
     floor_requirement,
@@ -40,14 +43,8 @@ REQUIREMENTS = ("mlflow-skinny==3.17.2", "pandas==2.3.3")
 _LOADER = "edgetune_pyfunc"
 _ENVIRONMENTS = {"conda": "conda.yaml", "virtualenv": "python_env.yaml"}
 _EXAMPLE, _SERVED_EXAMPLE = "input_example.json", "serving_input_example.json"
-# MLflow's types of what an answer holds, by JSON's.
-_TYPES: dict[str, dict[str, object]] = {
-    "string": {"type": "string"},
-    "number": {"type": "double"},
-    "boolean": {"type": "boolean"},
-    "array": {"type": "array", "items": {"type": "string"}},
-    "object": {"type": "map", "values": {"type": "double"}},
-}
+# MLflow's types of single values in an answer, by JSON's.
+_TYPES = {"string": "string", "number": "double", "integer": "long", "boolean": "boolean"}
 
 _CODE = '''\
 """Opens the bundle for mlflow.pyfunc: texts in, a frame with the columns COLUMNS out."""
@@ -113,8 +110,8 @@ def _mlmodel(bundle: Bundle, python: str) -> dict[str, object]:
         "model_size_bytes": bundle.size_bytes,
         "utc_time_created": bundle.manifest.created[:19].replace("T", " "),
         "signature": {
-            "inputs": json.dumps(_columns(dict.fromkeys(input_parts(bundle), "string"))),
-            "outputs": json.dumps(_columns(answer_fields(bundle))),
+            "inputs": json.dumps(_columns({key: {"type": "string"} for key in input_parts(bundle)})),
+            "outputs": json.dumps(_columns(answer_schemas(bundle))),
             "params": None,
         },
         "saved_input_example_info": {
@@ -127,8 +124,20 @@ def _mlmodel(bundle: Bundle, python: str) -> dict[str, object]:
     }
 
 
-def _columns(types: dict[str, str]) -> list[dict[str, object]]:
-    return [{**_TYPES[kind], "name": name, "required": True} for name, kind in types.items()]
+def _columns(schemas: Mapping[str, Mapping[str, Any]]) -> list[dict[str, object]]:
+    return [{**_type(schema), "name": name, "required": True} for name, schema in schemas.items()]
+
+
+def _type(schema: Mapping[str, Any]) -> dict[str, object]:
+    """MLflow's type of what a JSON Schema tells of: a value, a list, an object of named members, or a map of scores."""
+    if schema["type"] == "array":
+        return {"type": "array", "items": _type(schema["items"])}
+    if schema["type"] == "object" and "properties" in schema:
+        members = {name: {**_type(member), "required": True} for name, member in schema["properties"].items()}
+        return {"type": "object", "properties": members}
+    if schema["type"] == "object":
+        return {"type": "map", "values": _type(schema["additionalProperties"])}
+    return {"type": _TYPES[schema["type"]]}
 
 
 def check(folder: Path) -> list[str]:
@@ -178,7 +187,7 @@ def _signature_faults(signature: object) -> list[str]:
             columns = json.loads(text) if isinstance(text, str) else None
         except ValueError:
             columns = None
-        types = [kind["type"] for kind in _TYPES.values()]
+        types = [*_TYPES.values(), "array", "object", "map"]
         if not isinstance(columns, list) or not all(
             isinstance(column, dict) and column.get("type") in types and column.get("name") for column in columns
         ):

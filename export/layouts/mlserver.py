@@ -101,10 +101,14 @@ class TextClassifier(MLModel):
         return True
 
 
+def _json(value) -> str:
+    return json.dumps(value, ensure_ascii=False, default=lambda entity: entity.as_json())
+
+
 def _output(name: str, values: list) -> ResponseOutput:
     """One output: texts, lists as JSON, or numbers and scores by label as rows of FP32."""
     if isinstance(values[0], (str, list)):
-        texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
+        texts = [value if isinstance(value, str) else _json(value) for value in values]
         return StringCodec.encode_output(name, texts)
     rows = [list(value.values()) if isinstance(value, dict) else [value] for value in values]
     data = [number for row in rows for number in row]

@@ -46,12 +46,13 @@ from edgetune.serve.digest import file_sha256
 from edgetune.serve.engines.spec import EngineSpec
 from edgetune.serve.errors import WorkError
 from edgetune.serve.golden import replay_golden
-from edgetune.serve.heads import Head, open_head
+from edgetune.serve.heads import PER_TOKEN, Head, open_head
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.session import open_session
+from edgetune.serve.token_outputs import logits_of
 from edgetune.tune.models.model import TunedModel
 
-GOLDEN_CASES = 8
+GOLDEN_CASES, GOLDEN_CHARACTERS = 8, 1_000
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnx", "torch", "transformers", "tokenizers", "numpy")
 _UNSAID: dict[str, Any] = {
     "codec": "text",
@@ -95,7 +96,7 @@ def draft_bundle(
     folder.mkdir(parents=True)
     shutil.copyfile(candidate.graph, folder / GRAPH_NAME)
     write_tokenizer(packing.tuned.model_folder, folder, packing.tuned.max_tokens)
-    _write_config(packing.tuned.model_folder, folder)
+    _write_config(packing.tuned.model_folder, folder, per_token=packing.tuned.head.kind in PER_TOKEN)
     manifest = msgspec.structs.replace(_manifest(candidate, packing, folder), engine=engine)
     write_manifest(folder, manifest)
     _write_golden(folder, packing.golden_texts, tolerance)
@@ -192,8 +193,11 @@ def check_place(out: Path) -> None:
         )
 
 
-def golden_texts(inputs: Sequence[Input]) -> tuple[Input, ...]:
-    """A few inputs spread over the lengths in characters, shortest to longest."""
+def golden_texts(inputs: Sequence[Input], most_characters: int | None = None) -> tuple[Input, ...]:
+    """A few inputs spread over the lengths in characters, shortest to longest; texts cut where `most_characters` says
+    so, since of every token of theirs the logits are stored."""
+    if most_characters is not None:
+        inputs = [one[:most_characters] if isinstance(one, str) else one for one in inputs]
     distinct = {tuple(_texts_of(one)): one for one in inputs}
     by_length = sorted(distinct, key=lambda texts: (sum(map(len, texts)), texts))
     places = np.linspace(0, len(by_length) - 1, min(GOLDEN_CASES, len(by_length))).round().astype(int)
@@ -207,9 +211,10 @@ def _texts_of(one: Input) -> Sequence[str]:
     return tuple(one.values()) if isinstance(one, Mapping) else one
 
 
-def _write_config(source: Path, folder: Path) -> None:
+def _write_config(source: Path, folder: Path, *, per_token: bool) -> None:
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
         MODEL_MAPPING_NAMES,
     )
 
@@ -217,9 +222,12 @@ def _write_config(source: Path, folder: Path) -> None:
     for name in ("_name_or_path", "auto_map"):  # code of the base, which the graph has no use for
         config.pop(name, None)
     # A type without a sequence classifier of its own keeps its trunk's name.
-    headless = config.get("edgetune_head") == "none"
-    classes = MODEL_MAPPING_NAMES if headless else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    name = classes.get(config["model_type"])
+    known = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    if per_token:
+        known = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
+    elif config.get("edgetune_head") == "none":
+        known = MODEL_MAPPING_NAMES
+    name = known.get(config["model_type"])
     config["architectures"] = [name] if isinstance(name, str) else config["architectures"]
     if config.get("pad_token_id") is None:
         config["pad_token_id"] = 0
@@ -229,14 +237,14 @@ def _write_config(source: Path, folder: Path) -> None:
 def _manifest(candidate: Candidate, packing: Packing, folder: Path) -> Manifest:
     session = open_session(folder / GRAPH_NAME, provider=packing.provider, threads=1)
     head = packing.tuned.head
-    width = open_head(head).width
+    shape = ["batch", *(["tokens"] if head.kind in PER_TOKEN else []), open_head(head).width]
     return Manifest(
         format=BUNDLE_FORMAT,
         name=packing.name,
         task=packing.tuned.task,
         labels=list(packing.tuned.labels),
         inputs=[TensorSpec(v.name, _DTYPES[v.type], ["batch", "tokens"]) for v in session.get_inputs()],
-        outputs=[TensorSpec(v.name, _DTYPES[v.type], ["batch", width]) for v in session.get_outputs()],
+        outputs=[TensorSpec(v.name, _DTYPES[v.type], shape) for v in session.get_outputs()],
         max_tokens=packing.tuned.max_tokens,
         scheme=candidate.scheme,
         provider=packing.provider,
@@ -273,8 +281,9 @@ def _write_golden(folder: Path, inputs: Sequence[Input], tolerance: float) -> No
     predictor = Predictor(Bundle.open(folder))
     rows = predictor.encode(inputs)
     # One input a call, as `replay_golden` does it: int8 scales are taken over the whole batch.
-    logits = np.concatenate([predictor.logits([row]) for row in rows])
-    spread = float(logits.max() - logits.min())
+    logits = [predictor.logits([row], batch_size=1)[0] for row in rows]
+    values = np.concatenate([logits_of(row) for row in logits])
+    spread = float(values.max() - values.min())
     texts, parts = predictor.codec.texts(inputs), len(predictor.codec.parts)
     cases = [
         _golden_case(predictor.head, texts[parts * place : parts * (place + 1)], row, logits[place])
@@ -285,15 +294,15 @@ def _write_golden(folder: Path, inputs: Sequence[Input], tolerance: float) -> No
 
 
 def _golden_case(head: Head, texts: Sequence[str], row: EncodedText, logits: NDArray[np.float32]) -> GoldenCase:
-    """What the graph gives for one input: `logits` (width,) float32."""
+    """What the graph gives for one input: `logits` (width,) float32, or of a head on each token (tokens, 2 + width)."""
     answer, pair = head.plain(head.decide(logits[None])[0]), len(texts) > 1
     is_vector = isinstance(answer, list) and any(isinstance(number, float) for number in answer)  # the logits say it
     return GoldenCase(
         text=texts[0],
-        input_ids=row.ids,
-        logits=[round(float(value), 6) for value in logits],
+        input_ids=row.all_ids,
+        logits=[round(float(value), 6) for value in logits_of(logits)],
         label=answer if isinstance(answer, str) else "",
-        answer=None if isinstance(answer, str) or is_vector else answer,  # type: ignore[arg-type]
+        answer=None if isinstance(answer, str) or is_vector else answer,  # type: ignore[arg-type]  # lists of either kind
         text_pair=texts[1] if pair else None,
         type_ids=row.type_ids if pair else [],
     )

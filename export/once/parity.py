@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetune.serve.codecs.padding import unpadded
 from edgetune.serve.errors import ExportError, ParityError
 from edgetune.serve.session import open_session, session_errors
 from edgetune.tune.data.rows import Input, shortened
@@ -51,34 +52,45 @@ def check_graph(graph: Path, model: PreTrainedModel, encoder: Encoder, texts: Se
             ) from error
         return logits
 
-    expected, actual = [], []
+    expected: list[NDArray[np.float32]] = []
+    actual: list[NDArray[np.float32]] = []
     # Unsorted batches of 8 on purpose: ragged rows are where a mask that was lost shows.
     for start in range(0, len(rows), 8):
         batch = encoder.pad(rows[start : start + 8])
+        mask = batch["attention_mask"].numpy()
         with torch.inference_mode():
-            expected.append(model(**batch).logits.float().numpy())
-        actual.append(run(batch))
-    padded = np.concatenate(actual)
-    difference = _check_values(np.concatenate(expected), padded, texts)
-    alone = np.concatenate([run(encoder.pad([row])) for row in rows[:_ALONE_ROWS]])
-    _check_padding(padded[: len(alone)], alone, texts, model.config.model_type)
+            expected += unpadded(model(**batch).logits.float().numpy(), mask)
+        actual += unpadded(run(batch), mask)
+    difference = _check_values(expected, actual, texts)
+    alone = [run(encoder.pad([row]))[0] for row in rows[:_ALONE_ROWS]]
+    _check_padding(actual[: len(alone)], alone, texts, model.config.model_type)
     return difference
 
 
+def row_differences(rows: Sequence[NDArray[np.float32]], others: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The largest difference of each row, of arrays of one shape each."""
+    return np.array([np.abs(one - other).max() for one, other in zip(rows, others, strict=True)])
+
+
 def _check_padding(
-    padded: NDArray[np.float32], alone: NDArray[np.float32], texts: Sequence[Input], model_type: str
+    padded: Sequence[NDArray[np.float32]],
+    alone: Sequence[NDArray[np.float32]],
+    texts: Sequence[Input],
+    model_type: str,
 ) -> None:
-    """Refuse a graph that answers a text otherwise beside longer ones than alone: padded, alone (texts, width)."""
-    differences = np.abs(padded - alone).max(axis=1)
+    """Refuse a graph that answers a text otherwise beside longer ones than alone: of each (width,)
+    or (tokens, width)."""
+    differences = row_differences(padded, alone)
     allowed = padding_allowed(alone)
     if not bool((differences <= allowed).all()):
         worst = int(differences.argmax())
         raise padding_fault(model_type, shortened(texts[worst]), float(differences[worst]), allowed)
 
 
-def padding_allowed(alone: NDArray[np.float32]) -> float:
-    """The largest difference that padding may make to values of any shape: a share of how far they lie apart."""
-    return TOLERANCE * max(1e-2, float(alone.max() - alone.min()))
+def padding_allowed(alone: Sequence[NDArray[np.float32]]) -> float:
+    """The largest difference that padding may make to rows of any shape: a share of how far their values lie apart."""
+    spread = max(float(row.max()) for row in alone) - min(float(row.min()) for row in alone)
+    return TOLERANCE * max(1e-2, spread)
 
 
 def padding_fault(model_type: str, text: str, difference: float, allowed: float) -> ParityError:
@@ -100,11 +112,14 @@ def _check_names(session: onnxruntime.InferenceSession, given: set[str]) -> None
         raise ParityError(f"The graph's outputs are {outputs}.", expected="one, logits, float32")
 
 
-def _check_values(expected: NDArray[np.float32], actual: NDArray[np.float32], texts: Sequence[Input]) -> float:
-    if expected.shape != actual.shape:
-        raise ParityError(f"The graph's logits have shape {actual.shape}.", expected=f"{expected.shape}")
-    differences = np.abs(expected - actual).max(axis=1)
-    allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+def _check_values(
+    expected: Sequence[NDArray[np.float32]], actual: Sequence[NDArray[np.float32]], texts: Sequence[Input]
+) -> float:
+    for mine, theirs in zip(expected, actual, strict=True):
+        if mine.shape != theirs.shape:
+            raise ParityError(f"The graph's logits of a text have shape {theirs.shape}.", expected=f"{mine.shape}")
+    differences = row_differences(expected, actual)
+    allowed = TOLERANCE * max(1.0, *(float(np.abs(row).max()) for row in expected))
     offenders = np.flatnonzero(~(differences <= allowed))
     if len(offenders):
         worst = offenders[np.argsort(-differences[offenders])][:5]

@@ -18,14 +18,14 @@ import torch
 from torch import nn
 
 from edgetune.export.once.graph import example_batch, write_graph
-from edgetune.export.once.parity import check_graph, padding_allowed, padding_fault
+from edgetune.export.once.parity import check_graph, padding_allowed, padding_fault, row_differences
 from edgetune.export.once.tokenizer import check_tokenizer
 from edgetune.serve.errors import BundleDamaged, ExportError, ModelError
 from edgetune.tune.data.rows import Input, each_text, filling, length, shortened
 from edgetune.tune.methods.freeze import layer_list
 from edgetune.tune.models.base import first_words
 from edgetune.tune.models.classifier import head_linear
-from edgetune.tune.models.forward import head_features
+from edgetune.tune.models.forward import seen_by_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -96,8 +96,9 @@ def _spread(inputs: Sequence[Input]) -> list[Input]:
 def _check_padding(opened: Opened, rows: Sequence[Input]) -> None:
     """Compare what the head sees of each row beside the others and alone: of a fresh head the logits are all zero."""
     try:
-        padded = head_features(opened.model, opened.encoder, rows, bf16=False, batch_size=len(rows))
-        alone = head_features(opened.model, opened.encoder, rows, bf16=False, batch_size=1)
+        encoded = opened.encoder.rows(rows)
+        padded = seen_by_head(opened.model, opened.encoder, encoded, bf16=False, batch_size=len(rows))
+        alone = seen_by_head(opened.model, opened.encoder, encoded, bf16=False, batch_size=1)
     except _NOT_RUN as error:
         raise ModelError(
             f"A {opened.model.config.model_type!r} model does not run on texts alone: "
@@ -105,7 +106,7 @@ def _check_padding(opened: Opened, rows: Sequence[Input]) -> None:
             expected="a model that takes token ids and an attention mask, with a configuration that fits its weights",
             action="choose another --base",
         ) from error
-    differences, allowed = np.abs(padded - alone).max(axis=1), padding_allowed(alone)
+    differences, allowed = row_differences(padded, alone), padding_allowed(alone)
     if not bool((differences <= allowed).all()):
         worst = int(differences.argmax())
         model_type = opened.model.config.model_type

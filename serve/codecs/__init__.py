@@ -34,6 +34,7 @@ class CodecKind(NamedTuple):
 CODECS = {
     "text": CodecKind("edgetune.serve.codecs.text:TextCodec", ("text",), "a text"),
     "text-pair": CodecKind("edgetune.serve.codecs.text_pair:TextPairCodec", ("text", "text_pair"), "a pair of texts"),
+    "tokens": CodecKind("edgetune.serve.codecs.tokens:TokensCodec", ("text",), "a text, read token by token"),
 }
 
 

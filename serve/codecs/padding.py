@@ -13,6 +13,21 @@ if TYPE_CHECKING:
     from edgetune.serve.codecs.text import EncodedText
 
 
+def unpadded(outputs: NDArray[np.float32], mask: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+    """The outputs of each row of a batch without those of its padding.
+
+    Args:
+        outputs: (batch, width), or (batch, tokens, width) of a head on each token, float32.
+        mask: the attention mask, (batch, tokens).
+
+    Returns:
+        Of each row (width,), or (tokens of the row, width).
+    """
+    if outputs.ndim == 2:
+        return list(outputs)
+    return [row[used] for row, used in zip(outputs, np.asarray(mask) != 0, strict=True)]
+
+
 def pad_batch(texts: Sequence[EncodedText], pad_id: int) -> dict[str, NDArray[np.int64]]:
     """Join texts into the graph's inputs, padded on the right to the longest of them.
 

@@ -43,6 +43,11 @@ class EncodedText(msgspec.Struct, frozen=True):
         """Tokens."""
         return len(self.ids)
 
+    @property
+    def all_ids(self) -> list[int]:
+        """The ids of all that is read of the input."""
+        return self.ids
+
 
 class _Padding(msgspec.Struct):
     """What a config.json says of padding."""

@@ -11,6 +11,7 @@ import numpy as np
 from edgetune.serve.bundle import Bundle, Manifest
 from edgetune.serve.errors import BundleDamaged, EdgetuneError, RunError
 from edgetune.serve.forks import never_free, watch_forks
+from edgetune.serve.heads import PER_TOKEN
 from edgetune.serve.identity import identity_of, same_bundle
 from edgetune.serve.session import run_error, session_errors
 from edgetune.serve.variants import open_variant
@@ -52,6 +53,7 @@ class GraphEngine:
         output, width = head.spec.output, head.width
         _check_graph(opened.session, bundle.manifest, output, width, bundle.folder)
         self._bundle, self._outputs, self._width = bundle, [output], width
+        self._per_token = head.spec.kind in PER_TOKEN
         self._folder = bundle.folder.absolute()  # wherever the process goes
         self._asked = (threads, provider, spinning)
         self._first_input = bundle.manifest.inputs[0].name
@@ -64,7 +66,8 @@ class GraphEngine:
         return list(self.session.get_providers()) if self.session is not None else []
 
     def run(self, feed: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-        """One call of the graph: inputs (batch, tokens) int64 by name, outputs (batch, width) float32.
+        """One call of the graph: inputs (batch, tokens) int64 by name, outputs (batch, width) float32, of a head on
+        each token (batch, tokens, width).
 
         Raises:
             EdgetuneError: it is closed.
@@ -77,7 +80,8 @@ class GraphEngine:
             logits: NDArray[np.float32] = session.run(self._outputs, feed)[0]
         except session_errors() as error:
             raise run_error(str(self._bundle.folder), error) from error
-        expected = (len(feed[self._first_input]), self._width)
+        rows = feed[self._first_input].shape
+        expected = (*rows, self._width) if self._per_token else (rows[0], self._width)
         if logits.shape != expected:
             raise RunError(
                 f"The graph of {self._bundle.folder} gave {self._outputs[0]} of the shape {logits.shape}.",

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from edgetune.serve.bundle import GoldenCase, HeadSpec
 
-# Prediction, LabelsPrediction, NumberPrediction or EmbeddingPrediction, by the bundle's head.
+# The prediction of the bundle's head: Prediction, LabelsPrediction, NumberPrediction, EntitiesPrediction and others.
 Answer = Any
 # A decision as a JSON value.
-Plain = str | list[str] | float | list[float]
+Plain = str | list[str] | float | list[float] | list[dict[str, Any]]
 
 # Kind in the manifest: where its class is, and what it answers in a few words.
 HEADS = {
@@ -30,7 +30,10 @@ HEADS = {
     "labels": ("edgetune.serve.heads.labels:LabelsHead", "any of {labels}"),
     "embedding": ("edgetune.serve.heads.embedding:EmbeddingHead", "a vector of {width} numbers"),
     "number": ("edgetune.serve.heads.number:NumberHead", "a number"),
+    "entities": ("edgetune.serve.heads.entities:EntitiesHead", "spans of {labels}"),
 }
+# Those whose graph gives logits to each token, (batch, tokens, width), and not to each row.
+PER_TOKEN = frozenset({"entities"})
 
 
 class OutputTensor(msgspec.Struct, frozen=True):
@@ -83,6 +86,9 @@ class Head(Protocol):
 
     def answer(self, logits: NDArray[np.float32], truncated: Sequence[bool]) -> list[Answer]:
         """An answer for each row; `truncated` says of each whether its input was cut."""
+
+    def with_texts(self, answers: Sequence[Answer], texts: Sequence[str]) -> list[Answer]:
+        """The answers with what the logits do not know of the texts; asked of heads on each token alone."""
 
     def scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities: (rows, width) float32.

@@ -20,7 +20,7 @@ from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.heads import OutputTensor
 from edgetune.serve.http.access import Access, visit_of
 from edgetune.serve.http.answering import Answering
-from edgetune.serve.http.classify import ClassifyRoute
+from edgetune.serve.http.classify import EXTRACT_PATH, ClassifyRoute
 from edgetune.serve.http.errors import Refused
 from edgetune.serve.http.inference import ID_OUTPUTS, InferRoute, output_tensors
 from edgetune.serve.http.limits import Limits
@@ -109,6 +109,7 @@ def _routes(answering: Answering, limits: Limits, settings: ServerSettings, *, g
         Route(one + "/infer", infer, methods=["POST"]),
         Route("/v1/classify", ClassifyRoute(answering, limits), methods=["POST"]),
         Route(EMBEDDINGS_PATH, EmbeddingsRoute(answering, limits), methods=["POST"]),
+        Route(EXTRACT_PATH, ClassifyRoute(answering, limits, "extract"), methods=["POST"]),
         Route(one + "/versions/{version}/infer", infer, methods=["POST"]),
         Route("/v2", models.server),
         Route("/v2/health/live", models.live),

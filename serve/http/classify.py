@@ -1,6 +1,7 @@
 """POST /v1/classify, the route for people: {"text": "..."} in, {"predictions": [...]} out.
 
 What a prediction is made of, the model's head says; for a model of pairs there is {"text": "...", "text_pair": "..."}.
+`/v1/extract` is the same for models that find entities, and refuses all others.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from starlette.types import Receive, Scope, Send
 
 from edgetune.serve.bundle import NOT_JSON
 from edgetune.serve.codecs import Input
+from edgetune.serve.heads import PER_TOKEN
 from edgetune.serve.http.access import Visit, visit_of
 from edgetune.serve.http.answering import Answering
-from edgetune.serve.http.errors import Refused, invalid
+from edgetune.serve.http.errors import Refused, invalid, unanswerable
 from edgetune.serve.http.limits import Limits
 from edgetune.serve.http.reply import Reply, json_reply
 from edgetune.serve.http.served import State
 
 EXAMPLE = '{"text": "my card has not arrived"}'
+EXTRACT_PATH = "/v1/extract"
 MEMBERS = ("text", "text_pair", "texts", "top", "model")
 
 
@@ -84,15 +87,16 @@ def _not_understood(body: bytes, error: Exception) -> Refused:
 
 
 class ClassifyRoute:
-    """The route, as a bare ASGI application."""
+    """The route, as a bare ASGI application; `name` is classify, or extract for models that find entities alone."""
 
-    def __init__(self, answering: Answering, limits: Limits) -> None:
+    def __init__(self, answering: Answering, limits: Limits, name: str = "classify") -> None:
         self._answering = answering
         self._limits = limits
+        self._name = name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit = visit_of(scope)
-        visit.route = "classify"
+        visit.route = self._name
         reply = await self._limits.attend(scope, receive, partial(self._answer, visit))
         await reply.send(send)
 
@@ -102,6 +106,13 @@ class ClassifyRoute:
         seconds = time.perf_counter() - begun
         with self._answering.repository.lease(self._model(request.model)) as served:
             visit.model, visit.texts = served.name, len(inputs)
+            if self._name == "extract" and served.predictor.head.spec.kind not in PER_TOKEN:
+                raise unanswerable(
+                    f"The model {served.name} finds no entities: its answers are of the kind "
+                    f"{served.predictor.head.spec.kind!r}.",
+                    expected="a model of the task token-classification",
+                    action="ask it by POST /v1/classify",
+                )
             self._answering.metrics.observe_stage(served.name, "parse", seconds)
             answers = await self._answering.inputs(served, inputs)
             predictor, top = served.predictor, None if request.top is None else int(request.top)  # JSON may say 3.0

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from edgetune.serve.bundle import NOT_JSON
 from edgetune.serve.codecs import Input
-from edgetune.serve.heads import Head, OutputTensor
+from edgetune.serve.heads import PER_TOKEN, Head, OutputTensor
 from edgetune.serve.http import binary
 from edgetune.serve.http.access import Visit, header, visit_of
 from edgetune.serve.http.answering import Answering, Answers, IdRows
@@ -75,14 +75,16 @@ _DECODER = msgspec.json.Decoder(InferenceRequest)
 def output_tensors(head: Head, *, cascade: bool = False) -> dict[str, OutputTensor]:
     """All outputs that a model has by name: its head's, the logits, and of a cascade which model answered.
 
-    `truncated` and `answered_by` are no functions of the logits: of rows of ids nothing is truncated, and the graph
+    Of a head on each token the logits are none of them: they are nothing without the places of the tokens. `truncated`
+    and `answered_by` are no functions of the logits: of rows of ids nothing is truncated, and the graph
     answers those that no text could give.
     """
     logits = OutputTensor("FP32", head.width, lambda logits: logits)
     truncated = OutputTensor("BOOL", None, lambda logits: np.zeros(len(logits), dtype=bool))
     answered_by = OutputTensor("BYTES", None, lambda logits: [""] * len(logits))
     of_cascade = {"answered_by": answered_by} if cascade else {}
-    return {**head.tensors, "truncated": truncated, **of_cascade, "logits": logits}
+    per_token = head.spec.kind in PER_TOKEN
+    return {**head.tensors, "truncated": truncated, **of_cascade, **({} if per_token else {"logits": logits})}
 
 
 def read_question(
@@ -113,6 +115,8 @@ def read_question(
     blob = binary.Blob(memoryview(body)[end:])
     inputs, rows = _inputs(request.inputs, blob, parameters.get("content_type"), parts)
     blob.finish()
+    if rows is not None and head.spec.kind in PER_TOKEN:
+        raise invalid("Token ids do not tell where entities stand in a text.", expected="one BYTES tensor of texts")
     return Question(
         inputs=inputs,
         rows=rows,

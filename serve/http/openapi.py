@@ -75,6 +75,7 @@ def _paths(settings: ServerSettings, *, guarded: bool) -> JsonObject:
     classify = _operation("classify", "Answer texts", "Answer", (*READING, *ANSWERING), body="ClassifyRequest")
     paths = {
         "/v1/classify": {"post": classify},
+        "/v1/extract": {"post": classify | {"operationId": "extract", "summary": "Find the entities of texts"}},
         "/v2": {"get": _operation("server", "What this server is", "Server")},
         "/v2/health/live": {"get": _operation("live", "Whether the server runs", "Live") | health},
         "/v2/health/ready": {

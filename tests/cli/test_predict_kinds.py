@@ -9,7 +9,7 @@ import pytest
 
 from edgetune.serve import load
 from edgetune.serve.codecs import CODECS
-from edgetune.serve.heads import HEADS
+from tests.golden.kinds import ROW_CODECS, ROW_KINDS
 
 PAIRS = [("where is my parcel", "card"), ("card, please", "money")]
 FILES = {
@@ -110,7 +110,7 @@ def test_what_is_no_pair_is_refused(edgetune, kind_bundle, tmp_path, monkeypatch
     assert words in ended.err
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", ROW_KINDS)
 def test_json_holds_the_texts_and_the_answer(edgetune, kind_bundle, kind):
     bundle = kind_bundle(kind, "text-pair")
     predictor = load(bundle, threads=1)
@@ -131,6 +131,22 @@ def test_several_labels_stand_on_one_line_and_the_best_on_lines_of_their_own(edg
     assert lines == [f"{label}\t{answer.scores[label]:.4f}\t{text}" for label in best[:2]]
 
 
+def test_entities_stand_on_lines_of_their_own(edgetune, kind_bundle):
+    bundle = kind_bundle("entities", "tokens")
+    text = "where is my parcel, and where is my card?"
+    predictor = load(bundle, threads=1)
+    entities = predictor.predict_one(text).entities
+    assert len(entities) > 1
+    lines = edgetune("predict", bundle, "--threads", "1", text).out.splitlines()
+    assert lines == [f"{one.type}\t{one.text}\t{one.score:.4f}\t{text}" for one in entities]
+    (found, blank) = json.loads(edgetune("predict", bundle, "--threads", "1", "--json", text, " ").out)
+    assert found == {"text": text, **predictor.head.as_json(predictor.predict_one(text), None)}
+    assert blank == {"text": " ", "entities": None, "truncated": False}
+    out = edgetune("inspect", bundle).out
+    assert "input       a text, read token by token\nanswer      spans of 3 labels: O, B-thing, I-thing\n" in out
+    assert "8 golden answers replayed" in edgetune("verify", bundle).out
+
+
 SHOWN = {
     "label": "one of 3 labels: account, delivery, payment",
     "labels": "any of 3 labels: account, delivery, payment",
@@ -139,8 +155,8 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("kind", HEADS)
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("kind", ROW_KINDS)
+@pytest.mark.parametrize("codec", ROW_CODECS)
 def test_inspect_and_verify_know_every_kind(edgetune, kind_bundle, kind, codec):
     bundle = kind_bundle(kind, codec)
     out = edgetune("inspect", bundle).out

@@ -12,10 +12,9 @@ import pytest
 
 from edgetune.serve import EmbeddingPrediction, LabelsPrediction, NumberPrediction, Prediction, load
 from edgetune.serve.bundle import Bundle
-from edgetune.serve.codecs import CODECS
 from edgetune.serve.errors import BundleDamaged, InputError
 from edgetune.serve.golden import replay_golden
-from edgetune.serve.heads import HEADS
+from tests.golden.kinds import ROW_CODECS, ROW_KINDS
 
 ANSWERS = {
     "label": Prediction,
@@ -28,8 +27,8 @@ INPUTS = {
     "text-pair": [("where is my parcel", "card"), ("card", "where is my parcel"), ("money", "back " * 60)],
 }
 
-every_kind = pytest.mark.parametrize("kind", HEADS)
-every_codec = pytest.mark.parametrize("codec", CODECS)
+every_kind = pytest.mark.parametrize("kind", ROW_KINDS)
+every_codec = pytest.mark.parametrize("codec", ROW_CODECS)
 
 
 @every_kind

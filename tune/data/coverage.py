@@ -33,6 +33,7 @@ class Coverage:
         cut: texts that are longer.
         tokens: of all these texts, special ones included.
         unknown: tokens that stand for what the vocabulary lacks.
+        windows: whether longer texts are read whole, in windows, and not cut.
     """
 
     texts: int
@@ -40,9 +41,10 @@ class Coverage:
     cut: int
     tokens: int
     unknown: int
+    windows: bool = False
 
     @classmethod
-    def of(cls, tokenizer_json: str, inputs: Sequence[Input], max_tokens: int) -> Coverage:
+    def of(cls, tokenizer_json: str, inputs: Sequence[Input], max_tokens: int, *, windows: bool = False) -> Coverage:
         """Encode at most `MOST_TEXTS` of the inputs, the same at every call.
 
         Args:
@@ -65,7 +67,7 @@ class Coverage:
             for place in range(len(row.ids))
         )
         cut = sum(len(row.ids) > max_tokens for row in encoded)
-        return cls(len(drawn), max_tokens, cut, sum(len(row.ids) for row in encoded), unknown)
+        return cls(len(drawn), max_tokens, cut, sum(len(row.ids) for row in encoded), unknown, windows)
 
     @property
     def cut_share(self) -> float:
@@ -83,20 +85,21 @@ class Coverage:
         found = []
         texts = counted(self.texts, "training text")
         if self.cut:
-            found.append(f"{self.cut_share:.1%} of {texts} are longer than {self.max_tokens} tokens and are cut there.")
+            fate = "read in overlapping windows" if self.windows else "cut there"
+            found.append(f"{self.cut_share:.1%} of {texts} are longer than {self.max_tokens} tokens and are {fate}.")
         if self.unknown_share >= SAID_UNKNOWN:
             advice = ": choose a base that was trained on this language" * (self.unknown_share >= MANY_UNKNOWN)
             found.append(f"{self.unknown_share:.1%} of the tokens of {texts} are unknown to the base{advice}.")
         return tuple(found)
 
 
-def coverage_of_folder(folder: Path, inputs: Sequence[Input]) -> Coverage | None:
+def coverage_of_folder(folder: Path, inputs: Sequence[Input], *, windows: bool = False) -> Coverage | None:
     """What the base in `folder` takes in, by its files; None where it has no tokenizer.json."""
     try:
         content = (folder / "tokenizer.json").read_text(encoding="utf-8")
     except OSError:
         return None
-    return Coverage.of(content, inputs, _longest_input(folder))
+    return Coverage.of(content, inputs, _longest_input(folder), windows=windows)
 
 
 def _longest_input(folder: Path) -> int:

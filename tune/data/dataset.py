@@ -198,9 +198,10 @@ class Dataset(Stored):
         named = recipe.out_of_scope
         outside = None if named is None else read_out_of_scope(named, parts, recipe, columns)
         made = [Part(rows.texts, tuple(task.target(word, places) for word in rows.labels)) for rows in _all_rows(parts)]
-        counts = Counter(_all_labels(labels, given))
-        findings = (*parts.findings, *_unlearnt(labels, made[0]), *label_findings(counts))
-        if counts and sum(counts.values()) == len(given):  # one label a row
+        counts = Counter(_all_labels(labels, given, task))
+        named_places = {place for target in given for place in task.places(target)} if labels else set()
+        findings = (*parts.findings, *_unlearnt(labels, made[0], named_places, task), *label_findings(counts))
+        if counts and sum(counts.values()) == len(given) and not task.per_token:  # one label a row
             findings += balance_findings(counts)
         train, validation, test = (
             Part(*task.unrolled(part.texts, part.targets, recipe, part=name))
@@ -338,16 +339,16 @@ def _with_unlabeled(parts: Parts, recipe: DataRecipe, columns: Columns) -> tuple
     return parts.saying(*findings, *done), texts
 
 
-def _all_labels(labels: Sequence[str], targets: Iterable[Target]) -> Iterator[str]:
+def _all_labels(labels: Sequence[str], targets: Iterable[Target], task: Task) -> Iterator[str]:
     """The labels of all rows; none of targets that are numbers."""
     for target in targets if labels else ():
-        yield from (labels[int(place)] for place in (target if isinstance(target, tuple) else (target,)))
+        yield from (labels[place] for place in task.places(target))
 
 
-def _unlearnt(labels: Sequence[str], train: Part) -> tuple[str, ...]:
+def _unlearnt(labels: Sequence[str], train: Part, named: set[int], task: Task) -> tuple[str, ...]:
     """A sentence on labels that no training row has: of rows with several, a split can give each its part of one."""
-    seen = {place for target in train.targets for place in (target if isinstance(target, tuple) else (target,))}
-    missing = [repr(label) for place, label in enumerate(labels) if place not in seen]
+    seen = {place for target in train.targets for place in task.places(target)} if labels else set()
+    missing = [repr(labels[place]) for place in sorted(named - seen)]
     sentence = f"The split left no training row of {', '.join(missing)}: never learnt, more rows help."
     return (sentence,) if missing else ()
 

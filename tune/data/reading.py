@@ -26,6 +26,7 @@ from edgetune.tune.data.encoding import Decoded, decode, encoding_finding
 from edgetune.tune.data.foreign import HEAD_BYTES, refuse_foreign
 from edgetune.tune.data.json_documents import read_document
 from edgetune.tune.data.json_text import NotJson, json_value
+from edgetune.tune.data.tagged_words import TAGGED_SUFFIXES, looks_tagged, read_tagged
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -72,6 +73,8 @@ def read_tables_of(path: Path, options: FileOptions) -> dict[str, Table]:
     """As `read_table`, by part: one JSON document may hold several, any other file is all "train"."""
     content, suffix = read_bytes(path), path.suffix.lower()
     reader = _READERS.get(suffix)
+    if suffix in TAGGED_SUFFIXES or (suffix not in _UNTAGGED and _is_tagged(content, path, options)):
+        reader = _read_tagged
     if reader is None:
         raise DataError(
             f"{path} is of no kind that can be read: its suffix is {path.suffix or 'missing'!r}.",
@@ -215,6 +218,25 @@ def _read_delimited(content: bytes, path: Path, options: FileOptions, *, preferr
     return Table(path.name, columns, dialect.header, decoded.guessed, tuple(findings))
 
 
+def is_tagged(path: Path, options: FileOptions) -> bool:
+    """Whether a file holds a word and its tag a line."""
+    return _is_tagged(read_bytes(path), path, options)
+
+
+def _is_tagged(content: bytes, path: Path, options: FileOptions) -> bool:
+    """Whether a file of another suffix holds a word and its tag a line."""
+    try:
+        return looks_tagged(_decode(content, path, options).text)
+    except DataError:
+        return False
+
+
+def _read_tagged(content: bytes, path: Path, options: FileOptions) -> Table:
+    decoded = _decode(content, path, options)
+    columns, notes = read_tagged(decoded.text, path)
+    return Table(path.name, columns, True, decoded.guessed, (*encoding_finding(decoded, path.name), *notes))
+
+
 def _decode(content: bytes, path: Path, options: FileOptions) -> Decoded:
     return decode(content, options.encoding, str(path), likely=options.likely_encoding)
 
@@ -329,5 +351,6 @@ _READERS: dict[str, Callable[[bytes, Path, FileOptions], Table]] = {
     ".ndjson": _read_jsonl,
     ".parquet": _read_parquet,
 }
-SUFFIXES = tuple(_READERS)
+_UNTAGGED = set(_READERS) - {".tsv"}
+SUFFIXES = (*_READERS, *TAGGED_SUFFIXES)
 # By their first bytes, what they are and what to do.

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 Input = str | tuple[str, ...]  # one text, or a pair of texts; of what is read a triplet too
-Target = int | float | tuple[int, ...]  # the number of a label, a number, or the numbers of several labels
+Span = tuple[int, int, int]  # first character, the one behind the last, and the number of a label
+# The number of a label, a number, the numbers of several labels, or labelled spans of the text.
+Target = int | float | tuple[int | Span, ...]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from edgetune.tune.data.json_documents import PART_NAMES, part_of
 from edgetune.tune.data.reading import (
     SUFFIXES,
     Table,
+    is_tagged,
     read_bytes,
     read_table,
     read_tables_of,
@@ -85,6 +86,8 @@ def _read_folder(folder: Path, options: FileOptions, alone: str) -> Tables:
     files = part_files(folder, SUFFIXES)
     if files:
         return _tables(_read_files(files, options), str(folder), alone)
+    if tagged := _tagged_texts(folder, options):
+        return _tables(_read_files(tagged, options), str(folder), alone)
     if classes := _class_folders(folder):
         return Tables(_read_classes(folder, classes, options))
     nested = _by_part([path for path in _visible(folder) if _class_folders(path)], folder)
@@ -93,10 +96,16 @@ def _read_folder(folder: Path, options: FileOptions, alone: str) -> Tables:
         return _tables(tables, str(folder), alone)
     raise DataError(
         f"The folder {folder} has none of the layouts that can be read: it holds {_sight(folder)}.",
-        expected="files train, validation and test (.csv, .tsv, .json, .jsonl or .parquet), here or in a folder data, "
-        "one sub-folder of .txt files a class, or what datasets' save_to_disk wrote.",
+        expected="files train, validation and test (.csv, .tsv, .json, .jsonl, .parquet or .conll), here or in a "
+        "folder data, one sub-folder of .txt files a class, or what datasets' save_to_disk wrote.",
         action="name the file instead of its folder, or each part with --set data.train=...",
     )
+
+
+def _tagged_texts(folder: Path, options: FileOptions) -> dict[str, tuple[Path, ...]]:
+    """The .txt files of a folder that are named as parts, where each holds a word and its tag a line."""
+    files = part_files(folder, (".txt",)) if not _class_folders(folder) else {}
+    return files if files and all(is_tagged(path, options) for paths in files.values() for path in paths) else {}
 
 
 def _read_files(files: Mapping[str, Sequence[Path]], options: FileOptions) -> dict[str, Table]:
@@ -179,7 +188,8 @@ def _by_part(paths: Sequence[Path], folder: Path) -> dict[str, tuple[Path, ...]]
     by_part: dict[str, list[Path]] = {}
     for path in paths:
         shard = SHARD.fullmatch(path.stem)
-        part = part_of(shard["part"] if shard else path.stem)
+        # CoNLL's files say more of themselves: train.char.bmes.
+        part = part_of(shard["part"] if shard else path.stem) or part_of(path.name.partition(".")[0])
         if part is not None:
             by_part.setdefault(part, []).append(path)
     for part, pieces in by_part.items():

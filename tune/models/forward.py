@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgetune.serve.codecs.padding import unpadded
 from edgetune.serve.errors import ModelError
 from edgetune.tune.data.rows import Input
 from edgetune.tune.models.classifier import head_linear
 from edgetune.tune.models.encoder import Encoder
+from edgetune.tune.models.token_rows import assembled, token_texts, window_rows
 from edgetune.tune.training.batches import FORWARD_FACTOR, PASS_TOKENS
 from edgetune.tune.training.progress import Progress, Silent
 
@@ -30,12 +32,31 @@ def model_logits(
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Logits (inputs, outputs) float32 of a model in evaluation mode."""
+    """Logits (inputs, outputs) float32 of a model in evaluation mode.
+
+    Of a task on tokens they are (inputs, tokens, 2 + outputs), as `edgetune.serve.token_outputs` has them.
+    """
+    if not encoder.task.per_token:
+        return np.stack(row_logits(model, encoder, encoder.rows(inputs), batch_size=batch_size, progress=progress))
+    texts = token_texts(encoder, inputs)
+    rows = window_rows(encoder, texts)
+    return assembled(texts, row_logits(model, encoder, rows, batch_size=batch_size, progress=progress))
+
+
+def row_logits(
+    model: Model,
+    encoder: Encoder,
+    rows: Sequence[dict[str, list[int]]],
+    *,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> list[NDArray[np.float32]]:
+    """Logits of encoded rows in order, each (outputs,), or (tokens, outputs) of a task on tokens."""
 
     def run(batch: BatchEncoding) -> torch.Tensor:
         return model(**batch).logits.float()
 
-    return _run_sorted(run, model, encoder, encoder.rows(inputs), batch_size, progress or Silent())
+    return _run_sorted(run, model, encoder, rows, batch_size, progress or Silent())
 
 
 def head_features(
@@ -69,6 +90,23 @@ def row_features(
     Raises:
         ModelError: the last linear layer sees each token by itself.
     """
+    return np.stack(seen_by_head(model, encoder, rows, bf16=bf16, batch_size=batch_size, progress=progress))
+
+
+def seen_by_head(
+    model: Model,
+    encoder: Encoder,
+    rows: Sequence[dict[str, list[int]]],
+    *,
+    bf16: bool,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> list[NDArray[np.float32]]:
+    """As `row_features`, one array a row: (features,), or (tokens, features) of a task on tokens.
+
+    Raises:
+        ModelError: the last linear layer sees each token by itself, and the task is on none.
+    """
     seen: list[torch.Tensor] = []
     _, linear = head_linear(model)
     hook = linear.register_forward_pre_hook(lambda _, given: seen.append(given[0].float()))
@@ -77,7 +115,7 @@ def row_features(
         seen.clear()
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
             model(**batch)
-        if seen[-1].ndim != 2:
+        if seen[-1].ndim != (3 if encoder.task.per_token else 2):
             raise ModelError(
                 f"The head of a {model.config.model_type!r} model gives logits to each token, of shape "
                 f"{tuple(seen[-1].shape)} here, and not to the text.",
@@ -99,17 +137,17 @@ def _run_sorted(
     rows: Sequence[dict[str, list[int]]],
     batch_size: int,
     progress: Progress,
-) -> NDArray[np.float32]:
+) -> list[NDArray[np.float32]]:
     results: dict[int, NDArray[np.float32]] = {}
     model.eval()
     with torch.inference_mode():
         most = FORWARD_FACTOR * PASS_TOKENS.get(model.device.type, PASS_TOKENS["cpu"])
         for indices in length_batches([len(row["input_ids"]) for row in rows], batch_size, most):
             batch = encoder.pad([rows[index] for index in indices]).to(model.device)
-            output = run(batch).cpu().numpy()
+            output = unpadded(run(batch).cpu().numpy(), batch["attention_mask"].cpu().numpy())
             results.update(zip(indices, output, strict=True))
             progress.advance(len(results), len(rows))
-    return np.stack([results[index] for index in range(len(rows))])
+    return [results[index] for index in range(len(rows))]
 
 
 def length_batches(lengths: Sequence[int], batch_size: int, most_tokens: int | None = None) -> Iterator[list[int]]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import ModelError
@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 
 HELD_OUT_NAME = "held_out.npy"
 FEATURES_NAME = "features.npy"
+# In place of a pooling, where each token is answered for.
+TOKENS = "tokens"
+# The architecture's own heads, by pooling, and how those on tokens are named.
+_HEADS = {"head": AutoModelForSequenceClassification, TOKENS: AutoModelForTokenClassification}
+_ON_TOKENS = "ForTokenClassification"
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def start_model(base: Base, objective: Objective, recipe: TuneRecipe, *, has_hea
             or are no numbers.
     """
     config = read_config(base)
-    pooling = _pooling_of(base, config, recipe, has_head=has_head)
+    pooling = TOKENS if objective.per_token else _pooling_of(base, config, recipe, has_head=has_head)
     _check_architecture(base, config, pooling)
     objective.configure(config)
     try:
@@ -137,11 +142,12 @@ def start_model(base: Base, objective: Objective, recipe: TuneRecipe, *, has_hea
 
 
 def _check_architecture(base: Base, config: PreTrainedConfig, pooling: str) -> None:
-    known = AutoModelForSequenceClassification._model_mapping if pooling == "head" else (type(config),)
+    known = _HEADS[pooling]._model_mapping if pooling in _HEADS else (type(config),)
     trunk = trunk_class(config)
     if type(config) not in known or trunk is None:
         raise ModelError(
-            f"{base.id} is a {config.model_type!r} model, and transformers has no sequence classifier for those.",
+            f"{base.id} is a {config.model_type!r} model, and transformers has no "
+            f"{'token' if pooling == TOKENS else 'sequence'} classifier for those.",
             expected="an encoder such as BERT, DistilBERT, RoBERTa, ELECTRA, MPNet or ModernBERT, or a decoder such as "
             "Qwen3, Llama or GPT-2",
             action="choose another --base",
@@ -185,10 +191,8 @@ def _pooling_of(base: Base, config: PreTrainedConfig, recipe: TuneRecipe, *, has
 def _opened(base: Base, config: PreTrainedConfig, pooling: str) -> tuple[Model, set[str]]:
     """The model, and the names of its weights that the files do not have."""
     options = {"config": config, "dtype": torch.float32, "output_loading_info": True}
-    if pooling == "head":
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            base.folder, ignore_mismatched_sizes=True, **options
-        )
+    if pooling in _HEADS:
+        model, loading = _HEADS[pooling].from_pretrained(base.folder, ignore_mismatched_sizes=True, **options)
         return model, set(loading["missing_keys"])
     config.edgetune_pooling = pooling
     if hasattr(config, "use_cache"):
@@ -207,7 +211,8 @@ def open_model(folder: Path, *, attention: str | None = None, adapter: Path | No
     """
     config = AutoConfig.from_pretrained(folder)
     pooled = getattr(config, "edgetune_pooling", None) is not None
-    opener = PooledClassifier if pooled else AutoModelForSequenceClassification
+    on_tokens = any(name.endswith(_ON_TOKENS) for name in config.architectures or ())
+    opener = PooledClassifier if pooled else _HEADS[TOKENS if on_tokens else "head"]
     extra = {"attn_implementation": attention} if attention else {}
     model = opener.from_pretrained(folder, config=config, dtype=torch.float32, **extra)
     if adapter is not None:

@@ -1,5 +1,6 @@
 """The tasks of the family `once`: one file a task, one row here. Must not import torch: recipes are read by it."""
 
+from edgetune.tune.tasks.entities import TokenClassification
 from edgetune.tune.tasks.feature_extraction import FeatureExtraction
 from edgetune.tune.tasks.multi_label import MultiLabelClassification
 from edgetune.tune.tasks.regression import TextRegression
@@ -15,6 +16,7 @@ TASKS: dict[str, Task] = {
         TextRegression(),
         TextPairClassification(),
         TextPairRegression(),
+        TokenClassification(),
         FeatureExtraction(),
     )
 }

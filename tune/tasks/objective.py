@@ -23,11 +23,14 @@ from edgetune.tune.metrics import Metric
 if TYPE_CHECKING:
     import torch
 
+    from edgetune.serve.codecs.tokens import EncodedTokens
     from edgetune.tune.data.dataset import Dataset
     from edgetune.tune.data.rows import Input, Target
     from edgetune.tune.recipe import TuneRecipe
 
 FloatArray = NDArray[np.float32]
+# The tag of a token that nothing is learnt of, special ones and padding: what transformers pads tags with.
+UNSEEN = -100
 # Targets of held-out rows as the metric takes them, and a finished model's logits (rows, width) for them.
 HeldOut = Callable[[], tuple[NDArray[Any], FloatArray]]
 
@@ -69,10 +72,12 @@ class Objective(ABC):
     Attributes:
         labels: in the order of the outputs; none of a number.
         metric: what epochs, methods and candidates are compared by.
+        per_token: whether each token is given logits, and not the whole input.
     """
 
     labels: tuple[str, ...]
     metric: Metric
+    per_token: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -122,6 +127,10 @@ class Objective(ABC):
     def drawn(self, targets: Sequence[Target], most: int, seed: int) -> NDArray[np.int64]:
         """At most `most` rows that judge, the same for the same seed and data, ascending: (drawn,) int64."""
         return frozen_indices(len(targets), most, seed)
+
+    def visible(self, logits: FloatArray, learnt: NDArray[Any]) -> FloatArray:
+        """Logits of an evaluation as `answers` takes them; where tokens are learnt, without those that are not."""
+        return logits
 
     def value(self, learnt: NDArray[Any], logits: FloatArray) -> float:
         """The metric of a model that is being tuned, by targets as the loss takes them and logits (rows, width)."""
@@ -230,6 +239,24 @@ class LabelObjective(Objective):
     @property
     def strengths(self) -> tuple[float, ...]:
         return LABEL_STRENGTHS
+
+
+class TokenObjective(LabelObjective):
+    """What is learnt of tokens: an output a tag for each token.
+
+    `learnt` are tags, `UNSEEN` where nothing is learnt; logits of a model that is being tuned are `visible` first.
+    """
+
+    per_token: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def outside(self) -> int:
+        """The tag of a token that belongs to nothing."""
+
+    @abstractmethod
+    def tags(self, text: EncodedTokens, target: Target) -> list[list[int]]:
+        """The tag of each token of each window of a text: `UNSEEN` of special ones."""
 
 
 def support_vectors(features: Any, learnt: NDArray[Any]) -> Head:

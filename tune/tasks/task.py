@@ -56,6 +56,7 @@ class Task(ABC):
         one_label: whether an answer is one of the labels, of which the model can be unsure.
         has_head: whether a linear layer above the pooled states gives the outputs; else they are the outputs.
         stratum: what rows are split by, in a word or two.
+        per_token: whether the head answers for each token, and not for the whole input.
     """
 
     name: ClassVar[str]
@@ -66,6 +67,7 @@ class Task(ABC):
     one_label: ClassVar[bool] = True
     has_head: ClassVar[bool] = True
     stratum: ClassVar[str] = "class"
+    per_token: ClassVar[bool] = False
     family: ClassVar[str] = "once"
 
     def metric(self, name: str) -> Metric:
@@ -131,6 +133,10 @@ class Task(ABC):
     @abstractmethod
     def target(self, word: str, labels: Mapping[str, int]) -> Target:
         """The target that a word of clean rows stands for; `labels` are the labels' places."""
+
+    def places(self, target: Target) -> tuple[int, ...]:
+        """The places of the labels that a target names, for counting; none of a number."""
+        return target if isinstance(target, tuple) else (int(target),)  # type: ignore[return-value]
 
     @abstractmethod
     def strata(self, targets: Sequence[Target]) -> list[Hashable]:

@@ -94,9 +94,26 @@ def _rows_of(batch: dict[str, torch.Tensor], rows: slice) -> dict[str, torch.Ten
     used = mask[rows].any(dim=0).nonzero()
     columns = slice(int(used[0]), int(used[-1]) + 1)
     return {
-        name: values[rows, columns] if name != "labels" and values.shape == mask.shape else values[rows]
+        name: values[rows, columns] if values.shape == mask.shape and _is_of_tokens(name, values) else values[rows]
         for name, values in batch.items()
     }
+
+
+def _is_of_tokens(name: str, values: torch.Tensor) -> bool:
+    """Whether a matrix has a value a token: all but the labels of rows with several, which are floats."""
+    return name != "labels" or not values.is_floating_point()
+
+
+def joined_rows(batches: Sequence[torch.Tensor], fill: float) -> torch.Tensor:
+    """Batches one behind the other; of tokens (rows, tokens, ...) filled up to the longest."""
+    longest = max((batch.shape[1] for batch in batches if batch.ndim > 1), default=0)
+    filled = []
+    for batch in batches:
+        room = [*batch.shape]
+        room[1:2] = [longest - batch.shape[1]] if batch.ndim > 1 else []
+        has_room = batch.ndim > 1 and room[1]
+        filled.append(torch.cat([batch, batch.new_full(room, fill)], dim=1) if has_room else batch)
+    return torch.cat(filled)
 
 
 def labelled(rows: Sequence[dict[str, list[int]]], targets: NDArray[Any]) -> list[dict[str, Any]]:

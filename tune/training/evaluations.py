@@ -56,8 +56,9 @@ class Evaluations(TrainerCallback):
     def measure(self, output: EvalPrediction) -> dict[str, float]:
         """The metric of an evaluation; what the Trainer calls."""
         objective = self._objective
-        self._expected = objective.restored(np.asarray(output.label_ids))[self._places]
-        self._latest = np.asarray(output.predictions, dtype=np.float32)[self._places]
+        learnt = np.asarray(output.label_ids)[self._places]
+        self._expected = objective.restored(learnt)
+        self._latest = objective.visible(np.asarray(output.predictions, dtype=np.float32)[self._places], learnt)
         return {"value": objective.metric.of(self._expected, objective.answers(self._latest))}
 
     def at(self, epoch: float) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from edgetune.tune.methods import METHODS
 from edgetune.tune.recipe import TuneRecipe
 
 MOST_ROUNDS = 3
+TOKEN_PATIENCE = 3  # F1 of exact spans stands still, or falls, for an epoch or two while borders are learnt
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,16 @@ class TrainingLength:
     patience: int
 
     @classmethod
-    def of(cls, recipe: TuneRecipe, rows: int) -> TrainingLength:
-        """Of a recipe, for so many training rows; epochs that the user has set are run in one go."""
+    def of(cls, recipe: TuneRecipe, rows: int, *, per_token: bool = False) -> TrainingLength:
+        """Of a recipe, for so many training rows; epochs that the user has set are run in one go, and so are those of a
+        task on tokens, which no probe stands for."""
         method = METHODS[recipe.method]
-        patience = method.patience if recipe.patience == "auto" else recipe.patience
+        usual = max(TOKEN_PATIENCE, method.patience) if per_token else method.patience
+        patience = usual if recipe.patience == "auto" else recipe.patience
         if recipe.epochs != "auto":
             return cls(recipe.epochs, 0, patience)
+        if per_token:
+            return cls(float(token_epochs(rows, recipe.batch_size)), 0, patience)
         if method.by_gain:
             passes = automatic_round(rows, recipe.batch_size)
             return cls(float(MOST_ROUNDS * passes), passes, patience)
@@ -44,6 +49,11 @@ class TrainingLength:
 def automatic_epochs(rows: int, batch_size: int) -> int:
     """3 passes, and more on small data, so that about 300 steps are taken; at most 10."""
     return max(3, min(10, math.ceil(300 / max(1, math.ceil(rows / batch_size)))))
+
+
+def token_epochs(rows: int, batch_size: int) -> int:
+    """4 passes, and more on small data, so that about 600 steps are taken; at most 15."""
+    return max(4, min(15, math.ceil(600 / max(1, math.ceil(rows / batch_size)))))
 
 
 def automatic_round(rows: int, batch_size: int) -> int:

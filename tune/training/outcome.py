@@ -23,12 +23,13 @@ class Outcome:
         return self.handed_on != "probe"
 
 
-def settled_by_probe(method: Method, probe_value: float, metric: Metric) -> Outcome | None:
-    """The outcome where training can gain nothing: for `probe`, and for `auto` after a probe without a mistake."""
+def settled_by_probe(method: Method, probe_value: float, metric: Metric, *, per_token: bool = False) -> Outcome | None:
+    """The outcome where training can gain nothing: for `probe`, and for `auto` after a probe without a mistake, which
+    says nothing of a task on tokens, whose probe is many points worse on all but the easiest data."""
     if not method.trains:
         return Outcome("probe", probe_value, "")
     perfect = probe_value >= 1 if metric.higher_is_better else probe_value <= 0
-    if method.by_gain and perfect:
+    if method.by_gain and perfect and not per_token:
         return Outcome("probe", probe_value, "The probe makes no mistake on the validation part; nothing was trained.")
     return None
 

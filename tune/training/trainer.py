@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import (
+    DataCollatorForTokenClassification,
     DataCollatorWithPadding,
     EarlyStoppingCallback,
     PrinterCallback,
@@ -30,12 +31,13 @@ from transformers import (
 from edgetune.serve.report import CurvePoint
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.recipe import TuneRecipe
-from edgetune.tune.tasks.objective import Objective
+from edgetune.tune.tasks.objective import UNSEEN, Objective
 from edgetune.tune.training.activations import ROW, StoredStates, stored_activations
 from edgetune.tune.training.batches import (
     FORWARD_FACTOR,
     EpochSampler,
     RecordSampler,
+    joined_rows,
     shortest_first,
     split_by_tokens,
 )
@@ -163,7 +165,7 @@ def train(
             args=_arguments(recipe, plan, objective, folder),
             train_dataset=rows[: len(train_rows)],
             eval_dataset=evaluated,
-            data_collator=DataCollatorWithPadding(encoder.tokenizer),
+            data_collator=_collator(objective, encoder.tokenizer),
             processing_class=encoder.tokenizer,
             compute_metrics=evaluations.measure,
             compute_loss_func=_loss(objective, plan.class_weights),
@@ -232,6 +234,11 @@ def _arguments(recipe: TuneRecipe, plan: TrainingPlan, objective: Objective, fol
         report_to=list(recipe.report_to) or "none",
         log_level="error",
     )
+
+
+def _collator(objective: Objective, tokenizer: Any) -> Any:
+    """What makes batches: where tokens are learnt their labels are padded too."""
+    return (DataCollatorForTokenClassification if objective.per_token else DataCollatorWithPadding)(tokenizer)
 
 
 def _loss(objective: Objective, weights: tuple[float, ...] | None) -> Any:
@@ -319,8 +326,8 @@ class _HeadTrainer(Trainer):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         parts = split_by_tokens(self._prepare_inputs(inputs), FORWARD_FACTOR * self._plan.pass_tokens)
         with torch.no_grad(), self.compute_loss_context_manager():
-            logits = torch.cat([model(**self._entered(part)).logits.float() for part in parts])
-        labels = torch.cat([part["labels"] for part in parts])
+            logits = joined_rows([model(**self._entered(part)).logits.float() for part in parts], UNSEEN)
+        labels = joined_rows([part["labels"] for part in parts], UNSEEN)
         return self.compute_loss_func({"logits": logits}, labels), logits, labels
 
     def compute_loss(

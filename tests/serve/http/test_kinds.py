@@ -8,7 +8,7 @@ import pytest
 
 from edgetune.serve import load
 from edgetune.serve.codecs import CODECS
-from edgetune.serve.heads import HEADS
+from tests.golden.kinds import ROW_CODECS, ROW_KINDS
 
 TEXTS = ["where is my parcel", "i forgot my password"]
 PAIRS = [["where is my parcel", "card"], ["card", "money"]]
@@ -31,8 +31,8 @@ def bytes_tensor(name, data):
     return {"name": name, "shape": [len(data)], "datatype": "BYTES", "data": data}
 
 
-@pytest.mark.parametrize("kind", HEADS)
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("kind", ROW_KINDS)
+@pytest.mark.parametrize("codec", ROW_CODECS)
 def test_classify_gives_the_predictor_s_answers(services, kind_bundle, kind, codec):
     inputs = TEXTS if codec == "text" else PAIRS
     predictor = load(kind_bundle(kind, codec), threads=1)
@@ -136,8 +136,8 @@ def test_an_output_of_another_head_is_refused(services):
     assert "Expected: value or truncated or logits" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("kind", HEADS)
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("kind", ROW_KINDS)
+@pytest.mark.parametrize("codec", ROW_CODECS)
 def test_metadata_tells_the_tensors_that_are_taken_and_given(services, kind, codec):
     service = services(kind, codec)
     metadata = service.get("/v2/models/golden").json()
@@ -153,8 +153,8 @@ def test_metadata_tells_the_tensors_that_are_taken_and_given(services, kind, cod
     assert [(output["name"], output["datatype"], output["shape"]) for output in outputs] == told
 
 
-@pytest.mark.parametrize("kind", HEADS)
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("kind", ROW_KINDS)
+@pytest.mark.parametrize("codec", ROW_CODECS)
 def test_the_page_asks_what_the_model_answers(services, kind, codec):
     service = services(kind, codec)
     page = service.get("/").text.replace("&#x27;", "'").replace("&quot;", '"')

@@ -1,0 +1,106 @@
+"""The probe of a task on tokens, and its rows: a linear head solved on the states of tokens, the frozen trunk's.
+
+On entities it is many points below what training reaches: it is the base of comparisons and where the head starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetune.tune.data.dataset import Dataset, Part
+from edgetune.tune.data.rows import Span
+from edgetune.tune.models.encoder import Encoder
+from edgetune.tune.models.forward import seen_by_head
+from edgetune.tune.models.token_rows import token_texts, window_rows
+from edgetune.tune.tasks.objective import UNSEEN, TokenObjective
+from edgetune.tune.training.probe import Learnable, Probe, fit_probe
+from edgetune.tune.training.progress import Progress
+
+if TYPE_CHECKING:
+    from edgetune.tune.models.types import Model
+
+# Tokens that the head is solved on: ten times as many take ten times as long, and gain little.
+MOST_TOKENS, MOST_HELD_OUT_TOKENS = 40_000, 20_000
+
+
+def labelled_windows(encoder: Encoder, part: Part, objective: TokenObjective) -> list[dict[str, Any]]:
+    """The windows of a part's texts as the Trainer takes them, `labels` the tag of each token."""
+    texts = token_texts(encoder, part.texts)
+    rows = window_rows(encoder, texts)
+    tags = [window for text, target in zip(texts, part.targets, strict=True) for window in objective.tags(text, target)]
+    return [{**row, "labels": labels} for row, labels in zip(rows, tags, strict=True)]
+
+
+def padded_tags(rows: Sequence[dict[str, Any]]) -> NDArray[np.int64]:
+    """The tags of rows as one array (rows, tokens), `UNSEEN` behind each row's last token."""
+    tags = np.full((len(rows), max(len(row["labels"]) for row in rows)), UNSEEN, dtype=np.int64)
+    for place, row in enumerate(rows):
+        tags[place, : len(row["labels"])] = row["labels"]
+    return tags
+
+
+def fit_token_probe(
+    model: Model, encoder: Encoder, dataset: Dataset, objective: TokenObjective, *, bf16: bool, progress: Progress
+) -> Probe:
+    """Solve the head; the probe's `logits` are those of the validation part's windows, by places of tokens."""
+    train = _first_tokens(labelled_windows(encoder, dataset.train, objective), MOST_TOKENS)
+    validation = labelled_windows(encoder, dataset.validation, objective)
+    states = [
+        seen_by_head(model, encoder, _unlabelled(rows), bf16=bf16, progress=progress) for rows in (train, validation)
+    ]
+    totals = accumulate(len(row["labels"]) for row in validation)
+    if out_of_reach := _between_tokens(encoder, dataset.validation):
+        progress.say(f"{out_of_reach}: such an entity is never answered exactly by this base's tokenizer")
+    held_out = max(1, sum(1 for total in totals if total <= MOST_HELD_OUT_TOKENS))
+    probe = fit_probe(
+        _tokens(objective, train, states[0]),
+        _tokens(objective, validation[:held_out], states[1][:held_out]),
+        objective,
+        balanced=False,
+        progress=progress,
+    )
+    tags = padded_tags(validation)
+    logits = np.zeros((*tags.shape, objective.width), dtype=np.float32)
+    for place, features in enumerate(states[1]):
+        logits[place, : len(features)] = probe.start.logits(features)
+    outputs = objective.visible(logits, tags)
+    value = objective.metric.of(objective.restored(tags), objective.answers(outputs))
+    return replace(probe, logits=outputs, value=value)
+
+
+def _between_tokens(encoder: Encoder, part: Part) -> str:
+    """How many entities of a part begin or end inside a token, in words; "" for none."""
+    inside = total = 0
+    for text, target in zip(token_texts(encoder, part.texts), part.targets, strict=True):
+        borders = [border for window in text.windows for border in window.borders]
+        starts, ends = {start for start, _ in borders}, {end for _, end in borders}
+        spans: tuple[Span, ...] = target  # type: ignore[assignment]
+        total += len(spans)
+        inside += sum(start not in starts or end not in ends for start, end, _ in spans)
+    return f"{inside:,} of {total:,} validation entities begin or end inside a token" if inside else ""
+
+
+def _first_tokens(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Rows drawn with a fixed seed until they have so many tokens, in their order."""
+    order = np.random.default_rng(0).permutation(len(rows))
+    totals = accumulate(len(rows[place]["labels"]) for place in order)
+    taken = sum(1 for total in totals if total <= most)
+    return [rows[place] for place in sorted(order[: max(1, taken)].tolist())]
+
+
+def _unlabelled(rows: Sequence[dict[str, Any]]) -> list[dict[str, list[int]]]:
+    return [{name: values for name, values in row.items() if name != "labels"} for row in rows]
+
+
+def _tokens(
+    objective: TokenObjective, rows: Sequence[dict[str, Any]], states: Sequence[NDArray[np.float32]]
+) -> Learnable:
+    """All tokens of rows as rows of the probe; special ones are outside of everything, and part two rows' spans."""
+    tags = np.concatenate([np.asarray(row["labels"]) for row in rows])
+    return np.concatenate(states), np.where(tags == UNSEEN, objective.outside, tags)
