@@ -10,19 +10,19 @@ the same; for one of several labels, and for a number, the output itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.codecs import describe_codec
+from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.codecs.word_spans import SpanCodec, Word, words_of
 from edgetune.serve.errors import InputError
 
 if TYPE_CHECKING:
     from edgetune.serve.codecs import Input
-    from edgetune.serve.codecs.text import EncodedText
     from edgetune.serve.engines import Engine
     from edgetune.serve.heads import Answer
     from edgetune.serve.predictor import Predictor
@@ -180,7 +180,9 @@ def _without(row: EncodedText, word: Word, predictor: Predictor) -> EncodedText:
     kept = [place for place in range(row.size) if place not in word.tokens]
     if not kept:
         return predictor.codec.samples([1])[0]
-    return replace(row, ids=[row.ids[place] for place in kept], type_ids=[row.type_ids[place] for place in kept])
+    return EncodedText(
+        [row.ids[place] for place in kept], [row.type_ids[place] for place in kept], truncated=row.truncated
+    )
 
 
 def _weighed(word: Word, names: Sequence[str], parts: Sequence[str], weight: float) -> WordWeight:

@@ -107,7 +107,7 @@ def same_answers(whole: Predictor, trimmed: Predictor, texts: Sequence[Input], r
     if rows is None:
         return False
     pairs = zip(whole.encode(texts), trimmed.encode(texts), strict=True)
-    alike = [(before, after) for before, after in pairs if before.ids == rows[after.ids].tolist()]
+    alike = [(before, after) for before, after in pairs if before.all_ids == rows[after.all_ids].tolist()]
     if not alike:
         return False
     for size in (1, len(alike)):

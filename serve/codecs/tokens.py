@@ -7,7 +7,6 @@ library. Must not import numpy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokenizers import Encoding
@@ -20,8 +19,7 @@ from edgetune.serve.codecs.text import EncodedText, TextCodec, run_tokenizer
 SHARED_PART = 4
 
 
-@dataclass(frozen=True)
-class EncodedTokens(EncodedText):
+class EncodedTokens(EncodedText, frozen=True):
     """One window of a text, the first with those behind it; nothing of a text is cut.
 
     Attributes:
@@ -32,8 +30,8 @@ class EncodedTokens(EncodedText):
     """
 
     text: str = ""
-    places: list[int] = field(default_factory=list)
-    borders: list[tuple[int, int]] = field(default_factory=list)
+    places: list[int] = []
+    borders: list[tuple[int, int]] = []
     further: tuple[EncodedTokens, ...] = ()
 
     @property

@@ -121,7 +121,7 @@ def language_config(base: Base, *, trust_remote_code: bool = False) -> PreTraine
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
             f"{base.id} is a {config.model_type!r} model of encoder and decoder, and such models are not supported.",
-            expected="a decoder alone, such as SmolLM2, Qwen3 or Llama, which learns the same rows of prompt and answer",
+            expected="a decoder alone, such as SmolLM2, Qwen3 or Llama, which learns the same rows",
             action="choose another --base; the encoder of a T5 alone classifies (--task text-classification)",
         )
     known = type(config) in AutoModelForCausalLM._model_mapping
