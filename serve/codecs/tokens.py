@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 from tokenizers import Encoding
 
 from edgetune.serve.codecs import Input
@@ -30,8 +31,8 @@ class EncodedTokens(EncodedText, frozen=True):
     """
 
     text: str = ""
-    places: list[int] = []
-    borders: list[tuple[int, int]] = []
+    places: list[int] = msgspec.field(default_factory=list)
+    borders: list[tuple[int, int]] = msgspec.field(default_factory=list)
     further: tuple[EncodedTokens, ...] = ()
 
     @property
