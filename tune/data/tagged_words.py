@@ -32,6 +32,7 @@ def looks_tagged(text: str) -> bool:
     """
     lines = [line.rstrip("\r") for line in text.split("\n", LOOKED_LINES)[:LOOKED_LINES]]
     rows = [_cells(line) for line in lines if line.strip() and not _is_comment(line)]
+    rows = rows[1:] if rows and rows[0][-1].casefold() in _HEADER else rows
     tags = [cells[-1] for cells in rows if len(cells) > 1]
     fitting = [tag for tag in tags if _TAG.fullmatch(tag)]
     if len({len(cells) for cells in rows}) > 3 or len(tags) < 2 or 100 * len(tags) < TAGGED_PERCENT * len(rows):
