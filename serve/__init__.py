@@ -24,6 +24,7 @@ from edgetune.serve.bundle import Bundle, Manifest
 from edgetune.serve.errors import EdgetuneError
 
 if TYPE_CHECKING:
+    from edgetune.serve.heads.entities import EntitiesPrediction, Entity
     from edgetune.serve.heads.label import Prediction
     from edgetune.serve.heads.labels import LabelsPrediction
     from edgetune.serve.heads.number import NumberPrediction
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Bundle",
     "EdgetuneError",
+    "EntitiesPrediction",
+    "Entity",
     "Generator",
     "LabelsPrediction",
     "Manifest",
@@ -46,6 +49,8 @@ __all__ = [
 ]
 
 _LAZY = {
+    "EntitiesPrediction": "heads.entities",
+    "Entity": "heads.entities",
     "Generator": "stepwise.generator",
     "LabelsPrediction": "heads.labels",
     "NumberPrediction": "heads.number",
