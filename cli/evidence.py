@@ -20,6 +20,7 @@ from edgetune.tune.data.column_names import LABEL_NAMES
 from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.reading import read_table
 from edgetune.tune.data.sources import Named, part_files
+from edgetune.tune.data.spans import spans_in
 from edgetune.tune.data.tagged_words import TAGGED_SUFFIXES, TAGS, WORDS
 from edgetune.tune.models.base import DECODER_ENDINGS, PACKAGED, find_base
 from edgetune.tune.stepwise.format_choice import PREFERENCES
@@ -30,7 +31,7 @@ from edgetune.tune.stepwise.rows import ROW_SUFFIXES, RawRow
 from edgetune.tune.tasks.task import Guess
 
 SAMPLE_ROWS = 200
-TABLE_SUFFIXES = (".csv", ".json", ".jsonl", ".ndjson")
+TABLE_SUFFIXES = (".csv", ".jsonl", ".ndjson")
 # Formats of chats that no labelled texts are written in: a column that is named as labels are holds none there.
 _PLAINLY_CHATS = ("messages", "prompt-completion-messages", "sharegpt", "turn-pairs")
 _FASTTEXT = re.compile(r"__label__\S+ ")
@@ -140,7 +141,8 @@ def look_at_rows(section: JsonObject) -> Rows:
 
 
 def _tagged(path: Path, section: JsonObject) -> Rows | None:
-    """The rows of a file of a word and its tag a line, or of a folder with such a training part; None of any other."""
+    """The rows of words with tags, in a file or in a folder's training part, or of a JSON document with spans, which no
+    chat is written in; None of any other."""
     inside = part_files(path, (*TAGGED_SUFFIXES, ".txt")) if path.is_dir() else {}
     file = next(iter(inside.get("train", (path,))))
     if not file.is_file() or file.suffix.lower() in (*TABLE_SUFFIXES, ".parquet"):
@@ -149,9 +151,12 @@ def _tagged(path: Path, section: JsonObject) -> Rows | None:
         table = read_table(file, _dialect(section))
     except DataError:
         return None
-    if set(table.columns) != {WORDS, TAGS}:
-        return None
     columns = {name: cells[:SAMPLE_ROWS] for name, cells in table.columns.items()}
+    if file.suffix.lower() == ".json":
+        why = spans_in(columns, section)
+        return Rows("labelled", f"in {file.name} {why}", columns) if why else None
+    if set(columns) != {WORDS, TAGS}:
+        return None
     return Rows("labelled", f"{file.name} has a word and its tag a line", columns)
 
 

@@ -25,6 +25,7 @@ from edgetune.serve.errors import EdgetuneError
 
 if TYPE_CHECKING:
     from edgetune.serve.heads.embedding import EmbeddingPrediction
+    from edgetune.serve.heads.entities import EntitiesPrediction, Entity
     from edgetune.serve.heads.label import Prediction
     from edgetune.serve.heads.labels import LabelsPrediction
     from edgetune.serve.heads.number import NumberPrediction
@@ -37,6 +38,8 @@ __all__ = [
     "Bundle",
     "EdgetuneError",
     "EmbeddingPrediction",
+    "EntitiesPrediction",
+    "Entity",
     "Generator",
     "LabelsPrediction",
     "Manifest",
@@ -49,6 +52,8 @@ __all__ = [
 
 _LAZY = {
     "EmbeddingPrediction": "heads.embedding",
+    "EntitiesPrediction": "heads.entities",
+    "Entity": "heads.entities",
     "Generator": "stepwise.generator",
     "LabelsPrediction": "heads.labels",
     "NumberPrediction": "heads.number",

@@ -97,7 +97,7 @@ def split_windows(row: FloatArray) -> list[FloatArray]:
 
 def logits_of(row: FloatArray) -> FloatArray:
     """The logits of one row in one dimension: of a text's tokens one after the other, of any other head as they are."""
-    return row if row.ndim == 1 else row[row[:, 0] >= 0, BORDERS:].ravel()
+    return row if row.ndim == 1 else np.ravel(row[row[:, 0] >= 0, BORDERS:])
 
 
 def difference(outputs: FloatArray, others: FloatArray) -> FloatArray:
@@ -106,7 +106,7 @@ def difference(outputs: FloatArray, others: FloatArray) -> FloatArray:
     Another vocabulary may split a text otherwise, and then there is nothing to compare.
     """
     if outputs.ndim == 2:
-        return np.abs(outputs - others)
+        return np.asarray(np.abs(outputs - others))
     tokens = min(outputs.shape[1], others.shape[1])
     one, other = outputs[:, :tokens], others[:, :tokens]
     same = (one[..., :BORDERS] == other[..., :BORDERS]).all(axis=-1) & (one[..., 0] >= 0)

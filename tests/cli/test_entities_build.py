@@ -31,9 +31,9 @@ TYPES = ("card", "login")
 
 
 def rows() -> list[dict[str, Any]]:
-    """160 texts with up to two entities, of one or two words that tell their type."""
+    """480 texts with up to two entities, of one or two words that tell their type."""
     draw, made = random.Random(3), []
-    for number in range(160):
+    for number in range(480):
         words: list[tuple[str, str]] = [(word, "") for word in draw.choices(FILLERS, k=draw.randint(1, 9))]
         for kind in TYPES:
             if draw.random() < 0.6:
@@ -58,7 +58,10 @@ def built(tiny_base, tmp_path_factory) -> Path:
         "base": str(tiny_base("bert")),
         "data": {"path": str(path)},
         "out": str(folder / "out"),
-        "tune": {"epochs": 25, "learning_rate": 3e-3, "precision": "fp32"},
+        "tune": {
+            **{"epochs": 12, "patience": 12, "batch_size": 16},
+            **{"learning_rate": 3e-3, "head_learning_rate": 1e-2, "precision": "fp32"},
+        },
         "compress": {"schemes": ["fused"]},
         "gate": {"max_drop": 0.5},
     }
@@ -75,7 +78,7 @@ def test_the_report_says_what_the_bundle_answers(built):
     answers = predictor.head.decide(predictor.logits(predictor.encode(dataset.test.texts)))
     value = ENTITY_F1.of(objective.expected(dataset.test.targets), answers)
     assert report.stage(report.chosen).value == pytest.approx(value)
-    assert value > 0.6  # tuned from random weights; the probe's is far below
+    assert value > report.stage("base").value + 0.1  # 0.7 against 0.4 where this was written
     assert set(report.stage(report.chosen).metrics) == {"type_macro_f1", "wrong_border", "wrong_type"}
     assert [quality.label for quality in report.quality.classes] in (["card", "login"], ["login", "card"])
     assert report.quality.baseline.answer == "no label"

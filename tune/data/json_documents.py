@@ -35,6 +35,8 @@ def read_document(document: object) -> Document | None:
         return _of_list(document)
     if not isinstance(document, dict):
         return None
+    if pairs := _annotated(document):
+        return Document({"train": pairs}, "texts with their annotations under the key 'annotations'")
     named = {key: part for key in document if (part := part_of(key)) is not None}
     if "train" in named.values() and all(isinstance(value, (list, dict)) for value in document.values()):
         inner = {part: read_document(document[key]) for key, part in named.items()}
@@ -44,6 +46,15 @@ def read_document(document: object) -> Document | None:
             rest = f"; not read: {', '.join(others)}" if others else ""
             return Document(rows, f"the parts {', '.join(named)}{rest}")
     return _of_object(document)
+
+
+def _annotated(document: Mapping[str, object]) -> list[dict[str, object]]:
+    """The rows of {"annotations": [["...", {"entities": ...}], ...]}, as annotators for spaCy write them."""
+    pairs = document.get("annotations")
+    given = [pair for pair in pairs if pair is not None] if isinstance(pairs, list) else []
+    if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], dict) for pair in given):
+        return []
+    return [{"text": text, **annotation} for text, annotation in given]
 
 
 def _of_list(rows: Sequence[object]) -> Document:

@@ -18,11 +18,12 @@ from edgetune.tune.data.reading import Table, word
 
 def list_of(cell: str) -> list[Any] | None:
     """The list that a cell holds; None where it holds none."""
-    value = _value_of(cell, "[")
+    value = value_of(cell, "[")
     return value if isinstance(value, list) else None
 
 
-def _value_of(cell: str, opening: str) -> object:
+def value_of(cell: str, opening: str) -> object:
+    """The value that a cell holds in JSON or as Python writes it, where it begins with `opening`; else None."""
     text = cell.strip()
     if text.startswith(opening):
         for read in (json.loads, ast.literal_eval):
@@ -46,7 +47,7 @@ def single_labels(table: Table, name: str) -> tuple[str, ...]:
         DataError: cells hold several labels, or objects.
     """
     cells = table.columns[name]
-    objects = [cell for cell in cells if isinstance(_value_of(cell, "{"), dict) or _is_list_of_objects(cell)]
+    objects = [cell for cell in cells if isinstance(value_of(cell, "{"), dict) or _is_list_of_objects(cell)]
     if objects:
         raise DataError(
             f"The column {name!r} of {table.source} holds objects in {counted(len(objects), 'row')}, such as "

@@ -18,8 +18,10 @@ from edgetune.serve.codecs import visible
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.columns import Columns, require_column
+from edgetune.tune.data.list_cells import value_of
 from edgetune.tune.data.reading import Table
 from edgetune.tune.data.rows import Rows
+from edgetune.tune.data.word_rows import text_columns, with_lists, word_columns
 
 Found = tuple[int, int, str]  # first character, the one behind the last, type
 
@@ -43,6 +45,8 @@ SAMPLE = 200
 
 def spans_in(columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> str:
     """Why rows hold labelled spans, in words; "" where they do not. Arguments as for `Task.recognises`."""
+    if found := word_columns(columns) or text_columns(columns):
+        return f"the column {found[-1]!r} holds tags of words"
     cells = {name: [_value(cell) for cell in values] for name, values in columns.items()}
     if words := _word_columns(cells, section.get("text"), section.get("label")):
         return f"the columns {words[0]!r} and {words[1]!r} hold words and their tags"
@@ -60,6 +64,8 @@ def choose_span_columns(table: Table, text: str | None, label: str | None) -> Co
     for name, field in ((text, "text"), (label, "label")):
         if name is not None:
             require_column(table, name, field)
+    before = len(table.findings)
+    table = with_lists(table)
     sample = {name: [_value(cell) for cell in values[:SAMPLE]] for name, values in table.columns.items()}
     chosen = _word_columns(sample, text, label) or _span_columns(sample, text, label)
     if chosen is None:
@@ -71,7 +77,7 @@ def choose_span_columns(table: Table, text: str | None, label: str | None) -> Co
     columns = Columns((chosen[0],), (chosen[1],))
     guessed = [name for name, given in zip(chosen, (text, label), strict=True) if given is None]
     note = (f"Columns {' and '.join(map(repr, guessed))} were guessed.",) if guessed else ()
-    return Columns(columns.texts, columns.labels, (*note, *_remarks(table, columns)))
+    return Columns(columns.texts, columns.labels, (*table.findings[before:], *note, *_remarks(table, columns)))
 
 
 def read_span_rows(table: Table, columns: Columns) -> Rows:
@@ -82,6 +88,7 @@ def read_span_rows(table: Table, columns: Columns) -> Rows:
     """
     require_column(table, columns.texts[0], "text")
     require_column(table, columns.labels[0], "label")
+    table = with_lists(table)
     texts, labels = [], []
     for number, (text, spans) in enumerate(_each_row(table, columns), start=1):
         if spans is None:
@@ -336,12 +343,10 @@ def _tidied(text: str, spans: Sequence[Found]) -> tuple[str, list[Found]]:
 
 def _value(cell: Any) -> Any:
     """A cell as it was before it became a word: a list or an object where it is one in JSON."""
-    if isinstance(cell, str) and cell[:1] in "[{" and cell:
-        try:
-            return json.loads(cell)
-        except ValueError:
-            return cell
-    return cell
+    if not isinstance(cell, str) or cell[:1] not in ("[", "{"):
+        return cell
+    value = value_of(cell, cell[0])
+    return cell if value is None else value
 
 
 def _are_words(cells: Sequence[Any]) -> bool:
@@ -355,8 +360,9 @@ def _are_words(cells: Sequence[Any]) -> bool:
 def _word_columns(cells: Mapping[str, Sequence[Any]], text: object, label: object) -> tuple[str, str] | None:
     """The columns of words and of their tags, where there are such."""
     lists = {name for name, values in cells.items() if _are_words(values)}
-    words = [text] if isinstance(text, str) else [name for name in WORD_NAMES if name in lists]
-    tags = [label] if isinstance(label, str) else [name for name in TAG_NAMES if name in lists]
+    usual = {name.casefold(): name for name in lists}
+    words = [text] if isinstance(text, str) else [usual[name] for name in WORD_NAMES if name in usual]
+    tags = [label] if isinstance(label, str) else [usual[name] for name in TAG_NAMES if name in usual]
     if not isinstance(label, str):
         tags += sorted(name for name in lists - set(tags) if name.casefold().endswith(("_tags", "_labels")))
     for word_column in words:

@@ -18,20 +18,29 @@ from edgetune.tune.data.cleaning import counted
 TAGGED_SUFFIXES = (".conll", ".conll03", ".bio", ".bmes", ".bioes", ".iob", ".iob2", ".ner")
 WORDS, TAGS = "tokens", "tags"
 # Of the first lines so many are looked at where the suffix does not tell, and so many of a hundred must bear a tag.
-LOOKED_LINES, TAGGED_PERCENT = 400, 98
+LOOKED_LINES, TAGGED_PERCENT, MOST_PLAIN_TYPES = 400, 98, 60
+_HEADER = {"tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "bio", "entity"}
 _TAG = re.compile(r"O|[BIMESLU]-\S+")
 _DOCUMENT = "-DOCSTART-"
 _EXPECTED = "a word and its tag on each line, and an empty line behind each sentence:\nBerlin\tB-place\nwaits\tO"
 
 
 def looks_tagged(text: str) -> bool:
-    """Whether the first lines of a file bear words with tags of entities, some of them of one."""
+    """Whether the first lines of a file bear words with tags of entities, some of them of one.
+
+    Plain types are told by the O of all other words, and by the empty lines between sentences.
+    """
     lines = [line.rstrip("\r") for line in text.split("\n", LOOKED_LINES)[:LOOKED_LINES]]
     rows = [_cells(line) for line in lines if line.strip() and not _is_comment(line)]
+    rows = rows[1:] if rows and rows[0][-1].casefold() in _HEADER else rows
     tags = [cells[-1] for cells in rows if len(cells) > 1]
     fitting = [tag for tag in tags if _TAG.fullmatch(tag)]
-    enough = len(tags) > 1 and 100 * len(fitting) >= TAGGED_PERCENT * len(rows)
-    return enough and any(tag != "O" for tag in fitting) and len({len(cells) for cells in rows}) <= 3
+    if len({len(cells) for cells in rows}) > 3 or len(tags) < 2 or 100 * len(tags) < TAGGED_PERCENT * len(rows):
+        return False
+    if 100 * len(fitting) >= TAGGED_PERCENT * len(rows):
+        return any(tag != "O" for tag in fitting)
+    has_sentences = any(not line.strip() for line in lines[:-1])
+    return has_sentences and 2 * tags.count("O") > len(tags) and 1 < len(set(tags)) <= MOST_PLAIN_TYPES
 
 
 def read_tagged(text: str, path: Path) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
@@ -43,7 +52,11 @@ def read_tagged(text: str, path: Path) -> tuple[dict[str, tuple[str, ...]], tupl
     words: list[str] = []
     tags: list[str] = []
     documents = 0
-    for sentence in _sentences(text):
+    for place, sentence in enumerate(_sentences(text)):
+        if place == 0 and sentence[0][1][-1].casefold() in _HEADER:  # the names of the columns
+            sentence = sentence[1:]
+        if not sentence:
+            continue
         if sentence[0][1][0] == _DOCUMENT:
             documents += 1
             sentence = sentence[1:]

@@ -2,7 +2,7 @@
 
 A target is the spans of a text in characters; tags are made of them where a text meets a tokenizer. Every token of a
 span is learnt, the first as `B-`, the others as `I-`: answers are given by all tokens of a text, which has no words
-once it is served (docs/entities.md has what learning the first token of each word alone costs).
+once it is served.
 """
 
 from __future__ import annotations

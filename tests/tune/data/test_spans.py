@@ -226,3 +226,51 @@ def test_types_that_training_lacks_are_named_by_their_row(tmp_path):
     test = written(tmp_path / "test.bio", "Ada B-PER\n\nRome B-LOC\n")
     with pytest.raises(DataError, match="Row 2 of the test part has an entity of the type 'LOC'"):
         Dataset.load(DataRecipe(train=str(train), test=str(test)), TASKS["token-classification"], seed=0)
+
+
+SHEETS = {
+    "a word a row": (
+        "Sentence #,Word,POS,Tag\nSentence: 1,Ada,NN,B-PER\n,Lovelace,NN,I-PER\n,met,VB,O\nSentence: 2,Bob,NN,B-PER\n",
+        [("Ada Lovelace met", [(0, 12, "PER")]), ("Bob", [(0, 3, "PER")])],
+    ),
+    "tags with blanks": (
+        "text,labels\nAda Lovelace met,B-PER I-PER O\nBob waits,B-PER O\n",
+        [("Ada Lovelace met", [(0, 12, "PER")]), ("Bob waits", [(0, 3, "PER")])],
+    ),
+    "lists as Python writes them": (
+        "tokens,ner_tags\n\"['Ada', 'met']\",\"['B-PER', 'O']\"\n\"['Bob']\",\"['B-PER']\"\n",
+        [("Ada met", [(0, 3, "PER")]), ("Bob", [(0, 3, "PER")])],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_tables_of_words(tmp_path, name):
+    content, expected = SHEETS[name]
+    table = read_table(written(tmp_path / "x.csv", content), FileOptions())
+    assert spans_in(table.columns, {})
+    rows = read_span_rows(table, choose_span_columns(table, None, None))
+    assert [(text, word_of(label)) for text, label in zip(rows.texts, rows.labels, strict=True)] == expected
+
+
+def test_a_word_a_row_without_a_tag_is_named(tmp_path):
+    content = "Sentence #,Word,Tag\n1,Ada,B-PER\n" + "1,met,O\n" * 99 + "2,Bob,\n"
+    table = read_table(written(tmp_path / "x.csv", content), FileOptions())
+    with pytest.raises(DataError, match=r"x\.csv, row 101: the word 'Bob' has no tag"):
+        choose_span_columns(table, None, None)
+
+
+def test_files_with_names_of_columns_or_plain_types(tmp_path):
+    named = read_table(written(tmp_path / "x.tsv", "word\ttag\nAda\tB-PER\nmet\tO\n"), FileOptions())
+    assert named.columns["tokens"] == ('["Ada", "met"]',)
+    plain = read_table(written(tmp_path / "x.txt", "Ada PER\nmet O\nus O\n\nin O\nRome LOC\nnow O\n"), FileOptions())
+    rows = read_span_rows(plain, choose_span_columns(plain, None, None))
+    assert [word_of(word) for word in rows.labels] == [[(0, 3, "PER")], [(3, 7, "LOC")]]
+
+
+def test_documents_of_annotators_for_spacy(tmp_path):
+    pairs = [["Ada met", {"entities": [[0, 3, "PER"]]}], ["Bob", {"entities": [[0, 3, "PER"]]}]]
+    for name, document in (("a.json", pairs), ("b.json", {"classes": ["PER"], "annotations": [*pairs, None]})):
+        table = read_table(written(tmp_path / name, json.dumps(document)), FileOptions())
+        rows = read_span_rows(table, choose_span_columns(table, None, None))
+        assert (rows.texts, set(rows.labels)) == (("Ada met", "Bob"), {'[[0, 3, "PER"]]'})

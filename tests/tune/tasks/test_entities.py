@@ -27,7 +27,7 @@ from edgetune.tune.training.token_probe import labelled_windows, padded_tags
 
 TASK = TASKS["token-classification"]
 LABELS = ("O", "B-card", "I-card", "B-login", "I-login")
-O, B_CARD, I_CARD, B_LOGIN, _ = range(5)
+OUT, B_CARD, I_CARD, B_LOGIN, _ = range(5)
 OBJECTIVE = TASK.objective(LABELS, "", ())
 TEXT = "my contactless card, password"
 TARGET = ((3, 19, B_CARD), (21, 29, B_LOGIN))
@@ -51,7 +51,7 @@ def test_every_token_of_a_span_is_learnt_the_first_as_its_beginning(encoder):
     assert tags[0] == tags[-1] == UNSEEN
     for place, (start, end) in zip(text.places, text.borders, strict=True):
         inside = [(kind, start <= first) for first, last, kind in TARGET if start < last and first < end]
-        assert tags[place] == (O if not inside else inside[0][0] + (not inside[0][1]))
+        assert tags[place] == (OUT if not inside else inside[0][0] + (not inside[0][1]))
     assert tags.count(B_CARD) == tags.count(B_LOGIN) == 1
 
 
@@ -75,13 +75,13 @@ def test_two_spans_side_by_side_are_two(encoder):
 
 
 def test_values_are_those_of_spans_by_position():
-    learnt = np.array([[UNSEEN, B_CARD, I_CARD, O, UNSEEN], [UNSEEN, O, B_LOGIN, UNSEEN, UNSEEN]])
-    logits = np.eye(5, dtype=np.float32)[[[O, B_CARD, I_CARD, O, B_LOGIN], [O, O, B_CARD, O, O]]]
+    learnt = np.array([[UNSEEN, B_CARD, I_CARD, OUT, UNSEEN], [UNSEEN, OUT, B_LOGIN, UNSEEN, UNSEEN]])
+    logits = np.eye(5, dtype=np.float32)[[[OUT, B_CARD, I_CARD, OUT, B_LOGIN], [OUT, OUT, B_CARD, OUT, OUT]]]
     assert OBJECTIVE.restored(learnt).tolist() == spans([(1, 3, "card")], [(2, 3, "login")]).tolist()
     outputs = OBJECTIVE.visible(logits, learnt)
     assert OBJECTIVE.answers(outputs).tolist() == spans([(1, 3, "card")], [(2, 3, "card")]).tolist()
     assert OBJECTIVE.value(learnt, logits) == pytest.approx(0.5)
-    flat = np.where(learnt == UNSEEN, O, learnt).ravel()
+    flat = np.where(learnt == UNSEEN, OUT, learnt).ravel()
     assert OBJECTIVE.value(flat, np.eye(5, dtype=np.float32)[flat]) == 1.0
 
 
