@@ -240,7 +240,9 @@ class Costs:
 
     @property
     def _compress(self) -> float:
-        """A candidate a scheme of graphs; one of weights is exported again, and one that is taught learns before."""
+        """A candidate a scheme of graphs; one of weights is exported again, unless it is cut out of the whole graph, and
+        one that is taught learns before.
+        """
         schemes = [SCHEMES[name] for name in self.schemes if name != "fp32"]  # stands behind the fused graph
         judged = min(self.rows["validation"], self.recipe.gate.rows) * self.speeds.forward_fp32
         made = SCHEME_SECONDS + SCHEME_SECONDS_A_MILLION * self._millions
@@ -249,10 +251,15 @@ class Costs:
         exported = EXPORT_SECONDS + EXPORT_SECONDS_A_MILLION * self._millions + judged
         seconds = judged
         for scheme in schemes:
-            seconds += each + (exported if scheme.level == "weights" else 0.0)
+            reshaped = judged if scheme.name == "trimmed" else exported
+            seconds += each + (reshaped if scheme.level == "weights" else 0.0)
             if scheme.level == "artefact":
-                # The teacher answers all texts and about as many recombinations of them, and a cascade is tried too.
-                answered = 2 * self.rows["train"] if scheme.taught else 0
+                # The teacher answers about as many recombinations as there are texts, these too where tuning has not left
+                # what its head sees of them, and a cascade is tried too.
+                method = METHODS[self.recipe.tune.method]
+                answered = (
+                    (1 if method.by_gain or not method.trains else 2) * self.rows["train"] if scheme.taught else 0
+                )
                 seconds += each + ARTEFACT_SECONDS + answered * self.speeds.forward
         taught = (scheme.taught and scheme.level == "weights" for scheme in schemes)
         if any(taught):  # the second is tried only where the first fails
