@@ -10,14 +10,14 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgetune.benchmarks.stepwise.race import GenerationSide, weight_bytes
+from edgetune.benchmarks.stepwise.race import GenerationSide, Runtime, weight_bytes
 from edgetune.export.layouts import gguf
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.stepwise.report import OtherEngine
 from edgetune.tune.training.progress import Progress
 
-NAME = "llama.cpp"
+NAME: Runtime = "llama.cpp"
 
 
 def llama_cpp_side(

@@ -148,7 +148,7 @@ def _to_measure(matrices: Sequence[Matrix]) -> list[str]:
 
 def _factors(matrices: Sequence[Matrix], measured: dict[str, float]) -> dict[str, float]:
     """Nats for a unit of squared error of every matrix; between two measured ones of a kind by their logarithms."""
-    factors = {}
+    factors: dict[str, float] = {}
     for kind in _kinds(matrices):
         places = [place for place, name in enumerate(kind) if name in measured]
         logarithms = np.log([measured[kind[place]] for place in places])

@@ -26,10 +26,10 @@ def part_experts(model: onnx_ir.Model) -> int:
     made = 0
     for node in list(model.graph):
         stacked = node.inputs[0].const_value if node.op_type == "Split" else None
-        squeezes = [_only_squeeze(value) for value in node.outputs]
-        if stacked is None or len(stacked.shape) != 3 or len(squeezes) != stacked.shape[0]:
+        if stacked is None or len(stacked.shape) != 3 or node.attributes.get_int("axis", 0) != 0:
             continue
-        if node.attributes.get_int("axis", 0) != 0 or any(squeeze is None for squeeze in squeezes):
+        squeezes = [squeeze for value in node.outputs if (squeeze := _only_squeeze(value)) is not None]
+        if not len(squeezes) == len(node.outputs) == stacked.shape[0]:
             continue
         matrices = stacked.numpy()
         for number, squeeze in enumerate(squeezes):
