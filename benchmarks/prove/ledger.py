@@ -73,7 +73,7 @@ class Slice:
 def frozen_slice(tuned: TunedModel, metric: str, part: Part, train: Part, rows: int, seed: int) -> Slice:
     """At most `rows` rows of a part, the same for the same seed and data, in the order of the data."""
     task = TASKS[tuned.task]
-    objective = task.objective(tuned.labels, metric, part.targets)
+    objective = task.objective(tuned.labels, metric, part.targets).served_by(tuned.head)
     indices = objective.drawn(part.targets, rows, seed)
     texts = tuple(part.texts[row] for row in indices)
     expected, learnt = objective.expected(part.targets)[indices], objective.expected(train.targets)

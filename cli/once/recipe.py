@@ -44,10 +44,14 @@ class OnceRecipe(Recipe):
     @field_validator("tune")
     @classmethod
     def _learnt_by_the_task(cls, tune: TuneRecipe, values: ValidationInfo) -> TuneRecipe:
-        """Classes are weighed only where there are any."""
+        """Classes are weighed only where there are any, and vectors cut where there are such."""
         task = TASKS.get(values.data.get("task", ""))
         if task is not None and not task.has_labels and tune.class_weights != "none":
             raise ValueError(f"class_weights is {tune.class_weights}, but {task.name} has no classes; expected none")
+        if task is not None and not task.has_head and tune.pooling == "head":
+            raise ValueError(f"pooling is head, but {task.name} has none; expected auto, or mean, cls, last or max")
+        if task is not None and task.has_head and tune.dimensions:
+            raise ValueError(f"dimensions are given, which {task.name} has not; expected them for embeddings alone")
         return tune
 
     @field_validator("gate")

@@ -185,22 +185,22 @@ def fitting_layouts(generates: bool) -> list[str]:
 
 def _check_task(bundle: Bundle, name: str) -> None:
     generates = bundle.manifest.generation is not None
+    kinds = {bundle.manifest.codec, *(head.kind for head in bundle.manifest.answer_heads)}
+    fitting = [one for one in fitting_layouts(generates) if one not in ONLY or ONLY[one][0] in kinds]
     if generates is not (name in LANGUAGE_LAYOUTS):
-        fitting = fitting_layouts(generates)
         raise BundleError(
             f"The bundle {bundle.folder} is for the task {bundle.manifest.task!r}, which {name} does not carry.",
             expected=f"a layout of its task: {', '.join(fitting)}",
         )
-    kinds = {bundle.manifest.codec, *(head.kind for head in bundle.manifest.answer_heads)}
     only, why = ONLY.get(name, ("", ""))
     if only and only not in kinds:
         raise BundleError(
             f"The bundle {bundle.folder} is for the task {bundle.manifest.task!r}, which {name} does not carry: {why}.",
-            expected=f"a layout of its task: {', '.join(one for one in fitting_layouts(generates) if one not in ONLY)}",
+            expected=f"a layout of its task: {', '.join(fitting)}",
         )
     for kind, reason in CANNOT.get(name, {}).items():
         if kind in kinds:
-            fitting = [one for one in fitting_layouts(generates) if kind not in CANNOT.get(one, {})]
+            fitting = [one for one in fitting if kind not in CANNOT.get(one, {})]
             raise BundleError(
                 f"The bundle {bundle.folder} is of the kind {kind!r}, which {name} does not carry: {reason}.",
                 expected=f"a layout that does: {', '.join(fitting)}",

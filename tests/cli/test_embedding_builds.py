@@ -144,7 +144,15 @@ def test_the_report_says_what_the_bundle_answers(embedding_build: Callable[[str]
     assert packed is not None
     assert (report.task, report.quality.metric, objective.metric.name) == ("feature-extraction", metric, metric)
     assert packed.value == pytest.approx(objective.metric.of(expected, vectors), abs=1e-9)
-    assert set(packed.metrics) == (set() if kind == "scores" else {"recall_at_1", "recall_at_5", "recall_at_10"})
+    recalls = set() if kind == "scores" else {"recall_at_1", "recall_at_5", "recall_at_10"}
+    shorter = {"mrr_at_10_of_8_numbers"} if kind == "pairs" else set()
+    assert set(packed.metrics) == recalls | shorter
+    if shorter:
+        short = predictor.embed(list(dataset.test.texts), batch_size=1, dimensions=8)
+        assert packed.metrics["mrr_at_10_of_8_numbers"] == pytest.approx(objective.metric.of(expected, short), abs=1e-9)
+        judged = next(one for one in report.candidates if one.scheme == report.chosen)
+        assert judged.second is not None
+        assert judged.second.metric == "mrr_at_10_of_8_numbers"
     assert [entry.stage for entry in report.quality.floor] == ["majority", "linear"]
     assert "one vector to all rows" in report.quality.floor[0].described
     assert report.quality.floor[1].described.startswith("TF-IDF of ")

@@ -120,6 +120,10 @@ class Objective(ABC):
         """The objective with what the recipe and the data set say of it."""
         return self
 
+    def served_by(self, head: HeadSpec) -> Objective:
+        """The objective of a model that was tuned already, with what its head says of it."""
+        return self
+
     def metrics(self, known: Sequence[Metric]) -> tuple[Metric, ...]:
         """Of the task's metrics those that these targets can be judged by."""
         return tuple(known)

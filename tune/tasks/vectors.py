@@ -77,6 +77,23 @@ class Vectors(Objective):
         lengths = tuple(sorted(set(recipe.dimensions), reverse=True))
         return replace(self, lengths=lengths, prompts=tuple(dataset.prompts.items()))
 
+    def served_by(self, head: HeadSpec) -> Vectors:
+        return replace(self, lengths=tuple(head.lengths))
+
+    def second_metric(self, expected: NDArray[Any]) -> Metric | None:
+        """The metric of the shortest vectors, which lose first, where any are offered."""
+        return self._of_length(self.lengths[-1]) if self.lengths else None
+
+    def figures(self, expected: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
+        """The metric at each of the shorter lengths."""
+        shorter = [self._of_length(length) for length in self.lengths]
+        return {metric.name: metric.of(expected, answers) for metric in shorter}
+
+    def _of_length(self, length: int) -> Metric:
+        rows = self.metric.rows
+        name = f"{self.metric.name}_of_{length}_numbers"
+        return replace(self.metric, name=name, rows=lambda expected, vectors: rows(expected, vectors[:, :length]))
+
     def metrics(self, known: Sequence[Metric]) -> tuple[Metric, ...]:
         return (SPEARMAN,) if self.metric == SPEARMAN else (MRR, *RECALLS)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import TrainerCallback
 
@@ -19,6 +20,10 @@ from edgetune.tune.training.processes import is_main
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction, TrainerControl, TrainerState, TrainingArguments
+
+
+# Rows whose loss is taken together: a table of 16 MB.
+MOST_TOGETHER = 2_000
 
 
 class Evaluations(TrainerCallback):
@@ -56,10 +61,19 @@ class Evaluations(TrainerCallback):
     def measure(self, output: EvalPrediction) -> dict[str, float]:
         """The metric of an evaluation; what the Trainer calls."""
         objective = self._objective
-        learnt = np.asarray(output.label_ids)[self._places]
-        self._expected = objective.restored(learnt)
-        self._latest = objective.visible(np.asarray(output.predictions, dtype=np.float32)[self._places], learnt)
-        return {"value": objective.metric.of(self._expected, objective.answers(self._latest))}
+        labels = np.asarray(output.label_ids)[self._places]
+        self._expected = objective.restored(labels)
+        self._latest = objective.visible(np.asarray(output.predictions, dtype=np.float32)[self._places], labels)
+        measured = {"value": objective.metric.of(self._expected, objective.answers(self._latest))}
+        if objective.rows_together:
+            measured["loss"] = self._loss_together(labels)
+        return measured
+
+    def _loss_together(self, learnt: NDArray[Any]) -> float:
+        """The loss of rows beside each other, over the part and not by batches, which are of like lengths."""
+        rows = self._objective.drawn(list(learnt), MOST_TOGETHER, seed=0)
+        logits, targets = torch.from_numpy(self._latest[rows]), torch.from_numpy(learnt[rows])
+        return float(self._objective.loss(logits, targets, None)) / targets.numel()
 
     def at(self, epoch: float) -> NDArray[np.float32]:
         """The logits (rows, outputs) of the validation rows, in their own order, after an epoch."""

@@ -323,11 +323,13 @@ class _HeadTrainer(Trainer):
 
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
         parts = split_by_tokens(self._prepare_inputs(inputs), FORWARD_FACTOR * self._plan.pass_tokens)
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = joined_rows([model(**self._entered(part)).logits.float() for part in parts], UNSEEN)
         labels = joined_rows([part["labels"] for part in parts], UNSEEN)
+        if self._objective.rows_together:
+            return None, logits, labels  # Evaluations has the loss, of rows that no batch of this order joins
         return self.compute_loss_func({"logits": logits}, labels), logits, labels
 
     def compute_loss(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edgetune.export.layouts import CANNOT, LANGUAGE_LAYOUTS, LAYOUTS, MODEL_LAYOUTS, layout_named, write_layout
+from edgetune.export.layouts import CANNOT, LANGUAGE_LAYOUTS, LAYOUTS, ONLY, layout_named, write_layout
 from edgetune.serve import load
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.codecs import CODECS
@@ -24,7 +24,7 @@ from tests.golden.kinds import ROW_CODECS, ROW_KINDS
 
 # What the specifications ask, apart from what the product itself checks.
 RULES = {"triton": repository_faults, "docker": dockerfile_faults, "oci": artifact_faults}
-CARRIED = [name for name in LAYOUTS if name not in (*LANGUAGE_LAYOUTS, *MODEL_LAYOUTS)]
+CARRIED = [name for name in LAYOUTS if name not in (*LANGUAGE_LAYOUTS, *ONLY)]
 INPUTS = {
     "text": ["where is my parcel", "i forgot my password"],
     "text-pair": [["where is my parcel", "card"], ["card", "money"]],

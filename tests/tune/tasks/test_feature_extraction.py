@@ -299,3 +299,23 @@ def test_a_prompt_of_an_unknown_name_is_refused():
 
     with pytest.raises(ValidationError, match="there is no prompt 'passage'; expected query and document"):
         DataRecipe(path="x.csv", prompts={"passage": "passage: "})
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "words"),
+    [
+        (NAME, {"tune": {"pooling": "head"}}, "pooling is head, but feature-extraction has none"),
+        (NAME, {"tune": {"class_weights": "balanced"}}, "has no classes"),
+        (NAME, {"answer": {"abstain_below": 0.5}}, "answers with a vector, which has no probability"),
+        (NAME, {"gate": {"metric": "accuracy"}}, "for feature-extraction: mrr_at_10 or recall_at_1"),
+        ("text-classification", {"tune": {"dimensions": [64]}}, "expected them for embeddings alone"),
+        ("text-regression", {"data": {"path": "x.csv", "negative": "c"}}, "negative is given"),
+        ("text-regression", {"data": {"path": "x.csv", "prompts": {"query": "q: "}}}, "prompts is given"),
+    ],
+)
+def test_keys_that_would_do_nothing_are_refused(task, values, words):
+    from edgetune.once.recipe import OnceRecipe
+
+    with pytest.raises(RecipeError) as error:
+        OnceRecipe.of_values({"base": "b", "task": task, "data": {"path": "x.csv"}, **values}, None)
+    assert words in str(error.value)
