@@ -67,11 +67,14 @@ CANNOT = {
     "tei": {
         "labels": "its /predict gives a softmax over the labels, where the bundle's are independent of each other",
         "number": "it takes a graph with one output for a reranker and squeezes the number through a sigmoid",
+        "picture": "it takes texts",
     },
-    "fastembed": {"text-pair": "its TextEmbedding takes single texts"},
+    "triton": {"picture": "its graph takes numbers, and nothing there turns pictures into them"},
+    "fastembed": {"text-pair": "its TextEmbedding takes single texts", "picture": "its TextEmbedding takes texts"},
     "transformersjs": {
         "number": "its text-classification pipeline gives a softmax or sigmoids, never the output itself",
         "text-pair": "its text-classification pipeline takes single texts",
+        "picture": "its image processors are not proven to give the numbers that the graph was trained on",
     },
 }
 # Of language models; the others are of bundles that answer in one run.

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import msgspec
 
+from edgetune.serve.codecs import CODECS
+
 GOLDEN = Path(__file__).parent / "bundle-v1"
+TEXT_CODECS = [name for name in CODECS if not CODECS[name].in_files]
 PROBLEMS = {"labels": "multi_label_classification", "number": "regression"}
 # Of the golden bundle's labels (account, delivery, payment): its logits lie around 0 with either sign.
 THRESHOLDS = [0.5, 0.6, 0.4]

@@ -12,10 +12,10 @@ import pytest
 
 from edgetune.serve import LabelsPrediction, NumberPrediction, Prediction, load
 from edgetune.serve.bundle import Bundle
-from edgetune.serve.codecs import CODECS
 from edgetune.serve.errors import BundleDamaged, InputError
 from edgetune.serve.golden import replay_golden
 from edgetune.serve.heads import HEADS
+from tests.golden.kinds import TEXT_CODECS
 
 ANSWERS = {"label": Prediction, "labels": LabelsPrediction, "number": NumberPrediction}
 INPUTS = {
@@ -24,7 +24,7 @@ INPUTS = {
 }
 
 every_kind = pytest.mark.parametrize("kind", HEADS)
-every_codec = pytest.mark.parametrize("codec", CODECS)
+every_codec = pytest.mark.parametrize("codec", TEXT_CODECS)
 
 
 @every_kind
