@@ -46,6 +46,11 @@ class Material:
         return TASKS[self.model.task].objective(self.model.labels, "", self.train.targets)
 
     @property
+    def encoder_reads_text(self) -> bool:
+        """Whether inputs are texts, which become tokens."""
+        return self.model.codec != "picture"
+
+    @property
     def encoder(self) -> Encoder:
         """How inputs become batches for the model."""
         from edgetune.tune.models.encoder import Encoder

@@ -27,6 +27,7 @@ from edgetune.tune.models.forward import head_features
 from edgetune.tune.models.merge import merge_and_save
 from edgetune.tune.models.model import HELD_OUT_NAME, TunedModel, chosen_pooling
 from edgetune.tune.models.opening import open_base
+from edgetune.tune.models.picture_model import rate_factor
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.objective import Head, Objective
@@ -116,7 +117,7 @@ class _Job:
         folder: Path,
     ) -> _Job:
         objective = TASKS[task].objective(dataset.labels, metric, dataset.train.targets)
-        opened = open_base(base, TASKS[task], objective, recipe)
+        opened = open_base(base, TASKS[task], objective, recipe, dataset.depth_range)
         where = choose_device(device)  # type: ignore[arg-type]
         return cls(
             dataset=dataset,
@@ -181,8 +182,8 @@ class _Job:
         result = train(
             model,
             self.encoder,
-            self._rows(self.dataset.train),
-            self._rows(self.dataset.validation),
+            self._rows(self.dataset.train, self.encoder.training_rows(self.dataset.train.texts)),
+            self._rows(self.dataset.validation, self.encoder.rows(self.dataset.validation.texts)),
             self.objective,
             recipe=self.recipe,
             plan=self._plan(method, names),
@@ -192,8 +193,8 @@ class _Job:
         )
         return model, result
 
-    def _rows(self, part: Part) -> Sequence[dict[str, Any]]:
-        return labelled(self.encoder.rows(part.texts), self.objective.learnt(part.targets))
+    def _rows(self, part: Part, rows: list[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        return labelled(rows, self.objective.learnt(part.targets))
 
     def _plan(self, method: Method, head: tuple[str, ...]) -> TrainingPlan:
         recipe, targets = self.recipe, self.dataset.train.targets
@@ -203,7 +204,9 @@ class _Job:
             method=method.name,
             epochs=length.epochs,
             round_epochs=length.round_epochs,
-            trunk_rate=method.trunk_rate if recipe.learning_rate == "auto" else recipe.learning_rate,
+            trunk_rate=method.trunk_rate * rate_factor(self.model)
+            if recipe.learning_rate == "auto"
+            else recipe.learning_rate,
             head_rate=method.head_rate if recipe.head_learning_rate == "auto" else recipe.head_learning_rate,
             head=head,
             bf16=self.bf16,

@@ -32,7 +32,10 @@ def plan(recipe: OnceRecipe) -> Plan:
     dataset = load_data(recipe, base)
     costs, schemes = estimate(recipe, base, dataset)
     model, pooling = costs.model, chosen_pooling(base, recipe.tune)
-    coverage = Coverage.of(open_tokenizer(base).backend_tokenizer.to_str(), dataset.train.texts, model.max_tokens)
+    reads_text = TASKS[recipe.task].codec != "picture"
+    coverage = Coverage(0, 1, 0, 0, 0)
+    if reads_text:
+        coverage = Coverage.of(open_tokenizer(base).backend_tokenizer.to_str(), dataset.train.texts, model.max_tokens)
     preview = preview_linear(dataset, TASKS[recipe.task], recipe.gate.metric, recipe.seed)
     linear = [f"{preview.finding} It took {preview.model.cpu_seconds:.1f} CPU seconds."] if preview else []
     return Plan(
@@ -60,7 +63,7 @@ def plan(recipe: OnceRecipe) -> Plan:
         },
         words={
             "data": f"{len(dataset.labels)} labels" if dataset.labels else "",
-            "tune": f"pooling {pooling}, at most {model.max_tokens} tokens",
+            "tune": f"pooling {pooling}, at most {model.max_tokens} tokens" if reads_text else "",
             "compress": "as far as they suit",
         },
         basis="a few timed passes",
@@ -111,6 +114,7 @@ def _untuned(recipe: OnceRecipe, base: Base, dataset: Dataset, folder: Path) -> 
         method="", handed_on="", pooling="", probe_value=0.0, best_value=0.0, best_epoch=None, epochs=0.0, remark=""
     )
     head = TASKS[recipe.task].objective(dataset.labels, "", dataset.train.targets).untuned_head()
-    model = TunedModel(folder, recipe.task, head, base.id, base.digest, 512, 0.0, training)
+    codec = TASKS[recipe.task].codec
+    model = TunedModel(folder, recipe.task, head, base.id, base.digest, 512, 0.0, training, codec)
     device = choose_device(recipe.device)
     return Material(model, dataset.train, dataset.validation, (), recipe.export.provider, device, recipe.seed, Silent())

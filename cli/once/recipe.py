@@ -10,6 +10,7 @@ from edgetune.compress.recipe import CompressRecipe
 from edgetune.export.recipe import ExportRecipe
 from edgetune.recipe import Recipe
 from edgetune.serve.errors import RecipeError
+from edgetune.tune.data.augmentation import AugmentRecipe
 from edgetune.tune.data.dataset import DataRecipe
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
@@ -45,6 +46,8 @@ class OnceRecipe(Recipe):
         task = TASKS.get(values.data.get("task", ""))
         if task is not None and not task.has_labels and tune.class_weights != "none":
             raise ValueError(f"class_weights is {tune.class_weights}, but {task.name} has no classes; expected none")
+        if task is not None and task.codec != "picture" and tune.augment != AugmentRecipe():
+            raise ValueError(f"augment is given, but the inputs of {task.name} are no pictures; expected none")
         return tune
 
     @field_validator("gate")

@@ -19,7 +19,7 @@ from edgetune.benchmarks.report.html import render_html
 from edgetune.compress.material import Material
 from edgetune.export.once.export import export
 from edgetune.export.once.graph import Graph
-from edgetune.export.once.pack import Packing, golden_texts, package_versions
+from edgetune.export.once.pack import Packing, golden_inputs, package_versions
 from edgetune.inputs import plain, source_state
 from edgetune.once.plan import estimate
 from edgetune.once.recipe import OnceRecipe
@@ -60,7 +60,8 @@ class DataStage(Stage[OnceRecipe, Dataset]):
         recipe = build.recipe
         order = known_labels(build.base)
         dataset = Dataset.load(recipe.data, TASKS[recipe.task], seed=recipe.seed, label_order=order)
-        coverage = coverage_of_folder(build.base.folder, dataset.train.texts)
+        reads_text = TASKS[recipe.task].codec != "picture"
+        coverage = coverage_of_folder(build.base.folder, dataset.train.texts) if reads_text else None
         outside = dataset.out_of_scope.findings if dataset.out_of_scope else ()
         for finding in (*dataset.findings, *(coverage.findings if coverage else ()), *outside):
             build.progress.say(finding)
@@ -246,15 +247,16 @@ def _material(build: OnceBuild) -> Material:
 
 def _packing(build: OnceBuild) -> Packing:
     recipe, dataset = build.recipe, build.result(Dataset)
-    texts = golden_texts(dataset.validation.texts)
+    tuned = build.result(TunedModel)
+    texts = golden_inputs(tuned.codec, dataset.validation.texts)
     return Packing(
         name=Path(recipe.out).name,
-        tuned=build.result(TunedModel),
+        tuned=tuned,
         data_digest=dataset.digest,
         provider=recipe.export.provider,
         golden_texts=texts,
         columns=dataset.columns.texts,
-        strip_inputs=recipe.data.clean.normalize,
+        strip_inputs=recipe.data.clean.normalize and tuned.codec != "picture",
     )
 
 

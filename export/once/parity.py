@@ -39,7 +39,7 @@ def check_graph(graph: Path, model: PreTrainedModel, encoder: Encoder, texts: Se
     session = open_session(graph, provider=provider)
     names = [value.name for value in session.get_inputs()]
     rows = encoder.rows(texts)
-    _check_names(session, set(rows[0]))
+    _check_names(session, set(encoder.pad(rows[:1])))
 
     def run(batch: BatchEncoding) -> NDArray[np.float32]:
         try:

@@ -104,7 +104,7 @@ def _run_sorted(
     model.eval()
     with torch.inference_mode():
         most = FORWARD_FACTOR * PASS_TOKENS.get(model.device.type, PASS_TOKENS["cpu"])
-        for indices in length_batches([len(row["input_ids"]) for row in rows], batch_size, most):
+        for indices in length_batches([encoder.size(row) for row in rows], batch_size, most):
             batch = encoder.pad([rows[index] for index in indices]).to(model.device)
             output = run(batch).cpu().numpy()
             results.update(zip(indices, output, strict=True))

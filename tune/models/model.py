@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSequenceClassification
 
 from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import ModelError
@@ -28,6 +28,7 @@ from edgetune.tune.models.classifier import (
     trunk_opener,
     trunk_options,
 )
+from edgetune.tune.models.picture_model import is_picture_model
 from edgetune.tune.models.pooling import sentence_pooling
 from edgetune.tune.models.soundness import check_weights
 from edgetune.tune.models.stored import Stored
@@ -199,6 +200,8 @@ def open_model(folder: Path, *, attention: str | None = None, adapter: Path | No
     config = AutoConfig.from_pretrained(folder)
     pooled = getattr(config, "edgetune_pooling", None) is not None
     opener = PooledClassifier if pooled else AutoModelForSequenceClassification
+    if is_picture_model(config):
+        opener = AutoModelForImageClassification
     extra = {"attn_implementation": attention} if attention else {}
     model = opener.from_pretrained(folder, config=config, dtype=torch.float32, **extra)
     if adapter is not None:

@@ -1,5 +1,6 @@
 """The tasks of the family `once`: one file a task, one row here. Must not import torch: recipes are read by it."""
 
+from edgetune.tune.tasks.image_classification import ImageClassification
 from edgetune.tune.tasks.multi_label import MultiLabelClassification
 from edgetune.tune.tasks.regression import TextRegression
 from edgetune.tune.tasks.task import Task
@@ -14,5 +15,6 @@ TASKS: dict[str, Task] = {
         TextRegression(),
         TextPairClassification(),
         TextPairRegression(),
+        ImageClassification(),
     )
 }

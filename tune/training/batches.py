@@ -6,7 +6,7 @@ together. So a batch above the bound goes through in several passes, whose gradi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -28,14 +28,19 @@ class EpochSampler(LengthGroupedSampler):
     and take some rows twice and others not at all.
     """
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+    def __init__(
+        self, batch_size: int, lengths: list[int], seed: int, begin_epoch: Callable[[int], object] | None = None
+    ) -> None:
+        """`begin_epoch` is told the number of each epoch before it begins."""
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self._seed = seed
+        self._seed, self._begin_epoch = seed, begin_epoch
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """What the Trainer calls before each epoch."""
         self.generator.manual_seed(self._seed + epoch)
+        if self._begin_epoch is not None:
+            self._begin_epoch(epoch)
 
 
 def split_by_tokens(batch: dict[str, torch.Tensor], most_tokens: int) -> list[dict[str, torch.Tensor]]:

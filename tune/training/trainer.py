@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import (
-    DataCollatorWithPadding,
     EarlyStoppingCallback,
     PrinterCallback,
     Trainer,
@@ -31,7 +31,7 @@ from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks.objective import Objective
 from edgetune.tune.training.activations import ROW, StoredStates, stored_activations
-from edgetune.tune.training.batches import FORWARD_FACTOR, EpochSampler, shortest_first, split_by_tokens
+from edgetune.tune.training.batches import FORWARD_FACTOR, EpochSampler
 from edgetune.tune.training.checkpoints import train_from_checkpoint
 from edgetune.tune.training.curve import curve_of
 from edgetune.tune.training.evaluations import Evaluations
@@ -119,10 +119,12 @@ def train(
         OutOfMemory: with what can be lowered.
     """
     rows = [{**row, ROW: number} for number, row in enumerate([*train_rows, *validation_rows])]
-    held = stored_activations(
-        model, encoder.tokenizer, rows, bf16=plan.bf16, pass_tokens=plan.pass_tokens, progress=progress
-    )
-    evaluated = shortest_first(rows[len(train_rows) :])
+    held: AbstractContextManager[StoredStates | None] = nullcontext()
+    if encoder.reads_text:
+        held = stored_activations(
+            model, encoder.tokenizer, rows, bf16=plan.bf16, pass_tokens=plan.pass_tokens, progress=progress
+        )
+    evaluated = sorted(rows[len(train_rows) :], key=encoder.size)
     evaluations = Evaluations(
         objective,
         [row[ROW] - len(train_rows) for row in evaluated],
@@ -132,7 +134,7 @@ def train(
         reference=reference,
     )
     with (
-        told_out_of_memory(plan.device, lambda: _remedies(recipe, plan, rows)),
+        told_out_of_memory(plan.device, lambda: _remedies(recipe, plan, max(map(encoder.size, rows)))),
         best_pace(
             model,
             encoder,
@@ -150,12 +152,13 @@ def train(
         patience = EarlyStoppingCallback(plan.patience if not plan.round_epochs else len(rows))
         trainer = _HeadTrainer(
             plan=plan,
+            encoder=encoder,
             stored=stored,
             model=model,
             args=_arguments(recipe, plan, objective, folder),
             train_dataset=rows[: len(train_rows)],
             eval_dataset=evaluated,
-            data_collator=DataCollatorWithPadding(encoder.tokenizer),
+            data_collator=encoder.collator(),
             processing_class=encoder.tokenizer,
             compute_metrics=evaluations.measure,
             compute_loss_func=_loss(objective, plan.class_weights),
@@ -177,9 +180,8 @@ def _evaluation_line(metrics: Mapping[str, float]) -> str:
     return f"validation {metrics['eval_value']:.4f}, loss {metrics['eval_loss']:.4f}"
 
 
-def _remedies(recipe: TuneRecipe, plan: TrainingPlan, rows: Rows) -> list[str]:
+def _remedies(recipe: TuneRecipe, plan: TrainingPlan, longest: int) -> list[str]:
     """What lowers the memory that training takes, the cheapest first."""
-    longest = max(len(row["input_ids"]) for row in rows)
     can = []
     if plan.pass_tokens > longest:
         can.append(f"tune.pass_tokens (now {plan.pass_tokens:,}), the tokens that go through the model at once")
@@ -247,15 +249,15 @@ class _HeadTrainer(Trainer):
     A batch goes through the model in passes of bounded memory, and from stored activations where there are any.
     """
 
-    def __init__(self, *, plan: TrainingPlan, stored: StoredStates | None, **arguments: Any) -> None:
-        self._plan = plan
+    def __init__(self, *, plan: TrainingPlan, encoder: Encoder, stored: StoredStates | None, **arguments: Any) -> None:
+        self._plan, self._encoder = plan, encoder
         self._stored = stored
         super().__init__(**arguments)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         # The loss is a sum over rows divided by the whole batch's, so that the passes' gradients add up to its own.
         items = len(inputs["labels"]) if num_items_in_batch is None else num_items_in_batch
-        *first, last = split_by_tokens(inputs, self._plan.pass_tokens)
+        *first, last = self._encoder.split(inputs, self._plan.pass_tokens)
         losses = []
         for part in first:
             with self.accelerator.no_sync(model):  # other processes may have another number of passes
@@ -266,7 +268,7 @@ class _HeadTrainer(Trainer):
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        parts = split_by_tokens(self._prepare_inputs(inputs), FORWARD_FACTOR * self._plan.pass_tokens)
+        parts = self._encoder.split(self._prepare_inputs(inputs), FORWARD_FACTOR * self._plan.pass_tokens)
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = torch.cat([model(**self._entered(part)).logits.float() for part in parts])
         labels = torch.cat([part["labels"] for part in parts])
@@ -284,8 +286,9 @@ class _HeadTrainer(Trainer):
         return {name: values for name, values in entered.items() if name not in {ROW, "labels"}}
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
-        lengths = [len(row["input_ids"]) for row in self.train_dataset]
-        return EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
+        lengths = [self._encoder.size(row) for row in self.train_dataset]
+        rows_a_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return EpochSampler(rows_a_step, lengths, self.args.seed, self._encoder.begin_epoch)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler:
         return SequentialSampler(eval_dataset)  # in their own order, which is by length, and which answers keep
