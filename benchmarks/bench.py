@@ -25,6 +25,7 @@ from edgetune.benchmarks.prove.ledger import (
     Slice,
     batched_answers,
     bundle_logits,
+    encoded,
     first_loss,
     frozen_slice,
     model_answers,
@@ -365,7 +366,7 @@ def _cascade(contest: Contest, rows: Slice, chosen: CandidateReport) -> CascadeR
     known = {one.scheme: one for one in contest.searched.candidates}
     logits = {name: bundle_logits(Predictor(contest.draft(name)), rows) for name in (small, strong)}
     whole = Predictor(contest.draft(chosen.scheme))
-    outputs = whole.outputs(whole.encode(rows.texts), batch_size=1)
+    outputs = whole.outputs(encoded(whole, rows), batch_size=1)
     share = float(np.mean([by != whole.variant for by in outputs.answered_by or ()]))
     logits[chosen.scheme] = outputs.logits
     return report_cascade(rows, logits, chosen, (known[small], known[strong]), share)

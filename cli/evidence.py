@@ -18,6 +18,7 @@ from edgetune.serve.errors import DataError, ModelError
 from edgetune.serve.json_types import JsonObject
 from edgetune.tune.data.column_names import LABEL_NAMES
 from edgetune.tune.data.dialect import FileOptions
+from edgetune.tune.data.picture_folders import sample_of_folder
 from edgetune.tune.data.reading import read_table
 from edgetune.tune.data.sources import Named, part_files
 from edgetune.tune.data.spans import spans_in
@@ -129,6 +130,8 @@ def look_at_rows(section: JsonObject) -> Rows:
         return tagged
     if path.is_dir() and any(path.glob("*/*.txt")):
         return Rows("labelled", f"{source} has a sub-folder of texts a class")
+    if path.is_dir() and (pictures := sample_of_folder(path)):
+        return Rows("labelled", f"{source} has a sub-folder of pictures a class", pictures)
     try:
         rows = read_raw_parts(Named(source), _dialect(section)).train.rows[:SAMPLE_ROWS]
     except DataError:

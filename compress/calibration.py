@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MOST_CALIBRATION_TEXTS = 256
 MOST_HELD_BACK_TEXTS = 128
 # Of one feed: a text of 512 tokens goes alone, since all values between the nodes may be held at once.
-_MOST_TOKENS = 512
+_MOST_TOKENS, _MOST_PICTURES = 512, 8
 
 Feed = dict[str, NDArray[np.int64]]
 FloatArray = NDArray[np.float32]
@@ -50,7 +50,7 @@ def pick_texts(texts: Sequence[Input], most: int) -> list[Input]:
 
 def calibration(material: Material, graph: Path) -> Calibration:
     """Feeds for `graph` from the training part: two of three picked texts to measure on, the third held back."""
-    picked = pick_texts(material.train.texts, MOST_CALIBRATION_TEXTS + MOST_HELD_BACK_TEXTS)
+    picked = material.encoder.probes(material.train.texts, MOST_CALIBRATION_TEXTS + MOST_HELD_BACK_TEXTS)
     held_back = picked[1::3] or picked
     # The longest and the shortest text stay where ranges are measured.
     texts = [text for place, text in enumerate(picked) if place % 3 != 1]
@@ -66,7 +66,12 @@ def input_names(graph: Path) -> list[str]:
 
 
 def _feeds(material: Material, texts: Sequence[Input], names: Sequence[str]) -> tuple[Feed, ...]:
-    rows = material.encoder.rows(texts)
+    encoder = material.encoder
+    rows = encoder.rows(texts)
+    if not encoder.reads_text:
+        starts = range(0, len(rows), _MOST_PICTURES)
+        batches = [encoder.pad(rows[start : start + _MOST_PICTURES], "np") for start in starts]
+        return tuple({name: batch[name] for name in names} for batch in batches)
     by_length: dict[int, list[dict[str, list[int]]]] = {}
     for row in rows:
         by_length.setdefault(len(row["input_ids"]), []).append(row)

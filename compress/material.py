@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgetune.serve.codecs import takes_files
+
 if TYPE_CHECKING:
     from edgetune.tune.data.dataset import Part
     from edgetune.tune.data.rows import Input
@@ -51,6 +53,10 @@ class Material:
         from edgetune.tune.tasks import TASKS
 
         return TASKS[self.model.task].per_token
+
+    def encoder_reads_text(self) -> bool:
+        """Whether inputs are texts, which become tokens."""
+        return not takes_files(self.model.codec)
 
     @property
     def encoder(self) -> Encoder:

@@ -13,6 +13,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from edgetune.serve.codecs import CODECS
 from edgetune.serve.digest import value_sha256
 from edgetune.serve.engines.spec import CascadeSpec, EngineSpec
 from edgetune.serve.errors import BundleDamaged, BundleError, BundleFormatError
@@ -29,7 +30,7 @@ GOLDEN_NAME = "golden.json"
 REPORT_NAME = "report.json"
 
 # What answering reads: unlisted, these would be used without ever being compared with what was packed.
-REQUIRED_NAMES = (GRAPH_NAME, TOKENIZER_NAME, CONFIG_NAME)
+REQUIRED_NAMES = (GRAPH_NAME, CONFIG_NAME)
 
 # Of a manifest, and of any other file that is read whole: larger ones are refused before anything parses them.
 MOST_JSON_BYTES = 64 * 1024 * 1024
@@ -259,12 +260,17 @@ class Bundle:
             BundleDamaged: a file is missing or its bytes are not those that were packed.
         """
         listed = self.manifest.files
-        faults = [f"{name} is not listed" for name in REQUIRED_NAMES if name not in listed]
+        faults = [f"{name} is not listed" for name in self._required_names() if name not in listed]
         sizes = {name: self._size_fault(name, entry) for name, entry in listed.items()}
         faults += [fault for name, entry in listed.items() if (fault := sizes[name] or self._digest_fault(name, entry))]
         self._refuse(faults or self._weight_faults())
         if self.manifest.manifest_digest is None:
             self._refuse(self._label_faults())
+
+    def _required_names(self) -> tuple[str, ...]:
+        """The files without which nothing is answered; a codec of a newer release is refused where it is opened."""
+        kind = CODECS.get(self.manifest.codec)
+        return (*REQUIRED_NAMES, TOKENIZER_NAME if kind is None else kind.settings)
 
     def check_shapes(self) -> None:
         """Refuse what must not be read at all: links, devices, and weights that the manifest does not list.

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgetune.serve.bundle import GOLDEN_NAME, Bundle, Golden, HeadSpec, Manifest
 from edgetune.serve.cascade import Outputs, SmallModel
-from edgetune.serve.codecs import Codec, Input, list_inputs, open_codec
+from edgetune.serve.codecs import Codec, Input, list_inputs, open_codec, takes_files
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.engines import Engine, open_engine
 from edgetune.serve.errors import BundleFormatError, EdgetuneError, InputError, ProviderError
@@ -392,7 +392,8 @@ class Predictor:
 
     async def _encode_async(self, texts: Iterable[Input]) -> list[EncodedText]:
         listed = list_inputs(texts)
-        if sum(map(len, self.codec.texts(listed))) < LONG_CHARACTERS:
+        decodes = takes_files(self.bundle.manifest.codec)  # a picture takes a millisecond and more
+        if not decodes and sum(map(len, self.codec.texts(listed))) < LONG_CHARACTERS:
             return self.codec.encode(listed)
         import asyncio
 

@@ -19,6 +19,7 @@ import msgspec
 
 from edgetune.serve import errors
 from edgetune.serve.bundle import NOT_JSON, Bundle
+from edgetune.serve.codecs import takes_files
 from edgetune.serve.errors import BundleDamaged, BundleError, EdgetuneError
 from edgetune.serve.replay import Replay
 
@@ -220,9 +221,9 @@ def _prove_predictor(bundle: Bundle, task: Task) -> Proof:
     (longest,) = predictor.codec.samples([manifest.max_tokens])
     predictor.logits([longest])
     predictor.run(predictor.feed([longest]))  # which a small model may have answered
-    parts = predictor.codec.parts
-    text = long_text(manifest.max_tokens)
-    predictor.encode([text if len(parts) == 1 else (text,) * len(parts)])
+    if not takes_files(manifest.codec):
+        parts, text = predictor.codec.parts, long_text(manifest.max_tokens)
+        predictor.encode([text if len(parts) == 1 else (text,) * len(parts)])
     for variant in manifest.variants if task.all_variants else []:
         if variant.scheme not in replays and variant.provider == manifest.provider:
             replays[variant.scheme] = replay_golden(load(folder, variant=variant.scheme, verify=False))

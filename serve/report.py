@@ -123,12 +123,16 @@ class SecondGate(_Value, frozen=True, kw_only=True):
 
 
 class Confusion(_Value, frozen=True, kw_only=True):
-    """Rows of class `expected` that the packed candidate answered as `predicted`."""
+    """Rows of class `expected` that the packed candidate answered as `predicted`.
+
+    `thumbnail` is the example as a data URL where it is a picture, "" of texts.
+    """
 
     expected: str
     predicted: str
     rows: int
     example: str
+    thumbnail: str = ""
 
 
 class ClassQuality(_Value, frozen=True, kw_only=True):

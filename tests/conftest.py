@@ -144,6 +144,41 @@ def static_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def picture_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`picture_base("vit")` is a tiny random model's folder, made at the first call; names as in picture_bases.py."""
+    import torch
+
+    from tests.picture_bases import PICTURE_BASES
+
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            with torch.random.fork_rng():
+                torch.manual_seed(3)
+                made[name] = PICTURE_BASES[name](tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three classes of 24 small pictures each, told apart by their colour; not to be changed in place."""
+    from tests.picture_bases import write_pictures
+
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "colours")
+
+
+@pytest.fixture(scope="session")
+def picture_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that answers pictures by their mean colour, known by hand: never to be changed in place."""
+    from tests.golden.pictures import write_picture_bundle
+
+    return write_picture_bundle(tmp_path_factory.mktemp("pictures") / "colours").folder
+
+
+@pytest.fixture(scope="session")
 def cascade_bundle(static_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """These tables where their margin reaches a half, and the golden bundle behind them: not to be changed in place."""
     from edgetune.serve.bundle import Bundle

@@ -22,6 +22,7 @@ from edgetune.pipeline import Built, build
 from edgetune.progress import StageLines
 from edgetune.recipe import read_recipe
 from edgetune.serve.bundle import Bundle, RuntimeSettings
+from edgetune.serve.codecs import codec_inputs
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import LatencyComparison, LatencySummary, Memory, MemoryComparison, Pair, Speedup
 
@@ -55,7 +56,8 @@ def _race(race: Race, texts: Sequence[Any], recipe: BenchmarkRecipe, *_: object)
     predictor = Predictor(Bundle.open(Path(race.bundle.folder)))
     answers = {}
     for text in texts:
-        (answer,) = predictor.head.decide(predictor.logits(predictor.encode([text])))
+        (given,) = codec_inputs(predictor.bundle.manifest.codec, [text])
+        (answer,) = predictor.head.decide(predictor.logits(predictor.encode([given])))
         answers[text] = predictor.head.plain(answer)
     none = Pair(base=None, bundle=None)
     return Timing(

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from edgetune.tune.data.augmentation import AugmentRecipe
 from edgetune.tune.methods import METHODS
 from edgetune.tune.training.reporters import Reporter
 
@@ -74,6 +75,7 @@ class TuneRecipe(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 where the processor has it.")
     lora: LoraRecipe = LoraRecipe()
     freeze: FreezeRecipe = FreezeRecipe()
+    augment: AugmentRecipe = Field(AugmentRecipe(), description="Of pictures alone.")
     report_to: tuple[Reporter, ...] = Field(
         (), description="Trackers that the training's curves are sent to beside the report: tensorboard, mlflow, wandb."
     )

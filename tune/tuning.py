@@ -6,7 +6,7 @@ Under `accelerate launch` every process trains, and the main one alone solves th
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from edgetune.tune.models.forward import head_features
 from edgetune.tune.models.merge import merge_and_save
 from edgetune.tune.models.model import FEATURES_NAME, HELD_OUT_NAME, TOKENS, TunedModel, chosen_pooling
 from edgetune.tune.models.opening import open_base
+from edgetune.tune.models.picture_model import rate_factor
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.objective import Head, Objective, TokenObjective
@@ -122,7 +123,7 @@ class _Job:
         folder: Path,
     ) -> _Job:
         objective = TASKS[task].objective(dataset.labels, metric, dataset.train.targets).set_by(recipe, dataset)
-        opened = open_base(base, TASKS[task], objective, recipe)
+        opened = open_base(base, TASKS[task], objective, recipe, dataset.depth_range)
         where = choose_device(device)  # type: ignore[arg-type]
         return cls(
             dataset=dataset,
@@ -199,8 +200,8 @@ class _Job:
         result = train(
             model,
             self.encoder,
-            self._rows(self.dataset.train),
-            self._rows(self.dataset.validation),
+            self._rows(self.dataset.train, self.encoder.training_rows),
+            self._rows(self.dataset.validation, self.encoder.rows),
             self.objective,
             recipe=self.recipe,
             plan=self._plan(method, names),
@@ -210,10 +211,10 @@ class _Job:
         )
         return model, result
 
-    def _rows(self, part: Part) -> Sequence[dict[str, Any]]:
+    def _rows(self, part: Part, encode: Callable[[Sequence[Input]], list[dict[str, Any]]]) -> Sequence[dict[str, Any]]:
         if isinstance(self.objective, TokenObjective):
             return labelled_windows(self.encoder, part, self.objective)
-        return labelled(self.encoder.rows(part.texts), self.objective.learnt(part.targets))
+        return labelled(encode(part.texts), self.objective.learnt(part.targets))
 
     def _plan(self, method: Method, head: tuple[str, ...]) -> TrainingPlan:
         recipe, targets = self.recipe, self.dataset.train.targets
@@ -223,7 +224,9 @@ class _Job:
             method=method.name,
             epochs=length.epochs,
             round_epochs=length.round_epochs,
-            trunk_rate=method.trunk_rate if recipe.learning_rate == "auto" else recipe.learning_rate,
+            trunk_rate=method.trunk_rate * rate_factor(self.model)
+            if recipe.learning_rate == "auto"
+            else recipe.learning_rate,
             head_rate=method.head_rate if recipe.head_learning_rate == "auto" else recipe.head_learning_rate,
             head=head,
             bf16=self.bf16,

@@ -17,7 +17,7 @@ from edgetune.benchmarks.prove.statistics import metric_interval, paired_loss
 from edgetune.serve.errors import DataError
 from edgetune.serve.verdict import LINEAR, MAJORITY, Comparison, FloorQuality
 from edgetune.tune.data.dataset import Dataset, Part
-from edgetune.tune.ngrams.model import fit_linear, linear_answers
+from edgetune.tune.ngrams.model import LinearModel, fit_linear, linear_answers
 
 Answers = NDArray[Any]
 
@@ -43,10 +43,14 @@ def measure_floor(rows: Slice, dataset: Dataset, seed: int) -> Floor:
     if rows.task.per_token:
         return Floor(entries, answers, "No linear model of n-grams was fitted: it answers a text, and not its words.")
     objective = rows.task.objective(dataset.labels, rows.objective.metric.name, dataset.train.targets)
+
+    def fitted(part: Part) -> LinearModel:
+        return fit_linear(objective, part, seed, features_of=rows.task.linear_features)
+
     try:
-        model = fit_linear(objective, _learnt_part(dataset), seed)
+        model = fitted(_learnt_part(dataset))
         answers[LINEAR] = linear_answers(
-            model, objective, dataset.validation, rows.texts, lambda: fit_linear(objective, dataset.train, seed)
+            model, objective, dataset.validation, rows.texts, lambda: fitted(dataset.train)
         )
     except DataError as error:
         return Floor(entries, answers, f"A linear n-gram model could not be fitted. {error.found}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.benchmarks.prove.ledger import Logits, Slice
+from edgetune.benchmarks.prove.ledger import Logits, Slice, encoded
 from edgetune.serve.predictor import Predictor
 from edgetune.tune.data.slices import frozen_indices
 from edgetune.tune.models.model import TunedModel
@@ -42,7 +42,7 @@ def held_out_logits(predictor: Predictor, rows: Slice, shift: Logits | float) ->
 
     What the small model of a cascade answers stays as it is: it has learnt from the training part alone.
     """
-    outputs = predictor.outputs(predictor.encode(rows.texts), batch_size=1)
+    outputs = predictor.outputs(encoded(predictor, rows), batch_size=1)
     if outputs.answered_by is None:
         return outputs.logits + shift
     by_graph: NDArray[np.bool_] = np.asarray([scheme == predictor.variant for scheme in outputs.answered_by])

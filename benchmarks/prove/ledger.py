@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.benchmarks.prove.statistics import metric_interval
+from edgetune.serve.codecs import codec_inputs
+from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.heads import Head, open_head
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import BatchedAnswers, StageQuality
@@ -105,14 +107,19 @@ def model_answers(tuned: TunedModel, rows: Slice) -> Logits:
     return model_logits(open_model(tuned.model_folder), Encoder.of(tuned), rows.texts)
 
 
+def encoded(predictor: Predictor, rows: Slice) -> list[EncodedText]:
+    """The rows as a bundle's graph takes them."""
+    return predictor.encode(codec_inputs(rows.task.codec, rows.texts))
+
+
 def bundle_logits(predictor: Predictor, rows: Slice) -> Logits:
     """Logits (rows, labels) of a bundle through its own runtime, one row a run, as single requests are answered."""
-    return predictor.logits(predictor.encode(rows.texts), batch_size=1)
+    return predictor.logits(encoded(predictor, rows), batch_size=1)
 
 
 def batched_answers(predictor: Predictor, rows: Slice, alone: Logits) -> BatchedAnswers:
     """How a bundle's answers change where it answers many rows in a run; `alone` are its logits one row a run."""
-    together = predictor.logits(predictor.encode(rows.texts), batch_size=BATCH)
+    together = predictor.logits(encoded(predictor, rows), batch_size=BATCH)
     same = rows.objective.agreement(rows.answers(together), rows.answers(alone))
     return BatchedAnswers(
         batch_size=BATCH,

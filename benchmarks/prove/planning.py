@@ -46,7 +46,12 @@ def plan_schemes(
     """
     if not isinstance(recipe.schemes, str):
         named = [SCHEMES[name] for name in recipe.schemes]
-        return SchemePlan(_with_fallback(named), {}, recipe.cascades)
+        unfit = (
+            {}
+            if material.encoder_reads_text
+            else {one.name: one.unsuitable(material) for one in named if not one.pictures}
+        )
+        return SchemePlan(_with_fallback([one for one in named if one.name not in unfit]), unfit, recipe.cascades)
     tried: list[Scheme] = []
     skipped: dict[str, str] = {}
     rows = min(len(material.validation), test_rows, gate.rows)

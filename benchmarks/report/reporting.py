@@ -64,12 +64,9 @@ class Findings:
 def summarize_data(dataset: Dataset, encoder: Encoder) -> DataSummary:
     """Rows, labels, token lengths of the training part, truncation over all parts, and the share of unknown tokens."""
     texts = [text for part in (dataset.train, dataset.validation, dataset.test) for text in part.texts]
-    tokenizer, max_tokens = encoder.tokenizer, encoder.max_tokens
-    encoded = encoder.task.encode(tokenizer, texts, 1 << 30)["input_ids"]
-    lengths = np.asarray([len(ids) for ids in encoded])
-    unknown = getattr(tokenizer, "unk_token_id", None)
-    unknowns = sum(ids.count(unknown) for ids in encoded) if unknown is not None else 0
-    longer = int(np.sum(lengths > max_tokens))
+    max_tokens = encoder.max_tokens
+    lengths, unknowns = encoder.lengths(texts)
+    longer = int(np.sum(lengths > max_tokens)) if encoder.reads_text else 0
     truncated = 0 if encoder.task.per_token else longer
     findings = list(dataset.findings)
     if longer and not truncated:

@@ -36,12 +36,16 @@ def bundle_contestant(folder: str, threads: int | None, spinning: bool | None) -
     import numpy as np
 
     from edgetune.serve import load
+    from edgetune.serve.codecs import codec_inputs
     from edgetune.serve.session import open_session, placement
 
     predictor = load(folder, threads=threads, spinning=spinning)
-    inputs = [spec.name for spec in predictor.bundle.manifest.inputs]
+    inputs, codec = [spec.name for spec in predictor.bundle.manifest.inputs], predictor.bundle.manifest.codec
 
     def forward(batch: int, tokens: int) -> None:
+        if takes_files(codec):
+            predictor.run(predictor.feed(predictor.codec.samples([tokens] * batch)))
+            return
         ones = np.ones((batch, tokens), dtype=np.int64)
         predictor.run({name: ones if name != "token_type_ids" else ones * 0 for name in inputs})
 
@@ -53,8 +57,8 @@ def bundle_contestant(folder: str, threads: int | None, spinning: bool | None) -
         return placement(open_session(graph, provider=provider, threads=threads, record_placement=True))
 
     return Contestant(
-        answer=lambda one: predictor.predict_one(one).plain,
-        answer_many=lambda inputs: [answer.plain for answer in predictor.predict(inputs)],
+        answer=lambda one: predictor.predict_one(codec_inputs(codec, [one])[0]).plain,
+        answer_many=lambda inputs: [answer.plain for answer in predictor.predict(codec_inputs(codec, inputs))],
         forward=forward,
         placement=placed,
         on_cpu=predictor.bundle.manifest.provider == "cpu",
@@ -63,11 +67,9 @@ def bundle_contestant(folder: str, threads: int | None, spinning: bool | None) -
 
 def base_contestant(folder: str, threads: int, device: str, tuned_folder: str) -> Contestant:
     """The base in PyTorch, fp32, as its documentation runs it: tokenizer, model, decision."""
-    from dataclasses import replace
     from pathlib import Path
 
     import torch
-    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     from edgetune.serve.heads import open_head
@@ -75,19 +77,20 @@ def base_contestant(folder: str, threads: int, device: str, tuned_folder: str) -
     from edgetune.tune.models.encoder import Encoder
     from edgetune.tune.models.forward import length_batches, model_logits
     from edgetune.tune.models.model import TunedModel, open_model
+    from edgetune.tune.tasks import TASKS
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.set_num_threads(threads)
     tuned = TunedModel.open(Path(tuned_folder))
-    encoder = replace(Encoder.of(tuned), tokenizer=AutoTokenizer.from_pretrained(folder))
+    encoder = Encoder.of_folder(Path(folder), tuned.max_tokens, TASKS[tuned.task])
     model, head = open_model(Path(folder)).to(device), open_head(tuned.head)
 
     def answer_batch(texts: list[Any]) -> list[Any]:
         if encoder.task.per_token:
             return [head.plain(row) for row in head.decide(model_logits(model, encoder, texts))]
         with torch.inference_mode():
-            logits = model(**encoder.batch(texts).to(device)).logits
+            logits = model(**encoder.library_batch(texts).to(device)).logits
         return [head.plain(row) for row in head.decide(logits.float().cpu().numpy())]
 
     def answer_many(texts: list[Any]) -> list[Any]:
@@ -98,9 +101,8 @@ def base_contestant(folder: str, threads: int, device: str, tuned_folder: str) -
         return answers
 
     def forward(batch: int, tokens: int) -> None:
-        ones = torch.ones((batch, tokens), dtype=torch.int64, device=device)
         with torch.inference_mode():
-            model(input_ids=ones, attention_mask=ones).logits.cpu()
+            model(**encoder.blank(batch, tokens).to(device)).logits.cpu()
 
     return Contestant(lambda text: answer_batch([text])[0], answer_many, forward, dict, device == "cpu")
 

@@ -17,10 +17,11 @@ import msgspec
 from edgetune.commands.options import print_json, print_json_line
 from edgetune.commands.word_weights import print_weights
 from edgetune.escaping import escaped, one_line
-from edgetune.serve.codecs import json_input
+from edgetune.serve.codecs import codec_inputs, json_input, takes_files
 from edgetune.serve.errors import InputError
 
 if TYPE_CHECKING:
+    from edgetune.serve.codecs.text import EncodedText
     from edgetune.serve.heads import Answer
     from edgetune.serve.predictor import Predictor
 
@@ -107,7 +108,9 @@ class Unanswered:
         if self.blank + sum(map(len, self._broken.values())) == total:
             found = sentences[0] if total > 1 else f"The {noun} got no answer {next(iter(self._broken))}."
             raise InputError(
-                " ".join([found, *sentences[1:]]), expected="valid Unicode, and numbers from the model", action=_ACTION
+                " ".join([found, *sentences[1:]]),
+                expected=f"{'whole pictures' if noun == 'picture' else 'valid Unicode'}, and numbers from the model",
+                action=_ACTION if noun != "picture" else "",
             )
         for sentence in sentences:
             click.echo(sentence, err=True)
@@ -128,7 +131,7 @@ def print_answers(predictor: Predictor, inputs: Iterable[Texts], form: Form) -> 
     Raises:
         InputError: no input could be answered.
     """
-    unanswered = Unanswered()
+    unanswered = Unanswered("picture" if takes_files(predictor.bundle.manifest.codec) else "text")
     answers = _answers(predictor, inputs, unanswered)
     if form.kind == "lines":
         _print_lines(predictor, answers, form)
@@ -145,7 +148,8 @@ def _answers(
         before = unanswered.total
         places = [place for place, texts in enumerate(chunk) if not _has_fault(texts, unanswered)]
         answers: list[Answer | None] = [None] * len(chunk)
-        for place, answer in zip(places, _finite_answers(predictor, [chunk[place] for place in places]), strict=True):
+        encoded = _encoded(predictor, chunk, places, before, unanswered)
+        for place, answer in zip(encoded, _finite_answers(predictor, list(encoded.values())), strict=True):
             answers[place] = answer
             if answer is None:
                 unanswered.note("since the model gives no number (NaN or infinity)", before + place + 1)
@@ -160,13 +164,29 @@ def _has_fault(texts: Texts, unanswered: Unanswered) -> bool:
     )
 
 
-def _finite_answers(predictor: Predictor, inputs: Sequence[Texts]) -> list[Answer | None]:
-    """The answers of inputs; None where the graph gives no number, of which any label would be made up."""
-    if not inputs:
+def _encoded(
+    predictor: Predictor, chunk: Sequence[Texts], places: Sequence[int], before: int, unanswered: Unanswered
+) -> dict[int, EncodedText]:
+    """The rows of the inputs at these places; files that cannot be read are left out and counted."""
+    codec = predictor.bundle.manifest.codec
+    inputs = codec_inputs(codec, [json_input(chunk[place]) for place in places])
+    if not takes_files(codec):
+        return dict(zip(places, predictor.encode(inputs) if inputs else [], strict=True))
+    rows = {}
+    for place, value in zip(places, inputs, strict=True):
+        try:
+            (rows[place],) = predictor.encode([value])
+        except InputError as error:
+            unanswered.note(f"since {error.found.rstrip('.')}", before + place + 1)
+    return rows
+
+
+def _finite_answers(predictor: Predictor, encoded: Sequence[EncodedText]) -> list[Answer | None]:
+    """The answers of rows; None where the graph gives no number, of which any label would be made up."""
+    if not encoded:
         return []
     import numpy as np
 
-    encoded = predictor.encode([json_input(texts) for texts in inputs])
     outputs = predictor.outputs(encoded)
     finite: list[bool] = [bool(np.isfinite(row).all()) for row in outputs.logits]
     numbers = msgspec.structs.replace(outputs, logits=np.nan_to_num(outputs.logits))

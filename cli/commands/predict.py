@@ -12,10 +12,11 @@ from click.core import ParameterSource
 
 from edgetune.commands.answers import Form, print_answers
 from edgetune.commands.options import json_option
+from edgetune.commands.picture_names import beside, with_folders
 from edgetune.commands.text_columns import ColumnRequest
 from edgetune.commands.texts import Source
 from edgetune.serve.bundle import Bundle
-from edgetune.serve.codecs import codec_parts
+from edgetune.serve.codecs import codec_parts, takes_files
 from edgetune.serve.errors import InputError
 from edgetune.tune.data.dialect import FileOptions
 
@@ -139,9 +140,9 @@ def command(
     A classifier prints one line a text: label, score, text, separated by tabs, and unsure in place of the label where
     the score is below what the bundle, or --abstain-below, asks for; a bundle that answers with a number prints it
     before the text, one of vectors their first numbers, and all of them with --json or into --output. A bundle of pairs
-    takes two texts separated by a tab, or two columns of a file. A language model streams its answer; its options are
-    those from --max-tokens to --raw. Files are read as training reads them, and the column that is taken is said. Blank
-    texts and broken ones get no answer and are counted.
+    takes two texts separated by a tab, or two columns of a file; one of pictures takes files, or folders of them. A
+    language model streams its answer; its options are those from --max-tokens to --raw. Files are read as training reads
+    them, and the column that is taken is said. Blank texts and broken ones get no answer and are counted.
 
     \b
     Example:
@@ -152,12 +153,17 @@ def command(
       edgetune predict bundles/pairs --input pairs.csv --column premise --column hypothesis
       cat messages.txt | edgetune predict bundles/x
       edgetune predict bundles/vectors --input passages.csv --prompt document --output vectors.npy
+      edgetune predict bundles/signs photo.jpg folder/
       edgetune predict bundles/stories "Once upon a time" --raw --temperature 0.8
     """
     form = Form.of(as_json=as_json, jsonl=jsonl, top=top, explain=explain)
     manifest = Bundle.open(bundle, verify=False).manifest
     column_request = _column_request(manifest, columns)
+    in_files = manifest.generation is None and takes_files(manifest.codec)
+    texts = tuple(with_folders(texts)) if in_files else texts
     stream = Source(texts, source, FileOptions(encoding, delimiter, header), column_request).inputs()
+    if in_files and source not in (None, "-"):
+        stream = beside(Path(str(source)), stream)
     first = next(stream, None)
     if first is None:
         raise InputError("There is no text to answer.", expected="a TEXT, --input FILE, or lines on standard input")

@@ -32,7 +32,7 @@ from edgetune.tune.models.opening import open_base
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.activations import frozen_layers
-from edgetune.tune.training.batches import PASS_TOKENS, split_by_tokens
+from edgetune.tune.training.batches import PASS_TOKENS
 from edgetune.tune.training.hardware import choose_device, fast_bf16
 from edgetune.tune.training.length import TrainingLength
 from edgetune.tune.training.memory import told_out_of_memory
@@ -92,7 +92,8 @@ def measure(recipe: OnceRecipe, base: Base, dataset: Dataset) -> tuple[Model, Sp
         torch.random.fork_rng(),
     ):  # the build itself draws as if nothing had been timed
         task = TASKS[recipe.task]
-        opened = open_base(base, task, task.objective(dataset.labels, "", dataset.train.targets), tune)
+        objective = task.objective(dataset.labels, "", dataset.train.targets)
+        opened = open_base(base, task, objective, tune, dataset.depth_range)
         try_base(opened, base.id, dataset.train.texts)
         model = opened.model.to(device)
         facts = Model(
@@ -144,7 +145,7 @@ def _step(
     pass_tokens = PASS_TOKENS[facts.device] if recipe.pass_tokens == "auto" else recipe.pass_tokens
 
     def step(rows: Sequence[Input]) -> None:
-        for part in split_by_tokens(dict(encoder.batch(rows).to(facts.device)), pass_tokens):
+        for part in encoder.split(dict(encoder.batch(rows).to(facts.device)), pass_tokens):
             with torch.autocast(facts.device, torch.bfloat16, enabled=facts.bf16):
                 logits = model(**part).logits
             logits.float().square().mean().backward()

@@ -18,6 +18,7 @@ from edgetune.tune.ngrams.preview import preview_linear
 from edgetune.tune.tasks import TASKS
 
 FIRST_BASE = "all-MiniLM-L6-v2"
+FIRST_PICTURE_BASE = "google/mobilenet_v2_1.0_224"
 
 SPLIT_REMARK = """\
 Training, validation and test, stratified; only for the parts that are not given.
@@ -45,7 +46,7 @@ GATES = {
 
 def look(task: str, data: Mapping[str, Any], base: str | None) -> Look:
     """Read the data; see `edgetune.look.look_at`."""
-    base = base or FIRST_BASE
+    base = base or (FIRST_BASE if TASKS[task].reads_text else FIRST_PICTURE_BASE)
     recipe = OnceRecipe.of_values({"base": base, "task": task, "data": data}, None).data
     tables = read_tables(recipe)
     kind = TASKS[task]
@@ -54,14 +55,14 @@ def look(task: str, data: Mapping[str, Any], base: str | None) -> Look:
     # Where there is no row to judge by alone, one part stands for both.
     once = parts.values() if dataset.test != dataset.validation else (dataset.train, dataset.validation)
     summary = kind.describe(dataset.labels, [target for part in once for target in part.targets])
-    coverage = _coverage(base, dataset, windows=kind.per_token)
+    coverage = _coverage(base, dataset, windows=kind.per_token) if kind.reads_text else None
     findings = (*dataset.findings, *(coverage.findings if coverage else ()))
     preview = preview_linear(dataset, kind, "", seed=0)
     linear = (preview.finding,) if preview else ()
     encoding = _guessed_encoding(tables)
     values: dict[str, Any] = {
         **given_values(recipe),
-        **_column_values(dataset.columns),
+        **_column_values(dataset.columns, "text" if kind.reads_text else "image"),
         **({} if tables.train.header else {"header": False}),
         **({"encoding": encoding} if encoding else {}),
     }
@@ -106,12 +107,12 @@ def _coverage(base: str, dataset: Dataset, *, windows: bool) -> Coverage | None:
     return coverage_of_folder(folder, dataset.train.texts, windows=windows)
 
 
-def _column_values(columns: Columns) -> dict[str, Any]:
-    """The columns as a recipe names them, so that a build does not have to guess them again."""
+def _column_values(columns: Columns, key: str) -> dict[str, Any]:
+    """The columns as a recipe names them, that of inputs by `key`, so that a build does not have to guess them."""
     first, *others = columns.texts
     label = columns.labels[0] if len(columns.labels) == 1 else list(columns.labels)
     return {
-        "text": first,
+        key: first,
         **dict(zip(("text_pair", "negative"), others, strict=False)),
         **({"label": label} if columns.labels else {}),
         **({"separator": columns.separator} if columns.separator else {}),

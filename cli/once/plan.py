@@ -33,11 +33,12 @@ def plan(recipe: OnceRecipe) -> Plan:
     dataset = load_data(recipe, base)
     costs, schemes = estimate(recipe, base, dataset)
     task = TASKS[recipe.task]
-    per_token, pooled = task.per_token, chosen_pooling(base, recipe.tune, has_head=task.has_head)
-    model, pooling = costs.model, TOKENS if per_token else pooled
-    coverage = Coverage.of(
-        open_tokenizer(base).backend_tokenizer.to_str(), dataset.train.texts, model.max_tokens, windows=per_token
-    )
+    per_token = task.per_token
+    pooling = TOKENS if per_token else chosen_pooling(base, recipe.tune, has_head=task.has_head)
+    model, coverage = costs.model, Coverage(0, 1, 0, 0, 0)
+    if task.reads_text:
+        tokenizer = open_tokenizer(base).backend_tokenizer.to_str()
+        coverage = Coverage.of(tokenizer, dataset.train.texts, model.max_tokens, windows=per_token)
     preview = preview_linear(dataset, TASKS[recipe.task], recipe.gate.metric, recipe.seed)
     unsaid = "" if TASKS[recipe.task].has_head else unsaid_prompts(base.id, dataset.prompts)
     linear = [f"{preview.finding} It took {preview.model.cpu_seconds:.1f} CPU seconds."] if preview else []
@@ -66,7 +67,9 @@ def plan(recipe: OnceRecipe) -> Plan:
         },
         words={
             "data": f"{len(dataset.labels)} labels" if dataset.labels else "",
-            "tune": f"{'each token' if per_token else f'pooling {pooling}'}, at most {model.max_tokens} tokens",
+            "tune": f"{'each token' if per_token else f'pooling {pooling}'}, at most {model.max_tokens} tokens"
+            if task.reads_text
+            else "",
             "compress": "as far as they suit",
         },
         basis="a few timed passes",
@@ -126,6 +129,7 @@ def _untuned(recipe: OnceRecipe, base: Base, dataset: Dataset, folder: Path) -> 
         method="", handed_on="", pooling="", probe_value=0.0, best_value=0.0, best_epoch=None, epochs=0.0, remark=""
     )
     head = TASKS[recipe.task].objective(dataset.labels, "", dataset.train.targets).untuned_head()
-    model = TunedModel(folder, recipe.task, head, base.id, base.digest, 512, 0.0, training)
+    codec = TASKS[recipe.task].codec
+    model = TunedModel(folder, recipe.task, head, base.id, base.digest, 512, 0.0, training, codec)
     device = choose_device(recipe.device)
     return Material(model, dataset.train, dataset.validation, (), recipe.export.provider, device, recipe.seed, Silent())

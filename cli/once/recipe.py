@@ -10,6 +10,7 @@ from edgetune.compress.recipe import CompressRecipe
 from edgetune.export.recipe import ExportRecipe
 from edgetune.recipe import Recipe
 from edgetune.serve.errors import RecipeError
+from edgetune.tune.data.augmentation import AugmentRecipe
 from edgetune.tune.data.dataset import DataRecipe
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
@@ -52,6 +53,8 @@ class OnceRecipe(Recipe):
             raise ValueError(f"pooling is head, but {task.name} has none; expected auto, or mean, cls, last or max")
         if task is not None and task.has_head and tune.dimensions:
             raise ValueError(f"dimensions are given, which {task.name} has not; expected them for embeddings alone")
+        if task is not None and task.reads_text and tune.augment != AugmentRecipe():
+            raise ValueError(f"augment is given, but the inputs of {task.name} are no pictures; expected none")
         return tune
 
     @field_validator("gate")

@@ -20,7 +20,7 @@ from edgetune.benchmarks.report.html import render_html
 from edgetune.compress.material import Material
 from edgetune.export.once.export import export
 from edgetune.export.once.graph import Graph
-from edgetune.export.once.pack import GOLDEN_CHARACTERS, Packing, golden_texts, package_versions
+from edgetune.export.once.pack import GOLDEN_CHARACTERS, Packing, golden_inputs, package_versions
 from edgetune.inputs import plain, source_state
 from edgetune.once.plan import estimate, load_data, prompted_data
 from edgetune.once.recipe import OnceRecipe
@@ -59,8 +59,9 @@ class DataStage(Stage[OnceRecipe, Dataset]):
         ]
 
     def make(self, build: OnceBuild, folder: Path) -> None:
-        dataset, per_token = load_data(build.recipe, build.base), TASKS[build.recipe.task].per_token
-        coverage = coverage_of_folder(build.base.folder, dataset.train.texts, windows=per_token)
+        dataset, task = load_data(build.recipe, build.base), TASKS[build.recipe.task]
+        train = dataset.train.texts
+        coverage = coverage_of_folder(build.base.folder, train, windows=task.per_token) if task.reads_text else None
         outside = dataset.out_of_scope.findings if dataset.out_of_scope else ()
         unsaid = "" if TASKS[build.recipe.task].has_head else unsaid_prompts(build.base.id, dataset.prompts)
         for finding in (*dataset.findings, *(coverage.findings if coverage else ()), *outside, *filter(None, [unsaid])):
@@ -256,16 +257,18 @@ def _material(build: OnceBuild) -> Material:
 
 def _packing(build: OnceBuild) -> Packing:
     recipe, dataset = build.recipe, build.result(Dataset)
-    per_token = TASKS[recipe.task].per_token
-    texts = golden_texts(dataset.validation.texts, GOLDEN_CHARACTERS if per_token else None)
+    tuned, task = _tuned(build), TASKS[recipe.task]
+    texts = golden_inputs(tuned.codec, dataset.validation.texts, GOLDEN_CHARACTERS if task.per_token else None)
+    # Borders of entities are those of the text as it is given.
+    strip = recipe.data.clean.normalize and task.reads_text and not task.per_token
     return Packing(
         name=Path(recipe.out).name,
-        tuned=_tuned(build),
+        tuned=tuned,
         data_digest=dataset.digest,
         provider=recipe.export.provider,
         golden_texts=texts,
-        columns=TASKS[recipe.task].input_columns(dataset.columns),
-        strip_inputs=recipe.data.clean.normalize and not per_token,  # borders are those of the text as it is given
+        columns=task.input_columns(dataset.columns),
+        strip_inputs=strip,
     )
 
 

@@ -52,6 +52,7 @@ class Scheme:
             none where any will do.
         neighbours: whether an answer may depend on what else is answered in the same batch.
         taught: whether the tuned model teaches it, by its answers to all texts.
+        pictures: whether it applies to graphs of pictures too.
         turned: share of the answers that it is expected to turn, read off runs (docs/log.md); with it the search knows
             before minutes are spent whether the rows at hand could prove the candidate at all.
     """
@@ -67,9 +68,12 @@ class Scheme:
     needs: tuple[str, ...] = ()
     neighbours: bool = False
     taught: bool = False
+    pictures: bool = False
 
     def unsuitable(self, material: Material) -> str:
         """Why this scheme does not apply here; empty where it does."""
+        if not material.encoder_reads_text and not self.pictures:
+            return PICTURES_HAVE_NONE.get(self.name, "it works on tokens, and pictures have none")
         return str(self._module().unsuitable(material))
 
     def compress(self, graph: Path, folder: Path, material: Material, *, route: str = "") -> Candidate:
@@ -112,6 +116,15 @@ class Scheme:
         return importlib.import_module(f"edgetune.compress.schemes.{self.name}")
 
 
+# Why schemes do not apply to pictures that have another reason than tokens.
+PICTURES_HAVE_NONE = {
+    "int8_dynamic": "scales taken at run time destroy depthwise convolutions, and are slower than fixed ones",
+    "weight_int8": "models of pictures are small, and not bound by reading their weights",
+    "weight_int4": "models of pictures are small, and not bound by reading their weights",
+    "student": "students of pictures are not learnt yet",
+    "pruned": "models of pictures are not pruned yet",
+}
+
 # What makes a product of int8 numbers cheaper than one of floats: VNNI and AMX, and the dot products of Arm.
 _INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
@@ -126,6 +139,7 @@ SCHEMES: dict[str, Scheme] = {
             "bias with activation; what is constant is folded.",
             "always; every other scheme starts from it",
             "nothing: its logits are proven within 1e-4 of the exported graph's",
+            pictures=True,
         ),
         Scheme(
             "int8_dynamic",
@@ -146,6 +160,7 @@ SCHEMES: dict[str, Scheme] = {
             "where int8_dynamic helps: as fast, often nearer to the float answers, and no answer depends on neighbours "
             "in a batch",
             "a calibration run; texts unlike the training ones may leave the ranges",
+            pictures=True,
             tolerance=0.05,
             turned=0.015,
             needs=_INT8_INSTRUCTIONS,
@@ -192,6 +207,7 @@ SCHEMES: dict[str, Scheme] = {
             "The graph as it was exported.",
             "when no other scheme keeps the answers",
             "nothing",
+            pictures=True,
         ),
         Scheme(
             "trimmed",

@@ -28,6 +28,11 @@ def compress(graph: Path, target: Path, material: Material) -> str:
     Raises:
         CompressError: the graph has no linear layers, or none of the plans gives finite logits.
     """
+    if not material.encoder_reads_text:
+        from edgetune.compress.convolutions import MOST_SHARE, convolution_share, quantize_nearest
+
+        if convolution_share(graph) >= MOST_SHARE:
+            return quantize_nearest(graph, target, material)
     from edgetune.compress.static_graph import write_planned
     from edgetune.compress.static_search import described, search
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from edgetune import __version__
 from edgetune.export.layouts import copy_files
 from edgetune.serve.bundle import MANIFEST_NAME, Bundle
-from edgetune.serve.codecs import codec_parts
+from edgetune.serve.codecs import codec_parts, takes_files
 from edgetune.serve.errors import BundleError
 from edgetune.serve.heads import open_head
 
@@ -39,7 +39,8 @@ def bundle_faults(folder: Path) -> list[str]:
 def floor_requirement(bundle: Bundle) -> str:
     """The line of a requirements file that brings what opens the bundle, in the version that wrote the layout."""
     runtime = "gpu" if bundle.manifest.provider == "cuda" else "cpu"
-    return f"edgetune[{runtime}]=={__version__}"
+    pictures = ",pictures" if takes_files(bundle.manifest.codec) else ""
+    return f"edgetune[{runtime}{pictures}]=={__version__}"
 
 
 def input_parts(bundle: Bundle) -> tuple[str, ...]:

@@ -203,8 +203,10 @@ def _example_faults(folder: Path, model: dict[str, object]) -> list[str]:
     example = read_json(folder / str(example_info.get("artifact_path")), faults)
     served = read_json(folder / str(example_info.get("serving_input_path")), faults)
     columns = example.get("columns")
-    if not faults and (not isinstance(columns, list) or columns[:1] != ["text"] or not example.get("data")):
-        faults.append(f"{_EXAMPLE} is no frame with the column text")
+    if not faults and (
+        not isinstance(columns, list) or columns[:1] not in (["text"], ["image"]) or not example.get("data")
+    ):
+        faults.append(f"{_EXAMPLE} is no frame with the column text or image")
     if not faults and served.get("dataframe_split") != example:
         faults.append(f"{_SERVED_EXAMPLE} is not the request for that example")
     return faults

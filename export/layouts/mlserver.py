@@ -211,7 +211,7 @@ def check(folder: Path) -> list[str]:
         faults.append(f"settings.json: parallel_workers is {workers!r}")
     lines = requirement_lines(folder / "requirements.txt", faults)
     for package in ("mlserver", "edgetune"):
-        if not any(re.match(rf"{package}(\[\w+\])?==", line) for line in lines):
+        if not any(re.match(rf"{package}(\[[\w,]+\])?==", line) for line in lines):
             faults.append(f"requirements.txt does not bring {package}")
     # MLServer takes every folder below its own that holds a model-settings.json.
     models = sorted(path.parent for path in folder.rglob("model-settings.json"))

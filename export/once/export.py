@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edgetune.export.once.encoding import check_encoding
 from edgetune.export.once.graph import Graph, count_nodes, export_graph
 from edgetune.export.once.parity import check_graph
-from edgetune.export.once.tokenizer import check_tokenizer
 from edgetune.serve.errors import BundleDamaged, ExportError
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.data.rows import Input, filling, length
@@ -28,9 +28,8 @@ def export(tuned: TunedModel, dataset: Dataset, provider: str, folder: Path, pro
     """
     encoder = Encoder.of(tuned)
     texts = dataset.test.texts
-    check_tokenizer(tuned.model_folder / "tokenizer.json", encoder, texts)
-    progress.say(f"tokenizer: the same ids at run time on all {len(texts):,} test texts")
-    picked = spread_texts(texts, encoder.max_tokens)
+    progress.say(check_encoding(tuned.model_folder, encoder, texts))
+    picked = spread_texts(texts, encoder.max_tokens) if encoder.reads_text else encoder.probes(texts, PARITY_ROWS)
     model = open_model(tuned.model_folder)
 
     def proven(*, fused: bool) -> Graph:

@@ -6,13 +6,15 @@ plain products and not through a scaled-dot-product call.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgetune.serve.errors import ExportError
-from edgetune.tune.data.rows import Input, each_text, length
+from edgetune.tune.data.rows import Input
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.model import TunedModel, open_model
 from edgetune.tune.models.stored import Stored
@@ -51,7 +53,7 @@ def export_graph(tuned: TunedModel, texts: Sequence[Input], provider: str, folde
         ExportError: the exporter cannot trace this architecture.
     """
     model = open_model(tuned.model_folder, attention="eager" if fused else None)
-    example = example_batch(Encoder.of(tuned), texts)
+    example = Encoder.of(tuned).example(texts)
     return write_graph(model, example, folder, tuned.base_id, provider if fused else None)
 
 
@@ -73,9 +75,11 @@ def write_graph(model: Model, example: dict[str, Any], folder: Path, base_id: st
     from edgetune.export.once.rewrite import rewrite
 
     config = OnnxConfig(dynamic=True, ort_fusions=fusions)
+    pictures = example.get("pixel_values")
     try:
-        program = OnnxExporter().export(model, example, config=config).program
-        rewrite(program)
+        with contextlib.redirect_stdout(sys.stderr):  # where torch tells its steps; stdout may be one JSON document
+            program = OnnxExporter().export(model, example, config=config).program
+        rewrite(program, () if pictures is None else tuple(pictures.shape[1:]))
     except Exception as error:
         # torch.export and onnxscript raise dozens of unrelated types; each means that this model has no graph.
         raise ExportError(
@@ -88,13 +92,6 @@ def write_graph(model: Model, example: dict[str, Any], folder: Path, base_id: st
     target = folder / "model.onnx"
     onnx_ir.save(program, target)
     return target
-
-
-def example_batch(encoder: Encoder, texts: Sequence[Input]) -> dict[str, Any]:
-    """Two rows of unlike length: a dimension of one, or rows of equal length, would be frozen into the graph."""
-    by_length = sorted(texts, key=length)
-    longer = each_text(lambda text: f"{text} and more", by_length[-1])
-    return dict(encoder.pad(encoder.rows([by_length[len(by_length) // 4], longer])))
 
 
 def count_nodes(path: Path) -> int:

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from edgetune import __version__
 from edgetune.compress.candidate import Candidate
-from edgetune.export.once.tokenizer import write_json, write_tokenizer
+from edgetune.export.once.encoding import write_encoding
+from edgetune.export.once.golden_pictures import golden_pictures
+from edgetune.export.once.tokenizer import write_json
 from edgetune.export.once.variants import VariantDraft, copy_variant
 from edgetune.serve.bundle import (
     BUNDLE_FORMAT,
@@ -40,7 +42,7 @@ from edgetune.serve.bundle import (
     TensorSpec,
     digest_of,
 )
-from edgetune.serve.codecs import Input
+from edgetune.serve.codecs import Input, takes_files
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.digest import file_sha256
 from edgetune.serve.engines.spec import EngineSpec
@@ -95,7 +97,7 @@ def draft_bundle(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copyfile(candidate.graph, folder / GRAPH_NAME)
-    write_tokenizer(packing.tuned.model_folder, folder, packing.tuned.max_tokens)
+    write_encoding(packing.tuned.model_folder, folder, packing.tuned.codec, packing.tuned.max_tokens)
     _write_config(packing.tuned.model_folder, folder, per_token=packing.tuned.head.kind in PER_TOKEN)
     manifest = msgspec.structs.replace(_manifest(candidate, packing, folder), engine=engine)
     write_manifest(folder, manifest)
@@ -204,10 +206,15 @@ def golden_texts(inputs: Sequence[Input], most_characters: int | None = None) ->
     return tuple(distinct[by_length[place]] for place in dict.fromkeys(places.tolist()))
 
 
+def golden_inputs(codec: str, inputs: Sequence[Input], most_characters: int | None = None) -> tuple[Input, ...]:
+    """The inputs whose answers are packed with a graph; texts as `golden_texts` has them."""
+    return golden_pictures(inputs, GOLDEN_CASES) if takes_files(codec) else golden_texts(inputs, most_characters)
+
+
 def _texts_of(one: Input) -> Sequence[str]:
     """The texts of an input, whichever codec takes it."""
-    if isinstance(one, str):
-        return (one,)
+    if isinstance(one, str | bytes | Path):
+        return (str(one),)
     return tuple(one.values()) if isinstance(one, Mapping) else one
 
 
@@ -243,7 +250,7 @@ def _manifest(candidate: Candidate, packing: Packing, folder: Path) -> Manifest:
         name=packing.name,
         task=packing.tuned.task,
         labels=list(packing.tuned.labels),
-        inputs=[TensorSpec(v.name, _DTYPES[v.type], ["batch", "tokens"]) for v in session.get_inputs()],
+        inputs=[TensorSpec(v.name, _DTYPES[v.type], _shape(v.shape)) for v in session.get_inputs()],
         outputs=[TensorSpec(v.name, _DTYPES[v.type], shape) for v in session.get_outputs()],
         max_tokens=packing.tuned.max_tokens,
         scheme=candidate.scheme,
@@ -259,6 +266,13 @@ def _manifest(candidate: Candidate, packing: Packing, folder: Path) -> Manifest:
         columns=list(packing.columns),
         strip_inputs=packing.strip_inputs,
     )
+
+
+def _shape(shape: Sequence[int | str | None]) -> list[int | str]:
+    """The shape of an input: ids are (batch, tokens), pictures (batch, 3, height, width)."""
+    if len(shape) == 2:
+        return ["batch", "tokens"]
+    return ["batch", *(size for size in shape[1:] if isinstance(size, int))]
 
 
 def _listed_heads(head: HeadSpec) -> list[HeadSpec]:

@@ -40,7 +40,7 @@ def check_graph(graph: Path, model: PreTrainedModel, encoder: Encoder, texts: Se
     session = open_session(graph, provider=provider)
     names = [value.name for value in session.get_inputs()]
     rows = encoder.rows(texts)
-    _check_names(session, set(rows[0]))
+    _check_names(session, set(encoder.pad(rows[:1])))
 
     def run(batch: BatchEncoding) -> NDArray[np.float32]:
         try:
@@ -57,7 +57,7 @@ def check_graph(graph: Path, model: PreTrainedModel, encoder: Encoder, texts: Se
     # Unsorted batches of 8 on purpose: ragged rows are where a mask that was lost shows.
     for start in range(0, len(rows), 8):
         batch = encoder.pad(rows[start : start + 8])
-        mask = batch["attention_mask"].numpy()
+        mask = batch.get("attention_mask")
         with torch.inference_mode():
             expected += unpadded(model(**batch).logits.float().numpy(), mask)
         actual += unpadded(run(batch), mask)

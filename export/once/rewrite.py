@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,15 +21,19 @@ _EVERY_SIZE = 1 << 40
 _ORDERS = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Trilu")
 
 
-def rewrite(model: onnx_ir.Model) -> None:
-    """Rewrite an `onnx_ir.Model` in place."""
+def rewrite(model: onnx_ir.Model, sizes: Sequence[int] = ()) -> None:
+    """Rewrite an `onnx_ir.Model` in place.
+
+    Args:
+        sizes: of pictures, which are all of one size: (channels, height, width); none of texts.
+    """
     from onnx_ir.passes.common import RemoveUnusedNodesPass
     from onnxscript.optimizer import fold_constants
 
     fold_constants(model, input_size_limit=_EVERY_SIZE, output_size_limit=_EVERY_SIZE)
     _mask_attention(model)
     RemoveUnusedNodesPass()(model)
-    _tidy_inputs(model.graph)
+    _tidy_inputs(model.graph, sizes)
     strip_metadata(model)
 
 
@@ -92,14 +97,14 @@ def _is_constant(value: onnx_ir.Value | None) -> bool:
     return value.is_initializer() or (producer is not None and producer.op_type == "Constant")
 
 
-def _tidy_inputs(graph: onnx_ir.Graph) -> None:
+def _tidy_inputs(graph: onnx_ir.Graph, sizes: Sequence[int]) -> None:
     """Keep the inputs that are read, and call the dimensions of all inputs and outputs `batch` and `tokens`."""
     import onnx_ir
 
     for value in [value for value in graph.inputs if not value.uses()]:
         graph.inputs.remove(value)
     for value in [*graph.inputs, *graph.outputs]:
-        names = ("batch", "tokens")
+        names = ("batch", "tokens") if len(value.shape) <= 2 else ("batch", *sizes)
         value.shape = onnx_ir.Shape(
             [size if isinstance(size, int) else names[place] for place, size in enumerate(value.shape)]
         )

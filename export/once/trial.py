@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgetune.export.once.graph import example_batch, write_graph
+from edgetune.export.once.encoding import check_encoding
+from edgetune.export.once.graph import write_graph
 from edgetune.export.once.parity import check_graph, padding_allowed, padding_fault, row_differences
-from edgetune.export.once.tokenizer import check_tokenizer
 from edgetune.serve.errors import BundleDamaged, ExportError, ModelError
 from edgetune.tune.data.rows import Input, each_text, filling, length, shortened
 from edgetune.tune.methods.freeze import layer_list
@@ -36,11 +36,12 @@ if TYPE_CHECKING:
 # Of these the tests build whole bundles (tests/export/test_architectures.py); a trial graph would cost 4 s of a
 # processor and say what is known, unless the config changes more than sizes, rates and ids.
 BUILT_IN_TESTS = {
+    *("mobilenet_v2", "mobilenet_v1", "resnet", "vit", "deit", "convnext", "efficientnet", "swin", "mobilevit"),
     *("bert", "distilbert", "roberta", "xlm-roberta", "electra", "albert", "mpnet", "deberta-v2", "modernbert"),
 }
 _SIZES = re.compile(
-    r".*(_size|_layers|_heads|_dropout|_dropout_prob|_positions|_position_embeddings|_range|_eps|_token_id|_buckets)"
-    r"|dim|hidden_dim|dropout|local_attention|id2label|label2id|architectures|problem_type|transformers_version|dtype"
+    r".*(_size|_sizes|_layers|_heads|_dropout|_dropout_prob|_positions|_position_embeddings|_range|_eps|_token_id|_buckets)"
+    r"|dim|hidden_dim|depths|depth_multiplier|embed_dim|dropout|local_attention|id2label|label2id|architectures|problem_type|transformers_version|dtype"
     r"|use_cache|edgetune_pooling|_name_or_path|layer_types|rope_parameters"
 )
 # What a model raises that takes other inputs, or whose configuration does not fit it.
@@ -62,18 +63,16 @@ def try_base(opened: Opened, base_id: str, inputs: Sequence[Input]) -> None:
         ExportError: there is no graph of it.
         ModelError: it does not run on texts alone.
     """
-    rows = _spread(inputs)
+    rows = _spread(inputs) if opened.encoder.reads_text else opened.encoder.probes(inputs, _TRIAL_ROWS)
     opened.model.eval()
     with tempfile.TemporaryDirectory() as folder:
-        opened.encoder.tokenizer.save_pretrained(folder)
+        opened.encoder.save(Path(folder))
         opened.model.config.save_pretrained(folder)
-        check_tokenizer(Path(folder) / "tokenizer.json", opened.encoder, rows)
+        check_encoding(Path(folder), opened.encoder, rows)
         _check_padding(opened, rows)
         if not _is_built_in_tests(opened.model.config):
             with _shallow(opened.model, opened.encoder.batch(rows[:1])), _random_head(opened.model):
-                path = write_graph(
-                    opened.model, example_batch(opened.encoder, rows), Path(folder), base_id, fusions=None
-                )
+                path = write_graph(opened.model, opened.encoder.example(rows), Path(folder), base_id, fusions=None)
                 try:
                     check_graph(path, opened.model, opened.encoder, rows, "cpu")
                 except BundleDamaged as error:  # ONNX Runtime does not open it
@@ -100,10 +99,13 @@ def _check_padding(opened: Opened, rows: Sequence[Input]) -> None:
         padded = seen_by_head(opened.model, opened.encoder, encoded, bf16=False, batch_size=len(rows))
         alone = seen_by_head(opened.model, opened.encoder, encoded, bf16=False, batch_size=1)
     except _NOT_RUN as error:
+        noun, takes = ("texts", "token ids and an attention mask")
+        if not opened.encoder.reads_text:
+            noun, takes = ("pictures", "pixels of the size that its preprocessor_config.json makes them")
         raise ModelError(
-            f"A {opened.model.config.model_type!r} model does not run on texts alone: "
+            f"A {opened.model.config.model_type!r} model does not run on {noun} alone: "
             f"{type(error).__name__}: {first_words(error)}",
-            expected="a model that takes token ids and an attention mask, with a configuration that fits its weights",
+            expected=f"a model that takes {takes}, with a configuration that fits its weights",
             action="choose another --base",
         ) from error
     differences, allowed = row_differences(padded, alone), padding_allowed(alone)

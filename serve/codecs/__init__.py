@@ -18,16 +18,21 @@ if TYPE_CHECKING:
 
     from edgetune.serve.codecs.text import EncodedText
 
-# What a caller may give as one input: a text, or a pair of texts as a list, a tuple or an object by part.
-Input = str | Sequence[str] | Mapping[str, str]
+# What a caller may give as one input: a text, or a pair of texts as a list, a tuple or an object by part; of pictures
+# the bytes of a file, its path, or base64.
+Input = str | bytes | Path | Sequence[str] | Mapping[str, str]
 
 
 class CodecKind(NamedTuple):
-    """One row of the table: where the class is, the parts of an input, and what one is in a few words."""
+    """One row of the table: where the class is, the parts of an input, what one is in a few words, the file of a folder
+    that says how inputs are encoded, and whether data sets name inputs by the files that hold them.
+    """
 
     place: str
     parts: tuple[str, ...]
     summary: str
+    settings: str = "tokenizer.json"
+    in_files: bool = False
 
 
 # By name in the manifest.
@@ -35,6 +40,9 @@ CODECS = {
     "text": CodecKind("edgetune.serve.codecs.text:TextCodec", ("text",), "a text"),
     "text-pair": CodecKind("edgetune.serve.codecs.text_pair:TextPairCodec", ("text", "text_pair"), "a pair of texts"),
     "tokens": CodecKind("edgetune.serve.codecs.tokens:TokensCodec", ("text",), "a text, read token by token"),
+    "picture": CodecKind(
+        "edgetune.serve.codecs.picture:PictureCodec", ("image",), "a picture", settings="picture.json", in_files=True
+    ),
 }
 
 
@@ -114,6 +122,18 @@ def codec_parts(name: str) -> tuple[str, ...]:
         BundleFormatError: this release has no such codec.
     """
     return _kind(name).parts
+
+
+def takes_files(name: str) -> bool:
+    """Whether data sets name the inputs of a codec by the files that hold them."""
+    return name in CODECS and CODECS[name].in_files
+
+
+def codec_inputs(name: str, inputs: Sequence[Any]) -> list[Any]:
+    """Inputs as a data set has them, as the codec takes them: what names a file becomes its path."""
+    if not takes_files(name):
+        return list(inputs)
+    return [value if value.startswith("data:") else Path(value) for value in inputs]
 
 
 def _kind(name: str) -> CodecKind:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from edgetune.serve.codecs.text import EncodedText
 
 
-def unpadded(outputs: NDArray[np.float32], mask: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+def unpadded(outputs: NDArray[np.float32], mask: Any) -> list[NDArray[np.float32]]:
     """The outputs of each row of a batch without those of its padding.
 
     Args:
         outputs: (batch, width), or (batch, tokens, width) of a head on each token, float32.
-        mask: the attention mask, (batch, tokens).
+        mask: the attention mask, (batch, tokens); of a batch without tokens None.
 
     Returns:
         Of each row (width,), or (tokens of the row, width).

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgetune.serve.bundle import CONFIG_NAME
 from edgetune.serve.cascade import Outputs
-from edgetune.serve.codecs import Codec, Input
+from edgetune.serve.codecs import Codec, Input, takes_files
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import BundleDamaged, Overloaded
 from edgetune.serve.http.errors import invalid, unanswerable
@@ -80,7 +80,11 @@ class Answering:
             Overloaded: they do not fit into the queue.
         """
         codec = served.predictor.codec
-        characters = check_inputs(inputs, codec, self.settings.max_texts)
+        if takes_files(served.bundle.manifest.codec):
+            _check_count(len(inputs), self.settings.max_texts, "pictures")
+            characters = INLINE_CHARACTERS + 1  # a picture takes a millisecond and more, whatever its bytes
+        else:
+            characters = check_inputs(inputs, codec, self.settings.max_texts)
         begun = time.perf_counter()
         if characters <= INLINE_CHARACTERS:
             encoded = codec.encode(inputs)

@@ -44,6 +44,7 @@ from edgetune.serve.http.repository import Repository
 from edgetune.serve.http.schemas import Interfaces
 from edgetune.serve.http.settings import ServerSettings
 from edgetune.serve.http.triton import TritonRoutes
+from edgetune.serve.http.try_form import SCRIPT_PATH, script
 from edgetune.serve.json_types import JsonObject
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def _routes(answering: Answering, limits: Limits, settings: ServerSettings, *, g
         Route("/openapi.json", describe),
         Route("/docs", docs),
         Route("/", pages.home),
+        Route(SCRIPT_PATH, script),
         Route("/models/{name}/report", pages.report),
     ]
 

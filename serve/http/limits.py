@@ -58,6 +58,7 @@ class Limits:
         work: Callable[[bytes], Coroutine[Any, Any, Answer]],
         *,
         seconds: float | None = None,
+        types: tuple[str, ...] = (),
     ) -> Answer:
         """Read the request's body and have `work` answer it, within all limits.
 
@@ -65,6 +66,7 @@ class Limits:
             scope, receive: as ASGI gives them.
             work: from the body to the answer; a stream has been sent when it returns.
             seconds: for all of it; None takes `request_seconds`.
+            types: beginnings of content types that `work` understands beside JSON.
 
         Raises:
             Refused: 408, 413, 415, 429 or 503, or whatever `work` refuses.
@@ -83,7 +85,7 @@ class Limits:
         self.running += 1
         body = bytearray()
         try:
-            await self.read_into(body, scope, receive)
+            await self.read_into(body, scope, receive, types)
             return await self._within(deadline, seconds, receive, work(bytes(body)))
         finally:
             self.running -= 1
@@ -98,14 +100,14 @@ class Limits:
         finally:
             self.body_bytes -= len(body)
 
-    async def read_into(self, body: bytearray, scope: Scope, receive: Receive) -> None:
+    async def read_into(self, body: bytearray, scope: Scope, receive: Receive, types: tuple[str, ...] = ()) -> None:
         """Read a request's body; what is in `body` counts as held until the caller lets it go.
 
         Raises:
             Refused: 400, 408, 413, 415 or 503.
             ClientLeft: the client closed its connection.
         """
-        compression = _check_headers(scope, self._settings.max_body_bytes)
+        compression = _check_headers(scope, self._settings.max_body_bytes, types)
         seconds = self._settings.read_seconds
         try:
             async with asyncio.timeout(seconds):
@@ -231,7 +233,7 @@ class Inflater:
             raise invalid("The compressed body ends too early.", expected="a whole gzip or zlib stream")
 
 
-def _check_headers(scope: Scope, most: int) -> str:
+def _check_headers(scope: Scope, most: int, types: tuple[str, ...]) -> str:
     """Refuse by the headers alone what need not be read: a size that is told and too large, a type that is no JSON.
 
     Returns:
@@ -253,12 +255,14 @@ def _check_headers(scope: Scope, most: int) -> str:
                 )
             compression = str(encoding, "ascii")
         elif name == b"content-type" and value != b"application/json":
-            _check_type(str(value, "latin-1"))
+            _check_type(str(value, "latin-1"), types)
     return compression
 
 
-def _check_type(content_type: str) -> None:
+def _check_type(content_type: str, types: tuple[str, ...]) -> None:
     kind = content_type.partition(";")[0].strip().lower()
+    if types and kind.startswith(types):
+        return
     family, _, subtype = kind.partition("/")
     if kind.startswith(_OTHER_TYPES) or (
         family == "application" and (subtype in _OTHER_APPLICATIONS or subtype.endswith("+xml"))

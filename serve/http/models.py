@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgetune.serve.bundle import NOT_JSON
+from edgetune.serve.codecs import takes_files
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.http.access import visit_of
 from edgetune.serve.http.answering import Answering
@@ -169,11 +170,14 @@ def _chosen(served: Served) -> dict[str, str]:
 
 def _tensors(predictor: Predictor) -> tuple[list[JsonObject], list[JsonObject]]:
     """The tensors of a model: its texts, or the graph's own inputs together; and all outputs there are."""
-    texts, ids = {"instead_of": "the ids"}, {"instead_of": " and ".join(predictor.codec.parts)}
+    takes_pictures = takes_files(predictor.bundle.manifest.codec)
+    texts = {"content_type": "base64"} if takes_pictures else {"instead_of": "the ids"}
+    ids = {"instead_of": " and ".join(predictor.codec.parts)}
     inputs: list[dict[str, Any]] = [
         {"name": part, "datatype": "BYTES", "shape": [-1], "parameters": texts} for part in predictor.codec.parts
     ]
-    for spec in predictor.bundle.manifest.inputs:
+    graph_inputs = () if takes_pictures else predictor.bundle.manifest.inputs
+    for spec in graph_inputs:
         inputs.append({"name": spec.name, "datatype": "INT64", "shape": [-1, -1], "parameters": ids})
     outputs = [
         {

@@ -104,6 +104,9 @@ def _paths(settings: ServerSettings, *, guarded: bool) -> JsonObject:
         **_openai_paths(),
         "/metrics": {"get": _operation("metrics", "For Prometheus", {"text/plain": html["text/html"]}) | health},
         "/openapi.json": {"get": _operation("openapi", "This description", {"application/json": {}})},
+        "/try.js": {
+            "get": _operation("script", "What the page at / runs", {"text/javascript": {"schema": {"type": "string"}}})
+        },
         "/docs": {"get": _operation("docs", "This description as a page", html)},
         "/": {"get": _operation("home", "What is loaded", html)},
     }

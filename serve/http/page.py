@@ -1,6 +1,7 @@
 """GET /, for a person with a browser: what is loaded, with each bundle's own figures and its own report.
 
-Everything that comes from a bundle is escaped, and no page may load or run anything but its own style.
+Everything that comes from a bundle is escaped. The page at / runs the server's own script, which lets a person ask; no
+other page may load or run anything but its own style.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgetune.serve.bundle import MOST_JSON_BYTES
+from edgetune.serve.codecs import describe_codec, takes_files
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.files import read_regular
 from edgetune.serve.heads import describe_head
@@ -24,7 +26,8 @@ from edgetune.serve.http.access import visit_of
 from edgetune.serve.http.errors import Refused, sayable
 from edgetune.serve.http.openai.faults import CHAT_PATH
 from edgetune.serve.http.repository import Repository
-from edgetune.serve.http.served import Served
+from edgetune.serve.http.served import Served, State
+from edgetune.serve.http.try_form import POLICY, SCRIPT_PATH, try_form
 from edgetune.serve.report import Report
 from edgetune.serve.stepwise.report import LanguageReport
 
@@ -50,13 +53,16 @@ section { border: 1px solid #8886; border-radius: .5rem; padding: .25rem 1rem 1r
 dt { opacity: .7; } dd { margin: 0; }
 .READY { color: #1a7f37; } .LOADING { color: #9a6700; } .UNAVAILABLE { color: #cf222e; }
 code, pre { background: #8882; border-radius: .25rem; padding: .1rem .3rem; overflow-x: auto; }
+form { display: grid; gap: .5rem; margin: 1rem 0; } textarea, input { font: inherit; }
+.drop { border: 2px dashed #8888; border-radius: .5rem; padding: 1rem; } .drop img { display: block; margin: .5rem 0; }
 pre { padding: .75rem; } table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: left; }
 """
 
 
-def html_response(page: str, status: int = 200) -> Response:
-    """A page with the headers that keep it to itself."""
-    return Response(page.encode("utf-8", "replace"), status, SAFETY, media_type="text/html")
+def html_response(page: str, status: int = 200, policy: str = "") -> Response:
+    """A page with the headers that keep it to itself; `policy` is another of its content than `SAFETY` has."""
+    headers = {**SAFETY, **({"content-security-policy": policy} if policy else {})}
+    return Response(page.encode("utf-8", "replace"), status, headers, media_type="text/html")
 
 
 def html_page(title: str, body: str) -> str:
@@ -70,10 +76,13 @@ def html_page(title: str, body: str) -> str:
 
 _CHAT = CHAT_PATH + """ -d '{"messages": [{"role": "user", "content": "Hello"}]}'"""
 _EXAMPLES = {"text": "my card has not arrived", "text_pair": "the card is late"}
+_PICTURE = "/v1/classify -F image=@photo.jpg"
 
 
 def _classify(parts: Sequence[str]) -> str:
     """What to ask a model whose inputs have these parts."""
+    if "image" in parts:
+        return _PICTURE
     body = json.dumps({part: _EXAMPLES[part] for part in parts})
     return f"/v1/classify -d '{body}'"
 
@@ -95,8 +104,9 @@ class PageRoutes:
             f"{models or '<p>No model is loaded.</p>'}<pre>{example}</pre>"
             '<p><a href="/docs">routes</a> · <a href="/openapi.json">OpenAPI</a> · <a href="/metrics">metrics</a> · '
             '<a href="/v2/health/ready">health</a></p>'
+            f'<script src="{SCRIPT_PATH}" defer></script>'
         )
-        return html_response(html_page("edgetune", body))
+        return html_response(html_page("edgetune", body), policy=POLICY)
 
     def _questions(self) -> list[str]:
         """What to ask the models that are loaded: a route and a body of each kind; classify's where there is none."""
@@ -125,17 +135,20 @@ class PageRoutes:
         facts = {"version": served_version} if served_version else {}
         if reason:
             facts["reason"] = reason
-        report = ""
+        report, form = "", ""
         try:
             with self._repository.lease(name) as served:
                 facts |= _facts(served)
+                if not served.generates and state is State.READY:
+                    codec, predictor = served.bundle.manifest.codec, served.predictor
+                    form = try_form(name, codec, predictor.codec.parts, ranked=predictor.head.ranked)
                 if REPORT_PAGE in served.bundle.manifest.files:
                     report = f'<p><a href="/models/{quote(name, safe="")}/report">report of its build</a></p>'
         except EdgetuneError:
-            report = ""
+            report, form = "", ""
         rows = "".join(f"<dt>{escape(term)}</dt><dd>{escape(sayable(words))}</dd>" for term, words in facts.items())
         heading = f'<h2>{escape(name)} <small class="{state.value}">{state.value.lower()}</small></h2>'
-        return f'<section>{heading}<dl class="facts">{rows}</dl>{report}</section>'
+        return f'<section>{heading}<dl class="facts">{rows}</dl>{form}{report}</section>'
 
 
 def _read(served: Served) -> bytes | None:
@@ -162,7 +175,7 @@ def _facts(served: Served) -> dict[str, str]:
         "base": manifest.base.id,
         "task": manifest.task,
         **({} if served.generates else {"answer": describe_head(served.predictor.head.spec, 6)}),
-        "context" if served.generates else "longest text": f"{manifest.max_tokens} tokens",
+        **_longest(served),
         "scheme": _scheme(served),
         "runs on": ", ".join(served.answerer.providers),
     }
@@ -174,6 +187,13 @@ def _facts(served: Served) -> dict[str, str]:
         facts["size"] = f"{report.size_bytes.bundle / 1e6:.1f} MB"
     busy = "" if report.timing_valid else ", too busy to judge speed"
     return {**facts, "measured on": f"{report.machine.cpu}, {report.machine.threads} threads{busy}"}
+
+
+def _longest(served: Served) -> dict[str, str]:
+    manifest = served.bundle.manifest
+    if not served.generates and takes_files(manifest.codec):
+        return {"input": describe_codec(manifest.codec)}
+    return {"context" if served.generates else "longest text": f"{manifest.max_tokens} tokens"}
 
 
 def _figures(report: Report) -> dict[str, str]:

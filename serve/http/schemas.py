@@ -149,7 +149,7 @@ def _questions(settings: ServerSettings, interfaces: Interfaces) -> JsonObject:
 def _classify_request(text: JsonObject, most: int, kinds: frozenset[tuple[str, ...]]) -> JsonObject:
     """A body of /v1/classify: one input by its parts, or several, of a kind that a loaded model takes."""
     other = {
-        **{name: {"type": "null"} for name in ("text", "text_pair", "texts")},
+        **{name: {"type": "null"} for name in ("text", "text_pair", "texts", "image", "images")},
         "top": {"type": ["integer", "null"], "minimum": 1, "maximum": 2**31 - 1},
         "model": {"type": ["string", "null"]},
     }

@@ -11,6 +11,7 @@ import contextlib
 from starlette.requests import Request
 from starlette.responses import Response
 
+from edgetune.serve.codecs import takes_files
 from edgetune.serve.http.access import visit_of
 from edgetune.serve.http.answering import Answering
 from edgetune.serve.http.inference import output_tensors
@@ -75,6 +76,7 @@ def model_config(served: Served, max_texts: int) -> JsonObject:
         inputs += [
             {"name": spec.name, "data_type": "TYPE_INT64", "dims": [-1], "optional": True}
             for spec in predictor.bundle.manifest.inputs
+            if not takes_files(predictor.bundle.manifest.codec)
         ]
         outputs = [
             {

@@ -171,11 +171,11 @@ def test_inspect_shows_several_heads_and_those_of_later_releases(edgetune, kind_
     shutil.copytree(kind_bundle("label"), folder)
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     manifest["heads"] = [{"kind": "number", "output": "age"}, {"kind": "spans", "output": "places", "labels": ["x"]}]
-    manifest["codec"] = "picture"
+    manifest["codec"] = "sound"
     del manifest["manifest_digest"]  # it is no longer the one that was packed
     (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
     out = edgetune("inspect", folder).out
-    assert "input       picture (of a newer edgetune)\n" in out
+    assert "input       sound (of a newer edgetune)\n" in out
     assert "answer      age: a number\nanswer      places: spans (of a newer edgetune)\n" in out
     for command in ("predict", "verify"):
         ended = edgetune(command, folder, *(["card"] if command == "predict" else []))

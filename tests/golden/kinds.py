@@ -12,9 +12,9 @@ from edgetune.serve.codecs import CODECS
 from edgetune.serve.heads import HEADS, PER_TOKEN
 
 GOLDEN = Path(__file__).parent / "bundle-v1"
-# Those that answer for a whole input, each with each; heads on tokens have a codec of their own.
+# Those that answer for a whole text, each with each; heads on tokens have a codec of their own.
 ROW_KINDS = tuple(kind for kind in HEADS if kind not in PER_TOKEN)
-ROW_CODECS = tuple(codec for codec in CODECS if codec != "tokens")
+ROW_CODECS = tuple(codec for codec in CODECS if codec != "tokens" and not CODECS[codec].in_files)
 PROBLEMS = {"labels": "multi_label_classification", "number": "regression"}
 PROMPTS = {"query": "query: ", "document": "passage: "}
 TAGS = ["O", "B-thing", "I-thing"]

@@ -17,6 +17,7 @@ import pytest
 from edgetune.serve import load
 from edgetune.serve.bundle import Bundle, GoldenCase, HeadSpec, Manifest, TensorSpec, Variant
 from edgetune.serve.codecs import CODECS
+from edgetune.serve.codecs.picture_spec import PictureSpec
 from edgetune.serve.engines.spec import CascadeSpec, EngineSpec
 from edgetune.serve.golden import replay_golden
 from edgetune.serve.heads import HEADS
@@ -106,6 +107,11 @@ def test_engine_and_cascade_have_the_keys_of_the_page_in_order():
 def test_a_head_has_the_keys_of_the_page_in_order():
     names = [row[0] for row in table("Codecs and heads", "head key")]
     assert names == [field.name for field in msgspec.structs.fields(HeadSpec)]
+
+
+def test_picture_settings_have_the_keys_of_the_page_in_order():
+    names = [row[0] for row in table("Codecs and heads", "picture key")]
+    assert names == [field.name for field in msgspec.structs.fields(PictureSpec)]
 
 
 def test_the_kinds_and_codecs_are_those_of_the_page():

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 
 from edgetune.serve.errors import DataError, RecipeError, UndecidedColumns
 from edgetune.tune.data.classes import check_rows, label_findings, without_empty_parts
-from edgetune.tune.data.cleaning import clean, counted
+from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.columns import Columns
 from edgetune.tune.data.coverage import balance_findings
 from edgetune.tune.data.out_of_scope import OutOfScope, read_out_of_scope
@@ -32,6 +32,7 @@ from edgetune.tune.data.unlabeled import clean_unlabeled, read_unlabeled
 from edgetune.tune.models.stored import Stored, changed_rows
 
 if TYPE_CHECKING:
+    from edgetune.tune.data.contents import Contents
     from edgetune.tune.data.reading import Table
     from edgetune.tune.tasks.task import Task
 
@@ -77,6 +78,11 @@ class DataRecipe(SourceRecipe):
         description="Of embeddings, what stands before a text that is looked for with (query) and one that is to be "
         "found (document), such as {query: 'query: ', document: 'passage: '}; without it, what the base says.",
     )
+    image: str | None = Field(
+        default=None,
+        description="Of pictures, the column that names their files, from the table's own folder on, or holds them; "
+        "without it, guessed and said.",
+    )
     label: str | Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None,
         description="The column of labels or numbers; without it, guessed and said. Several columns of 0 and 1, one a "
@@ -120,6 +126,9 @@ class Dataset(Stored):
         unlabeled: more texts of the domain, none of which stands in the validation or test part; often empty.
         out_of_scope: texts that belong to no class; None where none were named.
         prompts: what stands before texts already, by its name.
+        contents: of inputs that name files, the SHA-256 of each file by part, in order, and it is these that `digest`
+            is of; empty where inputs are texts.
+        depth_range: levels of pictures of more than 8 bits that become black and white; None without such.
     """
 
     file_name: ClassVar[str] = "dataset.json"
@@ -137,6 +146,8 @@ class Dataset(Stored):
     unlabeled: tuple[Input, ...] = ()
     out_of_scope: OutOfScope | None = None
     prompts: dict[str, str] = field(default_factory=dict)
+    contents: tuple[tuple[str, ...], ...] = ()
+    depth_range: tuple[float, float] | None = None
 
     @classmethod
     def load(cls, recipe: DataRecipe, task: Task, *, seed: int, label_order: Sequence[str] | None = None) -> Dataset:
@@ -186,14 +197,14 @@ class Dataset(Stored):
     ) -> Dataset:
         columns = task.choose_columns(tables.train, recipe)
         parts = _select(_with_targets(tables, columns, recipe), columns, task)
-        parts = clean(parts, normalize=recipe.clean.normalize, deduplicate=recipe.clean.deduplicate)
+        parts, files = task.tidied(parts, recipe)
         parts = without_empty_parts(parts)
         check_rows(parts, recipe.source)
         labels = task.labels(parts, recipe.source, label_order)
         places = {label: place for place, label in enumerate(labels)}
         given = [task.target(word, places) for rows in parts.given.values() for word in rows.labels]
         strata = task.strata([task.target(word, places) for word in parts.train.labels])
-        parts = _split(parts, recipe.split, seed, strata, task)
+        parts = task.after_split(_split(parts, recipe.split, seed, strata, task), files, recipe)
         parts, unlabeled = _with_unlabeled(parts, recipe, columns)
         named = recipe.out_of_scope
         outside = None if named is None else read_out_of_scope(named, parts, recipe, columns)
@@ -207,9 +218,14 @@ class Dataset(Stored):
             Part(*task.unrolled(part.texts, part.targets, recipe, part=name))
             for name, part in zip(PART_NAMES, made, strict=True)
         )
-        digest = _digest(labels, (train, validation, test), unlabeled)
-        more = (unlabeled, outside, dict(recipe.prompts or {}))
-        return cls(train, validation, test, labels, digest, recipe.source, columns, findings, *more)
+        contents = _contents(files, (train, validation, test))
+        digest = _digest(labels, (train, validation, test), unlabeled, contents)
+        return cls(
+            *(train, validation, test, labels, digest, recipe.source, columns, findings, unlabeled, outside),
+            prompts=dict(recipe.prompts or {}),
+            contents=contents,
+            depth_range=files.depth_range if files else None,
+        )
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -219,7 +235,8 @@ class Dataset(Stored):
             WorkError: the folder holds no data set, or its rows are not those that were saved.
         """
         opened = super().open(folder)
-        if _digest(opened.labels, (opened.train, opened.validation, opened.test), opened.unlabeled) != opened.digest:
+        parts = opened.train, opened.validation, opened.test
+        if _digest(opened.labels, parts, opened.unlabeled, opened.contents) != opened.digest:
             raise changed_rows(cls, folder)
         return opened
 
@@ -358,8 +375,19 @@ def _all_rows(parts: Parts) -> tuple[Rows, Rows, Rows]:
     return parts.train, parts.validation or nothing, parts.test or nothing
 
 
-def _digest(labels: Sequence[str], parts: Iterable[Part], unlabeled: Sequence[Input]) -> str:
+def _contents(files: Contents | None, parts: Iterable[Part]) -> tuple[tuple[str, ...], ...]:
+    """The digest of each row's file, by part."""
+    return () if files is None else tuple(tuple(files.digests[str(text)] for text in part.texts) for part in parts)
+
+
+def _digest(
+    labels: Sequence[str], parts: Sequence[Part], unlabeled: Sequence[Input], contents: Sequence[Sequence[str]] = ()
+) -> str:
     # Left out where there are none, so that a data set without them keeps the digest it had before there could be.
     more = [list(unlabeled)] if unlabeled else []
-    content = json.dumps([list(labels), *([part.texts, part.targets] for part in parts), *more])
+    inputs: Sequence[Sequence[Input]] = contents or [
+        part.texts for part in parts
+    ]  # wherever files lie, the same ones are the same rows
+    rows = [[texts, part.targets] for texts, part in zip(inputs, parts, strict=True)]
+    content = json.dumps([list(labels), *rows, *more])
     return "sha256:" + hashlib.sha256(content.encode("ascii")).hexdigest()

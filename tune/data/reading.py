@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.cleaning import counted
+from edgetune.tune.data.data_urls import as_data_url
 from edgetune.tune.data.dialect import FileOptions, detect_dialect
 from edgetune.tune.data.encoding import Decoded, decode, encoding_finding
 from edgetune.tune.data.foreign import HEAD_BYTES, refuse_foreign
@@ -40,7 +41,8 @@ LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 class Table:
     """Rows as words, column by column; all columns have the same length.
 
-    `header` is False where a delimited file names no columns; `encoding` is set where it had to be guessed.
+    `header` is False where a delimited file names no columns; `encoding` is set where it had to be guessed; `folder` is
+    the one that relative paths in cells start from, "" where there is none.
     """
 
     source: str
@@ -48,6 +50,7 @@ class Table:
     header: bool = True
     encoding: str | None = None
     findings: tuple[str, ...] = ()
+    folder: str = ""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -86,7 +89,7 @@ def read_tables_of(path: Path, options: FileOptions) -> dict[str, Table]:
         if not len(table):
             where = f"The part {part} of {path}" if len(tables) > 1 else str(path)
             raise DataError(f"{where} has no rows.", expected="at least two rows of each class.")
-    return tables
+    return {part: replace(table, folder=str(path.parent)) for part, table in tables.items()}
 
 
 def read_bytes(path: Path) -> bytes:
@@ -146,6 +149,9 @@ def table_of(dataset: Dataset, source: str) -> Table:
     for name, feature in dataset.features.items():
         inner = getattr(feature, "feature", None)
         kind = type(feature).__name__
+        if holds_pictures(feature):
+            columns[name] = tuple(_picture_word(cell) for cell in arrow.column(name).to_pylist())
+            continue
         if not (_holds_words(feature) or (kind in ("List", "LargeList") and _holds_words(inner, floats=False))):
             findings.append(f"Column {name!r} of {source} is of type {_type_words(feature)} and was left out.")
             continue
@@ -165,6 +171,20 @@ def _holds_words(feature: Any, *, floats: bool = True) -> bool:
     return (
         type(feature).__name__ == "Value" and not dtype.endswith("binary") and (floats or not dtype.startswith("float"))
     )
+
+
+def holds_pictures(feature: Any) -> bool:
+    """Whether cells of a type are pictures: the library's own type, or the bytes and path that it stores them as."""
+    if isinstance(feature, Mapping):
+        return set(feature) == {"bytes", "path"}
+    return type(feature).__name__ == "Image"
+
+
+def _picture_word(cell: Any) -> str:
+    """A picture's path, or its bytes as a data URL; "" where there is none."""
+    if not isinstance(cell, Mapping) or not (cell.get("bytes") or cell.get("path")):
+        return ""
+    return as_data_url(cell["bytes"]) if cell.get("bytes") else str(cell["path"])
 
 
 def _type_words(feature: Any) -> str:

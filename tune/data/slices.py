@@ -18,6 +18,12 @@ def frozen_indices(rows: int, most: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
 
 
+def spread_evenly(rows: Sequence[Row], most: int) -> list[Row]:
+    """At most `most` of the rows at equal distances, the first and the last among them."""
+    places = np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)
+    return [rows[place] for place in dict.fromkeys(places.tolist())]
+
+
 def frozen_rows(rows: Sequence[Row], most: int, seed: int) -> tuple[Row, ...]:
     """At most `most` of the rows, the same for the same seed and number of rows, in their order."""
     return tuple(rows[index] for index in frozen_indices(len(rows), most, seed))

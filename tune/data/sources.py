@@ -16,6 +16,7 @@ from edgetune.serve.errors import DataError
 from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.encoding import decode_all, encoding_findings
 from edgetune.tune.data.json_documents import PART_NAMES, part_of
+from edgetune.tune.data.picture_folders import metadata_of, picture_classes, read_picture_classes
 from edgetune.tune.data.reading import (
     SUFFIXES,
     Table,
@@ -88,16 +89,16 @@ def _read_folder(folder: Path, options: FileOptions, alone: str) -> Tables:
         return _tables(_read_files(files, options), str(folder), alone)
     if tagged := _tagged_texts(folder, options):
         return _tables(_read_files(tagged, options), str(folder), alone)
-    if classes := _class_folders(folder):
-        return Tables(_read_classes(folder, classes, options))
-    nested = _by_part([path for path in _visible(folder) if _class_folders(path)], folder)
+    if (table := _labelled_folder(folder, options)) is not None:
+        return Tables(table)
+    nested = _by_part([path for path in _visible(folder) if _is_labelled(path)], folder)
     if nested:
-        tables = {part: _read_classes(path, _class_folders(path), options) for part, (path,) in nested.items()}
-        return _tables(tables, str(folder), alone)
+        read = {part: _labelled_folder(path, options) for part, (path,) in nested.items()}
+        return _tables({part: table for part, table in read.items() if table is not None}, str(folder), alone)
     raise DataError(
         f"The folder {folder} has none of the layouts that can be read: it holds {_sight(folder)}.",
         expected="files train, validation and test (.csv, .tsv, .json, .jsonl, .parquet or .conll), here or in a "
-        "folder data, one sub-folder of .txt files a class, or what datasets' save_to_disk wrote.",
+        "folder data, one sub-folder of .txt files or of pictures a class, or what datasets' save_to_disk wrote.",
         action="name the file instead of its folder, or each part with --set data.train=...",
     )
 
@@ -219,6 +220,20 @@ def _tables(parts: Mapping[str, Table], source: str, alone: str) -> Tables:
             action="rename it, or name the file with --set data.train=...",
         )
     return Tables(train, parts.get("validation"), parts.get("test"))
+
+
+def _is_labelled(folder: Path) -> bool:
+    return bool(_class_folders(folder) or (folder.is_dir() and (metadata_of(folder) or picture_classes(folder))))
+
+
+def _labelled_folder(folder: Path, options: FileOptions) -> Table | None:
+    """The rows of a folder with a sub-folder a class, or with a table of its pictures; None of any other."""
+    if classes := _class_folders(folder):
+        return _read_classes(folder, classes, options)
+    if (metadata := metadata_of(folder)) is not None:
+        return read_table(metadata, options)
+    pictures = picture_classes(folder)
+    return read_picture_classes(folder, pictures) if pictures else None
 
 
 def _class_folders(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from edgetune.serve.cores import usable_memory_bytes
+from edgetune.tune.models.classifier import token_embeddings
 
 if TYPE_CHECKING:
     from edgetune.tune.models.types import Model
@@ -23,8 +24,8 @@ BYTES_A_WEIGHT, MOST_SHARE = 12, 0.25
 def settle(model: Model, device: str) -> str:
     """The method that trains `model`: `layers`, or `lora` where memory is short. Depends on sizes alone, so that a
     continued build settles on the same."""
-    embeddings = model.get_input_embeddings()
+    embeddings = token_embeddings(model)
     weights = sum(weight.numel() for weight in model.parameters())
-    trained = weights - sum(weight.numel() for weight in embeddings.parameters())
+    trained = weights - (0 if embeddings is None else embeddings.weight.numel())
     memory = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else usable_memory_bytes()
     return "lora" if memory is not None and BYTES_A_WEIGHT * trained > MOST_SHARE * memory else "layers"

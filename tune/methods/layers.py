@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgetune.tune.models.classifier import token_embeddings
 from edgetune.tune.recipe import TuneRecipe
 
 if TYPE_CHECKING:
@@ -17,5 +18,7 @@ if TYPE_CHECKING:
 def prepare(model: Model, recipe: TuneRecipe) -> Model:
     """Train everything but the token embeddings."""
     model.requires_grad_(True)
-    model.get_input_embeddings().requires_grad_(False)
+    table = token_embeddings(model)
+    if table is not None:
+        table.requires_grad_(False)
     return model

@@ -58,6 +58,12 @@ def linear_names(model: nn.Module, outside: Sequence[str]) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and name.split(".")[0] not in outside
     ]
+    if not names:  # of convolutions those of one pixel are products of a matrix; depthwise ones are not
+        names = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Conv2d) and module.groups == 1 and name.split(".")[0] not in outside
+        ]
     if not names:
         raise ModelError("The model has no linear layers to adapt.", action="use --method full")
     return names

@@ -141,6 +141,15 @@ def trunk_options(config: PretrainedConfig) -> dict[str, bool]:
     return {"add_pooling_layer": False} if "add_pooling_layer" in accepts else {}
 
 
+def token_embeddings(model: Model) -> nn.Embedding | None:
+    """The table of tokens; None of a model without, such as one for pictures, or one that hashes characters."""
+    try:
+        table = model.get_input_embeddings()
+    except (NotImplementedError, AttributeError):
+        return None
+    return table if isinstance(table, nn.Embedding) else None
+
+
 def head_linear(model: nn.Module) -> tuple[str, nn.Linear | NoHead]:
     """Name and layer of the last linear layer, the one that gives the logits, or of what stands in its place.
 

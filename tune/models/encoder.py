@@ -6,10 +6,17 @@ time `edgetune.serve.codecs` does the same without transformers, and the export 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetune.tune.data.rows import each_text, length
+from edgetune.tune.data.slices import spread_evenly
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.task import Task
 
@@ -18,6 +25,9 @@ if TYPE_CHECKING:
 
     from edgetune.tune.data.rows import Input
     from edgetune.tune.models.model import TunedModel
+
+# By codec, the class that encodes its inputs where that is not a tokenizer: opened by `opened(folder, task)`.
+ENCODERS = {"picture": "edgetune.tune.models.picture_encoder:PictureEncoder"}
 
 
 @dataclass(frozen=True)
@@ -28,14 +38,74 @@ class Encoder:
     max_tokens: int
     task: Task
 
+    reads_text: ClassVar[bool] = True
+
     @classmethod
     def of(cls, tuned: TunedModel) -> Encoder:
         """The encoder of a tuned model, from its folder."""
+        return cls.of_folder(tuned.model_folder, tuned.max_tokens, TASKS[tuned.task])
+
+    @staticmethod
+    def of_folder(folder: Path, max_tokens: int, task: Task) -> Encoder:
+        """The encoder that `save` wrote into a folder."""
+        if task.codec in ENCODERS:
+            module, _, name = ENCODERS[task.codec].partition(":")
+            opened: Encoder = getattr(importlib.import_module(module), name).opened(folder, task)
+            return opened
         from transformers import AutoTokenizer
 
-        return cls(AutoTokenizer.from_pretrained(tuned.model_folder), tuned.max_tokens, TASKS[tuned.task])
+        return Encoder(AutoTokenizer.from_pretrained(folder), max_tokens, task)
 
-    def rows(self, inputs: Sequence[Input]) -> list[dict[str, list[int]]]:
+    def save(self, folder: Path) -> None:
+        """Write what `of_folder` opens."""
+        self.tokenizer.save_pretrained(folder)
+
+    def size(self, row: Mapping[str, Any]) -> int:
+        """Of an encoded row, in tokens: what batches are sorted and bounded by."""
+        return len(row["input_ids"])
+
+    def training_rows(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
+        """As `rows`, of inputs that are learnt from."""
+        return self.rows(inputs)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """What comes next is of this epoch."""
+        return
+
+    def collator(self) -> Callable[[list[dict[str, Any]]], Any]:
+        """What makes a batch of labelled rows for the Trainer; where tokens are learnt their labels are padded too."""
+        from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding
+
+        kind = DataCollatorForTokenClassification if self.task.per_token else DataCollatorWithPadding
+        collator: Callable[[list[dict[str, Any]]], Any] = kind(self.tokenizer)
+        return collator
+
+    def split(self, batch: dict[str, Any], most_tokens: int) -> list[dict[str, Any]]:
+        """Parts of a padded batch of at most so many tokens."""
+        from edgetune.tune.training.batches import split_by_tokens
+
+        return split_by_tokens(batch, most_tokens)
+
+    def lengths(self, inputs: Sequence[Input]) -> tuple[NDArray[np.int64], int]:
+        """Tokens of each input as if nothing were cut, (inputs,) int64, and how many of all are unknown."""
+        encoded = self.task.encode(self.tokenizer, inputs, 1 << 30)["input_ids"]
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        unknowns = sum(ids.count(unknown) for ids in encoded) if unknown is not None else 0
+        return np.asarray([len(ids) for ids in encoded], dtype=np.int64), unknowns
+
+    def example(self, inputs: Sequence[Input]) -> dict[str, Any]:
+        """A batch to trace a model with: two rows of unlike length, since a dimension of one, or rows of equal length,
+        would be frozen into the graph."""
+        by_length = sorted(inputs, key=length)
+        longer = each_text(lambda text: f"{text} and more", by_length[-1])
+        return dict(self.pad(self.rows([by_length[len(by_length) // 4], longer])))
+
+    def probes(self, inputs: Sequence[Input], most: int) -> list[Input]:
+        """At most so many unlike inputs, spread evenly over the lengths, the shortest and the longest among them."""
+        by_length = sorted(set(inputs), key=lambda text: (length(text), text))
+        return spread_evenly(by_length, most)
+
+    def rows(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
         """Each input by itself: input_ids, attention_mask [, token_type_ids], unpadded."""
         encoded = self.task.encode(self.tokenizer, inputs, self.max_tokens)
         names = [name for name in self.tokenizer.model_input_names if name in encoded]
@@ -46,6 +116,18 @@ class Encoder:
     def pad(self, rows: Sequence[Mapping[str, object]], tensors: str = "pt") -> BatchEncoding:
         """Rows as one batch, padded to the longest of them: arrays (rows, tokens) int64 by name."""
         return self.tokenizer.pad(list(rows), return_tensors=tensors)
+
+    def blank(self, rows: int, tokens: int) -> BatchEncoding:
+        """A batch of so many rows of so many tokens, to time a pass with."""
+        import torch
+        from transformers import BatchEncoding
+
+        ones = torch.ones((rows, tokens), dtype=torch.int64)
+        return BatchEncoding({"input_ids": ones, "attention_mask": ones})
+
+    def library_batch(self, inputs: Sequence[Input]) -> BatchEncoding:
+        """As `batch`, as a user of transformers makes it."""
+        return self.batch(inputs)
 
     def batch(self, inputs: Sequence[Input]) -> BatchEncoding:
         """Inputs as one padded batch of torch tensors, by a single call of the tokenizer."""

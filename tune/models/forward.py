@@ -142,9 +142,10 @@ def _run_sorted(
     model.eval()
     with torch.inference_mode():
         most = FORWARD_FACTOR * PASS_TOKENS.get(model.device.type, PASS_TOKENS["cpu"])
-        for indices in length_batches([len(row["input_ids"]) for row in rows], batch_size, most):
+        for indices in length_batches([encoder.size(row) for row in rows], batch_size, most):
             batch = encoder.pad([rows[index] for index in indices]).to(model.device)
-            output = unpadded(run(batch).cpu().numpy(), batch["attention_mask"].cpu().numpy())
+            mask = batch.get("attention_mask")
+            output = unpadded(run(batch).cpu().numpy(), None if mask is None else mask.cpu())
             results.update(zip(indices, output, strict=True))
             progress.advance(len(results), len(rows))
     return [results[index] for index in range(len(rows))]

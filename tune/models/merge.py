@@ -48,7 +48,7 @@ def merge_and_save(model: Model, encoder: Encoder, inputs: Sequence[Input], fold
     merged = model.merge_and_unload() if adapted else model
     _compare("merging", before, model_logits(merged, encoder, inputs))
     merged.save_pretrained(folder)
-    encoder.tokenizer.save_pretrained(folder)
+    encoder.save(folder)
     reopened = open_model(folder)
     _compare_heads(head, _head(reopened))
     return _compare("saving and opening", before, model_logits(reopened, encoder, inputs))

@@ -13,7 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import ModelError
@@ -28,6 +33,7 @@ from edgetune.tune.models.classifier import (
     trunk_opener,
     trunk_options,
 )
+from edgetune.tune.models.picture_model import is_picture_model
 from edgetune.tune.models.pooling import sentence_pooling
 from edgetune.tune.models.soundness import check_weights
 from edgetune.tune.models.stored import Stored
@@ -213,6 +219,8 @@ def open_model(folder: Path, *, attention: str | None = None, adapter: Path | No
     pooled = getattr(config, "edgetune_pooling", None) is not None
     on_tokens = any(name.endswith(_ON_TOKENS) for name in config.architectures or ())
     opener = PooledClassifier if pooled else _HEADS[TOKENS if on_tokens else "head"]
+    if is_picture_model(config):
+        opener = AutoModelForImageClassification
     extra = {"attn_implementation": attention} if attention else {}
     model = opener.from_pretrained(folder, config=config, dtype=torch.float32, **extra)
     if adapter is not None:

@@ -34,12 +34,23 @@ class Opened:
     remarks: tuple[str, ...]
 
 
-def open_base(base: Base, task: Task, objective: Objective, recipe: TuneRecipe) -> Opened:
+def open_base(
+    base: Base,
+    task: Task,
+    objective: Objective,
+    recipe: TuneRecipe,
+    depth_range: tuple[float, float] | None = None,
+) -> Opened:
     """Open a base for a task.
+
+    Args:
+        depth_range: of pictures of more than 8 bits, where the data has such (`Dataset.depth_range`).
 
     Raises:
         ModelError: it has no classifier, its weights are missing or no numbers, or its tokenizer is of another model.
     """
+    if not task.reads_text:
+        return _open_for_pictures(base, task, objective, recipe, depth_range)
     if not task.has_head:
         check_modules(base.folder)
     model = start_model(base, objective, recipe, has_head=task.has_head)
@@ -50,3 +61,16 @@ def open_base(base: Base, task: Task, objective: Objective, recipe: TuneRecipe) 
     max_tokens = most if recipe.max_tokens == "auto" else min(most, recipe.max_tokens)
     said = tuple(filter(None, (*remarks(base.folder), padding)))
     return Opened(model, Encoder(tokenizer, max_tokens, task), said)
+
+
+def _open_for_pictures(
+    base: Base, task: Task, objective: Objective, recipe: TuneRecipe, depth_range: tuple[float, float] | None
+) -> Opened:
+    from edgetune.tune.models.picture_encoder import ALONE, PictureEncoder
+    from edgetune.tune.models.picture_model import start_picture_model
+    from edgetune.tune.models.picture_settings import open_processor, picture_spec
+
+    model = start_picture_model(base, objective)
+    processor = open_processor(base)
+    spec = picture_spec(processor, base, depth_range)
+    return Opened(model, PictureEncoder(processor, ALONE, task, spec, recipe.augment), remarks(base.folder))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,17 @@ MOST_ROWS, MOST_TRAINING_CHARACTERS, MOST_CELLS = 50_000, 20_000_000, 3_000_000
 LEAST_ROWS = 10_000
 
 
+class Features(Protocol):
+    """How inputs become numbers."""
+
+    @property
+    def described(self) -> str:
+        """What is learnt from, in words."""
+
+    def transform(self, inputs: Sequence[Input]) -> Any:
+        """(inputs, features) float32, a scipy CSR matrix."""
+
+
 @dataclass(frozen=True)
 class LinearModel:
     """A fitted model.
@@ -39,7 +50,7 @@ class LinearModel:
         cpu_seconds: that fitting took.
     """
 
-    features: NgramFeatures
+    features: Features
     head: Head | None
     rows: int
     of_rows: int
@@ -59,8 +70,17 @@ class LinearModel:
         return f"{described}, learnt from {self.rows:,}{part} rows in {self.cpu_seconds:.1f} CPU seconds"
 
 
-def fit_linear(objective: Objective, train: Part, seed: int, most_rows: int = MOST_ROWS) -> LinearModel:
+def fit_linear(
+    objective: Objective,
+    train: Part,
+    seed: int,
+    most_rows: int = MOST_ROWS,
+    features_of: Callable[[Sequence[Input]], Features] = NgramFeatures.of,
+) -> LinearModel:
     """Learn from training rows, or from as many of them as take seconds, drawn by the seed.
+
+    Args:
+        features_of: what is learnt from, of the rows that are drawn: a task's `linear_features`.
 
     Raises:
         DataError: there is no n-gram in the texts.
@@ -68,7 +88,7 @@ def fit_linear(objective: Objective, train: Part, seed: int, most_rows: int = MO
     start = time.thread_time()
     drawn = frozen_indices(len(train), min(most_rows, _affordable(objective, train)), seed)
     part = Part(tuple(train.texts[row] for row in drawn), tuple(train.targets[row] for row in drawn))
-    features = NgramFeatures.of(part.texts)
+    features = features_of(part.texts)
     head = objective.linear_head(features.transform(part.texts), objective.learnt(part.targets))
     finished = objective.finished(head) if head is not None else None
     return LinearModel(features, finished, len(part), len(train), time.thread_time() - start)

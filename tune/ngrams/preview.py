@@ -61,7 +61,7 @@ def preview_linear(dataset: Dataset, task: Task, metric: str, seed: int) -> Prev
     objective = task.objective(dataset.labels, metric, dataset.train.targets)
     most = min(MOST_ROWS, max(LEAST_ROWS, MOST_CELLS // objective.width))
     try:
-        model = fit_linear(objective, dataset.train, seed, most)
+        model = fit_linear(objective, dataset.train, seed, most, task.linear_features)
     except DataError:
         return None
     held_out = dataset.validation

@@ -2,6 +2,7 @@
 
 from edgetune.tune.tasks.entities import TokenClassification
 from edgetune.tune.tasks.feature_extraction import FeatureExtraction
+from edgetune.tune.tasks.image_classification import ImageClassification
 from edgetune.tune.tasks.multi_label import MultiLabelClassification
 from edgetune.tune.tasks.regression import TextRegression
 from edgetune.tune.tasks.task import Task
@@ -18,5 +19,6 @@ TASKS: dict[str, Task] = {
         TextPairRegression(),
         TokenClassification(),
         FeatureExtraction(),
+        ImageClassification(),
     )
 }

@@ -198,7 +198,7 @@ class MultiLabelClassification(Task):
         return Guess(0.8, f"the columns {_listed(flags)} hold 0 and 1 alone") if flags else Guess()
 
     def choose_columns(self, table: Table, recipe: DataRecipe) -> Columns:
-        self._refuse_keys(recipe, "text_pair")
+        self._refuse_keys(recipe, "text_pair", "image")
         if isinstance(recipe.label, list):
             for name in recipe.label:
                 require_column(table, name, "label")

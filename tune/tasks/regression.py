@@ -160,7 +160,7 @@ class TextRegression(Task):
         return Guess(0.8, f"the column {name!r} holds numbers with a fraction") if name else Guess()
 
     def choose_columns(self, table: Table, recipe: DataRecipe) -> Columns:
-        self._refuse_keys(recipe, "text_pair", "separator")
+        self._refuse_keys(recipe, "text_pair", "separator", "image")
         number = self._number_column(table, recipe)
         columns = choose_columns(table, recipe.text, number)
         if recipe.label is not None or number is None:

@@ -12,13 +12,16 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from edgetune.serve.codecs import takes_files
 from edgetune.serve.errors import DataError, RecipeError
+from edgetune.tune.data.cleaning import clean
 from edgetune.tune.data.column_names import NEAR, SIDE, label_points
 from edgetune.tune.data.columns import Columns, choose_columns, require_column
 from edgetune.tune.data.rows import Input, Rows, Target
 from edgetune.tune.metrics import Metric
 
 if TYPE_CHECKING:
+    from edgetune.tune.data.contents import Contents
     from edgetune.tune.data.dataset import DataRecipe
     from edgetune.tune.data.reading import Table
     from edgetune.tune.data.rows import Parts
@@ -70,6 +73,11 @@ class Task(ABC):
     per_token: ClassVar[bool] = False
     family: ClassVar[str] = "once"
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether its inputs are texts, which become tokens, and not files of pictures."""
+        return not takes_files(self.codec)
+
     def metric(self, name: str) -> Metric:
         """The metric that a recipe names; of no name the default.
 
@@ -98,7 +106,7 @@ class Task(ABC):
         Raises:
             DataError: a named column is not there, or one cannot be guessed.
         """
-        self._refuse_keys(recipe, "text_pair", "separator")
+        self._refuse_keys(recipe, "text_pair", "separator", "image")
         return choose_columns(table, recipe.text, self._one_column(recipe))
 
     def read_rows(self, table: Table, columns: Columns) -> Rows:
@@ -116,6 +124,28 @@ class Task(ABC):
     def read_words(self, table: Table, columns: Columns) -> tuple[str, ...]:
         """The target of each row in words; "" where it has none."""
         return table.columns[columns.labels[0]]
+
+    def tidied(self, parts: Parts, recipe: DataRecipe) -> tuple[Parts, Contents | None]:
+        """The rows without empty ones and duplicates; and what lies in the files that inputs name, where they do.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        return clean(parts, normalize=recipe.clean.normalize, deduplicate=recipe.clean.deduplicate), None
+
+    def after_split(self, parts: Parts, contents: Contents | None, recipe: DataRecipe) -> Parts:
+        """The parts once all are there, without what only then shows to be wrong."""
+        return parts
+
+    def linear_features(self, inputs: Sequence[Input]) -> Any:
+        """What a linear model sees of inputs: `described`, and `transform` to a scipy CSR matrix (inputs, features).
+
+        Raises:
+            DataError: it sees nothing.
+        """
+        from edgetune.tune.ngrams.features import NgramFeatures
+
+        return NgramFeatures.of(inputs)
 
     @abstractmethod
     def labels(self, parts: Parts, source: str, order: Sequence[str] | None) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ class _Pairs(Task):
         return Guess(min(1.0, inner.strength + 0.5), words + more) if rest and inner.strength else Guess()
 
     def choose_columns(self, table: Table, recipe: DataRecipe) -> Columns:
-        self._refuse_keys(recipe, "separator")
+        self._refuse_keys(recipe, "separator", "image")
         first, second = recipe.text, recipe.text_pair
         guessed = usual_pair(list(table.columns)) if first is None or second is None else None
         if guessed and first in (None, guessed[0]) and second in (None, guessed[1]):

@@ -6,7 +6,7 @@ together. So a batch above the bound goes through in several passes, whose gradi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +33,19 @@ class EpochSampler(LengthGroupedSampler):
     and take some rows twice and others not at all.
     """
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+    def __init__(
+        self, batch_size: int, lengths: list[int], seed: int, begin_epoch: Callable[[int], object] | None = None
+    ) -> None:
+        """`begin_epoch` is told the number of each epoch before it begins."""
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self._seed = seed
+        self._seed, self._begin_epoch = seed, begin_epoch
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """What the Trainer calls before each epoch."""
         self.generator.manual_seed(self._seed + epoch)
+        if self._begin_epoch is not None:
+            self._begin_epoch(epoch)
 
 
 class RecordSampler(Sampler[int]):

@@ -18,7 +18,6 @@ import torch
 
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.stored import Stored
-from edgetune.tune.training.batches import split_by_tokens
 from edgetune.tune.training.processes import process_count
 
 if TYPE_CHECKING:
@@ -89,10 +88,10 @@ def best_pace(
 def _middle_batch(
     encoder: Encoder, rows: Sequence[dict[str, Any]], batch_size: int, pass_tokens: int
 ) -> dict[str, torch.Tensor]:
-    by_length = sorted(rows, key=lambda row: len(row["input_ids"]))
+    by_length = sorted(rows, key=encoder.size)
     start = max(0, (len(by_length) - batch_size) // 2)
     known = [{name: row[name] for name in row if name != "labels"} for row in by_length[start : start + batch_size]]
-    return split_by_tokens(dict(encoder.pad(known)), pass_tokens)[0]
+    return encoder.split(dict(encoder.pad(known)), pass_tokens)[0]
 
 
 def _pass(model: Model, batch: dict[str, torch.Tensor], bf16: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import (
-    DataCollatorForTokenClassification,
-    DataCollatorWithPadding,
     EarlyStoppingCallback,
     PrinterCallback,
     Trainer,
@@ -33,14 +31,7 @@ from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks.objective import UNSEEN, Objective
 from edgetune.tune.training.activations import ROW, StoredStates, stored_activations
-from edgetune.tune.training.batches import (
-    FORWARD_FACTOR,
-    EpochSampler,
-    RecordSampler,
-    joined_rows,
-    shortest_first,
-    split_by_tokens,
-)
+from edgetune.tune.training.batches import FORWARD_FACTOR, EpochSampler, RecordSampler, joined_rows
 from edgetune.tune.training.checkpoints import train_from_checkpoint
 from edgetune.tune.training.curve import curve_of
 from edgetune.tune.training.evaluations import Evaluations
@@ -128,10 +119,12 @@ def train(
         OutOfMemory: with what can be lowered.
     """
     rows = [{**row, ROW: number} for number, row in enumerate([*train_rows, *validation_rows])]
-    held = stored_activations(
-        model, encoder.tokenizer, rows, bf16=plan.bf16, pass_tokens=plan.pass_tokens, progress=progress
-    )
-    evaluated = shortest_first(rows[len(train_rows) :])
+    held: AbstractContextManager[StoredStates | None] = nullcontext()
+    if encoder.reads_text:
+        held = stored_activations(
+            model, encoder.tokenizer, rows, bf16=plan.bf16, pass_tokens=plan.pass_tokens, progress=progress
+        )
+    evaluated = sorted(rows[len(train_rows) :], key=encoder.size)
     evaluations = Evaluations(
         objective,
         [row[ROW] - len(train_rows) for row in evaluated],
@@ -141,7 +134,7 @@ def train(
         reference=reference,
     )
     with (
-        told_out_of_memory(plan.device, lambda: _remedies(recipe, plan, rows)),
+        told_out_of_memory(plan.device, lambda: _remedies(recipe, plan, max(map(encoder.size, rows)))),
         best_pace(
             model,
             encoder,
@@ -160,12 +153,13 @@ def train(
         trainer = _HeadTrainer(
             plan=plan,
             objective=objective,
+            encoder=encoder,
             stored=stored,
             model=model,
             args=_arguments(recipe, plan, objective, folder),
             train_dataset=rows[: len(train_rows)],
             eval_dataset=evaluated,
-            data_collator=_collator(objective, encoder.tokenizer),
+            data_collator=encoder.collator(),
             processing_class=encoder.tokenizer,
             compute_metrics=evaluations.measure,
             compute_loss_func=_loss(objective, plan.class_weights),
@@ -187,9 +181,8 @@ def _evaluation_line(metrics: Mapping[str, float]) -> str:
     return f"validation {metrics['eval_value']:.4f}, loss {metrics['eval_loss']:.4f}"
 
 
-def _remedies(recipe: TuneRecipe, plan: TrainingPlan, rows: Rows) -> list[str]:
+def _remedies(recipe: TuneRecipe, plan: TrainingPlan, longest: int) -> list[str]:
     """What lowers the memory that training takes, the cheapest first."""
-    longest = max(len(row["input_ids"]) for row in rows)
     can = []
     if plan.pass_tokens > longest:
         can.append(f"tune.pass_tokens (now {plan.pass_tokens:,}), the tokens that go through the model at once")
@@ -236,11 +229,6 @@ def _arguments(recipe: TuneRecipe, plan: TrainingPlan, objective: Objective, fol
     )
 
 
-def _collator(objective: Objective, tokenizer: Any) -> Any:
-    """What makes batches: where tokens are learnt their labels are padded too."""
-    return (DataCollatorForTokenClassification if objective.per_token else DataCollatorWithPadding)(tokenizer)
-
-
 def _loss(objective: Objective, weights: tuple[float, ...] | None) -> Any:
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         logits = outputs["logits"].float()
@@ -274,16 +262,22 @@ class _HeadTrainer(Trainer):
     """
 
     def __init__(
-        self, *, plan: TrainingPlan, objective: Objective, stored: StoredStates | None, **arguments: Any
+        self,
+        *,
+        plan: TrainingPlan,
+        objective: Objective,
+        encoder: Encoder,
+        stored: StoredStates | None,
+        **arguments: Any,
     ) -> None:
-        self._plan, self._objective = plan, objective
+        self._plan, self._objective, self._encoder = plan, objective, encoder
         self._stored = stored
         super().__init__(**arguments)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         # The loss is a sum over rows divided by the whole batch's, so that the passes' gradients add up to its own.
         items = len(inputs["labels"]) if num_items_in_batch is None else num_items_in_batch
-        *first, last = split_by_tokens(inputs, self._plan.pass_tokens)
+        *first, last = self._encoder.split(inputs, self._plan.pass_tokens)
         if first and self._objective.rows_together:
             return self._cached_step(model, [*first, last], items)
         losses = []
@@ -324,7 +318,7 @@ class _HeadTrainer(Trainer):
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
-        parts = split_by_tokens(self._prepare_inputs(inputs), FORWARD_FACTOR * self._plan.pass_tokens)
+        parts = self._encoder.split(self._prepare_inputs(inputs), FORWARD_FACTOR * self._plan.pass_tokens)
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = joined_rows([model(**self._entered(part)).logits.float() for part in parts], UNSEEN)
         labels = joined_rows([part["labels"] for part in parts], UNSEEN)
@@ -346,8 +340,9 @@ class _HeadTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler | RecordSampler:
         if self._objective.rows_together:
             return RecordSampler(self._objective, self.train_dataset, self.args.train_batch_size, self.args.seed)
-        lengths = [len(row["input_ids"]) for row in self.train_dataset]
-        return EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
+        lengths = [self._encoder.size(row) for row in self.train_dataset]
+        rows_a_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return EpochSampler(rows_a_step, lengths, self.args.seed, self._encoder.begin_epoch)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler:
         return SequentialSampler(eval_dataset)  # in their own order, which is by length, and which answers keep

@@ -273,3 +273,34 @@ def test_sentence_transformers_is_for_vectors(kind_bundle, tmp_path, kind):
         write_layout(Bundle.open(kind_bundle(kind)), "sentence-transformers", tmp_path / "out")
     assert "docker" in error.value.expected
     assert "sentence-transformers" not in error.value.expected
+
+
+PICTURE_LAYOUTS = [name for name in CARRIED if "picture" not in CANNOT.get(name, {})]
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_a_layout_carries_pictures_or_says_why_not(picture_bundle, tmp_path, name):
+    bundle = Bundle.open(picture_bundle)
+    if name in PICTURE_LAYOUTS:
+        write_layout(bundle, name, tmp_path / "out")
+        assert layout_named(name).check(tmp_path / "out") == RULES.get(name, lambda _: [])(tmp_path / "out") == []
+        return
+    with pytest.raises(BundleError, match="is of the kind 'picture', which"):
+        write_layout(bundle, name, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_generated_server_answers_pictures_in_base64(picture_bundle, tmp_path, monkeypatch):
+    import base64
+
+    from tests.golden.pictures import picture_bytes
+
+    write_layout(Bundle.open(picture_bundle), "litserve", tmp_path / "out")
+    assert "[cpu,pictures]" in (tmp_path / "out" / "requirements.txt").read_text("utf-8")
+    server = module_of(tmp_path / "out" / "server.py", monkeypatch, litserve={"LitAPI": object})
+    api = server.TextClassifier()
+    api.setup("cpu")
+    bodies = [{"image": base64.b64encode(picture_bytes("green")).decode()}, {"image": "/etc/passwd"}]
+    outputs = api.unbatch(api.predict(api.batch([api.decode_request(body) for body in bodies])))
+    assert api.encode_response(outputs[0])["label"] == "green"
+    assert api.encode_response(outputs[1]).status_code == 422

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from edgetune.serve.codecs import CODECS, open_codec
+from edgetune.serve.codecs import open_codec
 from edgetune.serve.codecs.text_pair import longest_first
 from edgetune.serve.errors import BundleDamaged, BundleFormatError, InputError
 
@@ -182,7 +182,7 @@ def test_an_unpaired_surrogate_is_refused(codec):
         codec.encode([("card", "\ud800")])
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", ["text", "text-pair"])
 def test_samples_have_the_sizes_asked_for(name, tmp_path):
     codec = open_codec(name, written(wordpiece(), tmp_path), 16)
     rows = codec.samples([1, 8, 16])
@@ -202,6 +202,6 @@ def test_a_tokenizer_that_doubles_a_text_is_refused(tmp_path):
 
 
 def test_a_codec_of_a_later_release_is_refused(tmp_path):
-    with pytest.raises(BundleFormatError, match="inputs of the kind 'picture'") as caught:
-        open_codec("picture", tmp_path, 16)
+    with pytest.raises(BundleFormatError, match="inputs of the kind 'sound'") as caught:
+        open_codec("sound", tmp_path, 16)
     assert caught.value.action == "install a newer edgetune"

@@ -409,7 +409,7 @@ def test_a_folder_of_no_known_layout_says_what_it_holds(tmp_path):
     (tmp_path / "notes.md").touch()
     error = fault(path=str(tmp_path))
     assert "it holds notes.md" in error.found
-    assert "one sub-folder of .txt files a class" in error.expected
+    assert "one sub-folder of .txt files or of pictures a class" in error.expected
 
 
 def test_a_folder_with_two_files_for_a_part_or_none_for_training(tmp_path):
