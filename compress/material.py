@@ -54,7 +54,8 @@ class Material:
 
         return TASKS[self.model.task].per_token
 
-    def encoder_reads_text(self) -> bool:
+    @property
+    def reads_text(self) -> bool:
         """Whether inputs are texts, which become tokens."""
         return not takes_files(self.model.codec)
 

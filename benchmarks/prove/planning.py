@@ -46,11 +46,7 @@ def plan_schemes(
     """
     if not isinstance(recipe.schemes, str):
         named = [SCHEMES[name] for name in recipe.schemes]
-        unfit = (
-            {}
-            if material.encoder_reads_text
-            else {one.name: one.unsuitable(material) for one in named if not one.pictures}
-        )
+        unfit = {one.name: one.unsuitable(material) for one in named if not (material.reads_text or one.pictures)}
         return SchemePlan(_with_fallback([one for one in named if one.name not in unfit]), unfit, recipe.cascades)
     tried: list[Scheme] = []
     skipped: dict[str, str] = {}

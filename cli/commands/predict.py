@@ -141,8 +141,8 @@ def command(
     the score is below what the bundle, or --abstain-below, asks for; a bundle that answers with a number prints it
     before the text, one of vectors their first numbers, and all of them with --json or into --output. A bundle of pairs
     takes two texts separated by a tab, or two columns of a file; one of pictures takes files, or folders of them. A
-    language model streams its answer; its options are those from --max-tokens to --raw. Files are read as training reads
-    them, and the column that is taken is said. Blank texts and broken ones get no answer and are counted.
+    language model streams its answer; its options are those from --max-tokens to --raw. Files are read as training
+    reads them, and the column that is taken is said. Blank texts and broken ones get no answer and are counted.
 
     \b
     Example:

@@ -72,7 +72,7 @@ class Scheme:
 
     def unsuitable(self, material: Material) -> str:
         """Why this scheme does not apply here; empty where it does."""
-        if not material.encoder_reads_text and not self.pictures:
+        if not material.reads_text and not self.pictures:
             return PICTURES_HAVE_NONE.get(self.name, "it works on tokens, and pictures have none")
         return str(self._module().unsuitable(material))
 

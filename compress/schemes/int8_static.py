@@ -28,7 +28,7 @@ def compress(graph: Path, target: Path, material: Material) -> str:
     Raises:
         CompressError: the graph has no linear layers, or none of the plans gives finite logits.
     """
-    if not material.encoder_reads_text:
+    if not material.reads_text:
         from edgetune.compress.convolutions import MOST_SHARE, convolution_share, quantize_nearest
 
         if convolution_share(graph) >= MOST_SHARE:

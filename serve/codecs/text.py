@@ -90,13 +90,14 @@ class TextCodec:
         texts = self.texts(inputs)
         if self._words is None:
             return self._tokenized(texts)
-        rows, most = [], self._max_tokens
+        rows: list[EncodedText | None] = []
+        most = self._max_tokens
         with TokenizerCall():
             for text in texts:
                 ids = self._words.encode(text, most)
                 rows.append(None if ids is None else EncodedText(ids, [self._words.type_id] * len(ids), False))
         if None not in rows:
-            return rows
+            return rows  # type: ignore[return-value]  # each was made
         others = iter(self._tokenized([text for text, row in zip(texts, rows, strict=True) if row is None]))
         return [row or next(others) for row in rows]
 

@@ -1,8 +1,8 @@
 """POST /v1/classify, the route for people: {"text": "..."} in, {"predictions": [...]} out.
 
 What a prediction is made of, the model's head says; for a model of pairs there is {"text": "...", "text_pair": "..."},
-for one of pictures {"image": "<base64>"}, a file as it is, or a form of files. `/v1/extract` is the same for models that
-find entities, and refuses all others.
+for one of pictures {"image": "<base64>"}, a file as it is, or a form of files. `/v1/extract` is the same for models
+that find entities, and refuses all others.
 """
 
 from __future__ import annotations
