@@ -36,8 +36,7 @@ def bundle_contestant(folder: str, threads: int | None, spinning: bool | None) -
     import numpy as np
 
     from edgetune.serve import load
-    from edgetune.serve.codecs import takes_files
-    from edgetune.serve.codecs import codec_inputs
+    from edgetune.serve.codecs import codec_inputs, takes_files
     from edgetune.serve.session import open_session, placement
 
     predictor = load(folder, threads=threads, spinning=spinning)
