@@ -25,7 +25,7 @@ _BLOCK = 64
 def unsuitable(material: Material) -> str:
     """It needs a known architecture with columns enough for blocks, and labelled texts."""
     if material.model.head.kind == "embedding":
-        return "its loss compares texts, and columns are weighed by the loss of single ones"
+        return "its answers are vectors, whose loss compares texts, and columns are weighed by the loss of single ones"
     if material.per_token:
         return "the tuned model teaches answers to whole texts, and not yet those to tokens"
     if reason := uncuttable(material.model.model_folder):

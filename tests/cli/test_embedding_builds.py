@@ -16,6 +16,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from edgetune.benchmarks.report.html import render_html
+from edgetune.compress.material import Material
+from edgetune.compress.schemes import linear, pruned, static, student
 from edgetune.export.layouts import write_layout
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.errors import WorkError
@@ -28,6 +30,7 @@ from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import model_logits
 from edgetune.tune.models.model import TunedModel, open_model
 from edgetune.tune.tasks import TASKS
+from edgetune.tune.training.progress import Silent
 from tests.cli.here import Ended, run_here
 from tests.conftest import KEYWORDS, toy_sentences
 from tests.untimed import build_untimed
@@ -230,3 +233,18 @@ def test_a_folder_without_its_work_is_told(embedding_build: Callable[[str], Embe
 @pytest.fixture
 def run() -> Callable[..., Ended]:
     return run_here
+
+
+def test_a_student_learns_vectors_and_tables_do_not(
+    embedding_build: Callable[[str], EmbeddingBuild], tmp_path: Path
+) -> None:
+    build = embedding_build("labels")
+    tuned, dataset = TunedModel.open(build.work / "tune"), build.dataset
+    material = Material(tuned, dataset.train, dataset.validation, (), "cpu", "cpu", 0, Silent())
+    assert student.compress(material, tmp_path / "student", 1).startswith("1 of 2 layers")
+    made = open_model(tmp_path / "student" / "model")
+    vectors = model_logits(made, material.encoder, dataset.test.texts)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert made.config.num_hidden_layers == 1
+    for scheme in (linear, pruned, static):
+        assert "vectors" in scheme.unsuitable(material)

@@ -93,7 +93,10 @@ class PooledClassifier(PreTrainedModel):
         states = self.trunk(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
         pooled = pool(states, attention_mask, self.config.edgetune_pooling)
         if isinstance(self.classifier, NoHead):
-            return SequenceClassifierOutput(logits=nn.functional.normalize(self.classifier(pooled), dim=-1))
+            vectors = self.classifier(pooled)
+            # Not functional.normalize, whose expand_as leaves five nodes on shapes in the graph.
+            length = vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+            return SequenceClassifierOutput(logits=vectors / length)
         return SequenceClassifierOutput(logits=self.classifier(self.dropout(pooled)))
 
 

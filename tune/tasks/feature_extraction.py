@@ -172,7 +172,7 @@ class FeatureExtraction(Task):
     def unrolled(
         self, texts: Sequence[Input], targets: Sequence[Target], recipe: DataRecipe, *, part: str
     ) -> tuple[tuple[Input, ...], tuple[Target, ...]]:
-        rows = _texts_of(texts, targets, dict(recipe.prompts or {}), learns=part == "train")
+        rows = _texts_of(texts, targets, recipe.prompts or {}, learns=part == "train") if texts else []
         if part != "train" and not Vectors((), MRR).judging([target for _, target in rows]):
             raise DataError(
                 f"The {part} part has {counted(len(texts), 'row')} and no two texts that belong together.",
