@@ -28,7 +28,7 @@ from edgetune.tune.models.forward import head_features
 from edgetune.tune.models.merge import merge_and_save
 from edgetune.tune.models.model import FEATURES_NAME, HELD_OUT_NAME, TOKENS, TunedModel, chosen_pooling
 from edgetune.tune.models.opening import open_base
-from edgetune.tune.models.picture_model import rate_factor
+from edgetune.tune.models.picture_model import trunk_rate
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.objective import Head, Objective, TokenObjective
@@ -224,7 +224,7 @@ class _Job:
             method=method.name,
             epochs=length.epochs,
             round_epochs=length.round_epochs,
-            trunk_rate=method.trunk_rate * rate_factor(self.model)
+            trunk_rate=trunk_rate(self.model, method.trunk_rate)
             if recipe.learning_rate == "auto"
             else recipe.learning_rate,
             head_rate=method.head_rate if recipe.head_learning_rate == "auto" else recipe.head_learning_rate,

@@ -100,7 +100,8 @@ def _read(processor: Any, depth_range: tuple[float, float] | None) -> PictureSpe
                 crop = (short_side, short_side)
                 short_side = int(short_side / says.get("crop_pct", 224 / 256))
             else:
-                short_side, size = None, (short_side, short_side)
+                size = (short_side, short_side)
+                short_side = None
     if says.get("do_center_crop"):
         crop = _pair(dict(says.get("crop_size") or {}))
     steps = []

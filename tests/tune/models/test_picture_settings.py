@@ -105,3 +105,12 @@ def test_training_rows_are_varied_by_epoch_and_others_never(picture_base, toy_pi
     assert not np.array_equal(first, seen(encoder.training_rows(files)))
     assert not np.array_equal(first, seen(encoder.rows(files)))
     assert np.array_equal(seen(encoder.rows(files)), seen(encoder.rows(files)))
+
+
+def test_networks_with_batch_norms_learn_at_a_higher_rate(picture_base):
+    from edgetune.tune.models.model import open_model
+    from edgetune.tune.models.picture_model import trunk_rate
+
+    assert trunk_rate(open_model(picture_base("resnet")), 5e-5) == 3e-4
+    assert trunk_rate(open_model(picture_base("resnet")), 1e-3) == 1e-3
+    assert trunk_rate(open_model(picture_base("vit")), 5e-5) == 5e-5
