@@ -234,7 +234,7 @@ def _write_config(source: Path, folder: Path, *, per_token: bool) -> None:
 def _manifest(candidate: Candidate, packing: Packing, folder: Path) -> Manifest:
     session = open_session(folder / GRAPH_NAME, provider=packing.provider, threads=1)
     head = packing.tuned.head
-    shape = ["batch", *(["tokens"] if head.kind in PER_TOKEN else []), open_head(head).width]
+    shape: list[int | str] = ["batch", *(["tokens"] if head.kind in PER_TOKEN else []), open_head(head).width]
     return Manifest(
         format=BUNDLE_FORMAT,
         name=packing.name,

@@ -182,8 +182,8 @@ class Dataset(Stored):
         )
         digest = _digest(labels, (train, validation, test), unlabeled)
         counts = Counter(_all_labels(labels, given, task))
-        named = {place for target in given for place in task.places(target)} if labels else set()
-        findings = (*parts.findings, *_unlearnt(labels, train, named, task), *label_findings(counts))
+        every = {place for target in given for place in task.places(target)} if labels else set()
+        findings = (*parts.findings, *_unlearnt(labels, train, every, task), *label_findings(counts))
         if counts and sum(counts.values()) == len(given) and not task.per_token:  # one label a row
             findings += balance_findings(counts)
         return cls(train, validation, test, labels, digest, recipe.source, columns, findings, unlabeled, outside)
