@@ -146,11 +146,11 @@ def look_at_rows(section: JsonObject) -> Rows:
 def _tagged(path: Path, section: JsonObject) -> Rows | None:
     """The rows of words with tags, in a file or in a folder's training part, or of a JSON document with spans, which no
     chat is written in; None of any other."""
-    inside = part_files(path, (*TAGGED_SUFFIXES, ".txt")) if path.is_dir() else {}
-    file = next(iter(inside.get("train", (path,))))
-    if not file.is_file() or file.suffix.lower() in (*TABLE_SUFFIXES, ".parquet"):
-        return None
     try:
+        inside = part_files(path, (*TAGGED_SUFFIXES, ".txt")) if path.is_dir() else {}
+        file = next(iter(inside.get("train", (path,))))
+        if not file.is_file() or file.suffix.lower() in (*TABLE_SUFFIXES, ".parquet"):
+            return None
         table = read_table(file, _dialect(section))
     except DataError:
         return None

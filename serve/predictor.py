@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from edgetune.serve.bundle import GOLDEN_NAME, Bundle, Golden, HeadSpec, Manifest
+from edgetune.serve.asked import check_asked, may_wait, only_head
+from edgetune.serve.bundle import GOLDEN_NAME, Bundle, Golden
 from edgetune.serve.cascade import Outputs, SmallModel
 from edgetune.serve.codecs import Codec, Input, list_inputs, open_codec, takes_files
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.engines import Engine, open_engine
-from edgetune.serve.errors import BundleFormatError, EdgetuneError, InputError, ProviderError
+from edgetune.serve.errors import EdgetuneError, InputError
 from edgetune.serve.forks import watch_forks
 from edgetune.serve.heads import PER_TOKEN, Answer, abstaining, open_head
 from edgetune.serve.identity import identity_of, same_bundle
@@ -79,7 +80,7 @@ class Predictor:
         """Open the graph; arguments as for `load`, and `codec` where it is already being opened elsewhere."""
         manifest = bundle.manifest
         self.bundle = bundle
-        self.head = open_head(abstaining(_only_head(bundle), abstain_below))
+        self.head = open_head(abstaining(only_head(bundle), abstain_below))
         self.labels = self.head.labels
         self._per_token = self.head.spec.kind in PER_TOKEN
         self._folder = bundle.folder.absolute()  # wherever the process goes
@@ -90,9 +91,9 @@ class Predictor:
         self._lock, self._closed = threading.Lock(), False
         self.small = SmallModel(bundle, self.head.width) if manifest.cascade is not None else None
         if manifest.engine is not None:
-            _check_asked(manifest, threads, provider, variant)
+            check_asked(manifest, threads, provider, variant)
             self._tables = open_engine(manifest.engine, bundle.folder, self.head.width)
-        elif eager or self.small is None or not _may_wait(manifest, threads, provider, variant):
+        elif eager or self.small is None or not may_wait(manifest, threads, provider, variant):
             self._graph = self._open_graph(bundle)
         else:
             require_runtime()
@@ -462,29 +463,6 @@ async def _beside(answer: Callable[[Sequence[EncodedText]], T], texts: Sequence[
     return await asyncio.to_thread(answer, texts)
 
 
-def _may_wait(manifest: Manifest, threads: int | None, provider: str, variant: str) -> bool:
-    """Whether the graph of a cascade opens later as surely as now: what may be refused is refused when it is loaded."""
-    is_usual = manifest.provider == "cpu" and provider in ("auto", "cpu") and variant == "auto"
-    return is_usual and (threads is None or threads >= 1)
-
-
-def _check_asked(manifest: Manifest, threads: int | None, provider: str, variant: str) -> None:
-    """Refuse what tables have not: they are looked up on the processor, and there is no other graph.
-
-    Raises:
-        ProviderError: another provider is asked for.
-        InputError: another variant, or fewer than one thread.
-    """
-    if provider not in ("auto", "cpu"):
-        raise ProviderError(
-            f"The provider {provider!r} runs graphs; this bundle is answered from tables.", expected="auto or cpu"
-        )
-    if variant not in ("auto", manifest.scheme):
-        raise InputError(f"The bundle has no variant {variant!r}.", expected=f"auto, {manifest.scheme}")
-    if threads is not None and threads < 1:
-        raise InputError(f"The number of threads is {threads}.", expected="1 or more, or None for all usable cores")
-
-
 def _open_pickled(
     folder: str,
     identity: str,
@@ -517,24 +495,3 @@ def _batches(texts: Sequence[EncodedText], batch_size: int) -> Iterator[list[int
     by_length = sorted(range(len(texts)), key=lambda row: texts[row].size)
     for start in range(0, len(by_length), batch_size):
         yield by_length[start : start + batch_size]
-
-
-def _only_head(bundle: Bundle) -> HeadSpec:
-    """The head that answers.
-
-    Raises:
-        BundleFormatError: the bundle generates text, or has several heads.
-    """
-    heads = bundle.manifest.answer_heads
-    if bundle.manifest.generation is not None:
-        raise BundleFormatError(
-            f"{bundle.folder} is for the task {bundle.manifest.task!r}.",
-            action="open it with edgetune.serve.Generator.open",
-        )
-    if len(heads) != 1:
-        raise BundleFormatError(
-            f"{bundle.folder} has {len(heads)} heads: {', '.join(f'{head.kind} on {head.output}' for head in heads)}.",
-            expected="one head, which is all that this edgetune answers with",
-            action="install a newer edgetune",
-        )
-    return heads[0]

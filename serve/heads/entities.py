@@ -108,7 +108,9 @@ class EntitiesHead:
     def answer(self, logits: FloatArray, truncated: Sequence[bool]) -> list[EntitiesPrediction]:
         """Entities of each text without what they say, which the logits do not know: `with_texts` adds it."""
         return [
-            EntitiesPrediction([Entity(kind, start, end, "", score) for start, end, kind, score in self._found(row)])
+            EntitiesPrediction(
+                [Entity(kind, start, end, "", score) for start, end, kind, score in self._spans_with_scores(row)]
+            )
             for row in logits
         ]
 
@@ -129,7 +131,7 @@ class EntitiesHead:
         """The `Spans` of each text: (texts,) of objects."""
         decided = np.empty(len(logits), dtype=object)
         for place, row in enumerate(logits):
-            decided[place] = Spans(tuple((start, end, kind) for start, end, kind, _ in self._found(row)))
+            decided[place] = Spans(tuple((start, end, kind) for start, end, kind, _ in self._spans_with_scores(row)))
         return decided
 
     def plain(self, decision: Spans) -> list[dict[str, Any]]:
@@ -163,10 +165,10 @@ class EntitiesHead:
 
     def _json_rows(self, logits: FloatArray) -> list[str]:
         keys = ("start", "end", "type", "score")
-        rows = [[dict(zip(keys, found, strict=True)) for found in self._found(row)] for row in logits]
+        rows = [[dict(zip(keys, span, strict=True)) for span in self._spans_with_scores(row)] for row in logits]
         return [json.dumps(row, ensure_ascii=False) for row in rows]
 
-    def _found(self, row: FloatArray) -> list[tuple[int, int, str, float]]:
+    def _spans_with_scores(self, row: FloatArray) -> list[tuple[int, int, str, float]]:
         """Start, end, type and score of each span of one text, (tokens, 2 + labels)."""
         windows = split_windows(row)
         spans = [span for window in windows for span in self._of_window(window)]
@@ -240,15 +242,15 @@ def likeliest_tags(logits: FloatArray, steps: NDArray[np.float64]) -> NDArray[np
 
 def _longest(spans: list[tuple[int, int, str, float]]) -> list[tuple[int, int, str, float]]:
     """Of spans that overlap, from two windows, the longest, of those the likeliest."""
-    kept: list[tuple[int, int, str, float]] = []
+    longest: list[tuple[int, int, str, float]] = []
     for span in sorted(spans, key=lambda span: span[0]):
-        if kept and span[0] < kept[-1][1]:
-            before = kept[-1]
+        if longest and span[0] < longest[-1][1]:
+            before = longest[-1]
             if (span[1] - span[0], span[3]) > (before[1] - before[0], before[3]):
-                kept[-1] = span
+                longest[-1] = span
         else:
-            kept.append(span)
-    return kept
+            longest.append(span)
+    return longest
 
 
 def _shown(spans: Sequence[dict[str, Any]]) -> str:

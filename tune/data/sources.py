@@ -105,7 +105,7 @@ def _read_folder(folder: Path, options: FileOptions, alone: str) -> Tables:
 
 def _tagged_texts(folder: Path, options: FileOptions) -> dict[str, tuple[Path, ...]]:
     """The .txt files of a folder that are named as parts, where each holds a word and its tag a line."""
-    files = part_files(folder, (".txt",)) if not _class_folders(folder) else {}
+    files = _parts_in(folder, (".txt",)) if not _class_folders(folder) else {}
     return files if files and all(is_tagged(path, options) for paths in files.values() for path in paths) else {}
 
 

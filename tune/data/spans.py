@@ -23,7 +23,7 @@ from edgetune.tune.data.reading import Table
 from edgetune.tune.data.rows import Rows
 from edgetune.tune.data.word_rows import text_columns, with_lists, word_columns
 
-Found = tuple[int, int, str]  # first character, the one behind the last, type
+LabelledSpan = tuple[int, int, str]  # first character, the one behind the last, type
 
 OUTSIDE = "O"
 WORD_NAMES = ("tokens", "words", "token", "word", "sentence", "text")
@@ -45,8 +45,8 @@ SAMPLE = 200
 
 def spans_in(columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> str:
     """Why rows hold labelled spans, in words; "" where they do not. Arguments as for `Task.recognises`."""
-    if found := word_columns(columns) or text_columns(columns):
-        return f"the column {found[-1]!r} holds tags of words"
+    if tagged := word_columns(columns) or text_columns(columns):
+        return f"the column {tagged[-1]!r} holds tags of words"
     cells = {name: [_value(cell) for cell in values] for name, values in columns.items()}
     if words := _word_columns(cells, section.get("text"), section.get("label")):
         return f"the columns {words[0]!r} and {words[1]!r} hold words and their tags"
@@ -95,14 +95,14 @@ def read_span_rows(table: Table, columns: Columns) -> Rows:
             texts.append(text)
             labels.append("")
             continue
-        kept = _apart(_checked(text, spans, f"{table.source}, row {number}"))
-        text, kept = _tidied(text, kept)
+        apart = _apart(_checked(text, spans, f"{table.source}, row {number}"))
+        text, moved = _tidied(text, apart)
         texts.append(text)
-        labels.append(json.dumps(kept, ensure_ascii=False))
+        labels.append(json.dumps(moved, ensure_ascii=False))
     return Rows(tuple(texts), tuple(labels))
 
 
-def word_of(word: str) -> list[Found]:
+def word_of(word: str) -> list[LabelledSpan]:
     """The spans that a clean row's word stands for."""
     return [(start, end, kind) for start, end, kind in json.loads(word)]
 
@@ -110,13 +110,13 @@ def word_of(word: str) -> list[Found]:
 # Rows
 
 
-def _each_row(table: Table, columns: Columns) -> list[tuple[str, list[Found] | None]]:
+def _each_row(table: Table, columns: Columns) -> list[tuple[str, list[LabelledSpan] | None]]:
     """The text and the spans of each row, not yet checked; None where they are not given."""
     texts, cells = table.columns[columns.texts[0]], table.columns[columns.labels[0]]
     refused = [
         answer.strip() not in ("", "accept") for answer in table.columns.get("answer", ("",) * len(table))
     ]  # Prodigy's
-    rows: list[tuple[str, list[Found] | None]] = []
+    rows: list[tuple[str, list[LabelledSpan] | None]] = []
     if _are_words([_value(text) for text in texts[:SAMPLE]]):
         by_character = _is_by_character(texts)
         kinds = _kinds_of([_value(cell) for cell in cells], table.source, columns.labels[0])
@@ -192,13 +192,14 @@ def _kinds_of(rows: Sequence[Any], source: str, column: str) -> Callable[[str], 
 
 def _joined(
     words: Sequence[str], tags: Sequence[tuple[str, str]], by_character: bool
-) -> tuple[str, list[Found] | None]:
+) -> tuple[str, list[LabelledSpan] | None]:
     """A text of words, and the spans of their tags.
 
     One rule reads all schemes: `B`, `S` and `U` begin a span; every other prefix goes on with one of its type that has
     not ended, and begins one otherwise (as conlleval does); behind `E`, `L`, `S` and `U` it has ended.
     """
-    text, spans, is_open = "", [], False
+    text, is_open = "", False
+    spans: list[LabelledSpan] = []
     for place, (word, (prefix, kind)) in enumerate(zip(words, tags, strict=True)):
         if place and not by_character and not (_is_wide(words[place - 1][-1:]) and _is_wide(word[:1])):
             text += " "
@@ -231,7 +232,7 @@ def _text_of(cell: str) -> str:
     return str(value.get("text") or max(strings, key=len, default=""))
 
 
-def _borders_of(value: Any, text: str, where: str) -> list[Found]:
+def _borders_of(value: Any, text: str, where: str) -> list[LabelledSpan]:
     """The spans that a cell's value holds.
 
     Raises:
@@ -298,7 +299,7 @@ def _no_span(where: str, value: object) -> DataError:
     )
 
 
-def _checked(text: str, spans: Sequence[Found], where: str) -> list[Found]:
+def _checked(text: str, spans: Sequence[LabelledSpan], where: str) -> list[LabelledSpan]:
     for start, end, kind in spans:
         if not 0 <= start < end <= len(text):
             raise DataError(
@@ -309,16 +310,16 @@ def _checked(text: str, spans: Sequence[Found], where: str) -> list[Found]:
     return sorted(spans)
 
 
-def _apart(spans: Sequence[Found]) -> list[Found]:
+def _apart(spans: Sequence[LabelledSpan]) -> list[LabelledSpan]:
     """Of spans that overlap the longest, of those the first: a token has one tag."""
-    kept: list[Found] = []
+    apart: list[LabelledSpan] = []
     for span in sorted(spans, key=lambda span: (span[0] - span[1], span[0])):
-        if all(span[1] <= other[0] or other[1] <= span[0] for other in kept):
-            kept.append(span)
-    return sorted(kept)
+        if all(span[1] <= other[0] or other[1] <= span[0] for other in apart):
+            apart.append(span)
+    return sorted(apart)
 
 
-def _tidied(text: str, spans: Sequence[Found]) -> tuple[str, list[Found]]:
+def _tidied(text: str, spans: Sequence[LabelledSpan]) -> tuple[str, list[LabelledSpan]]:
     """A text as cleaning and answering strip it, and its spans there, without white space at their ends."""
     places = [place for place, character in enumerate(text) if visible(character)]
     while places and text[places[0]].isspace():

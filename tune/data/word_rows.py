@@ -25,10 +25,10 @@ _FIT = 0.98
 def with_lists(table: Table) -> Table:
     """The table with a row a sentence, where it has a word a row or tags in one text; else as it is."""
     looked = {name: cells[:LOOKED_ROWS] for name, cells in table.columns.items()}
-    if found := word_columns(looked):
-        return _gathered(table, *found)
-    if found := text_columns(looked):
-        return _split(table, *found)
+    if sheet := word_columns(looked):
+        return _gathered(table, *sheet)
+    if texts := text_columns(looked):
+        return _split(table, *texts)
     return table
 
 

@@ -214,8 +214,9 @@ class TokenClassification(Task):
 
     def recognises(self, columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> Guess:
         """Columns of words and tags, or spans with borders beside a text."""
-        found = spans_in(columns, section)
-        return Guess(1.0, found) if found else Guess()
+        reason = spans_in(columns, section)
+        # Above lists of labels, which tags of words look like.
+        return Guess(1.1, reason) if reason else Guess()
 
     def choose_columns(self, table: Table, recipe: DataRecipe) -> Columns:
         self._refuse_keys(recipe, "text_pair", "separator")
@@ -262,7 +263,7 @@ class TokenClassification(Task):
 
     def describe(self, labels: Sequence[str], targets: Sequence[Target]) -> Summary:
         counts = Counter(labels[kind][len(BEGINS) :] for target in targets for kind in self.places(target))
-        without = sum(not target for target in targets)  # type: ignore[misc]
+        without = sum(not target for target in targets)
         listed = ", ".join(f"{kind} ({count:,})" for kind, count in counts.most_common(12))
         sentence = f"{counted(sum(counts.values()), 'entity', 'entities')} of {counted(len(counts), 'type')}: {listed}"
         sentence += f"; {counted(without, 'row')} without any."

@@ -266,7 +266,7 @@ class MultiLabelClassification(Task):
         return [min(places, key=lambda place: (counts[place], place), default=-1) for places in targets]  # type: ignore[arg-type]
 
     def describe(self, labels: Sequence[str], targets: Sequence[Target]) -> Summary:
-        counts = Counter(labels[place] for places in targets for place in places)  # type: ignore[union-attr]
+        counts = Counter(labels[place] for target in targets for place in self.places(target))
         summary = describe_labels(counts, "labels")
         mean, without = sum(counts.values()) / len(targets), sum(not places for places in targets)
         more = f" A row has {mean:.2f} of them on average; {counted(without, 'row')} without any."
