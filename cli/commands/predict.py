@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,25 +159,18 @@ def command(
     """
     form = Form.of(as_json=as_json, jsonl=jsonl, top=top, explain=explain)
     manifest = Bundle.open(bundle, verify=False).manifest
-    column_request = _column_request(manifest, columns)
-    in_files = manifest.generation is None and takes_files(manifest.codec)
-    texts = tuple(with_folders(texts)) if in_files else texts
-    stream = Source(texts, source, FileOptions(encoding, delimiter, header), column_request).inputs()
-    if in_files and source not in (None, "-"):
-        stream = beside(Path(str(source)), stream)
-    first = next(stream, None)
-    if first is None:
-        raise InputError("There is no text to answer.", expected="a TEXT, --input FILE, or lines on standard input")
-    inputs: Iterable[tuple[str, ...]] = itertools.chain([first], stream)
+    options, request = FileOptions(encoding, delimiter, header), _column_request(manifest, columns)
+    inputs = _inputs(manifest, Source(texts, source, options, request))
     if manifest.generation is not None:
         _refuse((*_RANKED, *_OF_VECTORS, "explain"), f"{bundle} generates text")
         from edgetune.commands.generation import GenerationRequest, print_generations
 
-        request = GenerationRequest(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, raw=raw)
+        asked = GenerationRequest(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, raw=raw)
         prompts = (prompt for (prompt,) in inputs)
-        print_generations(bundle, prompts, request, threads=threads, provider=provider, form=form)
+        print_generations(bundle, prompts, asked, threads=threads, provider=provider, form=form)
         return
     _refuse(_OF_LANGUAGE_MODELS, f"{bundle} generates no text")
+    from edgetune.serve.explain import EXPLAINED
     from edgetune.serve.loading import load
 
     kinds = {head.kind for head in manifest.answer_heads}
@@ -184,6 +178,8 @@ def command(
         _refuse(_RANKED, f"{bundle} has no labels")
     if "embedding" not in kinds:
         _refuse(_OF_VECTORS, f"{bundle} gives no vectors")
+    if takes_files(manifest.codec) or not kinds & {*EXPLAINED}:
+        _refuse(("explain",), f"answers of {bundle} are not explained")
     predictor = load(bundle, threads=threads, provider=provider, abstain_below=abstain_below)
     if prompt is not None or vectors is not None:
         from edgetune.commands.vectors import prompted, write_vectors
@@ -193,6 +189,24 @@ def command(
             write_vectors(predictor, inputs, vectors)
             return
     print_answers(predictor, inputs, form)
+
+
+def _inputs(manifest: Manifest, source: Source) -> Iterable[tuple[str, ...]]:
+    """The inputs that are asked for; pictures as files, those of a folder one by one, and of a table beside it.
+
+    Raises:
+        InputError: there is none.
+    """
+    in_files = manifest.generation is None and takes_files(manifest.codec)
+    if in_files:
+        source = replace(source, arguments=tuple(with_folders(source.arguments)))
+    stream = source.inputs()
+    if in_files and source.file not in (None, "-"):
+        stream = beside(Path(str(source.file)), stream)
+    first = next(stream, None)
+    if first is None:
+        raise InputError("There is no text to answer.", expected="a TEXT, --input FILE, or lines on standard input")
+    return itertools.chain([first], stream)
 
 
 def _column_request(manifest: Manifest, columns: tuple[str, ...]) -> ColumnRequest:

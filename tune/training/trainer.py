@@ -171,10 +171,9 @@ def train(
         # accelerate leaves its bf16 autocast around `forward`, and the merge proof would compare bf16 with fp32.
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     curve, epochs = curve_of(trainer.state.log_history), float(trainer.state.epoch or 0)
-    sign = 1 if objective.metric.higher_is_better else -1
-    best = max(curve, key=lambda point: sign * point.validation_value)
-    logits = evaluations.at(best.epoch)
-    return TrainingResult(plan.method, curve, best.validation_value, best.epoch, logits, epochs, pace)
+    best = (max if objective.metric.higher_is_better else min)(curve, key=lambda point: point.validation_value)
+    of_best = (best.validation_value, best.epoch, evaluations.at(best.epoch))
+    return TrainingResult(plan.method, curve, *of_best, epochs, pace)
 
 
 def _evaluation_line(metrics: Mapping[str, float]) -> str:

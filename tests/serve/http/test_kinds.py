@@ -175,7 +175,7 @@ def test_the_server_answers_as_it_describes_itself(make_service, kind_bundle, co
         "parameters": {"path.name": "golden", "path.version": "1"},
         "operations": [
             {"include-operation-id": name, "checks": {"positive_data_acceptance": {"enabled": False}}}
-            for name in ("infer", "infer_version", "chat", "complete", "embeddings")
+            for name in ("infer", "infer_version", "chat", "complete", "embeddings", "extract")
         ],
     }
     config = schemathesis.config.SchemathesisConfig.from_dict(settings)
