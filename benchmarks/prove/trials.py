@@ -177,8 +177,8 @@ class Workbench:
             route.name, folder / GRAPH_NAME, f"{source.made_by}; then its table of tokens was cut in the graph itself"
         )
         self._draft(candidate, model, folder, route)
-        pair = (Predictor(Bundle.open(place / "draft")) for place in (made, folder))
-        if same_answers(*pair, spread_texts(texts, encoder.max_tokens), kept_rows(*folders)):
+        before, after = (Predictor(Bundle.open(place / "draft")) for place in (made, folder))
+        if same_answers(before, after, spread_texts(texts, encoder.max_tokens), kept_rows(*folders)):
             return True
         shutil.rmtree(folder / "draft")
         return False
