@@ -241,8 +241,9 @@ class Costs:
 
     @property
     def _compress(self) -> float:
-        """A candidate a scheme of graphs; one of weights is exported again, unless it is cut out of the whole graph,
-        and one that is taught learns before.
+        """A candidate a scheme of graphs; one of weights is exported again, unless it is cut out of the whole graph.
+
+        What is taught learns before.
         """
         schemes = [SCHEMES[name] for name in self.schemes if name != "fp32"]  # stands behind the fused graph
         judged = min(self.rows["validation"], self.recipe.gate.rows) * self.speeds.forward_fp32
@@ -255,8 +256,8 @@ class Costs:
             reshaped = judged if scheme.name == "trimmed" else exported
             seconds += each + (reshaped if scheme.level == "weights" else 0.0)
             if scheme.level == "artefact":
-                # The teacher answers about as many recombinations as there are texts, these too where tuning has not
-                # left what its head sees of them, and a cascade is tried too.
+                # The teacher answers about as many recombinations as there are texts; the texts too where tuning has
+                # not left what its head sees of them. A cascade is tried too.
                 method = METHODS[self.recipe.tune.method]
                 answered = (
                     (1 if method.by_gain or not method.trains else 2) * self.rows["train"] if scheme.taught else 0

@@ -90,19 +90,16 @@ class TextCodec:
         texts = self.texts(inputs)
         if self._words is None:
             return self._tokenized(texts)
-        rows: list[EncodedText | None] = []
-        most = self._max_tokens
+        words, most = self._words, self._max_tokens
         with TokenizerCall():
-            for text in texts:
-                ids = self._words.encode(text, most)
-                rows.append(None if ids is None else EncodedText(ids, [self._words.type_id] * len(ids), False))
-        if None not in rows:
-            return rows  # type: ignore[return-value]  # each was made
-        others = iter(self._tokenized([text for text, row in zip(texts, rows, strict=True) if row is None]))
-        return [row or next(others) for row in rows]
+            known = [words.encode(text, most) for text in texts]
+        others = iter(self._tokenized([text for text, ids in zip(texts, known, strict=True) if ids is None]))
+        return [next(others) if ids is None else EncodedText(ids, [words.type_id] * len(ids), False) for ids in known]
 
     def _tokenized(self, texts: Sequence[str]) -> list[EncodedText]:
         """As `encode`, by the tokenizer."""
+        if not texts:
+            return []
         encodings = run_tokenizer(self._tokenizer, texts)
         # Where the tokenizer adds no special tokens, a text without a token is read as one of padding, as in training.
         return [EncodedText(e.ids or [self._pad_id], e.type_ids or [0], bool(e.overflowing)) for e in encodings]
