@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from edgetune.compress.gptq.rounding import Blocks, FloatArray, Grid, column_levels, find_grid, in_blocks
 from edgetune.serve.errors import CompressError
 
-# Added to the Hessian's diagonal, as a share of its mean; ten times as much where it is not positive definite yet.
-DAMPING = 0.01
+# Added to the Hessian's diagonal, as a share of its mean; ten times as much where it is not positive definite yet. The
+# paper's 0.01 goes with 262,144 tokens; on ten thousand 0.1 loses 5 to 10% less on texts that it was not calibrated on.
+DAMPING = 0.1
 _DAMPING_TRIES = 5
 # Columns whose errors reach the rest of the matrix in one product instead of one by one.
 _LAZY_COLUMNS = 128
