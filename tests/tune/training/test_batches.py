@@ -78,7 +78,8 @@ def gradients(tiny_base, toy_dataset, tmp_path):
         )  # fmt: skip
         arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
         trainer = _HeadTrainer(
-            plan=plan, stored=None, model=model, args=arguments, train_dataset=rows,
+            plan=plan, encoder=Encoder(tokenizer, 96, TASKS["text-classification"]), stored=None, model=model,
+            args=arguments, train_dataset=rows,
             compute_loss_func=_loss(objective, weights), data_collator=DataCollatorWithPadding(tokenizer),
         )  # fmt: skip
         seen = []
