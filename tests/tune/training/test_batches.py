@@ -85,7 +85,8 @@ def gradients(tiny_base, toy_dataset, tmp_path):
         )  # fmt: skip
         arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
         trainer = _HeadTrainer(
-            plan=plan, objective=objective, stored=None, model=model, args=arguments, train_dataset=learnt,
+            plan=plan, objective=objective, encoder=Encoder(tokenizer, 96, TASKS["text-classification"]), stored=None,
+            model=model, args=arguments, train_dataset=learnt,
             compute_loss_func=_loss(objective, weights), data_collator=DataCollatorWithPadding(tokenizer),
         )  # fmt: skip
         seen = []
