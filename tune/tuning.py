@@ -45,7 +45,7 @@ from edgetune.tune.training.token_probe import fit_token_probe, labelled_windows
 from edgetune.tune.training.trainer import TrainingPlan, TrainingResult, train
 
 if TYPE_CHECKING:
-    from edgetune.tune.models.types import Model
+    from edgetune.tune.models.types import EncodedRow, Model
 
 MERGE_SLICE = 64
 # The trunks that features are computed of, and the most values of one that are stored: 256 MB.
@@ -211,7 +211,7 @@ class _Job:
         )
         return model, result
 
-    def _rows(self, part: Part, encode: Callable[[Sequence[Input]], list[dict[str, Any]]]) -> Sequence[dict[str, Any]]:
+    def _rows(self, part: Part, encode: Callable[[Sequence[Input]], list[EncodedRow]]) -> Sequence[EncodedRow]:
         if isinstance(self.objective, TokenObjective):
             return labelled_windows(self.encoder, part, self.objective)
         return labelled(encode(part.texts), self.objective.learnt(part.targets))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,7 @@ class PictureCodec:
         self.spec = read_picture_spec(folder)
         self._tables = level_tables(self.spec)
 
-    def texts(self, inputs: Sequence[Any]) -> list[str]:
+    def texts(self, inputs: Sequence[object]) -> list[str]:
         """Each input as text in base64, as a JSON client would send it.
 
         Raises:
@@ -74,7 +74,7 @@ class PictureCodec:
         """
         return [_as_base64(value, place) for place, value in enumerate(inputs)]
 
-    def encode(self, inputs: Sequence[Any]) -> list[EncodedPicture]:
+    def encode(self, inputs: Sequence[object]) -> list[EncodedPicture]:
         """Each picture as one row of the graph, in order.
 
         Raises:
@@ -82,7 +82,7 @@ class PictureCodec:
         """
         return [EncodedPicture(self.levels(self._read(value, place))) for place, value in enumerate(inputs)]
 
-    def encode_beginnings(self, inputs: Sequence[Any]) -> list[EncodedPicture]:
+    def encode_beginnings(self, inputs: Sequence[object]) -> list[EncodedPicture]:
         """As `encode`."""
         return self.encode(inputs)
 
@@ -184,7 +184,7 @@ def _of_pillow(picture: Image, place: int, spec: PictureSpec) -> Image:
     return read_picture(content.getvalue(), f"Picture {place}", spec)
 
 
-def _content(value: Any, place: int) -> bytes:
+def _content(value: object, place: int) -> bytes:
     """The bytes of a file.
 
     Raises:
@@ -205,7 +205,7 @@ def _content(value: Any, place: int) -> bytes:
         ) from None
 
 
-def _as_base64(value: Any, place: int) -> str:
+def _as_base64(value: object, place: int) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, Path):

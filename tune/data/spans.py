@@ -43,7 +43,7 @@ SAMPLE = 200
 # What a data set holds
 
 
-def spans_in(columns: Mapping[str, Sequence[Any]], section: Mapping[str, Any]) -> str:
+def spans_in(columns: Mapping[str, Sequence[object]], section: Mapping[str, object]) -> str:
     """Why rows hold labelled spans, in words; "" where they do not. Arguments as for `Task.recognises`."""
     if tagged := word_columns(columns) or text_columns(columns):
         return f"the column {tagged[-1]!r} holds tags of words"
@@ -148,7 +148,7 @@ def _is_by_character(cells: Sequence[str]) -> bool:
     return bool(words) and sum(len(word) == 1 for word in words) >= BY_CHARACTER * len(words)
 
 
-def _kinds_of(rows: Sequence[Any], source: str, column: str) -> Callable[[str], tuple[str, str]]:
+def _kinds_of(rows: Sequence[object], source: str, column: str) -> Callable[[str], tuple[str, str]]:
     """What reads a tag as prefix and type: `O` has no type, a type without prefix is inside.
 
     Raises:
@@ -232,7 +232,7 @@ def _text_of(cell: str) -> str:
     return str(value.get("text") or max(strings, key=len, default=""))
 
 
-def _borders_of(value: Any, text: str, where: str) -> list[LabelledSpan]:
+def _borders_of(value: object, text: str, where: str) -> list[LabelledSpan]:
     """The spans that a cell's value holds.
 
     Raises:
@@ -254,7 +254,7 @@ def _borders_of(value: Any, text: str, where: str) -> list[LabelledSpan]:
     return spans
 
 
-def _one_span(item: Any) -> tuple[Any, Any, Any, Any]:
+def _one_span(item: object) -> tuple[Any, Any, Any, Any]:
     """Start, end, type and words of a span; None for what it does not say."""
     if isinstance(item, list) and len(item) >= 3:
         return item[0], item[1], item[2], None
@@ -277,7 +277,7 @@ def _in_characters(start: int, end: int, text: str, says: object) -> tuple[int, 
     return start, end
 
 
-def _listed(value: Any) -> list[Any] | None:
+def _listed(value: object) -> list[Any] | None:
     """The list of spans in a value: itself, under a key, or Label Studio's first annotation that was not cancelled."""
     if isinstance(value, dict):
         keys = [key for key in ("entities", "spans", "labels", "result") if isinstance(value.get(key), list)]
@@ -342,7 +342,7 @@ def _tidied(text: str, spans: Sequence[LabelledSpan]) -> tuple[str, list[Labelle
 # Which columns
 
 
-def _value(cell: Any) -> Any:
+def _value(cell: object) -> Any:
     """A cell as it was before it became a word: a list or an object where it is one in JSON."""
     if not isinstance(cell, str) or cell[:1] not in ("[", "{"):
         return cell
@@ -350,7 +350,7 @@ def _value(cell: Any) -> Any:
     return cell if value is None else value
 
 
-def _are_words(cells: Sequence[Any]) -> bool:
+def _are_words(cells: Sequence[object]) -> bool:
     """Whether cells are lists of words."""
     filled = [cell for cell in cells if cell not in (None, "")]
     return bool(filled) and all(
@@ -358,7 +358,7 @@ def _are_words(cells: Sequence[Any]) -> bool:
     )
 
 
-def _word_columns(cells: Mapping[str, Sequence[Any]], text: object, label: object) -> tuple[str, str] | None:
+def _word_columns(cells: Mapping[str, Sequence[object]], text: object, label: object) -> tuple[str, str] | None:
     """The columns of words and of their tags, where there are such."""
     lists = {name for name, values in cells.items() if _are_words(values)}
     usual = {name.casefold(): name for name in lists}
@@ -373,7 +373,7 @@ def _word_columns(cells: Mapping[str, Sequence[Any]], text: object, label: objec
     return None
 
 
-def _span_columns(cells: Mapping[str, Sequence[Any]], text: object, label: object) -> tuple[str, str] | None:
+def _span_columns(cells: Mapping[str, Sequence[object]], text: object, label: object) -> tuple[str, str] | None:
     """The columns of texts and of spans, where there are such."""
     labels = [label] if isinstance(label, str) else [*SPAN_NAMES, *(name for name in cells if name not in SPAN_NAMES)]
     column = next((name for name in labels if name in cells and _hold_spans(cells[name])), None)
@@ -385,7 +385,7 @@ def _span_columns(cells: Mapping[str, Sequence[Any]], text: object, label: objec
     return None if chosen is None else (str(chosen), str(column))
 
 
-def _hold_spans(cells: Sequence[Any]) -> bool:
+def _hold_spans(cells: Sequence[object]) -> bool:
     lists = [listed for cell in cells if cell not in (None, "") and (listed := _listed(cell)) is not None]
     items = [item.get("value", item) if isinstance(item, dict) else item for listed in lists for item in listed]
     known = [_one_span(item) for item in items]
@@ -393,7 +393,7 @@ def _hold_spans(cells: Sequence[Any]) -> bool:
     return bool(items) and 2 * fitting >= len(items)
 
 
-def _hold_texts(cells: Sequence[Any]) -> bool:
+def _hold_texts(cells: Sequence[object]) -> bool:
     return any(isinstance(cell, (str, dict)) and cell for cell in cells)
 
 

@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.reading import Table
@@ -32,7 +31,7 @@ def with_lists(table: Table) -> Table:
     return table
 
 
-def word_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[str, str, str] | None:
+def word_columns(columns: Mapping[str, Sequence[object]]) -> tuple[str, str, str] | None:
     """The columns of sentences, words and tags of a table with a word a row."""
     usual = {name.strip().casefold(): name for name in columns}
     tags = next((name for name, cells in columns.items() if _are_tags(cells)), None)
@@ -41,7 +40,7 @@ def word_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[str, str, str] |
     return (sentence, word, tags) if tags and word and sentence else None
 
 
-def text_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[str, str] | None:
+def text_columns(columns: Mapping[str, Sequence[object]]) -> tuple[str, str] | None:
     """The columns of texts and of their tags, where each text has as many words as tags."""
     usual = {name.strip().casefold(): name for name in columns}
     for tags, cells in columns.items():
@@ -54,7 +53,7 @@ def text_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[str, str] | None
     return None
 
 
-def _are_tags(cells: Sequence[Any]) -> bool:
+def _are_tags(cells: Sequence[object]) -> bool:
     fitting = [cell for cell in cells if isinstance(cell, str) and _TAG.fullmatch(cell.strip())]
     return len(fitting) > 1 and len(fitting) >= _FIT * len(cells) and any(cell.strip() != "O" for cell in fitting)
 

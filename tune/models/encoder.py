@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from edgetune.tune.data.rows import Input
     from edgetune.tune.models.model import TunedModel
+    from edgetune.tune.models.types import EncodedRow
 
 # By codec, the class that encodes its inputs where that is not a tokenizer: opened by `opened(folder, task)`.
 ENCODERS = {"picture": "edgetune.tune.models.picture_encoder:PictureEncoder"}
@@ -60,11 +61,11 @@ class Encoder:
         """Write what `of_folder` opens."""
         self.tokenizer.save_pretrained(folder)
 
-    def size(self, row: Mapping[str, Any]) -> int:
+    def size(self, row: EncodedRow) -> int:
         """Of an encoded row, in tokens: what batches are sorted and bounded by."""
         return len(row["input_ids"])
 
-    def training_rows(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
+    def training_rows(self, inputs: Sequence[Input]) -> list[EncodedRow]:
         """As `rows`, of inputs that are learnt from."""
         return self.rows(inputs)
 
@@ -72,15 +73,15 @@ class Encoder:
         """What comes next is of this epoch."""
         return
 
-    def collator(self) -> Callable[[list[dict[str, Any]]], Any]:
+    def collator(self) -> Callable[[list[EncodedRow]], Any]:
         """What makes a batch of labelled rows for the Trainer; where tokens are learnt their labels are padded too."""
         from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding
 
         kind = DataCollatorForTokenClassification if self.task.per_token else DataCollatorWithPadding
-        collator: Callable[[list[dict[str, Any]]], Any] = kind(self.tokenizer)
+        collator: Callable[[list[EncodedRow]], Any] = kind(self.tokenizer)
         return collator
 
-    def split(self, batch: dict[str, Any], most_tokens: int) -> list[dict[str, Any]]:
+    def split(self, batch: EncodedRow, most_tokens: int) -> list[EncodedRow]:
         """Parts of a padded batch of at most so many tokens."""
         from edgetune.tune.training.batches import split_by_tokens
 
@@ -93,7 +94,7 @@ class Encoder:
         unknowns = sum(ids.count(unknown) for ids in encoded) if unknown is not None else 0
         return np.asarray([len(ids) for ids in encoded], dtype=np.int64), unknowns
 
-    def example(self, inputs: Sequence[Input]) -> dict[str, Any]:
+    def example(self, inputs: Sequence[Input]) -> EncodedRow:
         """A batch to trace a model with: two rows of unlike length, since a dimension of one, or rows of equal length,
         would be frozen into the graph."""
         by_length = sorted(inputs, key=length)
@@ -105,7 +106,7 @@ class Encoder:
         by_length = sorted(set(inputs), key=lambda text: (length(text), text))
         return spread_evenly(by_length, most)
 
-    def rows(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
+    def rows(self, inputs: Sequence[Input]) -> list[EncodedRow]:
         """Each input by itself: input_ids, attention_mask [, token_type_ids], unpadded."""
         encoded = self.task.encode(self.tokenizer, inputs, self.max_tokens)
         names = [name for name in self.tokenizer.model_input_names if name in encoded]

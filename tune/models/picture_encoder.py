@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding
 
     from edgetune.tune.data.rows import Input
+    from edgetune.tune.models.types import EncodedRow
 
 PICTURE = "picture"  # the column of a row that names its file
 MOST_CACHED_BYTES = 1_000_000_000
@@ -84,11 +85,11 @@ class PictureEncoder(Encoder):
         self.tokenizer.save_pretrained(folder)
         (folder / PICTURE_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(self.spec), indent=2) + b"\n")
 
-    def rows(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
+    def rows(self, inputs: Sequence[Input]) -> list[EncodedRow]:
         """The file of each input."""
         return [{PICTURE: str(value)} for value in inputs]
 
-    def training_rows(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
+    def training_rows(self, inputs: Sequence[Input]) -> list[EncodedRow]:
         """As `rows`, of pictures that are varied in each epoch; each is numbered."""
         if not self.augment.changes:
             return self.rows(inputs)
@@ -98,7 +99,7 @@ class PictureEncoder(Encoder):
         """What is varied next is of this epoch."""
         self._epoch[0] = epoch
 
-    def size(self, row: Mapping[str, Any]) -> int:
+    def size(self, row: EncodedRow) -> int:
         """All pictures are of one size."""
         return ALONE
 
@@ -110,7 +111,7 @@ class PictureEncoder(Encoder):
         levels = [self._varied(row) if VARIED in row else self.levels(str(row[PICTURE])) for row in rows]
         values = normalized(levels, level_tables(self.spec))
         others = {name: np.asarray([row[name] for row in rows]) for name in rows[0] if name not in (PICTURE, VARIED)}
-        arrays: dict[str, Any] = {"pixel_values": values, **others}
+        arrays: EncodedRow = {"pixel_values": values, **others}
         if tensors == "np":
             return BatchEncoding(arrays)
         return BatchEncoding({name: torch.from_numpy(array) for name, array in arrays.items()})
@@ -119,7 +120,7 @@ class PictureEncoder(Encoder):
         """Inputs as one batch of torch tensors."""
         return self.pad(self.rows(inputs))
 
-    def collator(self) -> Callable[[list[dict[str, Any]]], Any]:
+    def collator(self) -> Callable[[list[EncodedRow]], Any]:
         """What makes a batch of labelled rows for the Trainer."""
         return self.pad
 
@@ -136,7 +137,7 @@ class PictureEncoder(Encoder):
         batch: BatchEncoding = self.tokenizer(images=pictures, return_tensors="pt")
         return batch
 
-    def split(self, batch: dict[str, Any], most_tokens: int) -> list[dict[str, Any]]:
+    def split(self, batch: EncodedRow, most_tokens: int) -> list[EncodedRow]:
         """The batch itself."""
         return [batch]
 
@@ -144,7 +145,7 @@ class PictureEncoder(Encoder):
         """Pictures have no tokens."""
         return np.zeros(len(inputs), np.int64), 0
 
-    def example(self, inputs: Sequence[Input]) -> dict[str, Any]:
+    def example(self, inputs: Sequence[Input]) -> EncodedRow:
         """Two rows: a dimension of one would be frozen into the graph."""
         return dict(self.batch([inputs[0], inputs[-1]]))
 

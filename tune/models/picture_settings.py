@@ -19,6 +19,7 @@ from edgetune.tune.models.base import UNREADABLE, Base, first_words
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from transformers import BaseImageProcessor
 
 TOLERANCE = 1e-6
 # (width, height) of the pictures that prove the steps: square, wide, tall, and smaller than any crop.
@@ -27,7 +28,7 @@ _SHAPES = ((300, 300), (401, 283), (230, 517), (33, 21))
 _CONVNEXT_WHOLE = 384
 
 
-def open_processor(base: Base) -> Any:
+def open_processor(base: Base) -> BaseImageProcessor:
     """The image processor of a base, in its Pillow backend.
 
     Raises:
@@ -51,7 +52,7 @@ def open_processor(base: Base) -> Any:
         ) from error
 
 
-def picture_spec(processor: Any, base: Base, depth_range: tuple[float, float] | None) -> PictureSpec:
+def picture_spec(processor: BaseImageProcessor, base: Base, depth_range: tuple[float, float] | None) -> PictureSpec:
     """The steps of an image processor, proven.
 
     Args:
@@ -71,7 +72,7 @@ def picture_spec(processor: Any, base: Base, depth_range: tuple[float, float] | 
     return spec
 
 
-def steps_differ(processor: Any, spec: PictureSpec, pictures: Sequence[Image]) -> float:
+def steps_differ(processor: BaseImageProcessor, spec: PictureSpec, pictures: Sequence[Image]) -> float:
     """The largest difference between transformers' preprocessing and the codec's; infinite for another shape."""
     tables = level_tables(spec)
     differences = [0.0]
@@ -84,7 +85,7 @@ def steps_differ(processor: Any, spec: PictureSpec, pictures: Sequence[Image]) -
     return max(differences)
 
 
-def _read(processor: Any, depth_range: tuple[float, float] | None) -> PictureSpec | None:
+def _read(processor: BaseImageProcessor, depth_range: tuple[float, float] | None) -> PictureSpec | None:
     kind = type(processor).__name__
     says = processor.to_dict()
     short_side: int | None = None
@@ -142,7 +143,7 @@ def _made_up(width: int, height: int) -> Image:
     return Pillow.fromarray(((drawn + slope) / 2).astype(np.uint8))
 
 
-def _unknown(processor: Any, base: Base, reason: str) -> ModelError:
+def _unknown(processor: BaseImageProcessor, base: Base, reason: str) -> ModelError:
     return ModelError(
         f"The image processor of {base.id}, {type(processor).__name__}, cannot be followed: {reason}.",
         expected="resizing, a crop of the middle, a scale and normalizations to one size of picture",

@@ -17,6 +17,7 @@ from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 if TYPE_CHECKING:
+    from edgetune.tune.models.types import EncodedRow
     from edgetune.tune.tasks.objective import Objective
 
 # Tokens of one pass, padding counted. MiniLM's LoRA keeps about 0.5 MB a token for its gradients; going from 480 to 960
@@ -54,7 +55,7 @@ class RecordSampler(Sampler[int]):
     Within a batch rows are sorted by length, so that passes of bounded memory hold little padding.
     """
 
-    def __init__(self, objective: Objective, rows: Sequence[dict[str, Any]], batch_size: int, seed: int) -> None:
+    def __init__(self, objective: Objective, rows: Sequence[EncodedRow], batch_size: int, seed: int) -> None:
         self._objective, self._batch_size, self._seed, self._epoch = objective, batch_size, seed, 0
         self._learnt = np.asarray([row["labels"] for row in rows])
         self._lengths = [len(row["input_ids"]) for row in rows]
@@ -121,11 +122,11 @@ def joined_rows(batches: Sequence[torch.Tensor], fill: float) -> torch.Tensor:
     return torch.cat(filled)
 
 
-def labelled(rows: Sequence[dict[str, list[int]]], targets: NDArray[Any]) -> list[dict[str, Any]]:
+def labelled(rows: Sequence[dict[str, list[int]]], targets: NDArray[Any]) -> list[EncodedRow]:
     """Encoded rows with their targets as the loss takes them, (rows, ...), as the Trainer takes them."""
     return [{**row, "labels": target} for row, target in zip(rows, targets.tolist(), strict=True)]
 
 
-def shortest_first(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def shortest_first(rows: Sequence[EncodedRow]) -> list[EncodedRow]:
     """Rows sorted by length: in any other order padding would take most of an evaluation's time."""
     return sorted(rows, key=lambda row: len(row["input_ids"]))

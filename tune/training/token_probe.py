@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,13 @@ from edgetune.tune.training.probe import Learnable, Probe, fit_probe
 from edgetune.tune.training.progress import Progress
 
 if TYPE_CHECKING:
-    from edgetune.tune.models.types import Model
+    from edgetune.tune.models.types import EncodedRow, Model
 
 # Tokens that the head is solved on: ten times as many take ten times as long, and gain little.
 MOST_TOKENS, MOST_HELD_OUT_TOKENS = 40_000, 20_000
 
 
-def labelled_windows(encoder: Encoder, part: Part, objective: TokenObjective) -> list[dict[str, Any]]:
+def labelled_windows(encoder: Encoder, part: Part, objective: TokenObjective) -> list[EncodedRow]:
     """The windows of a part's texts as the Trainer takes them, `labels` the tag of each token."""
     texts = token_texts(encoder, part.texts)
     rows = window_rows(encoder, texts)
@@ -37,7 +37,7 @@ def labelled_windows(encoder: Encoder, part: Part, objective: TokenObjective) ->
     return [{**row, "labels": labels} for row, labels in zip(rows, tags, strict=True)]
 
 
-def padded_tags(rows: Sequence[dict[str, Any]]) -> NDArray[np.int64]:
+def padded_tags(rows: Sequence[EncodedRow]) -> NDArray[np.int64]:
     """The tags of rows as one array (rows, tokens), `UNSEEN` behind each row's last token."""
     tags = np.full((len(rows), max(len(row["labels"]) for row in rows)), UNSEEN, dtype=np.int64)
     for place, row in enumerate(rows):
@@ -86,7 +86,7 @@ def _between_tokens(encoder: Encoder, part: Part) -> str:
     return f"{inside:,} of {total:,} validation entities begin or end inside a token" if inside else ""
 
 
-def _first_tokens(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+def _first_tokens(rows: list[EncodedRow], most: int) -> list[EncodedRow]:
     """Rows drawn with a fixed seed until they have so many tokens, in their order."""
     order = np.random.default_rng(0).permutation(len(rows))
     totals = accumulate(len(rows[place]["labels"]) for place in order)
@@ -94,13 +94,11 @@ def _first_tokens(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]
     return [rows[place] for place in sorted(order[: max(1, taken)].tolist())]
 
 
-def _unlabelled(rows: Sequence[dict[str, Any]]) -> list[dict[str, list[int]]]:
+def _unlabelled(rows: Sequence[EncodedRow]) -> list[dict[str, list[int]]]:
     return [{name: values for name, values in row.items() if name != "labels"} for row in rows]
 
 
-def _tokens(
-    objective: TokenObjective, rows: Sequence[dict[str, Any]], states: Sequence[NDArray[np.float32]]
-) -> Learnable:
+def _tokens(objective: TokenObjective, rows: Sequence[EncodedRow], states: Sequence[NDArray[np.float32]]) -> Learnable:
     """All tokens of rows as rows of the probe; special ones are outside of everything, and part two rows' spans."""
     tags = np.concatenate([np.asarray(row["labels"]) for row in rows])
     return np.concatenate(states), np.where(tags == UNSEEN, objective.outside, tags)
