@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # Of these the tests build whole bundles (tests/export/test_architectures.py); a trial graph would cost 4 s of a
 # processor and say what is known, unless the config changes more than sizes, rates and ids.
 BUILT_IN_TESTS = {
-    *("mobilenet_v2", "mobilenet_v1", "resnet", "vit", "deit", "convnext", "efficientnet", "swin", "mobilevit"),
+    *("mobilenet_v2", "resnet", "vit", "deit", "convnext"),
     *("bert", "distilbert", "roberta", "xlm-roberta", "electra", "albert", "mpnet", "deberta-v2", "modernbert"),
 }
 _SIZES = re.compile(
