@@ -90,10 +90,10 @@ class HeadSpec(msgspec.Struct, frozen=True, kw_only=True):
     thresholds: list[Share] = []
     temperature: Temperature = 1.0
     abstain_below: Share | None = None
+    decode: str = ""
     width: Size = 0
     lengths: list[Size] = []
     prompts: dict[str, str] = {}
-    decode: str = ""
 
 
 class BaseIdentity(msgspec.Struct, frozen=True):

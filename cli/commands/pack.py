@@ -70,7 +70,7 @@ def command(
         missing = ", ".join(name for name, value in needed.items() if value is None)
         raise click.UsageError(f"Missing {missing}; `edgetune pack --list` shows the layouts.")
     if work is not None and layout not in MODEL_LAYOUTS:
-        raise click.UsageError(f"--work is for {' and '.join(MODEL_LAYOUTS)}: {layout} is made of the bundle alone.")
+        raise click.UsageError(f"--work is for {', '.join(MODEL_LAYOUTS)}: {layout} is made of the bundle alone.")
     if weights != WEIGHTS[0] and layout not in WEIGHTS_LAYOUTS:
         raise click.UsageError(f"--weights is for {' and '.join(WEIGHTS_LAYOUTS)}: {layout} takes them as they are.")
     opened = Bundle.open(bundle)
@@ -91,5 +91,6 @@ def _list_layouts(as_json: bool) -> None:
     if as_json:
         print_json([{"layout": name, "help": one.HELP, "run": one.RUN} for name, one in layouts.items()])
         return
+    width = max(map(len, layouts)) + 2
     for name, one in layouts.items():
-        click.echo(f"{name:<16}{one.HELP}")
+        click.echo(f"{name:<{width}}{one.HELP}")

@@ -104,7 +104,7 @@ def _tidy_inputs(graph: onnx_ir.Graph, sizes: Sequence[int]) -> None:
     for value in [value for value in graph.inputs if not value.uses()]:
         graph.inputs.remove(value)
     for value in [*graph.inputs, *graph.outputs]:
-        names = ("batch", "tokens") if len(value.shape) <= 2 else ("batch", *sizes)
+        names = ("batch", *sizes) if sizes and len(value.shape) > 2 else ("batch", "tokens")
         value.shape = onnx_ir.Shape(
             [size if isinstance(size, int) else names[place] for place, size in enumerate(value.shape)]
         )

@@ -28,8 +28,8 @@ Plain = str | list[str] | float | list[float] | list[dict[str, Any]]
 HEADS = {
     "label": ("edgetune.serve.heads.label:LabelHead", "one of {labels}"),
     "labels": ("edgetune.serve.heads.labels:LabelsHead", "any of {labels}"),
-    "embedding": ("edgetune.serve.heads.embedding:EmbeddingHead", "a vector of {width} numbers"),
     "number": ("edgetune.serve.heads.number:NumberHead", "a number"),
+    "embedding": ("edgetune.serve.heads.embedding:EmbeddingHead", "a vector of {width} numbers"),
     "entities": ("edgetune.serve.heads.entities:EntitiesHead", "spans of {labels}"),
 }
 # Those whose graph gives logits to each token, (batch, tokens, width), and not to each row.

@@ -56,7 +56,10 @@ def test_the_list_needs_nothing(edgetune):
         ((GOLDEN,), "Missing --layout, --out"),
         ((GOLDEN, "--layout", "tei"), "Missing --out"),
         ((GOLDEN, "--layout", "tritton", "-o", "x"), "'tritton' is not one of"),
-        ((GOLDEN, "--layout", "tei", "-o", "x", "--work", "."), "--work is for hf and gguf: tei is made of the bundle"),
+        (
+            (GOLDEN, "--layout", "tei", "-o", "x", "--work", "."),
+            "--work is for hf, gguf, sentence-transformers: tei is made of the bundle",
+        ),
         (
             (GOLDEN, "--layout", "hf", "-o", "x", "--weights", "bundle"),
             "--weights is for gguf: hf takes them as they are",

@@ -200,7 +200,7 @@ def test_many_threads_get_the_same_answers(predictor):
     ("later", "message"),
     [
         ({"heads": [{"kind": "spans", "labels": ["a"]}]}, "answers with a head of the kind 'spans'"),
-        ({"codec": "picture"}, "takes inputs of the kind 'picture'"),
+        ({"codec": "sound"}, "takes inputs of the kind 'sound'"),
         ({"heads": [{"kind": "label", "labels": ["a"]}, {"kind": "number", "output": "age"}]}, "has 2 heads: label on"),
     ],
 )
