@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
+from edgetune.serve.errors import RunError
+from edgetune.serve.tokenizing import TokenizerCall
+
 # The first so many words that are met are remembered, among them those that every other text has: about 2 MB.
 MOST_WORDS, LONGEST_WORD = 8_192, 32
 # A longer text is likely to be truncated, and a tokenizer takes milliseconds for it.
@@ -43,7 +46,11 @@ class WordCache:
         )
         if not is_by_word or any(" " in token.content for token in added):
             return None
-        sample = tokenizer.encode("a")
+        try:
+            with TokenizerCall():
+                sample = tokenizer.encode("a")
+        except RunError:  # told with the first text
+            return None
         ordinary = [place for place, is_special in enumerate(sample.special_tokens_mask) if not is_special]
         type_ids = set(sample.type_ids)
         if not ordinary or len(type_ids) != 1:

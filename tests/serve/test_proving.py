@@ -32,8 +32,8 @@ def test_an_error_of_the_process_is_raised_as_it_was(bundle_copy):
     with pytest.raises(BundleDamaged) as here:
         replay_golden(load(bundle_copy.folder))
     assert str(caught.value) == str(here.value)
-    bundle_copy.change_manifest(lambda manifest: manifest.update(codec="picture"))
-    with pytest.raises(BundleFormatError, match="inputs of the kind 'picture'"):
+    bundle_copy.change_manifest(lambda manifest: manifest.update(codec="sound"))
+    with pytest.raises(BundleFormatError, match="inputs of the kind 'sound'"):
         prove(Bundle.open(bundle_copy.folder))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgetune.benchmarks.stepwise.choice import Schemes, skipped_schemes, why_chosen
 from edgetune.benchmarks.stepwise.ladder import Climbed
-from edgetune.compress.gptq.schemes import SCHEMES
+from edgetune.compress.gptq.schemes import LADDER
 from edgetune.serve.stepwise.report import LanguageCandidate
 
 NOT_NAMED = "the recipe's compress.schemes does not name it"
@@ -106,4 +106,4 @@ def test_a_scheme_that_failed_is_told_with_its_reason() -> None:
 def test_what_was_not_tried_has_its_reason(rises: dict[str, float], schemes: Schemes, skipped: dict[str, str]) -> None:
     found = skipped_schemes(climbed(**rises), schemes)
     assert found == skipped
-    assert set(found) | set(rises) == set(SCHEMES)
+    assert set(found) | set(rises) == {scheme.name for scheme in LADDER}

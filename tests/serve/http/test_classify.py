@@ -71,7 +71,7 @@ def test_a_long_text_is_cut_and_said_to_be(service):
         ({"text": "a", "texts": ["b"]}, "both text and texts"),
         (
             {"txt": "a"},
-            "no member 'txt'. Expected: text, text_pair, texts, image, images, top or model To do: did you mean 'text'?",
+            "'txt'. Expected: text, text_pair, texts, image, images, top or model To do: did you mean 'text'?",
         ),
         ({"inputs": "a"}, "no member 'inputs'"),
         ({"text": 7}, "Expected `str | null`, got `int` - at `$.text`"),

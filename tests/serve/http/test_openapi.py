@@ -10,7 +10,7 @@ import schemathesis
 from edgetune.serve.http.settings import ServerSettings
 
 # What no JSON schema can say (a tensor is as large as its shape, a chat has a user) is refused though it allows it.
-UNSAYABLE = {"infer", "infer_version", "chat", "complete", "embeddings"}
+UNSAYABLE = {"infer", "infer_version", "chat", "complete", "embeddings", "extract"}
 
 
 def test_every_route_is_described(service):
