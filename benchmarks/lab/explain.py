@@ -68,7 +68,8 @@ class Tuned:
 
     def _score(self, ids: torch.Tensor, mask: torch.Tensor, label: str) -> torch.Tensor:
         logits = self._model(input_ids=ids, attention_mask=mask).logits
-        return logits[:, self.labels.index(label)] - logits.mean(dim=1)
+        scores: torch.Tensor = logits[:, self.labels.index(label)] - logits.mean(dim=1)
+        return scores
 
     def gradients(self, row: EncodedText, words: list[Word], label: str) -> list[float]:
         """Integrated gradients of each word."""

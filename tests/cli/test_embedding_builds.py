@@ -135,7 +135,9 @@ def _into(base: Path, kind: str, folder: Path) -> None:
     _built(folder, base, kind)
 
 
-@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.long if kind in ("triplets", "scores") else ()) for kind in RECORDS]
+)
 def test_the_report_says_what_the_bundle_answers(embedding_build: Callable[[str], EmbeddingBuild], kind: str) -> None:
     build = embedding_build(kind)
     report, dataset, predictor = build.report, build.dataset, build.predictor

@@ -48,7 +48,7 @@ def times(folder):
         pytest.param("tune", "edgetune.tune.tuning:TunedModel.save", 1, marks=pytest.mark.long),
         pytest.param("export", "edgetune.export.once.export:count_nodes", 1, marks=pytest.mark.long),
         pytest.param("compress", "edgetune.compress.candidate:Candidate.of", 2, marks=pytest.mark.long),
-        ("bench", "edgetune.benchmarks.bench:race", 1),
+        pytest.param("bench", "edgetune.benchmarks.bench:race", 1, marks=pytest.mark.long),
     ],
 )
 def test_a_build_killed_in_a_stage_continues(cut, started, edgetune, workshop, tmp_path, stage, place, call):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-KIN = {"electra", "xlm_roberta"}
+KIN = {"albert", "electra", "xlm_roberta"}
 
 
 def marks_of(name: str) -> list[pytest.MarkDecorator]:

@@ -52,10 +52,10 @@ FUSED_ATTENTION = {
     "mpnet": 0, "deberta_v2": 0, "modernbert": 0,
 }  # fmt: skip
 
-# One of each attention stands for the others, which `make test-long` has: fused (with layers of its own, and with
-# ALBERT's shared ones), with relative positions (MPNet's whole, DeBERTa's cut), with windows.
+# One of each attention stands for the others, which `make test-long` has: fused, with relative positions (DeBERTa's,
+# cut), with windows.
 # tests/compress/test_fused.py exports and fuses all, two of BERT's kin in `make test-long` too.
-WHOLE = {"bert", "albert", "mpnet", "modernbert"}
+WHOLE = {"bert", "modernbert"}
 CUT = {"bert", "deberta_v2"}
 
 
@@ -297,7 +297,14 @@ def test_a_decoder_goes_all_the_way(produce: Callable[..., Line], name: str, met
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "pooling"), [("bert", "cls"), ("roberta", "mean"), ("bert", "mean_sqrt_len")])
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [
+        ("bert", "cls"),
+        pytest.param("roberta", "mean", marks=pytest.mark.long),
+        pytest.param("bert", "mean_sqrt_len", marks=pytest.mark.long),
+    ],
+)
 def test_pooling_by_word(produce: Callable[..., Line], name: str, pooling: str) -> None:
     line = produce(name, method="lora", pooling=pooling)
 

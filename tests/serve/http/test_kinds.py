@@ -164,7 +164,9 @@ def test_the_page_asks_what_the_model_answers(services, kind, codec):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "codec"), [("labels", "text-pair"), ("number", "text")])
+@pytest.mark.parametrize(
+    ("kind", "codec"), [("labels", "text-pair"), pytest.param("number", "text", marks=pytest.mark.long)]
+)
 def test_the_server_answers_as_it_describes_itself(make_service, kind_bundle, complaints, kind, codec):
     import schemathesis
 
