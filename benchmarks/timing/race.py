@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ from edgetune.tune.data.rows import Input
 from edgetune.tune.training.progress import Progress
 
 BLOCK, WARM_MS = 20, 50
-NOISE_SAMPLES = 8 * BLOCK
+# Of the bundle against itself: blocks, each so long that one interruption by another program does not decide it.
+NOISE_BLOCKS, NOISE_BLOCK_MS, MOST_CALLS_A_BLOCK = 8, 80, 1000
 BATCHES, LENGTHS = (1, 8, 32), (16, 64, 128)
 THROUGHPUT_TEXTS, THROUGHPUT_ROUNDS = 512, 3
 
@@ -112,7 +114,7 @@ def race(race: Race, texts: Sequence[Input], recipe: BenchmarkRecipe, progress: 
         used = device_memory_used()
         sides = {name: stack.enter_context(ContestantProcess(side, texts[0])) for name, side in race.sides.items()}
         timed = timed_blocks(sides, texts, recipe.samples, progress)
-        verdict = timed.verdict(_noise(sides["bundle"], race.bundle, texts, progress))
+        verdict = timed.verdict(_noise(race.bundle, texts, progress, flat(timed.ms["bundle"])))
         throughput = _throughputs(sides, texts, progress)
         # Memory before the grid: its largest batches are no part of answering the user's texts.
         memory = {side: _memory(process, used) for side, process in sides.items()}
@@ -138,6 +140,7 @@ def timed_blocks(
     samples: int,
     progress: Progress,
     note: str = "latency, all sides in turn",
+    block_size: int = BLOCK,
 ) -> TimedBlocks:
     """Time single calls of all sides; all of them answer a block before the next.
 
@@ -149,14 +152,14 @@ def timed_blocks(
     answers: dict[str, dict[Input, Any]] = {side: {} for side in sides}
     shares: dict[str, list[float]] = {}
     load = LoadMeter(process.pid for process in sides.values())
-    for done, block in enumerate(_blocks(source, samples), start=1):
+    for done, block in enumerate(_blocks(source, samples, block_size), start=1):
         for side, process in sides.items():
             response = process.ask("latency", texts=block, warm_ms=WARM_MS)
             blocks[side].append(response["ms"])
             answers[side].update(zip(block, response["answers"], strict=True))
             if response.get("cpu_share") is not None:
                 shares.setdefault(side, []).append(response["cpu_share"])
-        progress.advance(done * BLOCK, samples, note)
+        progress.advance(done * block_size, samples, note)
     return TimedBlocks(
         ms=blocks,
         answers=answers,
@@ -167,11 +170,18 @@ def timed_blocks(
     )
 
 
-def _noise(bundle: ContestantProcess, side: Side, texts: Sequence[Input], progress: Progress) -> list[float]:
-    """95% interval of how many times faster a second copy of the bundle is than the first: on a quiet machine, 1."""
-    with ContestantProcess(side, texts[0]) as copy:
+def _noise(side: Side, texts: Sequence[Input], progress: Progress, ms: Sequence[float]) -> list[float]:
+    """95% interval of how many times faster a second copy of the bundle is than the first: on a quiet machine, 1.
+
+    Both are as new, since what answers in microseconds is faster once it has met many words. `ms` are calls of it, by
+    which blocks are made long enough.
+    """
+    calls = math.ceil(NOISE_BLOCK_MS / max(float(np.mean(ms)), 1e-3))
+    size = min(max(calls, BLOCK), MOST_CALLS_A_BLOCK)
+    note = "noise, the bundle against itself"
+    with ContestantProcess(side, texts[0]) as bundle, ContestantProcess(side, texts[0]) as copy:
         sides = {"bundle": bundle, "copy": copy}
-        blocks = timed_blocks(sides, texts, NOISE_SAMPLES, progress, "noise, the bundle against itself").ms
+        blocks = timed_blocks(sides, texts, NOISE_BLOCKS * size, progress, note, size).ms
     return ratio_interval(blocks["bundle"], blocks["copy"])
 
 
@@ -194,9 +204,9 @@ def flat(blocks: Sequence[Sequence[float]]) -> list[float]:
     return list(itertools.chain.from_iterable(blocks))
 
 
-def _blocks(source: Iterator[Input], samples: int) -> Iterator[list[Input]]:
-    for _ in range(0, samples, BLOCK):
-        yield list(itertools.islice(source, BLOCK))
+def _blocks(source: Iterator[Input], samples: int, size: int) -> Iterator[list[Input]]:
+    for _ in range(0, samples, size):
+        yield list(itertools.islice(source, size))
 
 
 def summarize(samples: Sequence[float]) -> LatencySummary:
