@@ -1,6 +1,6 @@
 """Builds entities from the command line, as a user would, and writes rows of docs/tasks.md as Markdown.
 
-Run as `python -m benchmarks.lab.entities --data DIR --chinese BASE`; docs/measurements/entities.md comes from here. DIR
+Run as `python -m benchmarks.lab.entities --data DIR --chinese BASE`; docs/measurements/tasks.md comes from here. DIR
 holds the public data sets; BASE is an encoder that knows Chinese. None is shipped with the project.
 """
 
