@@ -19,9 +19,9 @@ from edgetune.benchmarks.timing.machine import describe_machine
 _HEAD = """# Reliability
 
 What `make test-faults` tried on {cpu} ({cores} cores, {os}, Python {python}), two tests beside each other,
-{minutes:.0f} minutes of them together: {passed} tests passed, {failed} failed, {skipped} were skipped.
-`make test` has an example of each kind. This page is
-written by `python -m benchmarks.lab.reliability .venv/faults.xml`.
+{minutes:.0f} minutes of them together: {passed} tests passed, {failed} failed, {skipped} were skipped.{again}
+`make test` has an example of each kind. This page is written by
+`python -m benchmarks.lab.reliability .venv/faults.xml`.
 
 | what was tried | how often | outcome |
 |---|---|---|
@@ -46,19 +46,20 @@ class Case:
         return cls(name, counts, ends[0] if ends else "passed", float(element.get("time", 0)))
 
 
-def page(cases: list[Case]) -> str:
+def page(cases: list[Case], runs: int) -> str:
     """The page of a run of tests."""
     machine = describe_machine(1)
     ends = [case.outcome for case in cases]
     head = _HEAD.format(
         cpu=machine.cpu,
         cores=machine.cores,
-        os=machine.os,
+        os=platform.system(),
         python=platform.python_version(),
         minutes=sum(case.seconds for case in cases) / 60,
         passed=ends.count("passed"),
         failed=ends.count("failure") + ends.count("error"),
         skipped=ends.count("skipped"),
+        again=f" Of {runs} runs the last one of each test counts." if runs > 1 else "",
     )
     lines = []
     for case in cases:
@@ -73,7 +74,7 @@ def page(cases: list[Case]) -> str:
 def main(reports: tuple[Path, ...], markdown: Path | None) -> None:
     """Write the page."""
     cases = [Case.of(element) for report in reports for element in ElementTree.parse(report).iter("testcase")]
-    text = page(list({case.name: case for case in cases}.values()))
+    text = page(list({case.name: case for case in cases}.values()), len(reports))
     if markdown is None:
         click.echo(text, nl=False)
         return
