@@ -41,7 +41,8 @@ def read_picture_classes(folder: Path, classes: Sequence[Path]) -> Table:
     paths = [path for sub in classes for path in pictures_in(sub)]
     others = sum(1 for sub in classes for path in sub.iterdir() if path.is_file()) - len(paths)
     notes = (f"Left out {counted(others, 'file')} that are no pictures.",) if others else ()
-    columns = {"image": tuple(map(str, paths)), "label": tuple(path.parent.name for path in paths)}
+    # Absolute: names that are not start from the table's folder.
+    columns = {"image": tuple(str(path.absolute()) for path in paths), "label": tuple(p.parent.name for p in paths)}
     return Table(folder.name, columns, findings=notes, folder=str(folder))
 
 

@@ -68,6 +68,18 @@ def test_folders_by_class(classes):
     assert choose_task({"data": {"path": str(classes)}, "base": "x"}).task == "image-classification"
 
 
+@pytest.mark.parametrize("layout", ["classes", "parts", "table"])
+def test_a_folder_is_read_alike_by_its_relative_name(tmp_path, monkeypatch, layout):
+    folder = write_classes(tmp_path / "set" / ("train" if layout == "parts" else "."))
+    if layout == "table":
+        lines = [f"{path.parent.name}/{path.name},{path.parent.name}" for path in sorted(folder.glob("*/*.png"))]
+        (tmp_path / "set" / "rows.csv").write_text("image,label\n" + "\n".join(lines) + "\n", "utf-8")
+    name = "set/rows.csv" if layout == "table" else "set"
+    expected = loaded(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert loaded(Path(name)).train == expected.train
+
+
 def test_parts_first(tmp_path):
     write_classes(tmp_path / "set" / "train")
     write_classes(tmp_path / "set" / "test", each=4, first=500)
