@@ -23,7 +23,7 @@ from edgetune.export.once.cascades import draft_cascade
 from edgetune.export.once.export import export, spread_texts
 from edgetune.export.once.graph import Graph
 from edgetune.export.once.pack import Packing, draft_bundle
-from edgetune.export.once.retabled import kept_rows, same_answers, write_retabled
+from edgetune.export.once.retabled import rows_in_whole, same_answers, write_retabled
 from edgetune.export.once.static_tables import folded, write_static_graph
 from edgetune.export.once.static_vocabulary import for_vocabulary
 from edgetune.export.once.tokenizer import check_tokenizer
@@ -178,7 +178,7 @@ class Workbench:
         )
         self._draft(candidate, model, folder, route)
         before, after = (Predictor(Bundle.open(place / "draft")) for place in (made, folder))
-        if same_answers(before, after, spread_texts(texts, encoder.max_tokens), kept_rows(*folders)):
+        if same_answers(before, after, spread_texts(texts, encoder.max_tokens), rows_in_whole(*folders)):
             return True
         shutil.rmtree(folder / "draft")
         return False

@@ -45,7 +45,7 @@ def write_retabled(graph: Path, target: Path, old: Path, new: Path) -> bool:
     """
     import onnx_ir
 
-    rows = kept_rows(old, new)
+    rows = rows_in_whole(old, new)
     model = onnx_ir.load(graph)
     tables = None if rows is None else _tables(model, table_rows(old))
     if rows is None or not tables:
@@ -58,7 +58,7 @@ def write_retabled(graph: Path, target: Path, old: Path, new: Path) -> bool:
     return True
 
 
-def kept_rows(old: Path, new: Path) -> NDArray[np.int64] | None:
+def rows_in_whole(old: Path, new: Path) -> NDArray[np.int64] | None:
     """The id that each token of `new` has in `old`, (tokens,) int64; None where a row of `new` is for no token."""
     before, after = (read_tokenizer(folder / TOKENIZER_NAME).get_vocab() for folder in (old, new))
     rows = np.full(table_rows(new), -1, np.int64)
@@ -99,7 +99,7 @@ def same_answers(whole: Predictor, trimmed: Predictor, texts: Sequence[Input], r
     Args:
         whole, trimmed: before and after.
         texts: to compare on.
-        rows: as `kept_rows` gives them.
+        rows: as `rows_in_whole` gives them.
 
     Returns:
         False also where no text is split alike, or rows are not known.

@@ -225,6 +225,15 @@ def first_words(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+def unopenable_weights(base: Base, error: Exception) -> ModelError:
+    """What is said of weights that a library cannot open, whichever kind of model they are of."""
+    return ModelError(
+        f"The weights of {base.folder} cannot be opened: {first_words(error)}",
+        expected="the weights of the architecture that config.json names",
+        action="copy them again from the model's source",
+    )
+
+
 def _is_sentencepiece(folder: Path) -> bool:
     return not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model"))
 

@@ -23,7 +23,7 @@ from transformers import (
 from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import ModelError
 from edgetune.serve.report import Training
-from edgetune.tune.models.base import Base, first_words, read_config
+from edgetune.tune.models.base import Base, read_config, unopenable_weights
 from edgetune.tune.models.classifier import (
     PooledClassifier,
     has_encoder_alone,
@@ -137,11 +137,7 @@ def start_model(base: Base, objective: Objective, recipe: TuneRecipe, *, has_hea
     try:
         model, missing = _opened(base, config, pooling)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"The weights of {base.folder} cannot be opened: {first_words(error)}",
-            expected="the weights of the architecture that config.json names",
-            action="copy them again from the model's source",
-        ) from error
+        raise unopenable_weights(base, error) from error
     head_linear(model)
     check_weights(base, model, missing)
     return model

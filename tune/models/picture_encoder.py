@@ -155,14 +155,14 @@ class PictureEncoder(Encoder):
 
     def levels(self, name: str) -> NDArray[np.uint8]:
         """Levels (height, width, 3) uint8 of one file."""
-        return self._kept(name, lambda: picture_levels(self._read(name), self.spec))
+        return self._cached(name, lambda: picture_levels(self._read(name), self.spec))
 
     def _varied(self, row: Mapping[str, object]) -> NDArray[np.uint8]:
         """Levels (height, width, 3) uint8 of a training row, as this epoch sees it."""
         from PIL import Image
 
         name, spec = str(row[PICTURE]), self.spec
-        picture = Image.fromarray(self._kept(f"whole {name}", lambda: whole_levels(self._read(name), spec)))
+        picture = Image.fromarray(self._cached(f"whole {name}", lambda: whole_levels(self._read(name), spec)))
         seed = (self.seed, self._epoch[0], int(str(row[VARIED])))
         levels = augmented(picture, spec.shape, spec.resample, self.augment, seed)
         return levels[..., ::-1] if spec.reversed_channels else levels
@@ -170,7 +170,7 @@ class PictureEncoder(Encoder):
     def _read(self, name: str) -> Image:
         return read_picture(source_of(name), name_of(name), self.spec)
 
-    def _kept(self, key: str, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    def _cached(self, key: str, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
         known = self._cache.get(key)
         if known is None:
             known = np.ascontiguousarray(make())

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForImageClassification
 
 from edgetune.serve.errors import ModelError
-from edgetune.tune.models.base import Base, first_words, read_config
+from edgetune.tune.models.base import Base, read_config, unopenable_weights
 from edgetune.tune.models.classifier import head_linear
 from edgetune.tune.models.soundness import check_weights
 from edgetune.tune.tasks.objective import Objective
@@ -57,11 +57,7 @@ def start_picture_model(base: Base, objective: Objective) -> Model:
             base.folder, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"The weights of {base.folder} cannot be opened: {first_words(error)}",
-            expected="the weights of the architecture that config.json names",
-            action="copy them again from the model's source",
-        ) from error
+        raise unopenable_weights(base, error) from error
     head_linear(model)
     check_weights(base, model, set(loading["missing_keys"]))
     keep_statistics(model)

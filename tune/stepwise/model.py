@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from edgetune.serve.errors import ModelError
 from edgetune.serve.stepwise.report import LanguageTraining
-from edgetune.tune.models.base import UNREADABLE, Base, first_words, read_config
+from edgetune.tune.models.base import UNREADABLE, Base, read_config, unopenable_weights
 from edgetune.tune.models.stored import Stored
 from edgetune.tune.stepwise.perplexity import Perplexity
 
@@ -170,11 +170,7 @@ def open_pretrained(
             **extra,
         )
     except _UNOPENABLE as error:
-        raise ModelError(
-            f"The weights of {base.folder} cannot be opened: {first_words(error)}",
-            expected="the weights of the architecture that config.json names",
-            action="copy them again from the model's source",
-        ) from error
+        raise unopenable_weights(base, error) from error
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ModelError(

@@ -141,7 +141,7 @@ def test_real_stories_agree_as_they_must(stories, tmp_path, record_property):
     found = divergences(graph.path, candidates, texts[1::2], spec=graph.spec, threads=1)
     for name, one in found.items():
         record_property(name, f"top-1 {one.top1_agreement:.4f}, KL {one.kl_nats:.5f}, rise {one.relative_rise:.4f}")
-    assert found["int8"].top1_agreement >= 0.97  # 0.9846 and 0.9854 without and with zero points
+    assert found["int8"].top1_agreement >= 0.97  # 0.9846 was measured; no margin of a trained model
     assert found["int4_head8"].top1_agreement >= 0.86
     assert found["int4_head8"].kl_nats < 0.75 * found["rounded"].kl_nats
     assert found["int4"].top1_agreement >= 0.84

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models
 
 from edgetune.compress.int8 import quantize_tables
-from edgetune.export.once.retabled import kept_rows, write_retabled
+from edgetune.export.once.retabled import rows_in_whole, write_retabled
 
 WORDS = [f"w{number}" for number in range(40)]
 TABLE = np.arange(40 * 16, dtype=np.float32).reshape(40, 16) - 300
@@ -60,7 +60,7 @@ def answers(path: Path, ids: list[int]) -> np.ndarray:
 def test_each_token_keeps_its_row(tmp_path, quantized) -> None:
     old, new = model_folder(tmp_path / "old", WORDS), model_folder(tmp_path / "new", ["w0", "w39", "w7"])
     graph = graph_of(tmp_path / "whole.onnx", more=("Shape",), quantized=quantized)
-    rows = kept_rows(old, new)
+    rows = rows_in_whole(old, new)
     assert rows is not None
     assert rows.tolist() == [0, 39, 7]
     assert write_retabled(graph, tmp_path / "cut.onnx", old, new)
@@ -76,6 +76,6 @@ def test_ids_that_mean_more_than_a_row_are_left_alone(tmp_path) -> None:
     assert not write_retabled(graph_of(tmp_path / "a.onnx", more=("Neg",)), target, old, new)
     odd = model_folder(tmp_path / "odd", WORDS, rows=48)  # the table has rows for no token
     assert not write_retabled(graph_of(tmp_path / "b.onnx"), target, odd, new)
-    assert kept_rows(old, model_folder(tmp_path / "wide", WORDS[:9], rows=12)) is None
-    assert kept_rows(old, model_folder(tmp_path / "other", ["w0", "never"])) is None
+    assert rows_in_whole(old, model_folder(tmp_path / "wide", WORDS[:9], rows=12)) is None
+    assert rows_in_whole(old, model_folder(tmp_path / "other", ["w0", "never"])) is None
     assert not target.exists()
