@@ -17,6 +17,7 @@ import yaml
 from click.testing import CliRunner
 
 from edgetune.cli import root
+from tests.untimed import untimed
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -200,7 +201,8 @@ def test_python_examples_import_what_exists(block: Block):
 @pytest.mark.usefixtures("desk")
 @pytest.mark.parametrize("block", [block for block in PYTHON if block.marked], ids=str)
 def test_python_examples_run(block: Block):
-    exec(compile(block.code, str(block), "exec"), {"__name__": "__main__"})
+    with untimed():
+        exec(compile(block.code, str(block), "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.usefixtures("desk")

@@ -9,6 +9,7 @@ import pytest
 
 from edgetune.serve.bundle import Bundle
 from tests.toy_static import add_toy_static
+from tests.untimed import untimed
 
 TEXTS = ("where is my parcel", "card login")
 
@@ -56,7 +57,8 @@ def build(edgetune, workshop, tmp_path, monkeypatch):
         monkeypatch.setattr(search, "preference", first)
         arguments = (*workshop.copy(tmp_path), "--set", "compress.schemes=[fused,toy_static]")
         gate = ("--set", "gate.max_drop=0.99", "--set", "gate.when_inconclusive=accept")
-        ended = edgetune("build", *arguments, *gate, *more)
+        with untimed():
+            ended = edgetune("build", *arguments, *gate, *more)
         assert ended.code == 0, ended
         return Bundle.open(tmp_path / "bundle"), ended.out
 

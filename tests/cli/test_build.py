@@ -155,8 +155,9 @@ def test_a_gate_that_is_not_met_writes_nothing_and_keeps_the_report(edgetune, wo
 @pytest.mark.slow
 def test_a_budget_that_is_not_met(edgetune, workshop, tmp_path):
     arguments = workshop.copy(tmp_path)
-    limits = ("--set", "budget.p90_ms=0.000001", "--set", "budget.rss_mb=1", "--set", "budget.cold_start_ms=100000")
-    ended = edgetune("build", *arguments, *limits, "--json")
+    budgets = ("budget.p90_ms=0.000001", "budget.rss_mb=1", "budget.cold_start_ms=100000", "compress.schemes=[fused]")
+    settings = [f"--set={budget}" for budget in budgets]
+    ended = edgetune("build", *arguments, *settings, "--json")
     assert (ended.code, ended.out) == (3, "")
     error = ended.err[ended.err.index("Error: ") :]
     assert error.startswith("Error: No candidate may be packed, so nothing was written. fused: ")

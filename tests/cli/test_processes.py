@@ -11,7 +11,7 @@ import pytest
 from edgetune.serve.bundle import Bundle
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_train_one_model_and_one_of_them_packs_it(workshop, tmp_path):
     # What `accelerate launch` starts where there are GPUs; on CPUs it would want MPI for more than one process.
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "edgetune", "build"]

@@ -56,7 +56,7 @@ FUSED_ATTENTION = {
 # cut), with windows.
 # tests/compress/test_fused.py exports and fuses all, two of BERT's kin in `make test-long` too.
 WHOLE = {"bert", "modernbert"}
-CUT = {"bert", "deberta_v2"}
+CUT = {"deberta_v2"}
 
 
 def _marks(name: str, cut: bool) -> list[pytest.MarkDecorator]:
@@ -317,6 +317,7 @@ def test_pooling_by_word(produce: Callable[..., Line], name: str, pooling: str) 
 
 
 @pytest.mark.slow
+@pytest.mark.long  # the real MiniLM is such a folder, tests/cli/test_minilm.py
 def test_a_sentence_transformers_folder_is_pooled_as_it_was_trained(
     produce: Callable[..., Line], tiny_base: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -68,7 +68,7 @@ def outside(tiny_decoder: Callable[[str], Path], tmp_path: Path, monkeypatch: py
     return made
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_exporters_own_attention_for_one_row_takes_tables_too(decoder_graph: Callable[..., Any]) -> None:
     """Phi's, whose heads are rotated in part, comes without room for the tables among its inputs."""
     one, many = decoder_graph("phi", batch_one=True), decoder_graph("phi")

@@ -86,10 +86,8 @@ def test_every_method_learns(trained, language_base, language_rows, method):
 
 
 def of_each_kind():
-    """An adapter, an adapter over a quantized model and whole weights; the others are stopped in the long tests."""
-    return [
-        name if name in ("lora", "qlora", "full") else pytest.param(name, marks=pytest.mark.long) for name in METHODS
-    ]
+    """An adapter and whole weights; the others are stopped in the long tests."""
+    return [name if name in ("lora", "full") else pytest.param(name, marks=pytest.mark.long) for name in METHODS]
 
 
 @pytest.mark.parametrize("method", of_each_kind())

@@ -91,7 +91,7 @@ def values(result):
     return [(point.epoch, point.train_loss, point.validation_loss, point.validation_value) for point in result.curve]
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "freeze"])
+@pytest.mark.parametrize("method", ["full", "lora", pytest.param("freeze", marks=pytest.mark.long)])
 def test_a_stopped_training_continues_at_its_step_and_ends_as_if_it_had_not_been_stopped(trained, tmp_path, method):
     through, whole = trained("whole", Stopping(), method=method, epochs=4)
     stopping = Stopping(after=7)
