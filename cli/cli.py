@@ -22,6 +22,7 @@ from edgetune.serve.errors import EdgetuneError
 # name: (module, help line). The help line stands here so that `edgetune --help` loads no command.
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("edgetune.commands.init", "Write a commented recipe from a look at the data."),
+    "review": ("edgetune.commands.review", "List rows that are probably mislabelled or nearly repeat others."),
     "build": (
         "edgetune.commands.build",
         "Fine-tune, compress, measure and pack: data in, bundle out.",

@@ -19,14 +19,13 @@ from edgetune.serve.errors import RecipeError
 from edgetune.serve.json_types import JsonObject
 from edgetune.task_choice import TaskChoice, choose_task
 from edgetune.tasks import TASKS
-from edgetune.tune.data.json_documents import PART_NAMES
+from edgetune.tune.data.source_recipe import SOURCES
 
 # Names that file systems take; work folders and parts of a bundle add a few letters to `out`.
 MOST_NAME_BYTES = 240
 MOST_PATH_BYTES = 4000
 # Faults that are told one by one.
 MOST_FAULTS = 20
-_SOURCES = ("path", *PART_NAMES, "unlabeled", "out_of_scope")
 _COLUMNS = ("text", "text_pair", "label")
 
 
@@ -182,7 +181,7 @@ def _check_names(values: JsonObject) -> None:
         RecipeError: naming the key.
     """
     section = values.get("data")
-    data = {f"data.{key}": section.get(key) for key in _SOURCES} if isinstance(section, dict) else {}
+    data = {f"data.{key}": section.get(key) for key in SOURCES} if isinstance(section, dict) else {}
     for key, name in {"base": values.get("base"), "out": values.get("out"), **data}.items():
         problem = _name_fault(name) if isinstance(name, str) else ""
         if problem:

@@ -20,8 +20,7 @@ import numpy as np
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.json_documents import PART_NAMES
-
-_SOURCES = ("path", *PART_NAMES, "unlabeled", "out_of_scope")  # keys of a data section that name rows
+from edgetune.tune.data.source_recipe import SOURCES
 
 
 class Frame(Protocol):
@@ -55,8 +54,8 @@ def data_section(data: Data, folder: Path) -> dict[str, Any]:
 
     Args:
         data: a path or hub id, rows (a list of dicts, a pandas DataFrame, a `datasets.Dataset`), a
-            `datasets.DatasetDict`, or a data section as a dict, whose path, train, validation, test, unlabeled and
-            out_of_scope may be rows too.
+            `datasets.DatasetDict`, or a data section as a dict, whose path, train, validation, test, unlabeled,
+            out_of_scope and corrections may be rows too.
 
     Raises:
         DataError: there are no rows, or a cell holds what JSON cannot.
@@ -68,7 +67,7 @@ def data_section(data: Data, folder: Path) -> dict[str, Any]:
     else:
         section = {"path": data}
     return {
-        key: _source(value, key, folder) if key in _SOURCES and value is not None else value
+        key: _source(value, key, folder) if key in SOURCES and value is not None else value
         for key, value in section.items()
     }
 

@@ -6,14 +6,13 @@ What is seen and written is the task's own affair (cli/look.py); here the task i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from edgetune.commands.options import json_option, print_json, without_chatter
-from edgetune.commands.recipe_options import tell_choice
+from edgetune.commands.recipe_options import data_values, tell_choice
 from edgetune.serve.dependencies import require
-from edgetune.serve.errors import RecipeError, WorkError
+from edgetune.serve.errors import WorkError
 from edgetune.tasks import TASKS
 from edgetune.writing import write_text
 
@@ -77,7 +76,7 @@ def command(
     from edgetune.task_choice import choose_task
 
     flags = {"base": base, "task": task, "data.path": data, "data.text": text, "data.label": label}
-    values = _given({key: value for key, value in flags.items() if value is not None}, settings)
+    values = data_values({key: value for key, value in flags.items() if value is not None}, settings)
     with without_chatter():
         choice = choose_task(values)
         look = look_at(choice.task, values["data"], values.get("base"))
@@ -90,22 +89,3 @@ def command(
     for finding in look.findings:
         click.echo(f"  {finding}")
     click.echo(f"Next: edgetune build {recipe}")
-
-
-def _given(flags: dict[str, object], settings: tuple[str, ...]) -> dict[str, Any]:
-    """Base, task and data section as the options give them.
-
-    Raises:
-        RecipeError: a setting is of another section, or has no value.
-    """
-    from edgetune.recipe import parse_settings, recipe_values
-
-    values = recipe_values(None, {**flags, **parse_settings(settings)})
-    others = sorted(set(values) - {"base", "task", "data"})
-    if others:
-        raise RecipeError(
-            f"--set gives values of {', '.join(others)}.",
-            expected="keys of the data section, such as data.format=alpaca: a look at data settles no more",
-            action="edit the recipe that is written, or say it to edgetune build",
-        )
-    return values

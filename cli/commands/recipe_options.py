@@ -10,6 +10,7 @@ import click
 
 from edgetune.commands.options import without_chatter
 from edgetune.serve.dependencies import require
+from edgetune.serve.errors import RecipeError
 from edgetune.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -85,3 +86,22 @@ def tell_choice(choice: TaskChoice) -> None:
     """Say on stderr which task was guessed, and why."""
     if choice.reason:
         click.echo(choice.reason, err=True)
+
+
+def data_values(flags: dict[str, object], settings: tuple[str, ...]) -> dict[str, Any]:
+    """Base, task and data section as the options of a command that only looks at data give them.
+
+    Raises:
+        RecipeError: a setting is of another section, or has no value.
+    """
+    from edgetune.recipe import parse_settings, recipe_values
+
+    values = recipe_values(None, {**flags, **parse_settings(settings)})
+    others = sorted(set(values) - {"base", "task", "data"})
+    if others:
+        raise RecipeError(
+            f"--set gives values of {', '.join(others)}.",
+            expected="keys of the data section, such as data.format=alpaca: a look at data settles no more",
+            action="say it to edgetune build",
+        )
+    return values

@@ -31,6 +31,7 @@ from edgetune.serve.digest import value_sha256
 from edgetune.serve.report import Report
 from edgetune.tune.data.coverage import coverage_of_folder
 from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.data.source_recipe import SOURCES
 from edgetune.tune.models.base import known_labels
 from edgetune.tune.models.model import TunedModel
 from edgetune.tune.models.sentences import unsaid_prompts
@@ -51,7 +52,7 @@ class DataStage(Stage[OnceRecipe, Dataset]):
         data = build.recipe.data
         return [
             plain(prompted_data(build.recipe, build.base)),
-            source_state(data.path, data.train, data.validation, data.test, data.unlabeled, data.out_of_scope),
+            source_state(*(getattr(data, name) for name in SOURCES)),
             build.recipe.seed,
             build.recipe.task,
             known_labels(build.base),

@@ -33,6 +33,7 @@ METADATA = [
     'transformers<6,>=5.20; extra == "build"',
     'trl>=1.10; extra == "llm"',
     'sacrebleu>=2.5; extra == "llm"',
+    'cleanlab>=2.7; extra == "review"',
     'pytest>=8.4; extra == "dev"',
 ]
 
@@ -98,7 +99,7 @@ def real() -> dict[str, Any]:
 def test_json_tells_the_whole_diagnosis(real: dict[str, Any]) -> None:
     assert real.keys() == {*Diagnosis.__dataclass_fields__, "problems"}
     assert real["edgetune"] == __version__
-    assert real["extras"].keys() == {"base", "cpu", "gpu", "serve", "build", "llm"}
+    assert real["extras"].keys() == {"base", "cpu", "gpu", "serve", "build", "llm", "review"}
     assert real["extras"]["base"] == {"complete": True, "missing": [], "do": None}
     assert real["onnxruntime"]["telemetry_off"] is True
     assert 1 <= real["cores"] <= real["host_cores"]
@@ -184,6 +185,7 @@ def test_a_base_install_lacks_every_extra(monkeypatch: pytest.MonkeyPatch) -> No
             'pip install "edgetune[build]"',
         ),
         "llm": Extra(False, ("trl>=1.10", "sacrebleu>=2.5"), 'pip install "edgetune[llm]"'),
+        "review": Extra(False, ("cleanlab>=2.7",), 'pip install "edgetune[review]"'),
     }
 
 

@@ -21,6 +21,7 @@ from edgetune.serve.errors import DataError, RecipeError, UndecidedColumns
 from edgetune.tune.data.classes import check_rows, label_findings, without_empty_parts
 from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.columns import Columns
+from edgetune.tune.data.corrections import corrected, read_corrections
 from edgetune.tune.data.coverage import balance_findings
 from edgetune.tune.data.out_of_scope import OutOfScope, read_out_of_scope
 from edgetune.tune.data.rows import Input, Parts, Rows, Target
@@ -64,6 +65,11 @@ class DataRecipe(SourceRecipe):
         default=None,
         description="Texts that belong to none of the classes, as unlabeled names them: half of them choose which "
         "answers are unsure, half show how many of such texts are.",
+    )
+    corrections: str | None = Field(
+        default=None,
+        description="A list of rows that edgetune review wrote, with what is to be done in its column action: relabel "
+        "as column suggested says, or drop.",
     )
     text: str | None = Field(default=None, description="The column of texts; without it, guessed and said.")
     text_pair: str | None = Field(
@@ -197,6 +203,8 @@ class Dataset(Stored):
     ) -> Dataset:
         columns = task.choose_columns(tables.train, recipe)
         parts = _select(_with_targets(tables, columns, recipe), columns, task)
+        if recipe.corrections is not None:
+            parts = corrected(parts, read_corrections(recipe.corrections))
         parts, files = task.tidied(parts, recipe)
         parts = without_empty_parts(parts)
         check_rows(parts, recipe.source)

@@ -1,0 +1,1 @@
+"""Rows that a person should look at before anything is learnt: near duplicates, and labels that are probably wrong."""
