@@ -40,6 +40,7 @@ from edgetune.tune.training.hardware import choose_device, fast_bf16
 from edgetune.tune.training.length import automatic_epochs
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.training.progress import Progress
+from edgetune.tune.training.rates import Rates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -199,8 +200,11 @@ class _Job:
         epochs = automatic_epochs(len(self.rows.train), recipe.batch_size) if recipe.epochs == "auto" else recipe.epochs
         plan = LanguagePlan(
             epochs=epochs,
-            rate=method.rate if recipe.learning_rate == "auto" else recipe.learning_rate,
-            rate_ratio=recipe.adapter.rate_ratio if method.two_rates else None,
+            rates=Rates(
+                trunk=method.rate if recipe.learning_rate == "auto" else recipe.learning_rate,
+                ratio=method.rate_ratio(recipe),
+                layer_decay=recipe.layer_decay,
+            ),
             bf16=self.bf16,
             device=self.device,
             seed=self.seed,
@@ -219,10 +223,10 @@ class _Job:
 
     def finish(self, model: Model, result: LanguageResult, before: Perplexity, progress: Progress) -> None:
         """Merge, prove, measure and write the facts; drop the checkpoints."""
-        if METHODS[self.recipe.method].has_adapters:
-            model.save_pretrained(self.folder / "adapter")
-        merged = self.folder / "model"
-        difference = merge_language_model(model, self.tokenizer, self.rows.measured, base=self.base, folder=merged)
+        merged, adapter = self.folder / "model", self.folder / "adapter"
+        difference = merge_language_model(
+            model, self.tokenizer, self.rows.measured, base=self.base, folder=merged, adapter=adapter
+        )
         after = self._measured(open_language_model(merged), progress)
         answers = self._answers(merged, progress) if self.recipe.metrics else ()
         remark = remark_on_tuning(result.curve, before, after)
