@@ -97,11 +97,13 @@ def tune(
 
 @dataclass(frozen=True)
 class _Trained:
-    """A trained model, its curve, and the encoder that it was trained with, which may have a prompt."""
+    """A trained model, its curve, the encoder that it was trained with, which may have a prompt, and how many of its
+    weights were trained."""
 
     model: Any
     result: TrainingResult
     encoder: Encoder
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,8 @@ class _Job:
             folder=self.folder / "checkpoints",
             progress=progress,
         )
-        return _Trained(model, result, self.encoder)
+        parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        return _Trained(model, result, self.encoder, parameters)
 
     def _rows(self, part: Part, encode: Callable[[Sequence[Input]], list[EncodedRow]]) -> Sequence[EncodedRow]:
         if isinstance(self.objective, TokenObjective):
@@ -279,7 +282,6 @@ class _Job:
         assert outcome is not None, "training is left out only where the probe settles it"
         if outcome.why:
             progress.say(outcome.why)
-        result = trained.result if trained else None
         difference = self._keep(trained if outcome.is_trained else None)
         self._settle_features(TRAINED if outcome.is_trained else FROZEN)
         expected = self.objective.expected(self.dataset.validation.targets)
@@ -294,7 +296,7 @@ class _Job:
             base_digest=self.base.digest,
             max_tokens=self.encoder.max_tokens,
             merge_max_abs_diff=difference,
-            training=self._summary(probe, result, outcome),
+            training=self._summary(probe, trained, outcome),
         ).save(self.folder)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
@@ -356,7 +358,8 @@ class _Job:
             elif path.is_file():
                 path.rename(self.folder / FEATURES_NAME)
 
-    def _summary(self, probe: Probe, result: TrainingResult | None, outcome: Outcome) -> Training:
+    def _summary(self, probe: Probe, trained: _Trained | None, outcome: Outcome) -> Training:
+        result = trained.result if trained else None
         curve = list(result.curve) if result else []
         return Training(
             method=self.recipe.method,
@@ -378,6 +381,9 @@ class _Job:
                 "probe_strength": probe.strength,
                 "train_rows": len(self.dataset.train),
                 "processes": process_count(),
+                "trained_parameters": trained.parameters
+                if trained
+                else probe.final.weight.size + probe.final.bias.size,
                 **({"threads": result.pace.threads, "attention": result.pace.attention} if result else {}),
             },
         )

@@ -223,6 +223,7 @@ class _Job:
 
     def finish(self, model: Model, result: LanguageResult, before: Perplexity, progress: Progress) -> None:
         """Merge, prove, measure and write the facts; drop the checkpoints."""
+        trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         merged, adapter = self.folder / "model", self.folder / "adapter"
         difference = merge_language_model(
             model, self.tokenizer, self.rows.measured, base=self.base, folder=merged, adapter=adapter
@@ -241,7 +242,7 @@ class _Job:
             base=LanguageQuality.of(before),
             tuned=LanguageQuality.of(after),
             merge_max_abs_diff=difference,
-            training=self._summary(result, remark),
+            training=self._summary(result, remark, trained),
             answers=answers,
         ).save(self.folder)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
@@ -262,7 +263,7 @@ class _Job:
             for one, other in zip(base, tuned, strict=True)
         )
 
-    def _summary(self, result: LanguageResult, remark: str) -> LanguageTraining:
+    def _summary(self, result: LanguageResult, remark: str, trained: int) -> LanguageTraining:
         method = METHODS[self.recipe.method]
         return LanguageTraining(
             method=method.name,
@@ -280,6 +281,7 @@ class _Job:
                 "device": self.device,
                 "train_rows": len(self.rows.train),
                 "processes": process_count(),
+                "trained_parameters": trained,
             },
         )
 
