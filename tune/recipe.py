@@ -4,26 +4,45 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgetune.tune.data.augmentation import AugmentRecipe
 from edgetune.tune.methods import METHODS
 from edgetune.tune.training.reporters import Reporter
 
 Auto = Literal["auto"]
+ANCHORED = ("full", "layers", "freeze")  # the methods whose weights have a pretrained value to stay near
 
 
-class LoraRecipe(BaseModel):
-    """Settings of `method: lora`."""
+class AdapterRecipe(BaseModel):
+    """Settings of LoRA and its kin."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rank: int = Field(16, ge=1, description="Rank of the adapters' low-rank products.")
-    alpha: int = Field(32, ge=1, description="The adapters' output is scaled by alpha / rank.")
+    rank: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto", description="Rank of the adapters' products; auto is 16, of vera 256; of adalora the mean."
+    )
+    alpha: int = Field(32, ge=1, description="The adapters' output is scaled by alpha / rank; rslora: by its root.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before each adapter.")
+    targets: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | Literal["all"] = Field(
+        "all", description="Linear layers with adapters, by the ends of their names, such as query and value."
+    )
     top_layers: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         "all", description="Layers with adapters, from the top; those below are computed once, which is faster."
     )
+    rate_ratio: Annotated[float, Field(ge=1)] | Auto = Field(
+        "auto",
+        description="The second factor's learning rate is this many times the first's; auto is 1, of loraplus 16.",
+    )
+
+
+class PromptRecipe(BaseModel):
+    """Settings of `method: prompt` and `method: p-tuning`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokens: int = Field(8, ge=1, description="Virtual tokens before each text, which count as tokens of it.")
+    network: Literal["mlp", "lstm"] = Field("mlp", description="p-tuning: the kind of network that gives the tokens.")
 
 
 class FreezeRecipe(BaseModel):
@@ -34,6 +53,20 @@ class FreezeRecipe(BaseModel):
     top_layers: Annotated[int, Field(ge=1)] | Auto = Field(
         "auto", description="Layers trained, from the top; auto is a third of them."
     )
+    gradual: bool = Field(False, description="Train the topmost layer first, and one more below it each epoch.")
+
+
+def check_anchor(method: str, l2_sp: float) -> None:
+    """Look whether what L2-SP draws to the pretrained weights are weights that the method trains.
+
+    Raises:
+        ValueError: it trains adapters or a head beside them, or is not known yet.
+    """
+    if l2_sp and method not in ANCHORED:
+        raise ValueError(
+            f"l2_sp is {l2_sp:g}, and method {method} does not train the pretrained weights by name; "
+            f"expected l2_sp 0, or method {', '.join(ANCHORED)}"
+        )
 
 
 class TuneRecipe(BaseModel):
@@ -59,6 +92,14 @@ class TuneRecipe(BaseModel):
     schedule: Literal["linear", "cosine"] = Field("linear", description="How the rate falls after the warm-up.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which the rate rises.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay; none on biases and norms.")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="Each layer's learning rate is that of the layer above it times this."
+    )
+    l2_sp: float = Field(
+        0.0,
+        ge=0,
+        description="L2-SP: strength by which weights are drawn to the pretrained ones; of full, layers and freeze.",
+    )
     patience: Annotated[int, Field(ge=1)] | Auto = Field(
         "auto", description="Evaluations without gain after which training stops; auto is the method's own."
     )
@@ -73,7 +114,8 @@ class TuneRecipe(BaseModel):
     )
     class_weights: Literal["none", "balanced"] = Field("none", description="Weigh rare classes more in the loss.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 where the processor has it.")
-    lora: LoraRecipe = LoraRecipe()
+    lora: AdapterRecipe = AdapterRecipe()
+    prompt: PromptRecipe = PromptRecipe()
     freeze: FreezeRecipe = FreezeRecipe()
     augment: AugmentRecipe = Field(AugmentRecipe(), description="Of pictures alone.")
     report_to: tuple[Reporter, ...] = Field(
@@ -98,3 +140,8 @@ class TuneRecipe(BaseModel):
         if method not in METHODS:
             raise ValueError(f"there is no method {method!r}; expected one of {', '.join(METHODS)}")
         return method
+
+    @model_validator(mode="after")
+    def _anchored_weights(self) -> TuneRecipe:
+        check_anchor(self.method, self.l2_sp)
+        return self

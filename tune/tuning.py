@@ -33,6 +33,7 @@ from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.objective import Head, Objective, TokenObjective
 from edgetune.tune.training.batches import PASS_TOKENS, labelled
+from edgetune.tune.training.checkpoints import last_whole_checkpoint
 from edgetune.tune.training.curve import remark_on
 from edgetune.tune.training.gain import paired_gain
 from edgetune.tune.training.hardware import choose_device, fast_bf16
@@ -41,6 +42,7 @@ from edgetune.tune.training.outcome import Outcome, choose, settled_by_probe
 from edgetune.tune.training.probe import Learnable, Probe, fit_probe, headless
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.training.progress import Progress
+from edgetune.tune.training.rates import Rates
 from edgetune.tune.training.token_probe import fit_token_probe, labelled_windows, padded_tags
 from edgetune.tune.training.trainer import TrainingPlan, TrainingResult, train
 
@@ -91,6 +93,17 @@ def tune(
     tuned = TunedModel.open(folder)
     wait_for_all()  # what comes next moves the folder, and another process may be opening it still
     return tuned
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A trained model, its curve, the encoder that it was trained with, which may have a prompt, and how many of its
+    weights were trained."""
+
+    model: Any
+    result: TrainingResult
+    encoder: Encoder
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -151,8 +164,8 @@ class _Job:
         progress.say(f"{solved_by}: validation {probe.value:.4f} with the trunk frozen")
         return probe
 
-    def _fit_probe(self, model: Model, trunk: str, progress: Progress) -> Probe:
-        """The probe on a trunk, whose features of both parts are stored under that name."""
+    def _fit_probe(self, model: Model, trunk: str | None, progress: Progress) -> Probe:
+        """The probe on a trunk, whose features of both parts are stored under that name, if it has one."""
         if isinstance(self.objective, TokenObjective):
             return fit_token_probe(model, self.encoder, self.dataset, self.objective, bf16=self.bf16, progress=progress)
 
@@ -163,7 +176,7 @@ class _Job:
         if not self.encoder.task.has_head:
             return headless(learnable(self.dataset.validation), self.objective)
         train, validation = learnable(self.dataset.train), learnable(self.dataset.validation)
-        if train[0].size < MOST_FEATURES:
+        if trunk is not None and train[0].size < MOST_FEATURES:
             np.save(
                 self.folder / f"{trunk}-{FEATURES_NAME}", np.concatenate([train[0], validation[0]]).astype(np.float16)
             )
@@ -186,7 +199,7 @@ class _Job:
     def _slice(self) -> Sequence[Input]:
         return self.dataset.validation.texts[:MERGE_SLICE]
 
-    def train(self, probe: Probe, progress: Progress) -> tuple[Model, TrainingResult]:
+    def train(self, probe: Probe, progress: Progress) -> _Trained:
         """Train by the recipe's method from the probed head; the model with its best epoch in place, and its curve."""
         set_head(self.model, probe.start.weight, probe.start.bias)
         names = head_names(self.model)
@@ -194,6 +207,19 @@ class _Job:
         method = METHODS[self.recipe.method].settled(self.model, self.device)
         if METHODS[self.recipe.method].by_gain:
             remove_dropout(self.model)
+        job = replace(self, encoder=method.encoder(self.model, self.encoder, self.recipe))
+        if method.has_prompt and last_whole_checkpoint(self.folder / "checkpoints") is None:
+            job.start_head_anew(progress)
+        return job.train_from_head(probe, method, names, progress)
+
+    def start_head_anew(self, progress: Progress) -> None:
+        """Solve the head on what a prompt makes of the trunk's states, which are no more those of the probe."""
+        self.model.to(self.device)
+        start = self._fit_probe(self.model, None, progress).start
+        set_head(self.model, start.weight, start.bias)
+
+    def train_from_head(self, probe: Probe, method: Method, names: tuple[str, ...], progress: Progress) -> _Trained:
+        """Train the model by a settled method, from the head that is in place."""
         model = method.prepare(self.model, self.recipe).to(self.device)
         if self.device == "cpu":
             quicken_dropout(model)
@@ -209,7 +235,8 @@ class _Job:
             folder=self.folder / "checkpoints",
             progress=progress,
         )
-        return model, result
+        parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        return _Trained(model, result, self.encoder, parameters)
 
     def _rows(self, part: Part, encode: Callable[[Sequence[Input]], list[EncodedRow]]) -> Sequence[EncodedRow]:
         if isinstance(self.objective, TokenObjective):
@@ -224,11 +251,15 @@ class _Job:
             method=method.name,
             epochs=length.epochs,
             round_epochs=length.round_epochs,
-            trunk_rate=trunk_rate(self.model, method.trunk_rate)
-            if recipe.learning_rate == "auto"
-            else recipe.learning_rate,
-            head_rate=method.head_rate if recipe.head_learning_rate == "auto" else recipe.head_learning_rate,
-            head=head,
+            rates=Rates(
+                trunk=trunk_rate(self.model, method.trunk_rate)
+                if recipe.learning_rate == "auto"
+                else recipe.learning_rate,
+                head=method.head_rate if recipe.head_learning_rate == "auto" else recipe.head_learning_rate,
+                head_names=head,
+                ratio=method.rate_ratio(recipe),
+                layer_decay=recipe.layer_decay,
+            ),
             bf16=self.bf16,
             device=self.device,
             seed=self.seed,
@@ -240,19 +271,18 @@ class _Job:
     def finish(
         self,
         probe: Probe,
-        trained: tuple[Any, TrainingResult] | None,
+        trained: _Trained | None,
         settled: Outcome | None,
         progress: Progress,
     ) -> None:
         """Merge and write what did better on the validation part, with the facts; drop the checkpoints."""
         outcome, logits = settled, probe.logits
         if trained is not None and outcome is None:
-            outcome, logits = self._choose(probe, *trained, progress)
+            outcome, logits = self._choose(probe, trained.model, trained.result, progress)
         assert outcome is not None, "training is left out only where the probe settles it"
         if outcome.why:
             progress.say(outcome.why)
-        model, result = trained or (None, None)
-        difference = self._keep(model if outcome.is_trained else None)
+        difference = self._keep(trained if outcome.is_trained else None)
         self._settle_features(TRAINED if outcome.is_trained else FROZEN)
         expected = self.objective.expected(self.dataset.validation.targets)
         if not self.objective.per_token:  # whose head has not learnt the validation part
@@ -266,7 +296,7 @@ class _Job:
             base_digest=self.base.digest,
             max_tokens=self.encoder.max_tokens,
             merge_max_abs_diff=difference,
-            training=self._summary(probe, result, outcome),
+            training=self._summary(probe, trained, outcome),
         ).save(self.folder)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
@@ -302,17 +332,22 @@ class _Job:
             return self.objective.restored(padded_tags(rows))
         return self.objective.expected(self.dataset.validation.targets)
 
-    def _keep(self, model: Any | None) -> float:
+    def _keep(self, trained: _Trained | None) -> float:
         """Write model/, and adapter/ for a method with adapters; returns the proven logit difference."""
-        if model is None:
+        if trained is None:
             shutil.copytree(self.folder / "base", self.folder / "model", dirs_exist_ok=True)
             return 0.0
-        head = trained_head(model)
+        head = trained_head(trained.model)
         if isinstance(head, nn.Linear):
             self.objective.finish(head)
-        if hasattr(model, "merge_and_unload"):
-            model.save_pretrained(self.folder / "adapter")
-        return merge_and_save(model, self.encoder, self._slice, self.folder / "model")
+        return merge_and_save(
+            trained.model,
+            trained.encoder,
+            self._slice,
+            self.folder / "model",
+            base=self.folder / "base",
+            adapter=self.folder / "adapter",
+        )
 
     def _settle_features(self, trunk: str) -> None:
         """Leave the features of the trunk that is handed on, where they were computed, for its students."""
@@ -323,7 +358,8 @@ class _Job:
             elif path.is_file():
                 path.rename(self.folder / FEATURES_NAME)
 
-    def _summary(self, probe: Probe, result: TrainingResult | None, outcome: Outcome) -> Training:
+    def _summary(self, probe: Probe, trained: _Trained | None, outcome: Outcome) -> Training:
+        result = trained.result if trained else None
         curve = list(result.curve) if result else []
         return Training(
             method=self.recipe.method,
@@ -345,6 +381,9 @@ class _Job:
                 "probe_strength": probe.strength,
                 "train_rows": len(self.dataset.train),
                 "processes": process_count(),
+                "trained_parameters": trained.parameters
+                if trained
+                else probe.final.weight.size + probe.final.bias.size,
                 **({"threads": result.pace.threads, "attention": result.pace.attention} if result else {}),
             },
         )

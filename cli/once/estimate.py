@@ -137,7 +137,9 @@ def _step(
     """Seconds of a row in a step of training, and the share of layers that are frozen below what is trained."""
     if method.by_gain:
         remove_dropout(model)
-    model = method.settled(model, facts.device).prepare(model, recipe).to(facts.device).train()
+    method = method.settled(model, facts.device)
+    encoder = method.encoder(model, encoder, recipe)
+    model = method.prepare(model, recipe).to(facts.device).train()
     if facts.device == "cpu":
         quicken_dropout(model)
     weights = [weight for weight in model.parameters() if weight.requires_grad]

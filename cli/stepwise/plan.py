@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -182,6 +182,6 @@ def _token_seconds(run: Callable[[EncodedRow], None], sample: Sequence[EncodedRo
 def _prepared(model: PreTrainedModel, recipe: GenerationTuneRecipe) -> PreTrainedModel:
     """The model with what the method trains; not fit for anything else afterwards."""
     method = METHODS[recipe.method]
-    # PiSSA's start takes a singular value decomposition of every layer, and changes no number.
-    options = {name: value for name, value in method.options.items() if name != "init_lora_weights"}
-    return replace(method, options=options).prepare(model, recipe)
+    if method.name == "pissa":  # whose start takes a singular value decomposition of every layer, and changes no number
+        method = METHODS["lora"]
+    return method.prepare(model, recipe)

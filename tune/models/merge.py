@@ -1,4 +1,5 @@
-"""Merging adapters into the weights, proven: the same logits before, after, and after saving and opening again.
+"""Merging adapters into the weights, proven: the same logits of the adapted model, of the merged one, and of each after
+it was saved and opened again.
 
 A head that is lost or random after merging is the best-known bug of this field, so the head's own tensors are
 compared too. The comparison is a gate: a merge that differs is an error, never a warning.
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgetune.serve.errors import MergeError
 from edgetune.tune.data.rows import Input
+from edgetune.tune.methods.virtual_tokens import bake
 from edgetune.tune.models.classifier import head_names
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import model_logits
@@ -28,12 +30,22 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-3
 
 
-def merge_and_save(model: Model, encoder: Encoder, inputs: Sequence[Input], folder: Path) -> float:
-    """Merge adapters (if there are any), save the model to `folder`, open it again, and prove each step.
+def merge_and_save(
+    model: Model,
+    encoder: Encoder,
+    inputs: Sequence[Input],
+    folder: Path,
+    *,
+    base: Path | None = None,
+    adapter: Path | None = None,
+) -> float:
+    """Merge adapters or bake virtual tokens, if there are any, save the model to `folder`, and prove each step.
 
     Args:
         model: the tuned model, with adapters or without.
         inputs: the fixed slice on which logits are compared.
+        base: folder of the model that the adapters were put on, with which those that were saved are proven.
+        adapter: where adapters are saved before they are merged; None saves none.
 
     Returns:
         The largest absolute logit difference between the tuned model and the folder.
@@ -45,13 +57,17 @@ def merge_and_save(model: Model, encoder: Encoder, inputs: Sequence[Input], fold
     before = model_logits(model, encoder, inputs)
     adapted = hasattr(model, "merge_and_unload")
     head = _trained_head(model) if adapted else _head(model)
-    merged = model.merge_and_unload() if adapted else model
+    if adapted and base is not None and adapter is not None:
+        model.save_pretrained(adapter)
+        _compare("opening the saved adapters", before, model_logits(open_model(base, adapter=adapter), encoder, inputs))
+    merged = model.merge_and_unload() if adapted else bake(model)
     _compare("merging", before, model_logits(merged, encoder, inputs))
     merged.save_pretrained(folder)
     encoder.save(folder)
     reopened = open_model(folder)
     _compare_heads(head, _head(reopened))
-    return _compare("saving and opening", before, model_logits(reopened, encoder, inputs))
+    saved_encoder = Encoder.of_folder(folder, encoder.max_tokens, encoder.task)
+    return _compare("saving and opening", before, model_logits(reopened, saved_encoder, inputs))
 
 
 def _trained_head(model: Model) -> dict[str, torch.Tensor]:

@@ -42,6 +42,7 @@ def merge_language_model(
     *,
     base: Base,
     folder: Path,
+    adapter: Path | None = None,
 ) -> float:
     """Merge adapters (if there are any), save the model to `folder`, open it again, and prove each step.
 
@@ -49,6 +50,7 @@ def merge_language_model(
         model: the trained model, with adapters or without, over quantized weights or not; it is used up.
         rows: encoded rows; the logits of the first of them are compared, at most 16 rows and 128 MB.
         base: where the model was started, for the weights that a quantized model holds no more.
+        adapter: where adapters are saved before they are merged, and opened again to prove them; None saves none.
 
     Returns:
         The largest absolute logit difference between the trained model and the folder. A quantized model's logits
@@ -62,6 +64,10 @@ def merge_language_model(
         model.to("cpu")
     with exact_arithmetic(model):
         before = _logits(model, rows)
+    if adapter is not None and hasattr(model, "merge_and_unload"):
+        model.save_pretrained(adapter)
+        if not is_quantized(model):
+            _compare("opening the saved adapters", before, _logits(_adapted(model, base, adapter), rows))
     merged = _merged(model, base)
     _compare("merging", before, _logits(merged, rows))
     _compare_weights(merged)
@@ -71,6 +77,14 @@ def merge_language_model(
     reopened = open_language_model(folder)
     _compare_weights(reopened)
     return _compare("saving and opening", before, _logits(reopened, rows))
+
+
+def _adapted(model: Model, base: Base, adapter: Path) -> Model:
+    """The base as it was, with adapters from their folder."""
+    from peft import PeftModel
+
+    plain = open_pretrained(base, trust_remote_code=hasattr(model.config, "auto_map"))
+    return PeftModel.from_pretrained(plain, adapter).eval()
 
 
 def _merged(model: Model, base: Base) -> Model:

@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from edgetune.tune.recipe import Auto, FreezeRecipe
+from edgetune.tune.recipe import AdapterRecipe, Auto, FreezeRecipe, check_anchor
 from edgetune.tune.stepwise.methods import METHODS
 from edgetune.tune.stepwise.metrics import METRICS
 from edgetune.tune.training.reporters import Reporter
-
-
-class AdapterRecipe(BaseModel):
-    """Settings of LoRA and its kin."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rank: int = Field(16, ge=1, description="Rank of the adapters' low-rank products.")
-    alpha: int = Field(32, ge=1, description="The adapters' output is scaled by alpha / rank; rslora: by its root.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before each adapter.")
-    rate_ratio: float = Field(
-        16.0, ge=1, description="loraplus: the second factor's learning rate is this many times the first's."
-    )
 
 
 class QloraRecipe(BaseModel):
@@ -54,6 +41,12 @@ class GenerationTuneRecipe(BaseModel):
     schedule: Literal["linear", "cosine"] = Field("cosine", description="How the rate falls after the warm-up.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps over which the rate rises.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay; none on biases and norms.")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="Each layer's learning rate is that of the layer above it times this."
+    )
+    l2_sp: float = Field(
+        0.0, ge=0, description="L2-SP: strength by which weights are drawn to the pretrained ones; of full and freeze."
+    )
     patience: int = Field(2, ge=1, description="Evaluations without gain after which training stops.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 where the processor has it.")
     metrics: tuple[str, ...] = Field(
@@ -78,6 +71,11 @@ class GenerationTuneRecipe(BaseModel):
         if method not in METHODS:
             raise ValueError(f"there is no method {method!r}; expected one of {', '.join(METHODS)}")
         return method
+
+    @model_validator(mode="after")
+    def _anchored_weights(self) -> GenerationTuneRecipe:
+        check_anchor(self.method, self.l2_sp)
+        return self
 
     @field_validator("metrics")
     @classmethod

@@ -27,10 +27,13 @@ from edgetune.tune.stepwise.recipe import GenerationTuneRecipe
 from edgetune.tune.training.batches import EpochSampler, shortest_first
 from edgetune.tune.training.checkpoints import train_from_checkpoint
 from edgetune.tune.training.curve import curve_of
+from edgetune.tune.training.gradients import RuledTrainer, anchored_names
 from edgetune.tune.training.interruption import StopOnInterrupt
 from edgetune.tune.training.memory import told_out_of_memory
 from edgetune.tune.training.progress import Progress
+from edgetune.tune.training.rates import Rates
 from edgetune.tune.training.reporters import keep_event_files
+from edgetune.tune.training.rules import govern
 from edgetune.tune.training.steps import StepReporter
 
 if TYPE_CHECKING:
@@ -45,14 +48,10 @@ _COST = "gradient checkpointing computes each layer twice; qlora saves memory, n
 
 @dataclass(frozen=True)
 class LanguagePlan:
-    """What one training run needs beside the model, the rows and the recipe, all decided.
-
-    `rate_ratio` is how many times the rate the adapters' second factor gets (LoRA+), or None.
-    """
+    """What one training run needs beside the model, the rows and the recipe, all decided."""
 
     epochs: float
-    rate: float
-    rate_ratio: float | None
+    rates: Rates
     bf16: bool
     device: str
     seed: int
@@ -102,6 +101,7 @@ def train_language_model(
             processing_class=tokenizer,
             callbacks=[patience, StepReporter(progress, _summary), stopper],
         )
+        govern(trainer, model, recipe, head=(), folder=folder)
         trainer.remove_callback(PrinterCallback)
         keep_event_files(trainer, folder.parent / "runs")
         try:
@@ -123,7 +123,7 @@ def _arguments(recipe: GenerationTuneRecipe, plan: LanguagePlan, folder: Path) -
         gradient_accumulation_steps=recipe.gradient_accumulation,
         activation_checkpointing=recipe.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
-        learning_rate=plan.rate,
+        learning_rate=plan.rates.trunk,
         lr_scheduler_type=recipe.schedule,
         warmup_steps=recipe.warmup,
         weight_decay=recipe.weight_decay,
@@ -149,8 +149,8 @@ def _arguments(recipe: GenerationTuneRecipe, plan: LanguagePlan, folder: Path) -
     )
 
 
-class _LanguageTrainer(SFTTrainer):
-    """TRL's trainer, silent, in fp32, evaluated by token, with the rates of LoRA+ where they are wanted."""
+class _LanguageTrainer(RuledTrainer, SFTTrainer):
+    """TRL's trainer, silent, in fp32, evaluated by token, with our rates and rules."""
 
     def __init__(self, *, plan: LanguagePlan, **arguments: Any) -> None:
         self._plan = plan
@@ -182,7 +182,7 @@ class _LanguageTrainer(SFTTrainer):
             raise ModelError(
                 f"Training diverged: after epoch {self.state.epoch:.1f} the loss is no number.",
                 expected="a finite loss on the validation rows",
-                action=f"lower tune.learning_rate, which was {self._plan.rate:g}",
+                action=f"lower tune.learning_rate, which was {self._plan.rates.trunk:g}",
             ) from error
         metrics = {
             f"{metric_key_prefix}_loss": perplexity.loss,
@@ -195,17 +195,13 @@ class _LanguageTrainer(SFTTrainer):
         return EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
 
     def create_optimizer(self, model: Model = None) -> torch.optim.Optimizer:
-        if self._plan.rate_ratio is None or getattr(self, "optimizer", None) is not None:
-            return super().create_optimizer(model)
-        from peft.optimizers import create_loraplus_optimizer
-
-        self.optimizer = create_loraplus_optimizer(
-            self.model,
-            torch.optim.AdamW,
-            lr=self._plan.rate,
-            loraplus_lr_ratio=self._plan.rate_ratio,
-            loraplus_weight_decay=self.args.weight_decay,
-        )
+        if getattr(self, "optimizer", None) is None:
+            self.optimizer = self._plan.rates.optimizer(
+                self.model,
+                weight_decay=self.args.weight_decay,
+                decayed=set(self.get_decay_parameter_names(self.model)),
+                anchored=anchored_names(self.rules),
+            )
         return self.optimizer
 
 

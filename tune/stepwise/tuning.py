@@ -40,6 +40,7 @@ from edgetune.tune.training.hardware import choose_device, fast_bf16
 from edgetune.tune.training.length import automatic_epochs
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.training.progress import Progress
+from edgetune.tune.training.rates import Rates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -199,8 +200,11 @@ class _Job:
         epochs = automatic_epochs(len(self.rows.train), recipe.batch_size) if recipe.epochs == "auto" else recipe.epochs
         plan = LanguagePlan(
             epochs=epochs,
-            rate=method.rate if recipe.learning_rate == "auto" else recipe.learning_rate,
-            rate_ratio=recipe.adapter.rate_ratio if method.two_rates else None,
+            rates=Rates(
+                trunk=method.rate if recipe.learning_rate == "auto" else recipe.learning_rate,
+                ratio=method.rate_ratio(recipe),
+                layer_decay=recipe.layer_decay,
+            ),
             bf16=self.bf16,
             device=self.device,
             seed=self.seed,
@@ -219,10 +223,11 @@ class _Job:
 
     def finish(self, model: Model, result: LanguageResult, before: Perplexity, progress: Progress) -> None:
         """Merge, prove, measure and write the facts; drop the checkpoints."""
-        if METHODS[self.recipe.method].has_adapters:
-            model.save_pretrained(self.folder / "adapter")
-        merged = self.folder / "model"
-        difference = merge_language_model(model, self.tokenizer, self.rows.measured, base=self.base, folder=merged)
+        trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        merged, adapter = self.folder / "model", self.folder / "adapter"
+        difference = merge_language_model(
+            model, self.tokenizer, self.rows.measured, base=self.base, folder=merged, adapter=adapter
+        )
         after = self._measured(open_language_model(merged), progress)
         answers = self._answers(merged, progress) if self.recipe.metrics else ()
         remark = remark_on_tuning(result.curve, before, after)
@@ -237,7 +242,7 @@ class _Job:
             base=LanguageQuality.of(before),
             tuned=LanguageQuality.of(after),
             merge_max_abs_diff=difference,
-            training=self._summary(result, remark),
+            training=self._summary(result, remark, trained),
             answers=answers,
         ).save(self.folder)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
@@ -258,7 +263,7 @@ class _Job:
             for one, other in zip(base, tuned, strict=True)
         )
 
-    def _summary(self, result: LanguageResult, remark: str) -> LanguageTraining:
+    def _summary(self, result: LanguageResult, remark: str, trained: int) -> LanguageTraining:
         method = METHODS[self.recipe.method]
         return LanguageTraining(
             method=method.name,
@@ -276,6 +281,7 @@ class _Job:
                 "device": self.device,
                 "train_rows": len(self.rows.train),
                 "processes": process_count(),
+                "trained_parameters": trained,
             },
         )
 

@@ -7,7 +7,7 @@ frozen layers. What the trainings of all tasks share stands apart: checkpoints.p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,12 @@ from torch.utils.data import SequentialSampler
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
-    Trainer,
     TrainingArguments,
     get_scheduler,
 )
 
 from edgetune.serve.report import CurvePoint
+from edgetune.tune.methods.adapters import ADAPTERS
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks.objective import UNSEEN, Objective
@@ -35,11 +35,14 @@ from edgetune.tune.training.batches import FORWARD_FACTOR, EpochSampler, RecordS
 from edgetune.tune.training.checkpoints import train_from_checkpoint
 from edgetune.tune.training.curve import curve_of
 from edgetune.tune.training.evaluations import Evaluations
+from edgetune.tune.training.gradients import RuledTrainer, anchored_names
 from edgetune.tune.training.interruption import StopOnInterrupt
 from edgetune.tune.training.memory import told_out_of_memory
 from edgetune.tune.training.pace import Pace, best_pace
 from edgetune.tune.training.progress import Progress
+from edgetune.tune.training.rates import Rates
 from edgetune.tune.training.reporters import keep_event_files
+from edgetune.tune.training.rules import govern
 from edgetune.tune.training.steps import StepReporter
 
 Rows = Sequence[dict[str, Any]]
@@ -54,6 +57,7 @@ class TrainingPlan:
         epochs: most passes over the rows.
         round_epochs: passes of a round, over which the rates rise and fall to nothing, so that each round ends with a
             finished model, and another follows only after a significant gain; 0 for rates that fall over all epochs.
+        rates: the peak learning rates.
         pass_tokens: most tokens, padding counted, that go through the model at once.
         patience: evaluations without gain after which training stops, of rounds where there are any.
     """
@@ -61,9 +65,7 @@ class TrainingPlan:
     method: str
     epochs: float
     round_epochs: int
-    trunk_rate: float
-    head_rate: float
-    head: tuple[str, ...]
+    rates: Rates
     bf16: bool
     device: str
     seed: int
@@ -165,6 +167,7 @@ def train(
             compute_loss_func=_loss(objective, plan.class_weights),
             callbacks=[patience, evaluations, StepReporter(progress, _evaluation_line), stopper],
         )
+        govern(trainer, model, recipe, head=plan.rates.head_names, folder=folder)
         trainer.remove_callback(PrinterCallback)
         keep_event_files(trainer, folder.parent / "runs")
         train_from_checkpoint(trainer, stopper, patience, folder, progress)
@@ -186,7 +189,7 @@ def _remedies(recipe: TuneRecipe, plan: TrainingPlan, longest: int) -> list[str]
     if plan.pass_tokens > longest:
         can.append(f"tune.pass_tokens (now {plan.pass_tokens:,}), the tokens that go through the model at once")
     can.append(f"tune.max_tokens (the longest row has {longest:,})")
-    if recipe.lora.top_layers == "all" and plan.method == "lora":
+    if recipe.lora.top_layers == "all" and plan.method in ADAPTERS:
         can.append("tune.lora.top_layers, which is all")
     if plan.method == "freeze":
         can.append("tune.freeze.top_layers")
@@ -203,7 +206,7 @@ def _arguments(recipe: TuneRecipe, plan: TrainingPlan, objective: Objective, fol
         per_device_train_batch_size=recipe.batch_size * max(1, objective.rows_together),
         per_device_eval_batch_size=64,
         gradient_accumulation_steps=recipe.gradient_accumulation,
-        learning_rate=plan.trunk_rate,
+        learning_rate=plan.rates.trunk,
         lr_scheduler_type=recipe.schedule,
         warmup_steps=recipe.warmup,
         weight_decay=recipe.weight_decay,
@@ -254,7 +257,7 @@ def _set_random_state(state: tuple[torch.Tensor, list[torch.Tensor]]) -> None:
         torch.cuda.set_rng_state_all(state[1])
 
 
-class _HeadTrainer(Trainer):
+class _HeadTrainer(RuledTrainer):
     """The Trainer with a learning rate of its own for the head, and an order of rows that a continued run repeats.
 
     A batch goes through the model in passes of bounded memory, and from stored activations where there are any.
@@ -349,11 +352,11 @@ class _HeadTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if getattr(self, "optimizer", None) is None:
             model = self.model if model is None else model
-            decayed = set(self.get_decay_parameter_names(model))
-            self.optimizer = torch.optim.AdamW(
-                [group for group in self._groups(model, decayed) if group["params"]],
-                lr=self._plan.trunk_rate,
-                fused=True,
+            self.optimizer = self._plan.rates.optimizer(
+                model,
+                weight_decay=self.args.weight_decay,
+                decayed=set(self.get_decay_parameter_names(model)),
+                anchored=anchored_names(self.rules),
             )
         return self.optimizer
 
@@ -370,20 +373,3 @@ class _HeadTrainer(Trainer):
         )
         self.lr_scheduler = LambdaLR(optimizer, [_repeated(rate, steps) for rate in of_round.lr_lambdas])
         return self.lr_scheduler
-
-    def _groups(self, model: Any, decayed: set[str]) -> Iterator[dict[str, Any]]:
-        trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-        for in_head, rate in ((True, self._plan.head_rate), (False, self._plan.trunk_rate)):
-            for in_decay in (True, False):
-                yield {
-                    "params": [
-                        weight
-                        for name, weight in trained
-                        if self._in_head(name) is in_head and (name in decayed) is in_decay
-                    ],
-                    "lr": rate,
-                    "weight_decay": self.args.weight_decay if in_decay else 0.0,
-                }
-
-    def _in_head(self, name: str) -> bool:
-        return any(part in self._plan.head for part in name.split("."))

@@ -1,16 +1,19 @@
 """Merging with weights set by hand: the answer is known, and a lost head never passes."""
 
+import numpy as np
 import pytest
 import torch
 
-from edgetune.serve.errors import MergeError
+from edgetune.serve.errors import MergeError, RecipeError
 from edgetune.tune.methods import METHODS
+from edgetune.tune.methods.adapters import ADAPTERS
 from edgetune.tune.models import merge
 from edgetune.tune.models.base import find_base, open_tokenizer
 from edgetune.tune.models.encoder import Encoder
+from edgetune.tune.models.forward import model_logits
 from edgetune.tune.models.merge import merge_and_save
 from edgetune.tune.models.model import open_model, start_model
-from edgetune.tune.recipe import LoraRecipe, TuneRecipe
+from edgetune.tune.recipe import AdapterRecipe, TuneRecipe
 from edgetune.tune.tasks import TASKS
 
 LABELLING = TASKS["text-classification"]
@@ -23,7 +26,7 @@ LAYER = "encoder.layer.1.attention.self.query"
 def adapted(request, tiny_base):
     """A model with LoRA adapters that are zero but for a few entries, and its tokenizer; for both kinds of head."""
     base = find_base(str(tiny_base("bert")))
-    recipe = TuneRecipe(method="lora", pooling=request.param, lora=LoraRecipe(rank=2, alpha=6, dropout=0.5))
+    recipe = TuneRecipe(method="lora", pooling=request.param, lora=AdapterRecipe(rank=2, alpha=6, dropout=0.5))
     model = METHODS["lora"].prepare(
         start_model(base, TASKS["text-classification"].objective(("a", "b", "c"), "", ()), recipe), recipe
     )
@@ -62,6 +65,86 @@ def test_the_merged_weight_is_w_plus_scale_b_a(adapted, tmp_path):
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert not [name for name, _ in merged.named_parameters() if "lora" in name]
+
+
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_every_kind_of_adapter_answers_alike_adapted_saved_merged_and_reopened(tiny_base, tmp_path, method):
+    base = find_base(str(tiny_base("bert")))
+    recipe = TuneRecipe(method=method, lora=AdapterRecipe(rank=2, alpha=6, dropout=0.5))
+    plain = start_model(base, LABELLING.objective(("a", "b", "c"), "", ()), recipe)
+    encoder = Encoder(open_tokenizer(base), 32, LABELLING)
+    merge_and_save(plain, encoder, TEXTS, tmp_path / "base")
+    started = model_logits(plain, encoder, TEXTS)
+    torch.manual_seed(1)
+    model = METHODS[method].prepare(plain, recipe)
+    assert np.allclose(model_logits(model.eval(), encoder, TEXTS), started, atol=1e-4)  # adapters start as nothing
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn_like(weight), alpha=0.1)
+    before = model_logits(model.eval(), encoder, TEXTS)
+    folders = {"base": tmp_path / "base", "adapter": tmp_path / "adapter"}
+    assert merge_and_save(model, encoder, TEXTS, tmp_path / "model", **folders) < 1e-4
+    assert np.abs(before - started).max() > 0.01
+    assert np.allclose(model_logits(open_model(tmp_path / "model"), encoder, TEXTS), before, atol=1e-4)
+    with_adapters = open_model(tmp_path / "base", adapter=tmp_path / "adapter")
+    assert np.allclose(model_logits(with_adapters, encoder, TEXTS), before, atol=1e-4)
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    plain_names = {name for name, _ in open_model(tmp_path / "base").named_parameters()}
+    assert {name for name, _ in open_model(tmp_path / "model").named_parameters()} == plain_names
+
+
+def test_adapters_that_are_saved_as_others_are_an_error(tiny_base, tmp_path, monkeypatch):
+    base = find_base(str(tiny_base("bert")))
+    recipe = TuneRecipe(method="lora")
+    plain = start_model(base, LABELLING.objective(("a", "b"), "", ()), recipe)
+    encoder = Encoder(open_tokenizer(base), 32, LABELLING)
+    merge_and_save(plain, encoder, TEXTS, tmp_path / "base")
+    model = METHODS["lora"].prepare(plain, recipe)
+    with torch.no_grad():
+        layer_of(model).lora_B["default"].weight.normal_()
+    saving = type(model).save_pretrained
+
+    def forgetful(self, folder):
+        with torch.no_grad():
+            layer_of(self).lora_B["default"].weight.neg_()
+            saving(self, folder)
+            layer_of(self).lora_B["default"].weight.neg_()
+
+    monkeypatch.setattr(type(model), "save_pretrained", forgetful)
+    folders = {"base": tmp_path / "base", "adapter": tmp_path / "adapter"}
+    with pytest.raises(MergeError, match="After opening the saved adapters the model answers differently"):
+        merge_and_save(model, encoder, TEXTS, tmp_path / "model", **folders)
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "fault"),
+    [
+        (
+            "lora",
+            {"targets": ("query", "qv")},
+            "tune.lora.targets names 'qv', and no linear layer of the model ends so",
+        ),
+        ("ia3", {"rate_ratio": 4}, "rate_ratio is 4, and ia3 has no second factor that could learn faster"),
+        ("vera", {"top_layers": 9}, "tune.lora.top_layers is 9, and the model has 2 layers"),
+    ],
+)
+def test_adapters_that_a_model_cannot_have_are_refused(tiny_base, method, settings, fault):
+    recipe = TuneRecipe(method=method, lora=AdapterRecipe(**settings))
+    model = start_model(find_base(str(tiny_base("bert"))), LABELLING.objective(("a", "b"), "", ()), recipe)
+    with pytest.raises(RecipeError, match=fault):
+        METHODS[method].prepare(model, recipe)
+
+
+def test_targets_and_rank_are_free(tiny_base):
+    recipe = TuneRecipe(method="dora", lora=AdapterRecipe(targets=("query", "value"), rank=3, top_layers=1))
+    model = start_model(find_base(str(tiny_base("bert"))), LABELLING.objective(("a", "b"), "", ()), recipe)
+    adapted = METHODS["dora"].prepare(model, recipe)
+    shapes = {name.split(".lora_A")[0]: weight.shape for name, weight in adapted.named_parameters() if "lora_A" in name}
+    layer = "base_model.model.bert.encoder.layer.1.attention.self"
+    assert shapes == {f"{layer}.query": (3, 32), f"{layer}.value": (3, 32)}
 
 
 def test_all_other_weights_stay_as_they_were(adapted, tmp_path):

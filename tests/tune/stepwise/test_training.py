@@ -16,8 +16,9 @@ from edgetune.tune.stepwise.qlora import open_quantized
 from edgetune.tune.stepwise.recipe import AdapterRecipe, GenerationTuneRecipe
 from edgetune.tune.stepwise.training import LanguagePlan, _LanguageTrainer, train_language_model
 from edgetune.tune.training.progress import Silent
+from edgetune.tune.training.rates import Rates
 
-RATES = {"full": 3e-3, "freeze": 3e-3, "loraplus": 3e-3}
+RATES = {"full": 3e-3, "freeze": 3e-3, "loraplus": 3e-3, "vera": 5e-2, "ia3": 5e-2}
 
 
 class Stopping(Silent):
@@ -54,8 +55,7 @@ def trained(language_base, language_rows, tmp_path):
         model = METHODS[method].prepare(model, recipe)
         plan = LanguagePlan(
             epochs=recipe.epochs,
-            rate=rate or RATES.get(method, 1e-2),
-            rate_ratio=recipe.adapter.rate_ratio if METHODS[method].two_rates else None,
+            rates=Rates(rate or RATES.get(method, 1e-2), ratio=METHODS[method].rate_ratio(recipe)),
             bf16=bf16,
             device="cpu",
             seed=3,
@@ -69,7 +69,14 @@ def trained(language_base, language_rows, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("method", METHODS)
+def of_each_kind():
+    """An adapter, an adapter over a quantized model and whole weights; the others are stopped in the long tests."""
+    return [
+        name if name in ("lora", "qlora", "full") else pytest.param(name, marks=pytest.mark.long) for name in METHODS
+    ]
+
+
+@pytest.mark.parametrize("method", of_each_kind())
 def test_every_method_learns(trained, language_base, language_rows, method):
     held_out = language_rows(24, seed=2)
     before = measure_perplexity(open_pretrained(find_base(str(language_base()))), held_out)
@@ -83,11 +90,6 @@ def test_every_method_learns(trained, language_base, language_rows, method):
     assert result.best_loss == min(point.validation_loss for point in result.curve)
     assert progress.steps == list(range(1, 19))
     assert progress.said[0].startswith("epoch 1: validation perplexity ")
-
-
-def of_each_kind():
-    """An adapter and whole weights; the others are stopped in the long tests."""
-    return [name if name in ("lora", "full") else pytest.param(name, marks=pytest.mark.long) for name in METHODS]
 
 
 @pytest.mark.parametrize("method", of_each_kind())

@@ -16,6 +16,7 @@ from edgetune.tune.retrieval import EQUAL, MRR, QUERY
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.vectors import Vectors
 from edgetune.tune.training.batches import RecordSampler, shortest_first, split_by_tokens
+from edgetune.tune.training.rates import Rates
 from edgetune.tune.training.trainer import TrainingPlan, _HeadTrainer, _loss
 
 LABELLING = TASKS["text-classification"]
@@ -80,7 +81,7 @@ def gradients(tiny_base, toy_dataset, tmp_path):
         model.config.attention_probs_dropout_prob = 0.0
         plan = TrainingPlan(
             method="full", epochs=1, round_epochs=0,
-            trunk_rate=1e-3, head_rate=1e-3, head=head_names(model), bf16=False, device="cpu", seed=3,
+            rates=Rates(1e-3, 1e-3, head_names(model)), bf16=False, device="cpu", seed=3,
             class_weights=weights, pass_tokens=pass_tokens, patience=1,
         )  # fmt: skip
         arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)

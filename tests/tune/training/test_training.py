@@ -9,6 +9,7 @@ import torch
 
 from edgetune.serve.errors import Interrupted, OutOfMemory
 from edgetune.tune.methods import METHODS
+from edgetune.tune.methods.adapters import ADAPTERS
 from edgetune.tune.models.base import find_base, open_tokenizer
 from edgetune.tune.models.classifier import head_names
 from edgetune.tune.models.encoder import Encoder
@@ -19,9 +20,12 @@ from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.batches import labelled
 from edgetune.tune.training.checkpoints import last_whole_checkpoint
 from edgetune.tune.training.progress import Silent
+from edgetune.tune.training.rates import Rates
 from edgetune.tune.training.trainer import TrainingPlan, _HeadTrainer, train
 
 LABELLING = TASKS["text-classification"]
+
+OTHER_KIN = [name for name in ADAPTERS if name not in ("lora", "adalora")]
 
 
 def test_class_weights_are_one_on_average_over_the_rows():
@@ -67,7 +71,8 @@ def trained(tiny_base, toy_dataset, tmp_path):
         model = METHODS[method].prepare(model, recipe)
         plan = TrainingPlan(
             method=method, epochs=recipe.epochs, round_epochs=round_epochs,
-            trunk_rate=rate, head_rate=10 * rate, head=head, bf16=False, device="cpu",
+            rates=Rates(rate, 10 * rate, head, METHODS[method].rate_ratio(recipe), recipe.layer_decay),
+            bf16=False, device="cpu",
             seed=3, class_weights=weights, pass_tokens=pass_tokens, patience=recipe.patience,
         )  # fmt: skip
         parts = (rows(dataset.train), rows(dataset.validation))
@@ -91,7 +96,10 @@ def values(result):
     return [(point.epoch, point.train_loss, point.validation_loss, point.validation_value) for point in result.curve]
 
 
-@pytest.mark.parametrize("method", ["full", "lora", pytest.param("freeze", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "method",
+    ["full", "lora", *(pytest.param(name, marks=pytest.mark.long) for name in ("freeze", "adalora", *OTHER_KIN))],
+)
 def test_a_stopped_training_continues_at_its_step_and_ends_as_if_it_had_not_been_stopped(trained, tmp_path, method):
     through, whole = trained("whole", Stopping(), method=method, epochs=4)
     stopping = Stopping(after=7)
@@ -201,6 +209,29 @@ def test_head_and_trunk_have_learning_rates_of_their_own_and_norms_do_not_decay(
     assert rates["bert.encoder.layer.0.attention.self.query.weight"] == (1e-3, 0.1)
     assert rates["bert.encoder.layer.0.attention.output.LayerNorm.weight"] == (1e-3, 0.0)
     assert set(rates) == set(seen["names"].values())
+
+
+def test_l2_sp_keeps_the_trunk_near_the_pretrained_weights_and_a_continued_run_too(trained, tiny_base):
+    start = dict(start_of(tiny_base).named_parameters())
+
+    def way(name, progress, **settings):
+        model, _ = trained(name, progress, epochs=2, **settings)
+        return sum(
+            float((weight.detach() - start[key].detach()).square().sum())
+            for key, weight in model.named_parameters()
+            if "layer." in key
+        )
+
+    free, held = way("free", Stopping()), way("held", Stopping(), l2_sp=10.0)
+    assert held < free / 4
+    with pytest.raises(Interrupted):
+        way("cut", Stopping(after=7), l2_sp=10.0)
+    assert way("cut", Stopping(), l2_sp=10.0) == pytest.approx(held, rel=1e-3)
+
+
+def start_of(tiny_base):
+    objective = TASKS["text-classification"].objective(("a", "b", "c", "d"), "", ())
+    return start_model(find_base(str(tiny_base("bert"))), objective, TuneRecipe())
 
 
 def test_class_weights_reach_the_loss(trained):
