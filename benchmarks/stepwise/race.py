@@ -17,7 +17,6 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from edgetune.benchmarks.prove.statistics import ratio_interval
 from edgetune.benchmarks.stepwise.figures import (
     UNMEASURED,
     RaceFigures,
@@ -27,6 +26,7 @@ from edgetune.benchmarks.stepwise.recipe import GenerationBenchmarkRecipe
 from edgetune.benchmarks.timing.load import LoadMeter
 from edgetune.benchmarks.timing.memory import device_memory_used
 from edgetune.benchmarks.timing.quiet import Conditions, TimingVerdict, judge_timing
+from edgetune.benchmarks.timing.samples import ratio_interval
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
 from edgetune.serve.cores import affinity_cores, usable_cores
 from edgetune.serve.errors import EdgetuneError

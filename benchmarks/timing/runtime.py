@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgetune.benchmarks.prove.choice import TIE
-from edgetune.benchmarks.timing.quick import quick_race
+from edgetune.benchmarks.timing.quick import TIE, quick_race
 from edgetune.benchmarks.timing.side import Side
 from edgetune.serve.bundle import RuntimeSettings
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.processor import cpu_name
 from edgetune.tune.data.rows import Input
-from edgetune.tune.training.progress import Progress
+
+if TYPE_CHECKING:  # what training needs is not on the floor
+    from edgetune.tune.training.progress import Progress
 
 
 def measure_settings(
