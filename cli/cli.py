@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("edgetune.commands.serve", "Serve bundles over HTTP, by the Open Inference Protocol."),
     "inspect": ("edgetune.commands.inspect", "Show what a bundle is and what it was measured to do."),
     "verify": ("edgetune.commands.verify", "Check a bundle's bytes and replay its golden answers."),
+    "measure": ("edgetune.commands.measure", "Measure a bundle on this machine: answers, times, memory, cold start."),
     "pack": ("edgetune.commands.pack", "Write a bundle as the folder that another server opens."),
     "doctor": (
         "edgetune.commands.doctor",

@@ -20,6 +20,7 @@ from edgetune.progress import StageLine, StageLines
 from edgetune.recipe import Recipe
 from edgetune.serve.bundle import REPORT_NAME, Bundle
 from edgetune.serve.errors import GateError, Interrupted, OutOfMemory
+from edgetune.serve.workload import WORKLOAD_NAME, Workload
 from edgetune.tasks import TASKS
 from edgetune.tune.models.base import Base, find_base
 from edgetune.tune.training.processes import is_main, main_first
@@ -104,6 +105,7 @@ class Pipeline:
         estimate: seconds that each stage will take, of a build whose data is there; takes a second or two.
         load_report: reads a report's file.
         page: a report as an HTML page.
+        workload: what the bundle is timed on elsewhere, by its draft; None where the recipe wants none.
         show: prints a report in the terminal, with the paths of bundle and page.
     """
 
@@ -111,6 +113,7 @@ class Pipeline:
     estimate: Callable[[Build[Any]], Mapping[str, float]]
     load_report: Callable[[Path], Any]
     page: Callable[[Any], str]
+    workload: Callable[[Build[Any], Bundle], Workload | None]
     show: Callable[[Any, str, str, Console], None]
 
 
@@ -255,6 +258,9 @@ def _pack(build: Build[Any], pipeline: Pipeline, report: Any) -> Bundle:
         "recipe.yaml": recipe.to_yaml().encode(),
     }
     with build.lines.running("pack") as line:
-        bundle = finish_bundle(build.results["bench"].draft, Path(recipe.out), files)
+        draft = build.results["bench"].draft
+        if (workload := pipeline.workload(build, draft)) is not None:
+            files[WORKLOAD_NAME] = msgspec.json.encode(workload) + b"\n"
+        bundle = finish_bundle(draft, Path(recipe.out), files)
         line.finish(f"{bundle.size_bytes / 1e6:.1f} MB in {recipe.out}")
     return bundle

@@ -32,7 +32,9 @@ def measure_settings(
         threads: the only number of threads to try; None tries from one to all usable cores.
     """
     cores = usable_cores()
-    tried = {f"{n} threads{'' if spins else ', not spinning'}": (n, spins) for n, spins in _settings(cores, threads)}
+    tried = {
+        f"{n} threads{'' if spins else ', not spinning'}": (n, spins) for n, spins in settings_to_try(cores, threads)
+    }
     sides = {name: Side("bundle", bundle, threads=n, spinning=spins) for name, (n, spins) in tried.items()}
     figures = quick_race(sides, texts, progress) if len(sides) > 1 else {}
     p50 = {name: timed.p50_ms for name, timed in figures.items() if timed.timing_valid}
@@ -43,7 +45,12 @@ def measure_settings(
     return settings, p50
 
 
-def _settings(cores: int, threads: int | None) -> list[tuple[int, bool]]:
+def setting_name(threads: int, spinning: bool) -> str:
+    """What a report calls a setting."""
+    return f"{threads} threads{'' if spinning else ', not spinning'}"
+
+
+def settings_to_try(cores: int, threads: int | None) -> list[tuple[int, bool]]:
     """Threads and spinning to try: 1, 2, 4, ... up to the cores; a single thread waits for nobody."""
     numbers = [threads] if threads else sorted({2**power for power in range(cores.bit_length())} | {cores})
     return [
