@@ -6,6 +6,7 @@ the report and the packing are the same for all, and stand here.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,13 +16,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import click
 import msgspec
 
+from edgetune.benchmarks.report.card import CARD_NAME, base_licence, model_card
+from edgetune.benchmarks.report.sbom import SBOM_NAME, bill_of_materials
 from edgetune.export.once.pack import check_place, finish_bundle, restore_bundle
 from edgetune.progress import StageLine, StageLines
 from edgetune.recipe import Recipe
 from edgetune.serve.bundle import REPORT_NAME, Bundle
 from edgetune.serve.errors import GateError, Interrupted, OutOfMemory
 from edgetune.serve.workload import WORKLOAD_NAME, Workload
-from edgetune.tasks import TASKS
+from edgetune.tasks import TASKS, pipeline_tag
 from edgetune.tune.models.base import Base, find_base
 from edgetune.tune.training.processes import is_main, main_first
 from edgetune.tune.training.reporters import require_reporters
@@ -261,6 +264,11 @@ def _pack(build: Build[Any], pipeline: Pipeline, report: Any) -> Bundle:
         draft = build.results["bench"].draft
         if (workload := pipeline.workload(build, draft)) is not None:
             files[WORKLOAD_NAME] = msgspec.json.encode(workload) + b"\n"
+        licence, tag = base_licence(build.base.folder), pipeline_tag(draft.manifest.task)
+        files[CARD_NAME] = model_card(draft.manifest, report, licence, tag).encode()
+        digests = {name: entry.sha256 for name, entry in draft.manifest.files.items()}
+        digests |= {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        files[SBOM_NAME] = bill_of_materials(draft.manifest, report, licence, digests).encode()
         bundle = finish_bundle(draft, Path(recipe.out), files)
         line.finish(f"{bundle.size_bytes / 1e6:.1f} MB in {recipe.out}")
     return bundle

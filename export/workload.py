@@ -1,8 +1,8 @@
 """Drawing a bundle's workload: inputs as long as the data's, which say nothing that only a few rows said.
 
-A text is a chain of tokens: each follows the one before it in `SHARED_ROWS` rows or more, so that no run of words of
-any one row, no name and no number that is not common, gets into the bundle. Of the rows that are stood in for, a drawn
-text has the length, and where a cascade answers its small model answers it too if it answered the row.
+A text is a chain of tokens: each follows the one before it in `SHARED_ROWS` rows or more, so that no word, name or
+number and no two neighbours that fewer rows share get into the bundle. Of the rows that are stood in for, a drawn text
+has the length, and where a cascade answers its small model answers it too if it answered the row.
 """
 
 from __future__ import annotations

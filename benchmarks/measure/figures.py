@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 from edgetune.benchmarks.measure.measurement import Measurement
 from edgetune.benchmarks.report import charts
@@ -106,21 +105,3 @@ def rows(figures: MachineFigures) -> list[tuple[str, str]]:
     if figures.slower is not None:
         shown.append(("slower when warm", charts.ratio(figures.slower)))
     return shown
-
-
-def metric_of(report: BuildReport) -> tuple[str, float, float | None, bool]:
-    """The gate's metric of what was packed: its name, value and loss against the tuned model, and whether more is
-    better. The loss is a drop of a score, the relative rise of an error; None where nothing was judged."""
-    judged = report.proof or next((one for one in report.candidates if one.chosen), None)
-    name = report.quality.metric
-    if judged is None:
-        return name, float("nan"), None, True
-    rise = getattr(judged, "rise", None)
-    if rise is not None:
-        return name, judged.value, cast(float, rise), False
-    return name, judged.value, cast("float | None", getattr(judged, "drop", None)), not _is_error(report)
-
-
-def _is_error(report: BuildReport) -> bool:
-    """Whether the gate limited a rise: only errors have one."""
-    return "max_rise" in report.gate

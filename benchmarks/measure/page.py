@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from edgetune.benchmarks.measure.figures import MachineFigures, metric_of, of_measurement, of_report, rows
+from edgetune.benchmarks.measure.figures import MachineFigures, of_measurement, of_report, rows
 from edgetune.benchmarks.measure.measurement import Measurement
 from edgetune.benchmarks.report import charts
+from edgetune.benchmarks.report.summary import metric_of
 from edgetune.serve.report import BuildReport
 
 _PAGE = """<!doctype html>
