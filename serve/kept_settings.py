@@ -13,14 +13,14 @@ import msgspec
 from edgetune.serve.bundle import NOT_JSON, Bundle, RuntimeSettings
 from edgetune.serve.errors import BundleError
 from edgetune.serve.files import read_regular
-from edgetune.serve.identity import identity_of
+from edgetune.serve.identity import bundle_digest
 
 SUFFIX = ".runtime.json"
 MOST_BYTES = 64 * 1024
 
 
 class KeptSettings(msgspec.Struct, frozen=True):
-    """`bundle` is the identity of the bundle that was measured, `settings` are those of each graph by its scheme."""
+    """`bundle` is the digest of the bundle that was measured, `settings` are those of each graph by its scheme."""
 
     bundle: str
     settings: dict[str, RuntimeSettings]
@@ -50,7 +50,7 @@ def kept_settings(bundle: Bundle, scheme: str, cpu: str, cores: int) -> RuntimeS
     except NOT_JSON as error:
         raise _unreadable(path, str(error)) from error
     settings = kept.settings.get(scheme)
-    if settings is None or kept.bundle != identity_of(bundle) or (settings.cpu, settings.cores) != (cpu, cores):
+    if settings is None or kept.bundle != bundle_digest(bundle) or (settings.cpu, settings.cores) != (cpu, cores):
         return None
     return settings
 
@@ -62,7 +62,7 @@ def keep_settings(bundle: Bundle, scheme: str, settings: RuntimeSettings) -> Pat
         OSError: it cannot be written.
     """
     path = settings_path(bundle.folder)
-    kept = KeptSettings(identity_of(bundle), {scheme: settings})
+    kept = KeptSettings(bundle_digest(bundle), {scheme: settings})
     beside = path.with_name(f".{path.name}.part")
     try:
         beside.write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n")

@@ -29,7 +29,7 @@ from edgetune.benchmarks.timing.samples import flat, summarize
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.cores import usable_cores
-from edgetune.serve.identity import identity_of
+from edgetune.serve.identity import bundle_digest
 from edgetune.serve.proving import Proof, prove
 from edgetune.tune.data.rows import Input
 
@@ -130,16 +130,11 @@ def measured_bundle(bundle: Bundle, proof: Proof) -> MeasuredBundle:
     return MeasuredBundle(
         name=manifest.name,
         task=manifest.task,
-        digest=manifest_digest(bundle),
+        digest=bundle_digest(bundle),
         size_bytes=bundle.size_bytes,
         variant=proof.variant,
         reason=proof.reason,
     )
-
-
-def manifest_digest(bundle: Bundle) -> str:
-    """What tells this bundle from any other."""
-    return f"sha256:{identity_of(bundle)}"
 
 
 def samples_within(seconds: float, call_ms: float, most: int, least: int = LEAST_SAMPLES) -> int:

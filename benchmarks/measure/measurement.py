@@ -10,9 +10,10 @@ from typing import Self
 
 import msgspec
 
-from edgetune.serve.bundle import MOST_JSON_BYTES, NOT_JSON
+from edgetune.serve.bundle import MOST_JSON_BYTES, NOT_JSON, Bundle
 from edgetune.serve.errors import BundleError
 from edgetune.serve.files import read_regular
+from edgetune.serve.identity import bundle_digest
 from edgetune.serve.replay import Replay
 from edgetune.serve.report import LatencySummary, Machine
 
@@ -118,6 +119,20 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         if not self.first_token_ms:
             return None
         return next((entry.per_second for entry in self.throughput if entry.batch == 1), None)
+
+    def require(self, bundle: Bundle, path: Path) -> None:
+        """Refuse a measurement of another bundle; `path` is the file that it was read from.
+
+        Raises:
+            BundleError: it is one.
+        """
+        mine, measured = bundle_digest(bundle), self.bundle.digest
+        if measured != mine:
+            raise BundleError(
+                f"{path} measured another bundle than {bundle.folder}: {self.bundle.name!r}, {measured[:19]}.",
+                expected=f"a measurement of {mine[:19]}",
+                action=f"measure this one: edgetune measure {bundle.folder} --output {path}",
+            )
 
     def to_json(self) -> bytes:
         """Indented UTF-8 JSON."""
