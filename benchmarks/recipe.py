@@ -95,4 +95,9 @@ class BenchmarkRecipe(BaseModel):
         "auto", description="Threads of each; auto is the usable cores."
     )
     grid: bool = Field(True, description="Also time batches of 1, 8, 32 by 16, 64, 128 tokens.")
+    workload: Literal["drawn", "texts", "none"] = Field(
+        "drawn",
+        description="What the bundle carries for `edgetune measure`: texts drawn to the lengths of the data's, the "
+        "test part's own texts, or nothing.",
+    )
     cold_starts: int = Field(3, ge=1, description="Fresh processes started of each to time the first answer.")

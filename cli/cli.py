@@ -36,6 +36,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("edgetune.commands.serve", "Serve bundles over HTTP, by the Open Inference Protocol."),
     "inspect": ("edgetune.commands.inspect", "Show what a bundle is and what it was measured to do."),
     "verify": ("edgetune.commands.verify", "Check a bundle's bytes and replay its golden answers."),
+    "measure": ("edgetune.commands.measure", "Measure a bundle on this machine: answers, times, memory, cold start."),
+    "check": ("edgetune.commands.check", "Hold a bundle against a budget: size, times, memory, metric."),
+    "report": ("edgetune.commands.report", "Join a build's report and measurements in one HTML page."),
+    "sign": ("edgetune.commands.sign", "Sign a bundle's files with a private key."),
     "pack": ("edgetune.commands.pack", "Write a bundle as the folder that another server opens."),
     "doctor": (
         "edgetune.commands.doctor",

@@ -6,6 +6,7 @@ the report and the packing are the same for all, and stand here.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import click
 import msgspec
 
+from edgetune.benchmarks.report.card import CARD_NAME, base_licence, model_card
+from edgetune.benchmarks.report.sbom import SBOM_NAME, bill_of_materials
 from edgetune.export.once.pack import check_place, finish_bundle, restore_bundle
 from edgetune.progress import StageLine, StageLines
 from edgetune.recipe import Recipe
 from edgetune.serve.bundle import REPORT_NAME, Bundle
 from edgetune.serve.errors import GateError, Interrupted, OutOfMemory
-from edgetune.tasks import TASKS
+from edgetune.serve.workload import WORKLOAD_NAME, Workload
+from edgetune.tasks import TASKS, pipeline_tag
 from edgetune.tune.models.base import Base, find_base
 from edgetune.tune.training.processes import is_main, main_first
 from edgetune.tune.training.reporters import require_reporters
@@ -104,6 +108,7 @@ class Pipeline:
         estimate: seconds that each stage will take, of a build whose data is there; takes a second or two.
         load_report: reads a report's file.
         page: a report as an HTML page.
+        workload: what the bundle is timed on elsewhere, by its draft; None where the recipe wants none.
         show: prints a report in the terminal, with the paths of bundle and page.
     """
 
@@ -111,6 +116,7 @@ class Pipeline:
     estimate: Callable[[Build[Any]], Mapping[str, float]]
     load_report: Callable[[Path], Any]
     page: Callable[[Any], str]
+    workload: Callable[[Build[Any], Bundle], Workload | None]
     show: Callable[[Any, str, str, Console], None]
 
 
@@ -255,6 +261,14 @@ def _pack(build: Build[Any], pipeline: Pipeline, report: Any) -> Bundle:
         "recipe.yaml": recipe.to_yaml().encode(),
     }
     with build.lines.running("pack") as line:
-        bundle = finish_bundle(build.results["bench"].draft, Path(recipe.out), files)
+        draft = build.results["bench"].draft
+        if (workload := pipeline.workload(build, draft)) is not None:
+            files[WORKLOAD_NAME] = msgspec.json.encode(workload) + b"\n"
+        licence, tag = base_licence(build.base.folder), pipeline_tag(draft.manifest.task)
+        files[CARD_NAME] = model_card(draft.manifest, report, licence, tag).encode()
+        digests = {name: entry.sha256 for name, entry in draft.manifest.files.items()}
+        digests |= {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        files[SBOM_NAME] = bill_of_materials(draft.manifest, report, licence, digests).encode()
+        bundle = finish_bundle(draft, Path(recipe.out), files)
         line.finish(f"{bundle.size_bytes / 1e6:.1f} MB in {recipe.out}")
     return bundle

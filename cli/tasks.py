@@ -90,3 +90,16 @@ TASKS: dict[str, Task] = {
     )
 }
 DEFAULT_TASK = next(iter(TASKS))
+
+# The Hub's names of tasks (huggingface.co/tasks), of those that it calls otherwise.
+_PIPELINE_TAGS = {
+    "text-pair-classification": "text-classification",
+    "multi-label-classification": "text-classification",
+    "text-regression": "text-classification",
+    "text-pair-regression": "text-classification",
+}
+
+
+def pipeline_tag(task: str) -> str:
+    """What the Hub calls a task."""
+    return _PIPELINE_TAGS.get(task, task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from edgetune.serve.errors import WorkError
@@ -26,3 +27,20 @@ def write_text(path: Path, text: str, *, option: str) -> None:
             expected="a folder that this user may write to.",
             action=f"name another place with {option}.",
         ) from error
+
+
+def check_writable(path: Path | None, *, option: str) -> None:
+    """Refuse a place that cannot be written before minutes are spent on what should go there.
+
+    Raises:
+        WorkError: its folder is a file, or closed to this user.
+    """
+    if path is None:
+        return
+    above = next((folder for folder in path.absolute().parents if folder.exists()), None)
+    if above is not None and not (above.is_dir() and os.access(above, os.W_OK)):
+        raise WorkError(
+            f"{path} cannot be written: {above} takes no files.",
+            expected="a file in a folder that this user may write to.",
+            action=f"name another place with {option}.",
+        )

@@ -28,6 +28,7 @@ TOKENIZER_NAME = "tokenizer.json"
 CONFIG_NAME = "config.json"
 GOLDEN_NAME = "golden.json"
 REPORT_NAME = "report.json"
+SIGNATURE_NAME = "model.sig"  # over all files, and so in no manifest
 
 # What answering reads: unlisted, these would be used without ever being compared with what was packed.
 REQUIRED_NAMES = (GRAPH_NAME, CONFIG_NAME)
@@ -288,7 +289,7 @@ class Bundle:
 
     def strangers(self) -> list[str]:
         """Names in the folder that the manifest does not list, in order: they are no part of the bundle."""
-        known = {*self.manifest.files, MANIFEST_NAME}
+        known = {*self.manifest.files, MANIFEST_NAME, SIGNATURE_NAME}
         return sorted(entry.name for entry in self.folder.iterdir() if entry.name not in known)
 
     def golden(self, name: str = GOLDEN_NAME) -> Golden:

@@ -16,6 +16,14 @@ def identity_of(bundle: Bundle) -> str:
     return hashlib.sha256(msgspec.json.encode(bundle.manifest)).hexdigest()
 
 
+def bundle_digest(bundle: Bundle) -> str:
+    """What tells a bundle from any other wherever it is read, by another release too: its manifest's own digest.
+
+    A bundle of a release that wrote none has the digest of what this release reads of its manifest.
+    """
+    return bundle.manifest.manifest_digest or f"sha256:{identity_of(bundle)}"
+
+
 def same_bundle(folder: Path, identity: str) -> Bundle:
     """The bundle in a folder.
 

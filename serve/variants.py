@@ -13,6 +13,7 @@ from typing import Any
 from edgetune.serve.bundle import Bundle, RuntimeSettings, Variant
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import InputError, ProviderError
+from edgetune.serve.kept_settings import kept_settings
 from edgetune.serve.processor import cpu_name, instruction_sets
 from edgetune.serve.session import open_session, provider_is_built_in
 
@@ -58,7 +59,8 @@ def open_variant(
         bundle: what holds the graphs.
         variant: "auto" or the scheme of one of them.
         provider: "auto" (a GPU's where the bundle has a graph for it and it runs here), "cpu" or "cuda".
-        threads: of one run; None takes what was measured on this class of machine, elsewhere the usable cores.
+        threads: of one run; None takes what was kept beside the bundle, or measured by its build, on this class of
+            machine, elsewhere the usable cores.
         spinning: as for threads; elsewhere yes.
 
     Raises:
@@ -73,7 +75,8 @@ def open_variant(
     for one, reason in ranked:
         if one.provider in failed:
             continue
-        measured = one.runtime if machine.is_of(one.runtime) else None
+        kept = kept_settings(bundle, one.scheme, machine.cpu, machine.cores)
+        measured = kept or (one.runtime if machine.is_of(one.runtime) else None)
         runs = threads if threads is not None else (min(measured.threads, machine.cores) if measured else machine.cores)
         spins = spinning if spinning is not None else (measured.spinning if measured else True)
         target = one.provider if provider == "auto" else provider

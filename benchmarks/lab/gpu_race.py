@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from edgetune.benchmarks.prove.statistics import percentile_or_none, ratio_interval
+from edgetune.benchmarks.timing.blocks import BLOCK
 from edgetune.benchmarks.timing.memory import device_memory_used
-from edgetune.benchmarks.timing.race import BATCHES, BLOCK, LENGTHS, flat
+from edgetune.benchmarks.timing.race import BATCHES, LENGTHS
+from edgetune.benchmarks.timing.samples import flat, percentile_or_none, ratio_interval
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
 from edgetune.serve.errors import EdgetuneError
 from edgetune.tune.data.rows import Input

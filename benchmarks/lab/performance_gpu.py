@@ -20,8 +20,8 @@ import click
 
 from benchmarks.lab.gpu_race import KINDS, REFERENCE, SHAPES, Measured, Workload, agreement, faster, race
 from benchmarks.lab.real_data import table
+from edgetune.benchmarks.timing.blocks import BLOCK
 from edgetune.benchmarks.timing.machine import describe_machine, find_gpu
-from edgetune.benchmarks.timing.race import BLOCK
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import CompressError, EdgetuneError, ProviderError
 from edgetune.serve.report import Machine

@@ -26,8 +26,8 @@ from benchmarks.lab import load_sides
 from benchmarks.lab.load_client import Answered, Order
 from benchmarks.lab.load_page import OURS, Loads, Run, Soak, page, write_plots
 from benchmarks.lab.load_sides import LoadSide, Running, started
-from edgetune.benchmarks.prove.statistics import percentile_or_none
 from edgetune.benchmarks.timing.machine import describe_machine
+from edgetune.benchmarks.timing.samples import percentile_or_none
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.cores import usable_cores
 

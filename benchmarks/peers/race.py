@@ -18,9 +18,10 @@ import click
 import msgspec
 import numpy as np
 
-from edgetune.benchmarks.prove.statistics import ratio_interval
+from edgetune.benchmarks.timing.blocks import timed_blocks
 from edgetune.benchmarks.timing.machine import describe_machine
-from edgetune.benchmarks.timing.race import THROUGHPUT_ROUNDS, THROUGHPUT_TEXTS, flat, summarize, timed_blocks
+from edgetune.benchmarks.timing.race import THROUGHPUT_ROUNDS, THROUGHPUT_TEXTS
+from edgetune.benchmarks.timing.samples import flat, ratio_interval, summarize
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.training.progress import Progress, Silent

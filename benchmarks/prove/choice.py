@@ -7,16 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from edgetune.benchmarks.prove.statistics import ratio_interval
 from edgetune.benchmarks.recipe import CommonBudgetRecipe
-from edgetune.benchmarks.timing.quick import QuickFigures
+from edgetune.benchmarks.timing.quick import TIE, QuickFigures
+from edgetune.benchmarks.timing.samples import ratio_interval
 from edgetune.compress.route import CASCADE_MARK
 from edgetune.serve.errors import GateError
 from edgetune.serve.report import CandidateReport, Gain
 from edgetune.tune.metrics import Metric
 
-# Means closer than this are a tie, and so are those whose ratio's interval does not leave 1: the smaller bundle wins.
-TIE = 0.05
 # What answers that do not depend on their neighbours in a batch may cost, as a share of the mean.
 INDEPENDENCE = 0.1
 # Limits that a figure has to reach; it has to stay within all others.

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,36 +206,3 @@ def rows_to_settle(paired: PairedLoss, limit: float, confidence: float) -> int |
     if enough is None:
         return None
     return bisect.bisect_left(range(enough), True, lo=enough // 2, key=settled)
-
-
-def smallest_sample(percentile: float, confidence: float = 0.95) -> int:
-    """Samples of which the largest bounds the percentile (0 to 1) with the confidence: 29 for p90, 299 for p99."""
-    return math.ceil(math.log(1 - confidence) / math.log(percentile))
-
-
-def percentile_or_none(samples: Sequence[float], percentile: float) -> float | None:
-    """The percentile (0 to 1), or None where the samples are too few to bound it."""
-    if len(samples) < smallest_sample(percentile):
-        return None
-    return float(np.percentile(np.asarray(samples), 100 * percentile))
-
-
-def ratio_interval(
-    base: Sequence[Sequence[float]],
-    other: Sequence[Sequence[float]],
-    seed: int = 0,
-    centre: Callable[[NDArray[np.float64]], Any] = np.median,
-) -> list[float]:
-    """95% bootstrap interval of median(base) / median(other), or of another `centre`, over blocks measured in turn.
-
-    Blocks are drawn whole and in pairs, since what disturbs one block of samples disturbs its neighbours too.
-    """
-    first = [np.asarray(block) for block in base]
-    second = [np.asarray(block) for block in other]
-    draws = np.random.default_rng(seed).integers(0, len(first), (1000, len(first)))
-    ratios = [
-        centre(np.concatenate([first[i] for i in draw])) / centre(np.concatenate([second[i] for i in draw]))
-        for draw in draws
-    ]
-    low, high = np.percentile(ratios, [2.5, 97.5])
-    return [float(low), float(high)]

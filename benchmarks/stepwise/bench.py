@@ -18,12 +18,13 @@ from edgetune.benchmarks.stepwise.figures import GenerationTiming, compared
 from edgetune.benchmarks.stepwise.ladder import Climbed, JudgedRows, diverges, judge_divergence
 from edgetune.benchmarks.stepwise.llama_cpp import NAME as LLAMA_CPP
 from edgetune.benchmarks.stepwise.llama_cpp import llama_cpp_side
-from edgetune.benchmarks.stepwise.race import GenerationSide, Workload, race, weight_bytes
+from edgetune.benchmarks.stepwise.race import Workload, race, weight_bytes
 from edgetune.benchmarks.stepwise.recipe import (
     GenerationBenchmarkRecipe,
     GenerationBudgetRecipe,
 )
 from edgetune.benchmarks.stepwise.reporting import Judged, Measured, assemble_language_report
+from edgetune.benchmarks.stepwise.side import GenerationSide
 from edgetune.export.stepwise.graph import DecoderGraph
 from edgetune.export.stepwise.pack import LanguagePacking, draft_language_bundle
 from edgetune.serve.bundle import REPORT_NAME, Bundle

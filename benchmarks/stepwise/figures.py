@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from edgetune.benchmarks.prove.statistics import ratio_interval
 from edgetune.benchmarks.timing.quiet import TimingVerdict
+from edgetune.benchmarks.timing.samples import ratio_interval
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.report import Memory, MemoryComparison, Pair
 from edgetune.serve.stepwise.report import Decoding, FirstToken, OtherEngine

@@ -10,7 +10,8 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgetune.benchmarks.stepwise.race import GenerationSide, Runtime, weight_bytes
+from edgetune.benchmarks.stepwise.race import weight_bytes
+from edgetune.benchmarks.stepwise.side import GenerationSide, Runtime
 from edgetune.export.layouts import gguf
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.errors import EdgetuneError

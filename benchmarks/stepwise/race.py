@@ -7,74 +7,36 @@ Must not import torch: it would share the machine with what is timed.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 import numpy as np
 
-from edgetune.benchmarks.prove.statistics import ratio_interval
 from edgetune.benchmarks.stepwise.figures import (
     UNMEASURED,
     RaceFigures,
     SideFigures,
 )
 from edgetune.benchmarks.stepwise.recipe import GenerationBenchmarkRecipe
+from edgetune.benchmarks.stepwise.side import GenerationSide
 from edgetune.benchmarks.timing.load import LoadMeter
 from edgetune.benchmarks.timing.memory import device_memory_used
 from edgetune.benchmarks.timing.quiet import Conditions, TimingVerdict, judge_timing
-from edgetune.benchmarks.timing.side import ContestantProcess, Side
+from edgetune.benchmarks.timing.samples import ratio_interval
+from edgetune.benchmarks.timing.side import ContestantProcess
 from edgetune.serve.cores import affinity_cores, usable_cores
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.json_types import JsonObject
 from edgetune.serve.report import Memory
-from edgetune.serve.stepwise.spec import GenerationSpec
-from edgetune.tune.data.rows import Input
 from edgetune.tune.training.progress import Progress
 
-Runtime = Literal["torch", "torch-static", "graph", "bundle", "genai", "llama.cpp"]
 DECODE_PROMPT = 16
 WARM_MS = 50
 COLD_STARTS = 3
 NOISE_ROUNDS = 4
-
-
-@dataclass(frozen=True)
-class GenerationSide(Side):
-    """A side that generates.
-
-    Attributes:
-        runtime: "torch" and "torch-static" run a Hugging Face folder eagerly in fp32, with a growing and with a
-            preallocated cache; "graph" a decoder's folder in our own loop, "bundle" a bundle's as it is served; "genai"
-            a folder with a genai_config.json, "llama.cpp" one with a model.gguf.
-        spec: of a "graph".
-        size_bytes: of the weights' files.
-        most_batch: the largest batch it takes; None for any.
-        tokenizes: whether its process opens the tokenizer too, as the other side's does.
-    """
-
-    runtime: Runtime = "graph"
-    spec: GenerationSpec | None = None
-    size_bytes: int | None = None
-    most_batch: int | None = None
-    tokenizes: bool = False
-
-    def command(self, first: Input) -> list[str]:
-        """The command line of its process, which answers the token ids `first` (JSON) with one token."""
-        settings = {
-            "runtime": self.runtime,
-            "folder": str(self.folder),
-            "spec": msgspec.to_builtins(self.spec),
-            "threads": self.threads,
-            "device": self.device,
-            "tokenizes": self.tokenizes,
-            "first": json.loads(str(first)),
-        }
-        return [sys.executable, "-m", "edgetune.benchmarks.stepwise.contestant", json.dumps(settings)]
 
 
 @dataclass(frozen=True)

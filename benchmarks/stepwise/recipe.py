@@ -43,6 +43,9 @@ class GenerationBenchmarkRecipe(BaseModel):
     batches: list[Annotated[int, Field(ge=1)]] = Field([1, 4, 8], description="Prompts that are decoded together.")
     new_tokens: int = Field(64, ge=8, description="Tokens decoded in each run.")
     rounds: int = Field(5, ge=2, description="Turns of each side.")
+    workload: Literal["lengths", "none"] = Field(
+        "lengths", description="What the bundle carries for `edgetune measure`: token counts of prompts, or nothing."
+    )
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="Threads of each; auto is the usable cores."
     )

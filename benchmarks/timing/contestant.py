@@ -18,17 +18,19 @@ from edgetune.serve.json_types import JsonObject
 
 @dataclass(frozen=True)
 class Contestant:
-    """How one side answers: an input to its answer, many inputs in batches of 32, and ids to logits.
+    """How one side answers: an input to its answer, many inputs in batches of a size, and ids to logits.
 
     Inputs and answers are JSON: a string or a list of two, and what the head's `plain` gives. `on_cpu` says whether the
-    side computes on the processor, so that its processor time tells whether it got one.
+    side computes on the processor, so that its processor time tells whether it got one; `opened` the providers and
+    threads of a bundle.
     """
 
     answer: Callable[[Any], Any]
-    answer_many: Callable[[list[Any]], list[Any]]
+    answer_many: Callable[[list[Any], int], list[Any]]
     forward: Callable[[int, int], None]
     placement: Callable[[], dict[str, int]]
     on_cpu: bool
+    opened: Callable[[], JsonObject] = dict
 
 
 def bundle_contestant(folder: str, threads: int | None, spinning: bool | None) -> Contestant:
@@ -58,10 +60,13 @@ def bundle_contestant(folder: str, threads: int | None, spinning: bool | None) -
 
     return Contestant(
         answer=lambda one: predictor.predict_one(codec_inputs(codec, [one])[0]).plain,
-        answer_many=lambda inputs: [answer.plain for answer in predictor.predict(codec_inputs(codec, inputs))],
+        answer_many=lambda inputs, size: [
+            answer.plain for answer in predictor.predict(codec_inputs(codec, inputs), batch_size=size)
+        ],
         forward=forward,
         placement=placed,
         on_cpu=predictor.bundle.manifest.provider == "cpu",
+        opened=lambda: {"providers": predictor.providers, "threads": predictor.threads},
     )
 
 
@@ -93,9 +98,9 @@ def base_contestant(folder: str, threads: int, device: str, tuned_folder: str) -
             logits = model(**encoder.library_batch(texts).to(device)).logits
         return [head.plain(row) for row in head.decide(logits.float().cpu().numpy())]
 
-    def answer_many(texts: list[Any]) -> list[Any]:
+    def answer_many(texts: list[Any], size: int) -> list[Any]:
         answers: list[Any] = [None] * len(texts)
-        for rows in length_batches([length(text) for text in texts], 32):
+        for rows in length_batches([length(text) for text in texts], size):
             for row, answer in zip(rows, answer_batch([texts[row] for row in rows]), strict=True):
                 answers[row] = answer
         return answers
@@ -114,7 +119,7 @@ def _respond(contestant: Contestant, command: JsonObject) -> JsonObject:
         return _time_calls(contestant, command["texts"])
     if kind == "throughput":
         start = time.perf_counter()
-        answers = contestant.answer_many(command["texts"])
+        answers = contestant.answer_many(command["texts"], command.get("batch_size", 32))
         return {"seconds": time.perf_counter() - start, "answers": answers}
     if kind == "forward":
         return {"ms": _time_forward(contestant, command["batch"], command["tokens"])}
@@ -124,7 +129,7 @@ def _respond(contestant: Contestant, command: JsonObject) -> JsonObject:
         from edgetune.benchmarks.timing.memory import process_memory
 
         return {"memory": msgspec.to_builtins(process_memory())}
-    return {"placement": contestant.placement()}
+    return contestant.opened() if kind == "opened" else {"placement": contestant.placement()}
 
 
 def _time_calls(contestant: Contestant, texts: list[str]) -> JsonObject:

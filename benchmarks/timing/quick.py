@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from edgetune.benchmarks.timing.race import BLOCK, flat, summarize, timed_blocks
+from edgetune.benchmarks.timing.blocks import BLOCK, timed_blocks
+from edgetune.benchmarks.timing.samples import flat, summarize
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
 from edgetune.serve.report import LatencySummary
 from edgetune.tune.data.rows import Input
-from edgetune.tune.training.progress import Progress
+
+if TYPE_CHECKING:  # what training needs is not on the floor
+    from edgetune.tune.training.progress import Progress
 
 SAMPLES = 200
+# Means closer than this are a tie, and so are those whose ratio's interval does not leave 1: the smaller bundle wins.
+TIE = 0.05
 
 
 @dataclass(frozen=True)

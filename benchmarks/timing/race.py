@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edgetune.benchmarks.prove.statistics import percentile_or_none, ratio_interval
 from edgetune.benchmarks.recipe import BenchmarkRecipe
-from edgetune.benchmarks.timing.load import LoadMeter
+from edgetune.benchmarks.timing.blocks import BLOCK, timed_blocks
 from edgetune.benchmarks.timing.memory import device_memory_used
-from edgetune.benchmarks.timing.quiet import Conditions, TimingVerdict, judge_timing
+from edgetune.benchmarks.timing.quiet import TimingVerdict
+from edgetune.benchmarks.timing.samples import flat, ratio_interval, summarize
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
-from edgetune.serve.cores import affinity_cores
 from edgetune.serve.report import (
     GridCell,
     LatencyComparison,
-    LatencySummary,
     Memory,
     MemoryComparison,
     Pair,
@@ -30,7 +28,6 @@ from edgetune.serve.report import (
 from edgetune.tune.data.rows import Input
 from edgetune.tune.training.progress import Progress
 
-BLOCK, WARM_MS = 20, 50
 # Of the bundle against itself: blocks, each so long that one interruption by another program does not decide it.
 NOISE_BLOCKS, NOISE_BLOCK_MS, MOST_CALLS_A_BLOCK = 8, 80, 1000
 BATCHES, LENGTHS = (1, 8, 32), (16, 64, 128)
@@ -69,41 +66,6 @@ class Timing:
     verdict: TimingVerdict
 
 
-@dataclass(frozen=True)
-class TimedBlocks:
-    """Calls of several sides in turn, by side.
-
-    Attributes:
-        ms: samples of each block.
-        answers: what the head's `plain` gives, by input.
-        cpu_share: median over blocks of processor time over wall time; only of sides that compute on the processor.
-        others_cores: cores that other programs took meanwhile; None where unknown.
-        threads: of the side with the most.
-        cascades: names of the sides that are one.
-    """
-
-    ms: dict[str, list[list[float]]]
-    answers: dict[str, dict[Input, Any]]
-    cpu_share: dict[str, float]
-    others_cores: float | None
-    threads: int
-    cascades: frozenset[str] = frozenset()
-
-    def verdict(self, noise_ci95: Sequence[float] | None = None) -> TimingVerdict:
-        """Whether the machine was quiet enough; `noise_ci95` as in `Conditions`."""
-        return judge_timing(
-            Conditions(
-                # A cascade takes one of two times, so that its blocks differ by how many of their texts are easy.
-                blocks={side: blocks for side, blocks in self.ms.items() if side not in self.cascades},
-                cpu_share=self.cpu_share,
-                others_cores=self.others_cores,
-                cores=affinity_cores(),
-                threads=self.threads,
-                noise_ci95=noise_ci95,
-            )
-        )
-
-
 def race(race: Race, texts: Sequence[Input], recipe: BenchmarkRecipe, progress: Progress) -> Timing:
     """Time both sides on `texts`, in the order given, repeated as often as the samples need.
 
@@ -134,42 +96,6 @@ def race(race: Race, texts: Sequence[Input], recipe: BenchmarkRecipe, progress: 
     )
 
 
-def timed_blocks(
-    sides: dict[str, ContestantProcess],
-    texts: Sequence[Input],
-    samples: int,
-    progress: Progress,
-    note: str = "latency, all sides in turn",
-    block_size: int = BLOCK,
-) -> TimedBlocks:
-    """Time single calls of all sides; all of them answer a block before the next.
-
-    The first calls after another side's turn find cold caches, sleeping threads of their own and threads of the other
-    that still spin: each turn starts with `WARM_MS` of calls that are not counted.
-    """
-    source = itertools.cycle(texts)
-    blocks: dict[str, list[list[float]]] = {side: [] for side in sides}
-    answers: dict[str, dict[Input, Any]] = {side: {} for side in sides}
-    shares: dict[str, list[float]] = {}
-    load = LoadMeter(process.pid for process in sides.values())
-    for done, block in enumerate(_blocks(source, samples, block_size), start=1):
-        for side, process in sides.items():
-            response = process.ask("latency", texts=block, warm_ms=WARM_MS)
-            blocks[side].append(response["ms"])
-            answers[side].update(zip(block, response["answers"], strict=True))
-            if response.get("cpu_share") is not None:
-                shares.setdefault(side, []).append(response["cpu_share"])
-        progress.advance(done * block_size, samples, note)
-    return TimedBlocks(
-        ms=blocks,
-        answers=answers,
-        cpu_share={side: float(np.median(of_side)) for side, of_side in shares.items()},
-        others_cores=load.others(),
-        threads=max(process.threads for process in sides.values()),
-        cascades=frozenset(side for side, process in sides.items() if process.is_cascade),
-    )
-
-
 def _noise(side: Side, texts: Sequence[Input], progress: Progress, ms: Sequence[float]) -> list[float]:
     """95% interval of how many times faster a second copy of the bundle is than the first: on a quiet machine, 1.
 
@@ -197,29 +123,6 @@ def _compare(
         ci95=ratio_interval(base_blocks, bundle_blocks),
     )
     return LatencyComparison(base=base, bundle=bundle, speedup=speedup)
-
-
-def flat(blocks: Sequence[Sequence[float]]) -> list[float]:
-    """All samples of all blocks, in order."""
-    return list(itertools.chain.from_iterable(blocks))
-
-
-def _blocks(source: Iterator[Input], samples: int, size: int) -> Iterator[list[Input]]:
-    for _ in range(0, samples, size):
-        yield list(itertools.islice(source, size))
-
-
-def summarize(samples: Sequence[float]) -> LatencySummary:
-    """Percentiles of samples in ms; each is None where the samples are too few to bound it."""
-    return LatencySummary(
-        n=len(samples),
-        mean=float(np.mean(samples)),
-        p50=percentile_or_none(samples, 0.5),
-        p90=percentile_or_none(samples, 0.9),
-        p95=percentile_or_none(samples, 0.95),
-        p99=percentile_or_none(samples, 0.99),
-        samples=[round(sample, 4) for sample in samples],
-    )
 
 
 def _ratio(first: float | None, second: float | None) -> float | None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgetune.benchmarks.prove.choice import TIE
-from edgetune.benchmarks.timing.quick import quick_race
+from edgetune.benchmarks.timing.quick import TIE, quick_race
 from edgetune.benchmarks.timing.side import Side
 from edgetune.serve.bundle import RuntimeSettings
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.processor import cpu_name
 from edgetune.tune.data.rows import Input
-from edgetune.tune.training.progress import Progress
+
+if TYPE_CHECKING:  # what training needs is not on the floor
+    from edgetune.tune.training.progress import Progress
 
 
 def measure_settings(
@@ -30,7 +32,9 @@ def measure_settings(
         threads: the only number of threads to try; None tries from one to all usable cores.
     """
     cores = usable_cores()
-    tried = {f"{n} threads{'' if spins else ', not spinning'}": (n, spins) for n, spins in _settings(cores, threads)}
+    tried = {
+        f"{n} threads{'' if spins else ', not spinning'}": (n, spins) for n, spins in settings_to_try(cores, threads)
+    }
     sides = {name: Side("bundle", bundle, threads=n, spinning=spins) for name, (n, spins) in tried.items()}
     figures = quick_race(sides, texts, progress) if len(sides) > 1 else {}
     p50 = {name: timed.p50_ms for name, timed in figures.items() if timed.timing_valid}
@@ -41,7 +45,12 @@ def measure_settings(
     return settings, p50
 
 
-def _settings(cores: int, threads: int | None) -> list[tuple[int, bool]]:
+def setting_name(threads: int, spinning: bool) -> str:
+    """What a report calls a setting."""
+    return f"{threads} threads{'' if spinning else ', not spinning'}"
+
+
+def settings_to_try(cores: int, threads: int | None) -> list[tuple[int, bool]]:
     """Threads and spinning to try: 1, 2, 4, ... up to the cores; a single thread waits for nobody."""
     numbers = [threads] if threads else sorted({2**power for power in range(cores.bit_length())} | {cores})
     return [

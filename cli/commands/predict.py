@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,20 +10,16 @@ import click
 from click.core import ParameterSource
 
 from edgetune.commands.answers import Form, print_answers
+from edgetune.commands.bundle_inputs import bundle_inputs, column_request
 from edgetune.commands.options import json_option
-from edgetune.commands.picture_names import beside, with_folders
-from edgetune.commands.text_columns import ColumnRequest
 from edgetune.commands.texts import Source
 from edgetune.serve.bundle import Bundle
-from edgetune.serve.codecs import codec_parts, takes_files
-from edgetune.serve.errors import InputError
+from edgetune.serve.codecs import takes_files
 from edgetune.tune.data.dialect import FileOptions
 
 if TYPE_CHECKING:
-    from edgetune.serve.bundle import Manifest
+    pass
 
-# Columns of prompts, first of all for a language model: beside them stand answers, which are longer.
-PROMPT_NAMES = ("prompt", "instruction", "question", "text")
 _RANKED = ("top", "abstain_below")
 _OF_VECTORS = ("prompt", "vectors")
 _OF_LANGUAGE_MODELS = ("max_tokens", "temperature", "top_p", "seed", "raw")
@@ -159,8 +153,8 @@ def command(
     """
     form = Form.of(as_json=as_json, jsonl=jsonl, top=top, explain=explain)
     manifest = Bundle.open(bundle, verify=False).manifest
-    options, request = FileOptions(encoding, delimiter, header), _column_request(manifest, columns)
-    inputs = _inputs(manifest, Source(texts, source, options, request))
+    options, request = FileOptions(encoding, delimiter, header), column_request(manifest, columns)
+    inputs = bundle_inputs(manifest, Source(texts, source, options, request))
     if manifest.generation is not None:
         _refuse((*_RANKED, *_OF_VECTORS, "explain"), f"{bundle} generates text")
         from edgetune.commands.generation import GenerationRequest, print_generations
@@ -189,32 +183,6 @@ def command(
             write_vectors(predictor, inputs, vectors)
             return
     print_answers(predictor, inputs, form)
-
-
-def _inputs(manifest: Manifest, source: Source) -> Iterable[tuple[str, ...]]:
-    """The inputs that are asked for; pictures as files, those of a folder one by one, and of a table beside it.
-
-    Raises:
-        InputError: there is none.
-    """
-    in_files = manifest.generation is None and takes_files(manifest.codec)
-    if in_files:
-        source = replace(source, arguments=tuple(with_folders(source.arguments)))
-    stream = source.inputs()
-    if in_files and source.file not in (None, "-"):
-        stream = beside(Path(str(source.file)), stream)
-    first = next(stream, None)
-    if first is None:
-        raise InputError("There is no text to answer.", expected="a TEXT, --input FILE, or lines on standard input")
-    return itertools.chain([first], stream)
-
-
-def _column_request(manifest: Manifest, columns: tuple[str, ...]) -> ColumnRequest:
-    """What is asked of a file's columns: those that the manifest names, where it names one for each part."""
-    parts = codec_parts(manifest.codec)
-    trained = tuple(manifest.columns) if len(manifest.columns) == len(parts) else ()
-    preferred = PROMPT_NAMES if manifest.generation is not None else ()
-    return ColumnRequest(parts=parts, named=columns, trained=trained, preferred=preferred)
 
 
 def _refuse(options: Iterable[str], why: str) -> None:

@@ -21,14 +21,18 @@ from edgetune.compress.material import Material
 from edgetune.export.once.export import export
 from edgetune.export.once.graph import Graph
 from edgetune.export.once.pack import GOLDEN_CHARACTERS, Packing, golden_inputs, package_versions
+from edgetune.export.workload import picture_workload, text_workload
 from edgetune.inputs import plain, source_state
 from edgetune.once.plan import estimate, load_data, prompted_data
 from edgetune.once.recipe import OnceRecipe
 from edgetune.once.table import print_report
 from edgetune.pipeline import Build, Pipeline, Stage
-from edgetune.serve.bundle import REPORT_NAME
+from edgetune.serve.bundle import REPORT_NAME, Bundle
+from edgetune.serve.codecs import takes_files
 from edgetune.serve.digest import value_sha256
+from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import Report
+from edgetune.serve.workload import Workload
 from edgetune.tune.data.coverage import coverage_of_folder
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.data.source_recipe import SOURCES
@@ -278,10 +282,23 @@ def _estimate(build: OnceBuild) -> dict[str, float]:
     return costs.seconds
 
 
+def _workload(build: OnceBuild, draft: Bundle) -> Workload | None:
+    """Inputs as long as the test part's, or these themselves where the recipe allows it."""
+    recipe, dataset = build.recipe, build.result(Dataset)
+    if recipe.benchmark.workload == "none":
+        return None
+    if takes_files(draft.manifest.codec):
+        return picture_workload(dataset.test.texts, recipe.seed)
+    with Predictor(draft) as predictor:
+        drawn = recipe.benchmark.workload == "drawn"
+        return text_workload(predictor, dataset.test.texts, dataset.train.texts, recipe.seed, drawn=drawn)
+
+
 PIPELINE = Pipeline(
     stages=(DataStage(), TuneStage(), ExportStage(), CompressStage(), BenchStage()),
     estimate=_estimate,
     load_report=Report.load,
     page=render_html,
+    workload=_workload,
     show=print_report,
 )

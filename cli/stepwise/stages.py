@@ -17,11 +17,13 @@ from edgetune.export.once.pack import package_versions
 from edgetune.export.stepwise.export import export_generation
 from edgetune.export.stepwise.graph import DecoderGraph
 from edgetune.export.stepwise.pack import LanguagePacking
+from edgetune.export.workload import prompt_workload
 from edgetune.inputs import plain, source_state
 from edgetune.pipeline import Build, Pipeline, Stage
-from edgetune.serve.bundle import REPORT_NAME, BaseIdentity
+from edgetune.serve.bundle import REPORT_NAME, BaseIdentity, Bundle
 from edgetune.serve.json_types import JsonObject
 from edgetune.serve.stepwise.report import LanguageReport
+from edgetune.serve.workload import Workload
 from edgetune.stepwise.plan import check_base, estimate
 from edgetune.stepwise.recipe import StepwiseRecipe
 from edgetune.stepwise.table import print_language_report
@@ -29,6 +31,7 @@ from edgetune.tune.data.slices import frozen_rows
 from edgetune.tune.stepwise.conversations import Conversations
 from edgetune.tune.stepwise.encoded import EncodedConversations
 from edgetune.tune.stepwise.model import TunedLanguageModel
+from edgetune.tune.stepwise.traces import prompt_tokens
 from edgetune.tune.stepwise.tuning import tune_language_model
 
 StepwiseBuild = Build[StepwiseRecipe]
@@ -248,10 +251,19 @@ def _estimate(build: StepwiseBuild) -> dict[str, float]:
     return estimate(build.recipe, build.base, build.result(EncodedConversations)).seconds
 
 
+def _workload(build: StepwiseBuild, draft: Bundle) -> Workload | None:
+    """Token counts of the judged prompts; of plain texts, of the texts."""
+    recipe, encoded = build.recipe, build.result(EncodedConversations)
+    if recipe.benchmark.workload == "none":
+        return None
+    return prompt_workload([prompt_tokens(row) for row in encoded.judging], recipe.seed)
+
+
 PIPELINE = Pipeline(
     stages=(DataStage(), TuneStage(), ExportStage(), CompressStage(), BenchStage()),
     estimate=_estimate,
     load_report=LanguageReport.load,
     page=render_language_html,
+    workload=_workload,
     show=print_language_report,
 )

@@ -13,9 +13,12 @@ from typing import Any
 from edgetune.serve.bundle import GRAPH_NAME, TOKENIZER_NAME, Bundle
 from edgetune.serve.codecs import list_inputs, stripped
 from edgetune.serve.codecs.text import CHARACTERS_A_TOKEN
+from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import BundleFormatError, EdgetuneError, InputError, PromptTooLong
 from edgetune.serve.forks import never_free, watch_forks
 from edgetune.serve.identity import identity_of, same_bundle
+from edgetune.serve.kept_settings import kept_settings
+from edgetune.serve.processor import cpu_name
 from edgetune.serve.stepwise.answer import Answer, Generation, TokenPiece
 from edgetune.serve.stepwise.cache import without_room
 from edgetune.serve.stepwise.codec import TokenCodec
@@ -93,7 +96,8 @@ class Generator:
 
         Args:
             folder: of the bundle.
-            threads: of one run; None takes the cores that this process may use.
+            threads: of one run; None takes what was kept beside the bundle for this class of machine, else the cores
+                that this process may use.
             provider: "auto" (the one that the bundle was built for), "cpu" or "cuda".
             prefix_bytes: memory for beginnings of prompts; 0 keeps none.
             verify: compare the files with what was packed.
@@ -114,6 +118,9 @@ class Generator:
                 action="open it with edgetune.serve.load",
             )
         runs_on = bundle.manifest.provider if provider == "auto" else provider
+        if threads is None:
+            kept = kept_settings(bundle, bundle.manifest.scheme, cpu_name(), usable_cores())
+            threads = kept.threads if kept else None
         generator = cls(
             Decoder(bundle.folder / GRAPH_NAME, spec, threads=threads, provider=runs_on, lookup=lookup),
             TokenCodec(bundle.folder / TOKENIZER_NAME),

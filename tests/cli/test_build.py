@@ -14,6 +14,7 @@ from tests.untimed import untimed
 BUNDLE_FILES = {
     *("manifest.json", "model.onnx", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("config.json", "golden.json", "report.json", "report.html", "recipe.yaml"),
+    *("workload.json", "README.md", "sbom.cdx.json"),
 }
 VNNI = ["avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"]
 STAGES = ["data", "tune", "export", "compress", "bench"]

@@ -125,6 +125,13 @@ def test_the_commands_know_a_language_model(built, tmp_path):
     assert "asked.csv are read from column 'prompt' (as in training)." in read.err
     verified = run_here("verify", folder / "bundles/talk")
     assert "golden answers" in verified.out
+    measured = run_here("measure", folder / "bundles/talk", "--minutes", "0", "--threads", "1", "--json")
+    assert measured.code == 0, measured.err
+    found = json.loads(measured.out)
+    assert (found["inputs"]["source"], found["latency_ms"]) == ("bundle", None)
+    assert {1, 4} == {entry["batch"] for entry in found["throughput"]}
+    assert all(entry["ms"] > 0 for entry in found["first_token_ms"])
+    assert found["cold_start_ms"] > 0 < found["rss_peak_bytes"]
     from edgetune.serve import load
 
     with pytest.raises(BundleFormatError, match=r"Generator\.open"):

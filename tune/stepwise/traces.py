@@ -47,6 +47,13 @@ def learnt_tokens(row: EncodedRow) -> int:
     return sum(label != IGNORED for label in row["labels"][1:])
 
 
+def prompt_tokens(row: EncodedRow) -> int:
+    """Tokens before the first that is learnt; of a text that is learnt whole, all of them."""
+    labels = row["labels"]
+    first = next((place for place, label in enumerate(labels) if place and label != IGNORED), 0)
+    return first if first > 1 else len(labels)
+
+
 def fit(
     traces: Sequence[Trace], part: str, most: int, over_long: OverLong, *, pieces: bool
 ) -> tuple[list[Trace], tuple[str, ...]]:

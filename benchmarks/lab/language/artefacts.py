@@ -21,7 +21,8 @@ import msgspec
 from msgspec.structs import replace
 
 from benchmarks.lab.language.families import FAMILIES, make_model
-from edgetune.benchmarks.stepwise.race import GenerationSide, weight_bytes
+from edgetune.benchmarks.stepwise.race import weight_bytes
+from edgetune.benchmarks.stepwise.side import GenerationSide
 from edgetune.serve.errors import BundleDamaged, EdgetuneError, ExportError
 from edgetune.serve.stepwise.spec import GenerationSpec
 

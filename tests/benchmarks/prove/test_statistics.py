@@ -13,13 +13,11 @@ from edgetune.benchmarks.prove.statistics import (
     PairedLoss,
     metric_interval,
     paired_loss,
-    percentile_or_none,
-    ratio_interval,
     rows_that_bound,
     rows_to_settle,
-    smallest_sample,
     tango_interval,
 )
+from edgetune.benchmarks.timing.samples import percentile_or_none, ratio_interval, smallest_sample
 from edgetune.tune.metrics import ACCURACY, MACRO_F1, MAE, PERPLEXITY
 
 

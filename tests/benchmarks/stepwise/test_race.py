@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from edgetune.benchmarks.stepwise import race as races
-from edgetune.benchmarks.stepwise.race import COLD_STARTS, DECODE_PROMPT, GenerationSide, Workload, race, weight_bytes
+from edgetune.benchmarks.stepwise.race import COLD_STARTS, DECODE_PROMPT, Workload, race, weight_bytes
 from edgetune.benchmarks.stepwise.recipe import GenerationBenchmarkRecipe
+from edgetune.benchmarks.stepwise.side import GenerationSide
 from edgetune.benchmarks.timing.quiet import TimingVerdict
 from edgetune.serve.cores import usable_cores
 from edgetune.tune.training.progress import Silent

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from edgetune.benchmarks.timing.blocks import TimedBlocks
 from edgetune.benchmarks.timing.load import LoadMeter
 from edgetune.benchmarks.timing.quiet import Conditions, TimingVerdict, judge_timing
-from edgetune.benchmarks.timing.race import TimedBlocks
 
 STEADY = {"base": [[7.0] * 20] * 10, "bundle": [[1.0] * 20] * 10}
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from edgetune.benchmarks.recipe import BenchmarkRecipe
-from edgetune.benchmarks.timing import race as timing
+from edgetune.benchmarks.timing import blocks as timing
+from edgetune.benchmarks.timing.blocks import TimedBlocks
 from edgetune.benchmarks.timing.quiet import TimingVerdict
-from edgetune.benchmarks.timing.race import Race, TimedBlocks, _compare, flat, race, summarize
+from edgetune.benchmarks.timing.race import Race, _compare, race
+from edgetune.benchmarks.timing.samples import flat, summarize
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
 from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import EdgetuneError

@@ -1,0 +1,1 @@
+"""Measures a bundle where it runs, holds it against a budget, and shows both; needs the floor only."""
