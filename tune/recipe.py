@@ -75,6 +75,9 @@ class TuneRecipe(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 where the processor has it.")
     lora: LoraRecipe = LoraRecipe()
     freeze: FreezeRecipe = FreezeRecipe()
+    picture_size: Annotated[int, Field(ge=32, le=4096)] | Auto = Field(
+        "auto", description="Side of pictures in pixels; auto is the base's own, or less where the data's are smaller."
+    )
     augment: AugmentRecipe = Field(AugmentRecipe(), description="Of pictures alone.")
     report_to: tuple[Reporter, ...] = Field(
         (), description="Trackers that the training's curves are sent to beside the report: tensorboard, mlflow, wandb."

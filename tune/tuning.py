@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import set_seed
 
+from edgetune.serve.codecs.picture_spec import read_picture_spec
 from edgetune.serve.report import Training
 from edgetune.tune.data.dataset import Dataset, Part
 from edgetune.tune.data.rows import Input
@@ -26,9 +27,11 @@ from edgetune.tune.models.dropout import quicken_dropout, remove_dropout
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import head_features
 from edgetune.tune.models.merge import merge_and_save
-from edgetune.tune.models.model import FEATURES_NAME, HELD_OUT_NAME, TOKENS, TunedModel, chosen_pooling
+from edgetune.tune.models.model import FEATURES_NAME, HELD_OUT_NAME, TOKENS, TunedModel, chosen_pooling, open_model
 from edgetune.tune.models.opening import open_base
+from edgetune.tune.models.picture_encoder import PictureEncoder
 from edgetune.tune.models.picture_model import trunk_rate
+from edgetune.tune.models.picture_size import encoder_of_side, smaller_encoders
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.objective import Head, Objective, TokenObjective
@@ -82,6 +85,7 @@ def tune(
         probe = job.solve_probe(progress)
         if is_main():
             job.save_base(probe.final)
+        job, probe = job.at_its_size(probe, progress)
     per_token = job.objective.per_token
     settled = settled_by_probe(METHODS[recipe.method], probe.value, job.objective.metric, per_token=per_token)
     result = None if settled else job.train(probe, progress)
@@ -95,7 +99,10 @@ def tune(
 
 @dataclass(frozen=True)
 class _Job:
-    """One tuning: the data, the base as a model with a head, and how it is tuned. `model` is changed in place."""
+    """One tuning: the data, the base as a model with a head, and how it is tuned. `model` is changed in place.
+
+    `side` is that of the pictures in pixels where it is not the base's own.
+    """
 
     dataset: Dataset
     base: Base
@@ -108,6 +115,7 @@ class _Job:
     device: str
     bf16: bool
     remarks: tuple[str, ...]
+    side: int | None = None
 
     @classmethod
     def open(
@@ -141,15 +149,42 @@ class _Job:
 
     def solve_probe(self, progress: Progress) -> Probe:
         """Solve the head on the frozen trunk, or read what an interrupted build has solved."""
-        solved = self.folder / "probe.npz"
+        solved = self.folder / (f"probe-{self.side}.npz" if self.side else "probe.npz")
         if solved.is_file():
             return Probe.load(solved)
         self.model.to(self.device)
         probe = self._fit_probe(self.model, FROZEN, progress)
         probe.save(solved)
         solved_by = "probe" if self.encoder.task.has_head else "base"
-        progress.say(f"{solved_by}: validation {probe.value:.4f} with the trunk frozen")
+        size = f", pictures of {self.side} pixels" if self.side else ""
+        progress.say(f"{solved_by}: validation {probe.value:.4f} with the trunk frozen{size}")
         return probe
+
+    def at_its_size(self, own: Probe, progress: Progress) -> tuple[_Job, Probe]:
+        """The job and the probe at the size of pictures that is learnt; of texts both as they are.
+
+        Of `auto` that is the smallest at which the probe loses no more than a standard error (training/gain.py).
+        """
+        encoder, size = self.encoder, self.recipe.picture_size
+        if not isinstance(encoder, PictureEncoder):
+            return self, own
+        if size != "auto":
+            named = replace(self, encoder=encoder_of_side(encoder, self.model, self.base, size), side=size)
+            return named, named.solve_probe(progress)
+        expected = self.objective.expected(self.dataset.validation.targets)
+        for smaller in smaller_encoders(encoder, self.model, self.base, self.dataset.train.texts):
+            job = replace(self, encoder=smaller, side=smaller.spec.shape[0])
+            probe = job.solve_probe(progress)
+            answers = (self.objective.answers(own.logits), self.objective.answers(probe.logits))
+            gain = paired_gain(self.objective.metric, expected, *answers)
+            if gain.value + gain.error >= 0:
+                progress.say(
+                    f"pictures are read at {job.side} pixels a side, where the base reads {encoder.spec.shape[0]} and "
+                    f"most of the data has no more: the probe loses {-100 * gain.value:.2f} points, standard error "
+                    f"{100 * gain.error:.2f}. tune.picture_size says otherwise."
+                )
+                return job, probe
+        return self, own
 
     def _fit_probe(self, model: Model, trunk: str, progress: Progress) -> Probe:
         """The probe on a trunk, whose features of both parts are stored under that name."""
@@ -163,7 +198,7 @@ class _Job:
         if not self.encoder.task.has_head:
             return headless(learnable(self.dataset.validation), self.objective)
         train, validation = learnable(self.dataset.train), learnable(self.dataset.validation)
-        if train[0].size < MOST_FEATURES:
+        if self.encoder.reads_text and train[0].size < MOST_FEATURES:
             np.save(
                 self.folder / f"{trunk}-{FEATURES_NAME}", np.concatenate([train[0], validation[0]]).astype(np.float16)
             )
@@ -252,7 +287,7 @@ class _Job:
         if outcome.why:
             progress.say(outcome.why)
         model, result = trained or (None, None)
-        difference = self._keep(model if outcome.is_trained else None)
+        difference = self._keep(model if outcome.is_trained else None, probe)
         self._settle_features(TRAINED if outcome.is_trained else FROZEN)
         expected = self.objective.expected(self.dataset.validation.targets)
         if not self.objective.per_token:  # whose head has not learnt the validation part
@@ -302,8 +337,12 @@ class _Job:
             return self.objective.restored(padded_tags(rows))
         return self.objective.expected(self.dataset.validation.targets)
 
-    def _keep(self, model: Any | None) -> float:
+    def _keep(self, model: Any | None, probe: Probe) -> float:
         """Write model/, and adapter/ for a method with adapters; returns the proven logit difference."""
+        if model is None and self.side:
+            model, head = open_model(self.folder / "base"), self.objective.finished(probe.final)
+            set_head(model, head.weight, head.bias)
+            return merge_and_save(model, self.encoder, self._slice, self.folder / "model")
         if model is None:
             shutil.copytree(self.folder / "base", self.folder / "model", dirs_exist_ok=True)
             return 0.0
@@ -322,6 +361,14 @@ class _Job:
                 path.unlink(missing_ok=True)
             elif path.is_file():
                 path.rename(self.folder / FEATURES_NAME)
+
+    @property
+    def _picture_sizes(self) -> dict[str, int]:
+        """The sides, in pixels, at which pictures are read and the base reads them; nothing of texts."""
+        if not isinstance(self.encoder, PictureEncoder):
+            return {}
+        own = read_picture_spec(self.folder / "base").shape[0]
+        return {"picture_size": self.encoder.spec.shape[0], "base_picture_size": own}
 
     def _summary(self, probe: Probe, result: TrainingResult | None, outcome: Outcome) -> Training:
         curve = list(result.curve) if result else []
@@ -345,6 +392,7 @@ class _Job:
                 "probe_strength": probe.strength,
                 "train_rows": len(self.dataset.train),
                 "processes": process_count(),
+                **self._picture_sizes,
                 **({"threads": result.pace.threads, "attention": result.pace.attention} if result else {}),
             },
         )

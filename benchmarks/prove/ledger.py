@@ -90,6 +90,8 @@ def torch_stages(tuned: TunedModel, rows: Slice, progress: Progress) -> dict[str
         "merged": (tuned.model_folder, None),
     }
     encoder = Encoder.of(tuned)
+    # The base reads pictures at its own size, whatever the tuned model reads them at.
+    encoders = {} if encoder.reads_text else {"base": Encoder.of_folder(tuned.base_folder, 1, encoder.task)}
     logits: dict[str, Logits] = {}
     for stage, (folder, adapter) in folders.items():
         same = next((name for name in logits if folders[name] == (folder, adapter)), None)
@@ -97,7 +99,7 @@ def torch_stages(tuned: TunedModel, rows: Slice, progress: Progress) -> dict[str
             logits[stage] = logits[same]
             continue
         model = open_model(folder, adapter=adapter)
-        logits[stage] = model_logits(model, encoder, rows.texts, progress=progress)
+        logits[stage] = model_logits(model, encoders.get(stage, encoder), rows.texts, progress=progress)
         progress.say(f"quality of {stage} measured on {len(rows.texts):,} rows")
     return logits
 

@@ -55,6 +55,8 @@ class OnceRecipe(Recipe):
             raise ValueError(f"dimensions are given, which {task.name} has not; expected them for embeddings alone")
         if task is not None and task.reads_text and tune.augment != AugmentRecipe():
             raise ValueError(f"augment is given, but the inputs of {task.name} are no pictures; expected none")
+        if task is not None and task.reads_text and tune.picture_size != "auto":
+            raise ValueError(f"picture_size is given, but the inputs of {task.name} are no pictures; expected auto")
         return tune
 
     @field_validator("gate")

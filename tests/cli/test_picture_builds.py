@@ -13,6 +13,7 @@ import pytest
 from edgetune.benchmarks.report.html import render_html
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.codecs import codec_inputs
+from edgetune.serve.codecs.picture_spec import read_picture_spec
 from edgetune.serve.golden import replay_golden
 from edgetune.serve.loading import load
 from edgetune.serve.predictor import Predictor
@@ -21,6 +22,7 @@ from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import model_logits
 from edgetune.tune.models.model import TunedModel, open_model
+from edgetune.tune.tasks import TASKS
 from tests.cli.here import run_here
 from tests.untimed import build_untimed
 
@@ -29,7 +31,7 @@ pytestmark = pytest.mark.slow  # whole builds
 # Whose random features tell colours apart; those of deep narrow networks are all alike.
 LEARNABLE = ("resnet", "vit")
 # What holds most weights, and so which of the two ways to fix int8 is taken.
-CONVOLUTIONS = ("resnet", "mobilenet_v2")
+CONVOLUTIONS = ("resnet", "mobilenet_v2", "efficientnet")
 
 
 def build(base: Path, pictures: Path, out: Path, **tune):
@@ -49,6 +51,7 @@ def build(base: Path, pictures: Path, out: Path, **tune):
     [
         *("resnet", "vit"),
         *(pytest.param(name, marks=pytest.mark.long) for name in ("mobilenet_v2", "deit", "convnext")),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("efficientnet", "swin", "mobilevit")),
     ],
 )
 def test_an_architecture_goes_all_the_way(picture_base, toy_pictures, tmp_path, name):
@@ -100,10 +103,28 @@ def _assert_transformers_answers_the_same(tuned: TunedModel, dataset: Dataset, e
 
 @pytest.fixture(scope="module")
 def built(picture_base, toy_pictures, tmp_path_factory):
-    """A bundle of the tiny ResNet, trained by the default method, and its work folder."""
+    """A bundle of the tiny ResNet, which reads pictures of 96 pixels by itself, and its work folder."""
     folder = tmp_path_factory.mktemp("built")
-    build(picture_base("resnet"), toy_pictures, folder / "bundle", method="full", epochs=2)
+    shutil.copytree(picture_base("resnet"), folder / "base")
+    settings = folder / "base" / "preprocessor_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "size": {"shortest_edge": 96}}))
+    build(folder / "base", toy_pictures, folder / "bundle", method="full", epochs=2)
     return folder / "bundle"
+
+
+def test_small_pictures_are_read_at_a_smaller_size_and_the_base_at_its_own(built):
+    """The toy pictures have 24 to 60 pixels a side."""
+    report, work = Report.load(built / "report.json"), built.with_name("bundle.work")
+    sizes = {name: report.training.settings[name] for name in ("picture_size", "base_picture_size")}
+    assert sizes == {"picture_size": 64, "base_picture_size": 96}
+    shapes = [read_picture_spec(folder).shape for folder in (built, work / "tune" / "model", work / "tune" / "base")]
+    assert shapes == [(64, 64), (64, 64), (96, 96)]
+    assert [spec.shape for spec in Bundle.open(built).manifest.inputs] == [["batch", 3, 64, 64]]
+    tuned, dataset = TunedModel.open(work / "tune"), Dataset.open(work / "data")
+    own = Encoder.of_folder(tuned.base_folder, 1, TASKS[tuned.task])
+    answers = model_logits(open_model(tuned.base_folder), own, dataset.test.texts).argmax(axis=1)
+    base = next(stage for stage in report.quality.stages if stage.stage == "base")
+    assert base.value == pytest.approx(np.mean(np.equal(answers, dataset.test.targets)))
 
 
 def test_training_moves_the_trunk_and_not_its_statistics(built, picture_base):
