@@ -71,6 +71,9 @@ class TuneRecipe(BaseModel):
     dimensions: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="Of embeddings, shorter lengths at which a vector's beginning is trained to stand for it."
     )
+    tag_unit: Literal["auto", "word", "token"] = Field(
+        "auto", description="Of entities, what bears a tag: auto is a word wherever the data's spans are made of words."
+    )
     class_weights: Literal["none", "balanced"] = Field("none", description="Weigh rare classes more in the loss.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 where the processor has it.")
     lora: LoraRecipe = LoraRecipe()

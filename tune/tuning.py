@@ -44,7 +44,7 @@ from edgetune.tune.training.outcome import Outcome, choose, settled_by_probe
 from edgetune.tune.training.probe import Learnable, Probe, fit_probe, headless
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.training.progress import Progress
-from edgetune.tune.training.token_probe import fit_token_probe, labelled_windows, padded_tags
+from edgetune.tune.training.token_probe import fit_token_probe, labelled_windows, padded_tags, with_tag_unit
 from edgetune.tune.training.trainer import TrainingPlan, TrainingResult, train
 
 if TYPE_CHECKING:
@@ -132,6 +132,9 @@ class _Job:
     ) -> _Job:
         objective = TASKS[task].objective(dataset.labels, metric, dataset.train.targets).set_by(recipe, dataset)
         opened = open_base(base, TASKS[task], objective, recipe, dataset.depth_range)
+        encoder, tagged = opened.encoder, ""
+        if objective.per_token:
+            encoder, tagged = with_tag_unit(encoder, dataset.train, recipe.tag_unit)
         where = choose_device(device)  # type: ignore[arg-type]
         return cls(
             dataset=dataset,
@@ -141,10 +144,10 @@ class _Job:
             folder=folder,
             objective=objective,
             model=opened.model,
-            encoder=opened.encoder,
+            encoder=encoder,
             device=where,
             bf16=fast_bf16(where) if recipe.precision == "auto" else recipe.precision == "bf16",
-            remarks=opened.remarks,
+            remarks=(*opened.remarks, *filter(None, [tagged])),
         )
 
     def solve_probe(self, progress: Progress) -> Probe:
@@ -180,8 +183,8 @@ class _Job:
             if gain.value + gain.error >= 0:
                 progress.say(
                     f"pictures are read at {job.side} pixels a side, where the base reads {encoder.spec.shape[0]} and "
-                    f"most of the data has no more: the probe loses {-100 * gain.value:.2f} points, standard error "
-                    f"{100 * gain.error:.2f}. tune.picture_size says otherwise."
+                    f"most of the data has no more: the probe reaches {probe.value:.4f} there against {own.value:.4f}, "
+                    f"standard error {gain.error:.4f}. tune.picture_size says otherwise."
                 )
                 return job, probe
         return self, own
@@ -295,7 +298,7 @@ class _Job:
         TunedModel(
             folder=self.folder,
             task=self.encoder.task.name,
-            codec=self.encoder.task.codec,
+            codec=self.encoder.codec,
             head=self.objective.head_spec(lambda: (expected, logits)),
             base_id=self.base.id,
             base_digest=self.base.digest,
@@ -363,8 +366,10 @@ class _Job:
                 path.rename(self.folder / FEATURES_NAME)
 
     @property
-    def _picture_sizes(self) -> dict[str, int]:
-        """The sides, in pixels, at which pictures are read and the base reads them; nothing of texts."""
+    def _reading(self) -> dict[str, int | str]:
+        """How inputs are read where a task leaves a choice: what bears a tag; the sides of pictures, in pixels."""
+        if self.objective.per_token:
+            return {"tag_unit": "word" if self.encoder.codec == "words" else "token"}
         if not isinstance(self.encoder, PictureEncoder):
             return {}
         own = read_picture_spec(self.folder / "base").shape[0]
@@ -392,7 +397,7 @@ class _Job:
                 "probe_strength": probe.strength,
                 "train_rows": len(self.dataset.train),
                 "processes": process_count(),
-                **self._picture_sizes,
+                **self._reading,
                 **({"threads": result.pace.threads, "attention": result.pace.attention} if result else {}),
             },
         )
