@@ -257,7 +257,7 @@ class _Job:
     def _plan(self, method: Method, head: tuple[str, ...]) -> TrainingPlan:
         recipe, targets = self.recipe, self.dataset.train.targets
         weights = self.objective.weights(targets) if recipe.class_weights == "balanced" else None
-        length = TrainingLength.of(recipe, len(targets), per_token=self.objective.per_token)
+        length = TrainingLength.of(recipe, len(targets), self.encoder.task)
         return TrainingPlan(
             method=method.name,
             epochs=length.epochs,

@@ -154,7 +154,7 @@ def test_the_gate_sees_entities_that_are_lost():
 
 def test_training_is_one_long_run_and_never_settled_by_the_probe():
     recipe = TuneRecipe()
-    small, large = (TrainingLength.of(recipe, rows, per_token=True) for rows in (100, 50_000))
+    small, large = (TrainingLength.of(recipe, rows, TASK) for rows in (100, 50_000))
     assert (small.epochs, large.epochs, small.round_epochs, small.patience) == (15.0, 4.0, 0, 3)
     assert settled_by_probe(METHODS["auto"], 1.0, ENTITY_F1) is not None
     assert settled_by_probe(METHODS["auto"], 1.0, ENTITY_F1, per_token=True) is None
