@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from edgetune.benchmarks.report.html import render_html
 from edgetune.serve.bundle import Bundle
@@ -34,7 +35,7 @@ LEARNABLE = ("resnet", "vit")
 CONVOLUTIONS = ("resnet", "mobilenet_v2", "efficientnet")
 
 
-def build(base: Path, pictures: Path, out: Path, **tune):
+def build(base: Path, pictures: Path, out: Path, until: str = "pack", **tune):
     values = {
         "base": str(base),
         "data": {"path": str(pictures)},
@@ -43,7 +44,7 @@ def build(base: Path, pictures: Path, out: Path, **tune):
         "device": "cpu",
         "gate": {"when_inconclusive": "accept", "max_drop": 0.2},
     }
-    return build_untimed(values)
+    return build_untimed(values, until)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,6 @@ def test_small_pictures_are_read_at_a_smaller_size_and_the_base_at_its_own(built
 
 
 def test_training_moves_the_trunk_and_not_its_statistics(built, picture_base):
-    import torch
     from safetensors.torch import load_file
 
     before = load_file(picture_base("resnet") / "model.safetensors")
@@ -140,6 +140,27 @@ def test_training_moves_the_trunk_and_not_its_statistics(built, picture_base):
     if report.training.handed_on == "full":
         assert any(not torch.equal(before[name], after[name]) for name in before if "convolution.weight" in name)
     assert len(report.training.curve) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [("mobilenet_v2", "lora"), ("vit", "lora"), ("resnet", "freeze"), ("vit", "freeze")]
+)
+def test_adapters_and_frozen_layers_learn_pictures_too(picture_base, toy_pictures, tmp_path, name, method):
+    from safetensors.torch import load_file
+
+    tune = {"method": method, "epochs": 1, "learning_rate": 1e-3}
+    build(picture_base(name), toy_pictures, tmp_path / "bundle", "tune", **tune)
+    tuned = TunedModel.open(tmp_path / "bundle.work" / "tune")
+    assert tuned.training.method == method
+    assert tuned.training.handed_on in (method, "probe")
+    assert (tuned.adapter_folder is not None) is (tuned.training.handed_on == "lora")
+    assert len(tuned.training.curve) == 1
+    if tuned.training.handed_on == method:
+        before, after = (load_file(f / "model.safetensors") for f in (tuned.base_folder, tuned.model_folder))
+        moved = {key for key in before if not torch.equal(before[key], after[key])}
+        assert moved
+        assert not any("running" in key or "normalization" in key for key in moved if method == "lora")
+        assert not any("embed" in key for key in moved)
 
 
 def test_predict_takes_files_folders_and_tables(built, toy_pictures, tmp_path):

@@ -42,6 +42,10 @@ def prepare(model: Model, recipe: TuneRecipe) -> Model:
         if isinstance(layer, LoraLayer):
             # Under autocast peft would cast each input to fp32, for autocast to cast it back.
             layer.cast_input_dtype_enabled = False
+            inside = layer.get_base_layer()
+            if isinstance(inside, nn.Conv2d):  # MobileNetV2 reads these of the layer that stands in its place
+                for name in ("stride", "kernel_size", "dilation"):
+                    setattr(layer, name, getattr(inside, name))
     return adapted
 
 
