@@ -2,7 +2,8 @@
 
 Texts differ in tokens, so that their outputs are one array (texts, tokens, 2 + width) float32: the first two columns
 are the characters at which a token begins and ends, the others its logits. Behind a text's last token `start` is -1 and
-all else 0. Special tokens are left out. A text longer than the model takes is read in overlapping windows, whose tokens
+all else 0. Special tokens are left out; where words are answered
+for, a word is what a token is here. A text longer than the model takes is read in overlapping windows, whose tokens
 follow each other with one such empty place between two windows.
 """
 
@@ -76,14 +77,14 @@ def by_position(logits: FloatArray, visible: NDArray[np.bool_]) -> FloatArray:
 
     Args:
         logits: (rows, tokens, width) float32.
-        visible: (rows, tokens) bool, False for special tokens and padding.
+        visible: (rows, tokens) bool, False for tokens that are not answered for, and padding.
     """
     rows, tokens, width = logits.shape
     together = empty(rows, tokens, width)
-    places = np.arange(tokens, dtype=np.float32)
-    together[:, :, 0] = np.where(visible, places, -1)
-    together[:, :, 1] = np.where(visible, places + 1, 0)
-    together[:, :, BORDERS:] = np.where(visible[:, :, None], logits, 0)
+    for row in range(rows):
+        places = np.flatnonzero(visible[row])
+        together[row, : len(places), 0], together[row, : len(places), 1] = places, places + 1
+        together[row, : len(places), BORDERS:] = logits[row, places]
     return together
 
 

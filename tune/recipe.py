@@ -112,11 +112,17 @@ class TuneRecipe(BaseModel):
     dimensions: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="Of embeddings, shorter lengths at which a vector's beginning is trained to stand for it."
     )
+    tag_unit: Literal["auto", "word", "token"] = Field(
+        "auto", description="Of entities, what bears a tag: auto is a word wherever the data's spans are made of words."
+    )
     class_weights: Literal["none", "balanced"] = Field("none", description="Weigh rare classes more in the loss.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 where the processor has it.")
     lora: AdapterRecipe = AdapterRecipe()
     prompt: PromptRecipe = PromptRecipe()
     freeze: FreezeRecipe = FreezeRecipe()
+    picture_size: Annotated[int, Field(ge=32, le=4096)] | Auto = Field(
+        "auto", description="Side of pictures in pixels; auto is the base's own, or less where the data's are smaller."
+    )
     augment: AugmentRecipe = Field(AugmentRecipe(), description="Of pictures alone.")
     report_to: tuple[Reporter, ...] = Field(
         (), description="Trackers that the training's curves are sent to beside the report: tensorboard, mlflow, wandb."

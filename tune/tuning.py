@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import set_seed
 
+from edgetune.serve.codecs.picture_spec import read_picture_spec
 from edgetune.serve.report import Training
 from edgetune.tune.data.dataset import Dataset, Part
 from edgetune.tune.data.rows import Input
@@ -26,9 +27,11 @@ from edgetune.tune.models.dropout import quicken_dropout, remove_dropout
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import head_features
 from edgetune.tune.models.merge import merge_and_save
-from edgetune.tune.models.model import FEATURES_NAME, HELD_OUT_NAME, TOKENS, TunedModel, chosen_pooling
+from edgetune.tune.models.model import FEATURES_NAME, HELD_OUT_NAME, TOKENS, TunedModel, chosen_pooling, open_model
 from edgetune.tune.models.opening import open_base
+from edgetune.tune.models.picture_encoder import PictureEncoder
 from edgetune.tune.models.picture_model import trunk_rate
+from edgetune.tune.models.picture_size import encoder_of_side, smaller_encoders
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.objective import Head, Objective, TokenObjective
@@ -43,7 +46,7 @@ from edgetune.tune.training.probe import Learnable, Probe, fit_probe, headless
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.training.progress import Progress
 from edgetune.tune.training.rates import Rates
-from edgetune.tune.training.token_probe import fit_token_probe, labelled_windows, padded_tags
+from edgetune.tune.training.token_probe import fit_token_probe, labelled_windows, padded_tags, with_tag_unit
 from edgetune.tune.training.trainer import TrainingPlan, TrainingResult, train
 
 if TYPE_CHECKING:
@@ -84,6 +87,7 @@ def tune(
         probe = job.solve_probe(progress)
         if is_main():
             job.save_base(probe.final)
+        job, probe = job.at_its_size(probe, progress)
     per_token = job.objective.per_token
     settled = settled_by_probe(METHODS[recipe.method], probe.value, job.objective.metric, per_token=per_token)
     result = None if settled else job.train(probe, progress)
@@ -108,7 +112,10 @@ class _Trained:
 
 @dataclass(frozen=True)
 class _Job:
-    """One tuning: the data, the base as a model with a head, and how it is tuned. `model` is changed in place."""
+    """One tuning: the data, the base as a model with a head, and how it is tuned. `model` is changed in place.
+
+    `side` is that of the pictures in pixels where it is not the base's own.
+    """
 
     dataset: Dataset
     base: Base
@@ -121,6 +128,7 @@ class _Job:
     device: str
     bf16: bool
     remarks: tuple[str, ...]
+    side: int | None = None
 
     @classmethod
     def open(
@@ -137,6 +145,9 @@ class _Job:
     ) -> _Job:
         objective = TASKS[task].objective(dataset.labels, metric, dataset.train.targets).set_by(recipe, dataset)
         opened = open_base(base, TASKS[task], objective, recipe, dataset.depth_range)
+        encoder, tagged = opened.encoder, ""
+        if objective.per_token:
+            encoder, tagged = with_tag_unit(encoder, dataset.train, recipe.tag_unit)
         where = choose_device(device)  # type: ignore[arg-type]
         return cls(
             dataset=dataset,
@@ -146,23 +157,50 @@ class _Job:
             folder=folder,
             objective=objective,
             model=opened.model,
-            encoder=opened.encoder,
+            encoder=encoder,
             device=where,
             bf16=fast_bf16(where) if recipe.precision == "auto" else recipe.precision == "bf16",
-            remarks=opened.remarks,
+            remarks=(*opened.remarks, *filter(None, [tagged])),
         )
 
     def solve_probe(self, progress: Progress) -> Probe:
         """Solve the head on the frozen trunk, or read what an interrupted build has solved."""
-        solved = self.folder / "probe.npz"
+        solved = self.folder / (f"probe-{self.side}.npz" if self.side else "probe.npz")
         if solved.is_file():
             return Probe.load(solved)
         self.model.to(self.device)
         probe = self._fit_probe(self.model, FROZEN, progress)
         probe.save(solved)
         solved_by = "probe" if self.encoder.task.has_head else "base"
-        progress.say(f"{solved_by}: validation {probe.value:.4f} with the trunk frozen")
+        size = f", pictures of {self.side} pixels" if self.side else ""
+        progress.say(f"{solved_by}: validation {probe.value:.4f} with the trunk frozen{size}")
         return probe
+
+    def at_its_size(self, own: Probe, progress: Progress) -> tuple[_Job, Probe]:
+        """The job and the probe at the size of pictures that is learnt; of texts both as they are.
+
+        Of `auto` that is the smallest at which the probe loses no more than a standard error (training/gain.py).
+        """
+        encoder, size = self.encoder, self.recipe.picture_size
+        if not isinstance(encoder, PictureEncoder):
+            return self, own
+        if size != "auto":
+            named = replace(self, encoder=encoder_of_side(encoder, self.model, self.base, size), side=size)
+            return named, named.solve_probe(progress)
+        expected = self.objective.expected(self.dataset.validation.targets)
+        for smaller in smaller_encoders(encoder, self.model, self.base, self.dataset.train.texts):
+            job = replace(self, encoder=smaller, side=smaller.spec.shape[0])
+            probe = job.solve_probe(progress)
+            answers = (self.objective.answers(own.logits), self.objective.answers(probe.logits))
+            gain = paired_gain(self.objective.metric, expected, *answers)
+            if gain.value + gain.error >= 0:
+                progress.say(
+                    f"pictures are read at {job.side} pixels a side, where the base reads {encoder.spec.shape[0]} and "
+                    f"most of the data has no more: the probe reaches {probe.value:.4f} there against {own.value:.4f}, "
+                    f"standard error {gain.error:.4f}. tune.picture_size says otherwise."
+                )
+                return job, probe
+        return self, own
 
     def _fit_probe(self, model: Model, trunk: str | None, progress: Progress) -> Probe:
         """The probe on a trunk, whose features of both parts are stored under that name, if it has one."""
@@ -176,7 +214,7 @@ class _Job:
         if not self.encoder.task.has_head:
             return headless(learnable(self.dataset.validation), self.objective)
         train, validation = learnable(self.dataset.train), learnable(self.dataset.validation)
-        if trunk is not None and train[0].size < MOST_FEATURES:
+        if trunk is not None and self.encoder.reads_text and train[0].size < MOST_FEATURES:
             np.save(
                 self.folder / f"{trunk}-{FEATURES_NAME}", np.concatenate([train[0], validation[0]]).astype(np.float16)
             )
@@ -246,7 +284,7 @@ class _Job:
     def _plan(self, method: Method, head: tuple[str, ...]) -> TrainingPlan:
         recipe, targets = self.recipe, self.dataset.train.targets
         weights = self.objective.weights(targets) if recipe.class_weights == "balanced" else None
-        length = TrainingLength.of(recipe, len(targets), per_token=self.objective.per_token)
+        length = TrainingLength.of(recipe, len(targets), self.encoder.task)
         return TrainingPlan(
             method=method.name,
             epochs=length.epochs,
@@ -282,7 +320,7 @@ class _Job:
         assert outcome is not None, "training is left out only where the probe settles it"
         if outcome.why:
             progress.say(outcome.why)
-        difference = self._keep(trained if outcome.is_trained else None)
+        difference = self._keep(trained if outcome.is_trained else None, probe)
         self._settle_features(TRAINED if outcome.is_trained else FROZEN)
         expected = self.objective.expected(self.dataset.validation.targets)
         if not self.objective.per_token:  # whose head has not learnt the validation part
@@ -290,7 +328,7 @@ class _Job:
         TunedModel(
             folder=self.folder,
             task=self.encoder.task.name,
-            codec=self.encoder.task.codec,
+            codec=self.encoder.codec,
             head=self.objective.head_spec(lambda: (expected, logits)),
             base_id=self.base.id,
             base_digest=self.base.digest,
@@ -332,8 +370,12 @@ class _Job:
             return self.objective.restored(padded_tags(rows))
         return self.objective.expected(self.dataset.validation.targets)
 
-    def _keep(self, trained: _Trained | None) -> float:
+    def _keep(self, trained: _Trained | None, probe: Probe) -> float:
         """Write model/, and adapter/ for a method with adapters; returns the proven logit difference."""
+        if trained is None and self.side:
+            model, head = open_model(self.folder / "base"), self.objective.finished(probe.final)
+            set_head(model, head.weight, head.bias)
+            return merge_and_save(model, self.encoder, self._slice, self.folder / "model")
         if trained is None:
             shutil.copytree(self.folder / "base", self.folder / "model", dirs_exist_ok=True)
             return 0.0
@@ -357,6 +399,16 @@ class _Job:
                 path.unlink(missing_ok=True)
             elif path.is_file():
                 path.rename(self.folder / FEATURES_NAME)
+
+    @property
+    def _reading(self) -> dict[str, int | str]:
+        """How inputs are read where a task leaves a choice: what bears a tag; the sides of pictures, in pixels."""
+        if self.objective.per_token:
+            return {"tag_unit": "word" if self.encoder.codec == "words" else "token"}
+        if not isinstance(self.encoder, PictureEncoder):
+            return {}
+        own = read_picture_spec(self.folder / "base").shape[0]
+        return {"picture_size": self.encoder.spec.shape[0], "base_picture_size": own}
 
     def _summary(self, probe: Probe, trained: _Trained | None, outcome: Outcome) -> Training:
         result = trained.result if trained else None
@@ -384,6 +436,7 @@ class _Job:
                 "trained_parameters": trained.parameters
                 if trained
                 else probe.final.weight.size + probe.final.bias.size,
+                **self._reading,
                 **({"threads": result.pace.threads, "attention": result.pace.attention} if result else {}),
             },
         )

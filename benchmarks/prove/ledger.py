@@ -89,6 +89,9 @@ def torch_stages(tuned: TunedModel, rows: Slice, progress: Progress) -> dict[str
         "tuned": (tuned.base_folder, tuned.adapter_folder) if tuned.adapter_folder else (tuned.model_folder, None),
         "merged": (tuned.model_folder, None),
     }
+    encoder = Encoder.of(tuned)
+    # A prompt is the tuned model's alone, and the base reads pictures at its own size.
+    of_base = Encoder.of_folder(tuned.base_folder, tuned.max_tokens, rows.task, tuned.codec)
     logits: dict[str, Logits] = {}
     for stage, (folder, adapter) in folders.items():
         same = next((name for name in logits if folders[name] == (folder, adapter)), None)
@@ -96,8 +99,8 @@ def torch_stages(tuned: TunedModel, rows: Slice, progress: Progress) -> dict[str
             logits[stage] = logits[same]
             continue
         model = open_model(folder, adapter=adapter)
-        encoder = Encoder.of_folder(folder, tuned.max_tokens, rows.task)  # a prompt is the tuned model's alone
-        logits[stage] = model_logits(model, encoder, rows.texts, progress=progress)
+        read_by = of_base if stage == "base" else encoder
+        logits[stage] = model_logits(model, read_by, rows.texts, progress=progress)
         progress.say(f"quality of {stage} measured on {len(rows.texts):,} rows")
     return logits
 

@@ -88,7 +88,7 @@ def base_contestant(folder: str, threads: int, device: str, tuned_folder: str) -
     logging.disable_progress_bar()
     torch.set_num_threads(threads)
     tuned = TunedModel.open(Path(tuned_folder))
-    encoder = Encoder.of_folder(Path(folder), tuned.max_tokens, TASKS[tuned.task])
+    encoder = Encoder.of_folder(Path(folder), tuned.max_tokens, TASKS[tuned.task], tuned.codec)
     model, head = open_model(Path(folder)).to(device), open_head(tuned.head)
 
     def answer_batch(texts: list[Any]) -> list[Any]:

@@ -168,7 +168,7 @@ def most_epochs(recipe: OnceRecipe, train_rows: int) -> float:
 
 
 def _length(recipe: OnceRecipe, train_rows: int) -> TrainingLength:
-    return TrainingLength.of(recipe.tune, train_rows, per_token=TASKS[recipe.task].per_token)
+    return TrainingLength.of(recipe.tune, train_rows, TASKS[recipe.task])
 
 
 def expected_epochs(recipe: OnceRecipe, train_rows: int) -> float:

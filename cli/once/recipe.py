@@ -53,8 +53,12 @@ class OnceRecipe(Recipe):
             raise ValueError(f"pooling is head, but {task.name} has none; expected auto, or mean, cls, last or max")
         if task is not None and task.has_head and tune.dimensions:
             raise ValueError(f"dimensions are given, which {task.name} has not; expected them for embeddings alone")
+        if task is not None and not task.per_token and tune.tag_unit != "auto":
+            raise ValueError(f"tag_unit is {tune.tag_unit}, but {task.name} has no tags; expected auto")
         if task is not None and task.reads_text and tune.augment != AugmentRecipe():
             raise ValueError(f"augment is given, but the inputs of {task.name} are no pictures; expected none")
+        if task is not None and task.reads_text and tune.picture_size != "auto":
+            raise ValueError(f"picture_size is given, but the inputs of {task.name} are no pictures; expected auto")
         return tune
 
     @field_validator("gate")

@@ -57,7 +57,7 @@ def check_tokenizer(saved: Path, encoder: Encoder, texts: Sequence[Input]) -> No
     with tempfile.TemporaryDirectory() as folder:
         write_tokenizer(saved.parent, Path(folder), encoder.max_tokens)
         shutil.copyfile(saved.parent / CONFIG_NAME, Path(folder) / CONFIG_NAME)
-        runtime = open_codec(encoder.task.codec, Path(folder), encoder.max_tokens)
+        runtime = open_codec(encoder.codec, Path(folder), encoder.max_tokens)
     compared = [*texts, *_edges(texts, encoder.max_tokens)]
     faults = []
     for indices in length_batches([length(text) for text in compared], _BATCH_ROWS):

@@ -29,6 +29,7 @@ METADATA = [
     'onnxruntime-gpu>=1.23; (sys_platform == "linux" or sys_platform == "win32") and extra == "build"',
     'onnxruntime>=1.23; (sys_platform != "linux" and sys_platform != "win32") and extra == "build"',
     'starlette>=0.46; extra == "serve"',
+    'pillow>=11; extra == "pictures"',
     'torch>=2.10; extra == "build"',
     'transformers<6,>=5.20; extra == "build"',
     'trl>=1.10; extra == "llm"',
@@ -99,7 +100,7 @@ def real() -> dict[str, Any]:
 def test_json_tells_the_whole_diagnosis(real: dict[str, Any]) -> None:
     assert real.keys() == {*Diagnosis.__dataclass_fields__, "problems"}
     assert real["edgetune"] == __version__
-    assert real["extras"].keys() == {"base", "cpu", "gpu", "serve", "build", "llm", "review"}
+    assert real["extras"].keys() == set(extras.EXTRAS)
     assert real["extras"]["base"] == {"complete": True, "missing": [], "do": None}
     assert real["onnxruntime"]["telemetry_off"] is True
     assert 1 <= real["cores"] <= real["host_cores"]
@@ -179,6 +180,7 @@ def test_a_base_install_lacks_every_extra(monkeypatch: pytest.MonkeyPatch) -> No
         "cpu": Extra(False, ("onnxruntime>=1.23",), 'pip install "edgetune[cpu]"'),
         "gpu": Extra(False, ("onnxruntime-gpu>=1.23",), 'pip install "edgetune[gpu]"'),
         "serve": Extra(False, ("starlette>=0.46",), 'pip install "edgetune[serve]"'),
+        "pictures": Extra(False, ("pillow>=11",), 'pip install "edgetune[pictures]"'),
         "build": Extra(
             False,
             ("onnxruntime-gpu>=1.23", "torch>=2.10", "transformers<6,>=5.20"),

@@ -13,10 +13,12 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, pipelin
 
 from edgetune.benchmarks.report.html import render_html
 from edgetune.serve.bundle import Bundle
+from edgetune.serve.codecs import open_codec
 from edgetune.serve.codecs.tokens import shared_tokens
 from edgetune.serve.golden import replay_golden
 from edgetune.serve.heads import open_head
 from edgetune.serve.loading import load
+from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import Report
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.metrics import ENTITY_F1
@@ -73,6 +75,7 @@ def test_the_report_says_what_the_bundle_answers(built):
     report, dataset = Report.load(built / "report.json"), Dataset.open(built.with_name("out.work") / "data")
     task = TASKS["token-classification"]
     assert (report.task, report.quality.metric) == (task.name, "entity_f1")
+    assert report.training.settings["tag_unit"] == "word"
     objective = task.objective(dataset.labels, "", ())
     predictor = load(built)
     answers = predictor.head.decide(predictor.logits(predictor.encode(dataset.test.texts)))
@@ -87,8 +90,12 @@ def test_the_report_says_what_the_bundle_answers(built):
     assert render_html(report)
 
 
-def test_answers_are_those_of_transformers_pipeline(built):
-    predictor = load(built)
+@pytest.mark.parametrize(("codec", "strategy"), [("words", "first"), ("tokens", "simple")])
+def test_answers_are_those_of_transformers_pipeline(built, codec, strategy):
+    """By words as the bundle says, since the spans are of words, and token by token, with the same graph."""
+    bundle = Bundle.open(built)
+    assert bundle.manifest.codec == "words"
+    predictor = Predictor(bundle, codec=lambda: open_codec(codec, built, TINY_TOKENS))
     model = AutoModelForTokenClassification.from_pretrained(built.with_name("out.work") / "tune" / "model")
     tokenizer = AutoTokenizer.from_pretrained(built)
     assert tokenizer.model_max_length == TINY_TOKENS
@@ -96,7 +103,7 @@ def test_answers_are_those_of_transformers_pipeline(built):
         "token-classification",
         model=model,
         tokenizer=tokenizer,
-        aggregation_strategy="simple",
+        aggregation_strategy=strategy,
         stride=shared_tokens(TINY_TOKENS),
     )
     texts = [row["text"] for row in rows()[:20]]
@@ -137,7 +144,7 @@ def test_the_folder_is_one_of_a_token_classifier(built):
     assert (head.kind, head.labels, manifest.codec) == (
         "entities",
         ["O", "B-card", "I-card", "B-login", "I-login"],
-        "tokens",
+        "words",
     )
     assert manifest.outputs[0].shape == ["batch", "tokens", 5]
     assert not manifest.strip_inputs

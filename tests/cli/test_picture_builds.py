@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from edgetune.benchmarks.report.html import render_html
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.codecs import codec_inputs
+from edgetune.serve.codecs.picture_spec import read_picture_spec
 from edgetune.serve.golden import replay_golden
 from edgetune.serve.loading import load
 from edgetune.serve.predictor import Predictor
@@ -21,6 +23,7 @@ from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.models.forward import model_logits
 from edgetune.tune.models.model import TunedModel, open_model
+from edgetune.tune.tasks import TASKS
 from tests.cli.here import run_here
 from tests.untimed import build_untimed
 
@@ -29,10 +32,10 @@ pytestmark = pytest.mark.slow  # whole builds
 # Whose random features tell colours apart; those of deep narrow networks are all alike.
 LEARNABLE = ("resnet", "vit")
 # What holds most weights, and so which of the two ways to fix int8 is taken.
-CONVOLUTIONS = ("resnet", "mobilenet_v2")
+CONVOLUTIONS = ("resnet", "mobilenet_v2", "efficientnet")
 
 
-def build(base: Path, pictures: Path, out: Path, **tune):
+def build(base: Path, pictures: Path, out: Path, until: str = "pack", **tune):
     values = {
         "base": str(base),
         "data": {"path": str(pictures)},
@@ -41,7 +44,7 @@ def build(base: Path, pictures: Path, out: Path, **tune):
         "device": "cpu",
         "gate": {"when_inconclusive": "accept", "max_drop": 0.2},
     }
-    return build_untimed(values)
+    return build_untimed(values, until)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,7 @@ def build(base: Path, pictures: Path, out: Path, **tune):
     [
         *("resnet", "vit"),
         *(pytest.param(name, marks=pytest.mark.long) for name in ("mobilenet_v2", "deit", "convnext")),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("efficientnet", "swin", "mobilevit")),
     ],
 )
 def test_an_architecture_goes_all_the_way(picture_base, toy_pictures, tmp_path, name):
@@ -100,14 +104,31 @@ def _assert_transformers_answers_the_same(tuned: TunedModel, dataset: Dataset, e
 
 @pytest.fixture(scope="module")
 def built(picture_base, toy_pictures, tmp_path_factory):
-    """A bundle of the tiny ResNet, trained by the default method, and its work folder."""
+    """A bundle of the tiny ResNet, which reads pictures of 96 pixels by itself, and its work folder."""
     folder = tmp_path_factory.mktemp("built")
-    build(picture_base("resnet"), toy_pictures, folder / "bundle", method="full", epochs=2)
+    shutil.copytree(picture_base("resnet"), folder / "base")
+    settings = folder / "base" / "preprocessor_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "size": {"shortest_edge": 96}}))
+    build(folder / "base", toy_pictures, folder / "bundle", method="full", epochs=2)
     return folder / "bundle"
 
 
+def test_small_pictures_are_read_at_a_smaller_size_and_the_base_at_its_own(built):
+    """The toy pictures have 24 to 60 pixels a side."""
+    report, work = Report.load(built / "report.json"), built.with_name("bundle.work")
+    sizes = {name: report.training.settings[name] for name in ("picture_size", "base_picture_size")}
+    assert sizes == {"picture_size": 64, "base_picture_size": 96}
+    shapes = [read_picture_spec(folder).shape for folder in (built, work / "tune" / "model", work / "tune" / "base")]
+    assert shapes == [(64, 64), (64, 64), (96, 96)]
+    assert [spec.shape for spec in Bundle.open(built).manifest.inputs] == [["batch", 3, 64, 64]]
+    tuned, dataset = TunedModel.open(work / "tune"), Dataset.open(work / "data")
+    own = Encoder.of_folder(tuned.base_folder, 1, TASKS[tuned.task])
+    answers = model_logits(open_model(tuned.base_folder), own, dataset.test.texts).argmax(axis=1)
+    base = next(stage for stage in report.quality.stages if stage.stage == "base")
+    assert base.value == pytest.approx(np.mean(np.equal(answers, dataset.test.targets)))
+
+
 def test_training_moves_the_trunk_and_not_its_statistics(built, picture_base):
-    import torch
     from safetensors.torch import load_file
 
     before = load_file(picture_base("resnet") / "model.safetensors")
@@ -119,6 +140,27 @@ def test_training_moves_the_trunk_and_not_its_statistics(built, picture_base):
     if report.training.handed_on == "full":
         assert any(not torch.equal(before[name], after[name]) for name in before if "convolution.weight" in name)
     assert len(report.training.curve) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [("mobilenet_v2", "lora"), ("vit", "lora"), ("resnet", "freeze"), ("vit", "freeze")]
+)
+def test_adapters_and_frozen_layers_learn_pictures_too(picture_base, toy_pictures, tmp_path, name, method):
+    from safetensors.torch import load_file
+
+    tune = {"method": method, "epochs": 1, "learning_rate": 1e-3}
+    build(picture_base(name), toy_pictures, tmp_path / "bundle", "tune", **tune)
+    tuned = TunedModel.open(tmp_path / "bundle.work" / "tune")
+    assert tuned.training.method == method
+    assert tuned.training.handed_on in (method, "probe")
+    assert (tuned.adapter_folder is not None) is (tuned.training.handed_on == "lora")
+    assert len(tuned.training.curve) == 1
+    if tuned.training.handed_on == method:
+        before, after = (load_file(f / "model.safetensors") for f in (tuned.base_folder, tuned.model_folder))
+        moved = {key for key in before if not torch.equal(before[key], after[key])}
+        assert moved
+        assert not any("running" in key or "normalization" in key for key in moved if method == "lora")
+        assert not any("embed" in key for key in moved)
 
 
 def test_predict_takes_files_folders_and_tables(built, toy_pictures, tmp_path):

@@ -209,7 +209,7 @@ def test_the_task_is_recognised_and_the_bundle_says_it(sibling, name):
     build = sibling(name)  # the recipe named none
     manifest = Bundle.open(build.bundle).manifest
     assert manifest.task == build.report.task == build.tuned.task == name
-    assert manifest.codec == TASKS[name].codec
+    assert manifest.codec == build.tuned.codec
 
 
 @pytest.mark.parametrize("name", SIBLINGS)

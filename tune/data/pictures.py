@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.codecs.picture_file import depth_of, open_picture, read_picture, require_pillow, upright
+from edgetune.serve.codecs.picture_file import FORMATS, depth_of, open_picture, read_picture, require_pillow, upright
 from edgetune.serve.codecs.picture_spec import MOST_PIXELS, PictureSpec
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import DataError, InputError
 from edgetune.tune.data.cleaning import counted, title
 from edgetune.tune.data.data_urls import DATA_URL, picture_bytes
-from edgetune.tune.data.rows import Parts, Rows
+from edgetune.tune.data.rows import Input, Parts, Rows
+from edgetune.tune.data.slices import spread_evenly
 
 _SHOWN, _THUMBNAIL = 5, 96
 # Two pictures whose hashes of 256 bits differ in so few are the same but for compression or size; and the least spread
@@ -110,6 +111,18 @@ def _difference_hash(picture: object) -> NDArray[np.uint64] | None:
     if float(grey.std()) < LEAST_SPREAD:
         return None
     return np.packbits(grey[:, 1:] > grey[:, :-1]).view(np.uint64)
+
+
+def short_sides(inputs: Sequence[Input], most: int) -> list[int]:
+    """Pixels of the shorter side of at most so many inputs, spread evenly; only the heads of the files are read."""
+    from PIL import Image
+
+    sides = []
+    for value in spread_evenly(inputs, most):
+        source = source_of(str(value))
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as picture:
+            sides.append(min(picture.size))
+    return sides
 
 
 def clean_pictures(parts: Parts, facts: Mapping[str, PictureFacts], *, deduplicate: bool) -> Parts:

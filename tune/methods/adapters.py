@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 from edgetune.serve.errors import ModelError, RecipeError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from edgetune.tune.models.types import Model
     from edgetune.tune.recipe import AdapterRecipe
 
@@ -77,6 +75,7 @@ class Adapter:
         """
         import peft
         from peft.tuners.lora import LoraLayer
+        from torch import nn
         from transformers.pytorch_utils import Conv1D
 
         self.ratio(settings)  # refused before training, and in a plan
@@ -94,6 +93,10 @@ class Adapter:
             if isinstance(layer, LoraLayer):
                 # Under autocast peft would cast each input to fp32, for autocast to cast it back.
                 layer.cast_input_dtype_enabled = False
+                inside = layer.get_base_layer()
+                if isinstance(inside, nn.Conv2d):  # MobileNetV2 reads these of the layer that stands in its place
+                    for name in ("stride", "kernel_size", "dilation"):
+                        setattr(layer, name, getattr(inside, name))
         return adapted
 
     def _sizes(self, settings: AdapterRecipe) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,29 +33,42 @@ ENCODERS = {"picture": "edgetune.tune.models.picture_encoder:PictureEncoder"}
 
 @dataclass(frozen=True)
 class Encoder:
-    """A tokenizer with the longest input that a model takes, and the task whose inputs they are."""
+    """A tokenizer with the longest input that a model takes, and the task whose inputs they are.
+
+    `named_codec` is how inputs become arrays where it is not the task's own way.
+    """
 
     tokenizer: Any
     max_tokens: int
     task: Task
+    named_codec: str = field(default="", kw_only=True)
 
     reads_text: ClassVar[bool] = True
 
     @classmethod
     def of(cls, tuned: TunedModel) -> Encoder:
         """The encoder of a tuned model, from its folder."""
-        return cls.of_folder(tuned.model_folder, tuned.max_tokens, TASKS[tuned.task])
+        return cls.of_folder(tuned.model_folder, tuned.max_tokens, TASKS[tuned.task], tuned.codec)
 
     @staticmethod
-    def of_folder(folder: Path, max_tokens: int, task: Task) -> Encoder:
-        """The encoder that `save` wrote into a folder."""
+    def of_folder(folder: Path, max_tokens: int, task: Task, codec: str = "") -> Encoder:
+        """The encoder that `save` wrote into a folder; `codec` where it is not the task's own."""
         if task.codec in ENCODERS:
             module, _, name = ENCODERS[task.codec].partition(":")
             opened: Encoder = getattr(importlib.import_module(module), name).opened(folder, task)
             return opened
         from transformers import AutoTokenizer
 
-        return Encoder(AutoTokenizer.from_pretrained(folder), max_tokens, task)
+        return Encoder(AutoTokenizer.from_pretrained(folder), max_tokens, task, named_codec=codec)
+
+    @property
+    def codec(self) -> str:
+        """How inputs become arrays, of `edgetune.serve.codecs`."""
+        return self.named_codec or self.task.codec
+
+    def by(self, codec: str) -> Encoder:
+        """The same with another codec."""
+        return replace(self, named_codec=codec)
 
     def save(self, folder: Path) -> None:
         """Write what `of_folder` opens."""

@@ -66,7 +66,7 @@ def merge_and_save(
     encoder.save(folder)
     reopened = open_model(folder)
     _compare_heads(head, _head(reopened))
-    saved_encoder = Encoder.of_folder(folder, encoder.max_tokens, encoder.task)
+    saved_encoder = Encoder.of_folder(folder, encoder.max_tokens, encoder.task, encoder.codec)
     return _compare("saving and opening", before, model_logits(reopened, saved_encoder, inputs))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,10 @@ class PictureEncoder(Encoder):
 
         processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
         return cls(processor, ALONE, task, read_picture_spec(folder))
+
+    def emptied(self) -> PictureEncoder:
+        """The same without the levels that it has decoded, for other settings."""
+        return replace(self, _cache=_Levels(), _epoch=[0])
 
     def save(self, folder: Path) -> None:
         """Write picture.json and preprocessor_config.json."""

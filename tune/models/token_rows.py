@@ -33,7 +33,10 @@ def token_texts(encoder: Encoder, texts: Sequence[Input]) -> list[EncodedTokens]
     for encoding, text in zip(encoded.encodings, encoded["overflow_to_sample_mapping"], strict=True):
         windows[text].append(encoding)
     padding = encoder.tokenizer.pad_token_id
-    return [EncodedTokens.of(str(text), each, padding) for text, each in zip(texts, windows, strict=True)]
+    by_word = encoder.codec == "words"
+    return [
+        EncodedTokens.of(str(text), each, padding, by_word=by_word) for text, each in zip(texts, windows, strict=True)
+    ]
 
 
 def window_rows(encoder: Encoder, texts: Sequence[EncodedTokens]) -> list[Row]:

@@ -1,8 +1,9 @@
 """Entities: the spans of a text that are names of things, each of a type, learnt as a tag for each token.
 
-A target is the spans of a text in characters; tags are made of them where a text meets a tokenizer. Every token of a
-span is learnt, the first as `B-`, the others as `I-`: answers are given by all tokens of a text, which has no words
-once it is served.
+A target is the spans of a text in characters; tags are made of them where a text meets a tokenizer: the first word of
+a span is learnt as `B-`, the others as `I-`, each by its first token (Devlin et al. 2019, arXiv 1810.04805, section
+5.3), or every token is (`tune.tag_unit`). Words are those of the text as it is served, `serve/codecs/tokens.py` has
+them, and not those that a file had.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ MOST_CONFUSIONS = 12
 
 @dataclass(frozen=True)
 class Entities(TokenObjective):
-    """The spans of each text; `expected` and answers are `Spans`, one a text, `learnt` are tags of tokens.
+    """The spans of each text; `expected` and answers are `Spans`, one a text, `learnt` are tags of words or
+    tokens.
 
     Labels are the tags: O, and B- and I- of each type.
     """

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edgetune.tune.methods import METHODS
 from edgetune.tune.recipe import TuneRecipe
+
+if TYPE_CHECKING:
+    from edgetune.tune.tasks.task import Task
 
 MOST_ROUNDS = 3
 TOKEN_PATIENCE = 3  # F1 of exact spans stands still, or falls, for an epoch or two while borders are learnt
@@ -30,16 +34,23 @@ class TrainingLength:
     patience: int
 
     @classmethod
-    def of(cls, recipe: TuneRecipe, rows: int, *, per_token: bool = False) -> TrainingLength:
-        """Of a recipe, for so many training rows; epochs that the user has set are run in one go, and so are those of a
-        task on tokens, which no probe stands for."""
+    def of(cls, recipe: TuneRecipe, rows: int, task: Task | None = None) -> TrainingLength:
+        """Of a recipe, for so many training rows; epochs that the user has set are run in one go.
+
+        So are those of a task on tokens, which no probe stands for, and of pictures, which look different in every
+        epoch: there the best models come last, once the rates have fallen.
+        """
         method = METHODS[recipe.method]
-        usual = max(TOKEN_PATIENCE, method.patience) if per_token else method.patience
+        usual, epochs = method.patience, 0
+        if task is not None and task.per_token:
+            usual, epochs = max(TOKEN_PATIENCE, usual), token_epochs(rows, recipe.batch_size)
+        elif task is not None and not task.reads_text:
+            usual = epochs = automatic_epochs(rows, recipe.batch_size)
         patience = usual if recipe.patience == "auto" else recipe.patience
         if recipe.epochs != "auto":
             return cls(recipe.epochs, 0, patience)
-        if per_token:
-            return cls(float(token_epochs(rows, recipe.batch_size)), 0, patience)
+        if epochs:
+            return cls(float(epochs), 0, patience)
         if method.by_gain:
             passes = automatic_round(rows, recipe.batch_size)
             return cls(float(MOST_ROUNDS * passes), passes, patience)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Tokens that the head is solved on: ten times as many take ten times as long, and gain little.
 MOST_TOKENS, MOST_HELD_OUT_TOKENS = 40_000, 20_000
+MOST_LOOKED = 4_000  # texts whose entities tell whether they are made of words
 
 
 def labelled_windows(encoder: Encoder, part: Part, objective: TokenObjective) -> list[EncodedRow]:
@@ -55,8 +56,13 @@ def fit_token_probe(
         seen_by_head(model, encoder, _unlabelled(rows), bf16=bf16, progress=progress) for rows in (train, validation)
     ]
     totals = accumulate(len(row["labels"]) for row in validation)
-    if out_of_reach := _between_tokens(encoder, dataset.validation):
-        progress.say(f"{out_of_reach}: such an entity is never answered exactly by this base's tokenizer")
+    inside, total = _out_of_reach(encoder, dataset.validation)
+    if inside:
+        unit = "word" if encoder.codec == "words" else "token"
+        progress.say(
+            f"{inside:,} of {total:,} validation entities begin or end inside a {unit}: such an entity is never "
+            "answered exactly by this base's tokenizer"
+        )
     held_out = max(1, sum(1 for total in totals if total <= MOST_HELD_OUT_TOKENS))
     probe = fit_probe(
         _tokens(objective, train, states[0]),
@@ -74,8 +80,32 @@ def fit_token_probe(
     return replace(probe, logits=outputs, value=value)
 
 
-def _between_tokens(encoder: Encoder, part: Part) -> str:
-    """How many entities of a part begin or end inside a token, in words; "" for none."""
+def with_tag_unit(encoder: Encoder, part: Part, unit: str) -> tuple[Encoder, str]:
+    """The encoder whose tags are borne by words, or by tokens; and what there is to say of it.
+
+    Of `auto` words, of which the first token alone is learnt and answers, unless more entities than one of 200 begin or
+    end inside a word: those of languages that join names to endings, or of codes within codes.
+
+    Args:
+        part: that is learnt from.
+        unit: `word`, `token` or `auto`.
+    """
+    words = encoder.by("words")
+    if unit != "auto":
+        return (words if unit == "word" else encoder), ""
+    sample = Part(part.texts[:MOST_LOOKED], part.targets[:MOST_LOOKED])
+    lost, total = _out_of_reach(words, sample)
+    lost -= _out_of_reach(encoder, sample)[0]
+    if lost * 200 <= total:
+        return words, ""
+    return encoder, (
+        f"{lost:,} of {total:,} training entities begin or end inside a word: tokens bear tags, and not words "
+        "(tune.tag_unit)."
+    )
+
+
+def _out_of_reach(encoder: Encoder, part: Part) -> tuple[int, int]:
+    """How many entities of a part begin or end inside what bears a tag, and how many there are."""
     inside = total = 0
     for text, target in zip(token_texts(encoder, part.texts), part.targets, strict=True):
         borders = [border for window in text.windows for border in window.borders]
@@ -83,7 +113,7 @@ def _between_tokens(encoder: Encoder, part: Part) -> str:
         spans: tuple[Span, ...] = target  # type: ignore[assignment]
         total += len(spans)
         inside += sum(start not in starts or end not in ends for start, end, _ in spans)
-    return f"{inside:,} of {total:,} validation entities begin or end inside a token" if inside else ""
+    return inside, total
 
 
 def _first_tokens(rows: list[EncodedRow], most: int) -> list[EncodedRow]:
@@ -99,6 +129,10 @@ def _unlabelled(rows: Sequence[EncodedRow]) -> list[dict[str, list[int]]]:
 
 
 def _tokens(objective: TokenObjective, rows: Sequence[EncodedRow], states: Sequence[NDArray[np.float32]]) -> Learnable:
-    """All tokens of rows as rows of the probe; special ones are outside of everything, and part two rows' spans."""
+    """The tokens of rows that bear tags as rows of the probe, each row's first token before them: a special one is
+    outside of everything, and parts two rows' spans."""
     tags = np.concatenate([np.asarray(row["labels"]) for row in rows])
-    return np.concatenate(states), np.where(tags == UNSEEN, objective.outside, tags)
+    first = np.cumsum([0, *(len(row["labels"]) for row in rows[:-1])])
+    borne = tags != UNSEEN
+    borne[first] = True
+    return np.concatenate(states)[borne], np.where(tags == UNSEEN, objective.outside, tags)[borne]

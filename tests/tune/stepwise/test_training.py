@@ -70,10 +70,8 @@ def trained(language_base, language_rows, tmp_path):
 
 
 def of_each_kind():
-    """An adapter, an adapter over a quantized model and whole weights; the others are stopped in the long tests."""
-    return [
-        name if name in ("lora", "qlora", "full") else pytest.param(name, marks=pytest.mark.long) for name in METHODS
-    ]
+    """An adapter and whole weights; the others are stopped in the long tests."""
+    return [name if name in ("lora", "full") else pytest.param(name, marks=pytest.mark.long) for name in METHODS]
 
 
 @pytest.mark.parametrize("method", of_each_kind())

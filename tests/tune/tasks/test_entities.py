@@ -23,7 +23,7 @@ from edgetune.tune.tasks.objective import UNSEEN
 from edgetune.tune.training.batches import joined_rows, split_by_tokens
 from edgetune.tune.training.length import TrainingLength
 from edgetune.tune.training.outcome import settled_by_probe
-from edgetune.tune.training.token_probe import labelled_windows, padded_tags
+from edgetune.tune.training.token_probe import labelled_windows, padded_tags, with_tag_unit
 
 TASK = TASKS["token-classification"]
 LABELS = ("O", "B-card", "I-card", "B-login", "I-login")
@@ -53,6 +53,32 @@ def test_every_token_of_a_span_is_learnt_the_first_as_its_beginning(encoder):
         inside = [(kind, start <= first) for first, last, kind in TARGET if start < last and first < end]
         assert tags[place] == (OUT if not inside else inside[0][0] + (not inside[0][1]))
     assert tags.count(B_CARD) == tags.count(B_LOGIN) == 1
+
+
+def test_of_words_the_first_token_alone_is_learnt(encoder):
+    words = encoder.by("words")
+    (text,) = token_texts(words, [TEXT])
+    (tags,) = OBJECTIVE.tags(text, TARGET)
+    assert [TEXT[start:end] for start, end in text.borders] == ["my", "contactless", "card", ",", "password"]
+    assert [tags[place] for place in text.places] == [OUT, B_CARD, I_CARD, OUT, B_LOGIN]
+    assert sum(tag != UNSEEN for tag in tags) == len(text.places) < len(tags)
+    learnt = padded_tags(labelled_windows(words, Part((TEXT,), (TARGET,)), OBJECTIVE))
+    _, contactless, card, _, password = text.places
+    assert OBJECTIVE.restored(learnt)[0].items == ((contactless, card + 1, "card"), (password, password + 1, "login"))
+    assert OBJECTIVE.value(learnt, np.eye(5, dtype=np.float32)[np.maximum(learnt, 0)]) == 1.0
+
+
+def test_tokens_bear_tags_where_entities_end_inside_words(encoder):
+    whole = Part((TEXT,), (TARGET,))
+    assert with_tag_unit(encoder, whole, "auto") == (encoder.by("words"), "")
+    (text,) = token_texts(encoder, [code := "my cardpassword"])
+    piece = next(borders for borders in text.borders if borders[0] == 3)
+    assert piece == (3, 7)
+    inside = Part((TEXT, code), (TARGET, ((*piece, B_CARD),)))
+    chosen, why = with_tag_unit(encoder, inside, "auto")
+    assert (chosen.codec, why.partition(" begin")[0]) == ("tokens", "1 of 3 training entities")
+    assert with_tag_unit(encoder, inside, "word") == (encoder.by("words"), "")
+    assert with_tag_unit(encoder, whole, "token") == (encoder, "")
 
 
 def test_windows_of_a_long_text_are_rows_with_tags_of_their_own(encoder):
@@ -128,7 +154,7 @@ def test_the_gate_sees_entities_that_are_lost():
 
 def test_training_is_one_long_run_and_never_settled_by_the_probe():
     recipe = TuneRecipe()
-    small, large = (TrainingLength.of(recipe, rows, per_token=True) for rows in (100, 50_000))
+    small, large = (TrainingLength.of(recipe, rows, TASK) for rows in (100, 50_000))
     assert (small.epochs, large.epochs, small.round_epochs, small.patience) == (15.0, 4.0, 0, 3)
     assert settled_by_probe(METHODS["auto"], 1.0, ENTITY_F1) is not None
     assert settled_by_probe(METHODS["auto"], 1.0, ENTITY_F1, per_token=True) is None

@@ -3,6 +3,7 @@
 import pytest
 
 from edgetune.tune.recipe import TuneRecipe
+from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.length import TrainingLength, automatic_epochs, automatic_round
 
 
@@ -28,3 +29,9 @@ def test_auto_trains_in_rounds_unless_the_user_sets_the_epochs():
     assert TrainingLength.of(TuneRecipe(patience=3), 1600) == TrainingLength(6.0, 2, 3)
     assert TrainingLength.of(TuneRecipe(epochs=2.5), 1600) == TrainingLength(2.5, 0, 1)
     assert TrainingLength.of(TuneRecipe(method="lora"), 1600) == TrainingLength(6.0, 0, 2)
+
+
+def test_pictures_are_learnt_in_one_run_that_nothing_ends():
+    pictures = TASKS["image-classification"]
+    assert TrainingLength.of(TuneRecipe(), 420, pictures) == TrainingLength(10.0, 0, 10)
+    assert TrainingLength.of(TuneRecipe(patience=2), 50_000, pictures) == TrainingLength(3.0, 0, 2)
