@@ -251,7 +251,7 @@ def _settle(contest: Contest, name: str, proof: Proof, folder: Path, progress: P
     drafts = {name: draft, **{one: contest.draft(one) for one in beside}}
     variants = measured_variants(drafts, settings, texts, threads, progress) if beside else []
     head = _settle_head(contest, name, draft, progress)
-    settled = settled_draft(draft, folder / DRAFT_NAME, settings, variants, head.spec if head else None)
+    settled = settled_draft(draft, folder / DRAFT_NAME, settings, variants, [head.spec] if head else None)
     return Choice(name, proof, settled, head, p50, notes)
 
 

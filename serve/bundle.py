@@ -75,6 +75,8 @@ class FileEntry(msgspec.Struct, frozen=True):
 class HeadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One head: an output of the graph and how it becomes an answer.
 
+    `name` is that of the task which it answers, where a bundle answers several, each on an output of its own.
+
     `kind` is a name of `edgetune.serve.heads.HEADS`; `output` the graph's output, (batch, width) float32; `labels` the
     answers there are, in the order of its columns; `thresholds`, of the kind `labels`, the probability from which each
     label is given; `decode`, of the kind `entities`, how tags become spans, "simple" where it is empty. Probabilities
@@ -85,6 +87,7 @@ class HeadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     kind: str
+    name: str = ""
     output: str = "logits"
     labels: list[str] = []
     thresholds: list[Share] = []
@@ -198,12 +201,21 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
+class GoldenAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer of one task of several: `logits`, `label` and `answer` as a `GoldenCase` of it alone has them."""
+
+    logits: list[float]
+    label: str = ""
+    answer: list[str | dict[str, str | int]] | float | None = None
+
+
 class GoldenCase(msgspec.Struct, frozen=True, omit_defaults=True):
     """An input with what the packed graph gave for it when it was packed.
 
     `label` is the answer of a head of kind `label`, `answer` that of any other, as its `plain` gives it. A head on
     each token has the logits of all tokens, one after the other, of all windows of a text, and `input_ids` their
-    ids. Of a pair, `text_pair` is the second text and `type_ids` belong to `input_ids`.
+    ids. Of a pair, `text_pair` is the second text and `type_ids` belong to `input_ids`. Of several tasks `answers` has
+    that of each, and `logits` are those of all, one task's behind the other's.
     """
 
     text: str
@@ -213,6 +225,7 @@ class GoldenCase(msgspec.Struct, frozen=True, omit_defaults=True):
     answer: list[str | dict[str, str | int]] | float | None = None
     text_pair: str | None = None
     type_ids: list[int] = []
+    answers: dict[str, GoldenAnswer] = {}
 
     @property
     def input(self) -> str | tuple[str, str]:

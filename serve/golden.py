@@ -10,7 +10,7 @@ import numpy as np
 from edgetune.serve.bundle import Golden, GoldenCase
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import BundleDamaged
-from edgetune.serve.heads import PER_TOKEN
+from edgetune.serve.heads import PER_TOKEN, Head
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.replay import Replay
 from edgetune.serve.token_outputs import logits_of
@@ -65,6 +65,13 @@ def _replay(predictor: Predictor, golden: Golden, answer: Callable[[EncodedText]
     return Replay(len(golden.cases), largest, golden.tolerance)
 
 
+def packed_logits(head: Head, row: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The logits of one input in one dimension, as golden answers hold them; of several tasks one behind the other."""
+    from edgetune.serve.heads.tasks import TasksHead
+
+    return head.golden(row) if isinstance(head, TasksHead) else logits_of(row)
+
+
 def _replay_case(
     predictor: Predictor,
     case: GoldenCase,
@@ -78,7 +85,7 @@ def _replay_case(
     if misfit := predictor.head.misfit(case):
         return misfit, 0.0
     logits = answer(row)
-    given, packed = logits_of(logits), np.asarray(case.logits, dtype=np.float32)
+    given, packed = packed_logits(predictor.head, logits), np.asarray(case.logits, dtype=np.float32)
     if given.shape != packed.shape:
         return f"has {len(given)} logits instead of {len(packed)}", 0.0
     difference = float(np.abs(given - packed).max(initial=0.0))

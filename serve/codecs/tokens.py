@@ -94,6 +94,21 @@ class TokensCodec(TextCodec):
         ]
 
 
+class TextAndTokensCodec(TokensCodec):
+    """As `TokensCodec`, for tasks on whole texts beside those on tokens: they read the first window, and a text with
+    further ones is truncated for them."""
+
+    def encode(self, inputs: Sequence[Input]) -> list[EncodedText]:
+        """Windows of each text, in order; raises as `TokensCodec`."""
+        rows = super().encode(inputs)
+        return [msgspec.structs.replace(row, truncated=True) if len(windows(row)) > 1 else row for row in rows]
+
+
+def windows(row: EncodedText) -> tuple[EncodedText, ...]:
+    """The windows of a text, one where it was not encoded by tokens."""
+    return row.windows if isinstance(row, EncodedTokens) else (row,)
+
+
 def shared_tokens(max_tokens: int) -> int:
     """Tokens that two windows of a text share, special ones not counted."""
     return max_tokens // SHARED_PART
