@@ -33,7 +33,6 @@ from edgetune.tune.training.progress import Progress
 from edgetune.tune.training.trainer import TrainingResult
 from edgetune.tune.tuning import Job
 
-
 if TYPE_CHECKING:
     from edgetune.tune.models.types import Model
 
