@@ -19,6 +19,7 @@ from edgetune.serve.engines.spec import CascadeSpec, EngineSpec
 from edgetune.serve.errors import BundleDamaged, BundleError, BundleFormatError
 from edgetune.serve.external import UnreadableGraph, external_files
 from edgetune.serve.files import read_regular, sha256_regular, shape_fault
+from edgetune.serve.golden_answer import GoldenAnswer
 from edgetune.serve.stepwise.spec import GenerationSpec, Tokens
 
 BUNDLE_FORMAT = 1
@@ -73,9 +74,7 @@ class FileEntry(msgspec.Struct, frozen=True):
 
 
 class HeadSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One head: an output of the graph and how it becomes an answer.
-
-    `name` is that of the task which it answers, where a bundle answers several, each on an output of its own.
+    """One head: an output of the graph and how it becomes an answer. `name` is that of its task, of several.
 
     `kind` is a name of `edgetune.serve.heads.HEADS`; `output` the graph's output, (batch, width) float32; `labels` the
     answers there are, in the order of its columns; `thresholds`, of the kind `labels`, the probability from which each
@@ -201,14 +200,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-class GoldenAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The answer of one task of several: `logits`, `label` and `answer` as a `GoldenCase` of it alone has them."""
-
-    logits: list[float]
-    label: str = ""
-    answer: list[str | dict[str, str | int]] | float | None = None
-
-
 class GoldenCase(msgspec.Struct, frozen=True, omit_defaults=True):
     """An input with what the packed graph gave for it when it was packed.
 
@@ -233,11 +224,12 @@ class GoldenCase(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.text if self.text_pair is None else (self.text, self.text_pair)
 
 
-class Golden(msgspec.Struct, frozen=True):
-    """Inputs to replay. `tolerance` is the largest allowed difference of a logit."""
+class Golden(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Inputs to replay. `tolerance` is the largest allowed difference of a logit, of several tasks each has its own."""
 
     tolerance: Tolerance
     cases: list[GoldenCase]
+    tolerances: dict[str, Tolerance] = {}
 
 
 @dataclass(frozen=True)
@@ -311,14 +303,16 @@ class Bundle:
             BundleDamaged: they cannot be read, or allow a difference as large as the logits' own spread.
         """
         golden = self.read(name, Golden)
-        logits = [logit for case in golden.cases for logit in case.logits]
-        spread = max(logits) - min(logits) if logits else 0.0
-        if golden.cases and golden.tolerance > max(LEAST_TOLERANCE, spread):
-            raise BundleDamaged(
-                f"{self.folder / name} allows a difference of {golden.tolerance:.4g}; its logits spread {spread:.4g}.",
-                expected="a tolerance below the spread, which an answer that is quite another would not meet",
-                action=_COPY_AGAIN,
-            )
+        for task, tolerance in {"": golden.tolerance, **golden.tolerances}.items():
+            of_task = [case.answers.get(task, case) for case in golden.cases]
+            logits = [logit for answer in of_task for logit in answer.logits]
+            spread = max(logits) - min(logits) if logits else 0.0
+            if golden.cases and tolerance > max(LEAST_TOLERANCE, spread):
+                raise BundleDamaged(
+                    f"{self.folder / name} allows a difference of {tolerance:.4g}; its logits spread {spread:.4g}.",
+                    expected="a tolerance below the spread, which an answer that is quite another would not meet",
+                    action=_COPY_AGAIN,
+                )
         return golden
 
     def read(self, name: str, kind: type[T]) -> T:

@@ -30,12 +30,12 @@ from edgetune.serve.bundle import (
     BUNDLE_FORMAT,
     GOLDEN_NAME,
     GRAPH_NAME,
+    LEAST_TOLERANCE,
     MANIFEST_NAME,
     BaseIdentity,
     Bundle,
     FileEntry,
     Golden,
-    GoldenAnswer,
     GoldenCase,
     HeadSpec,
     Manifest,
@@ -48,7 +48,8 @@ from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.digest import file_sha256
 from edgetune.serve.engines.spec import EngineSpec
 from edgetune.serve.errors import WorkError
-from edgetune.serve.golden import packed_logits, replay_golden
+from edgetune.serve.golden import replay_golden
+from edgetune.serve.golden_answer import GoldenAnswer
 from edgetune.serve.heads import PER_TOKEN, Head, open_head
 from edgetune.serve.heads.tasks import TasksHead
 from edgetune.serve.predictor import Predictor
@@ -317,25 +318,33 @@ def _write_golden(folder: Path, inputs: Sequence[Input], tolerance: float) -> No
     rows = predictor.encode(inputs)
     # One input a call, as `replay_golden` does it: int8 scales are taken over the whole batch.
     logits = [predictor.logits([row], batch_size=1)[0] for row in rows]
-    values = np.concatenate([packed_logits(predictor.head, row) for row in logits])
-    spread = float(values.max() - values.min())
     texts, parts = predictor.codec.texts(inputs), len(predictor.codec.parts)
     cases = [
         _golden_case(predictor.head, texts[parts * place : parts * (place + 1)], row, logits[place])
         for place, row in enumerate(rows)
     ]
-    golden = Golden(tolerance=max(1e-4, tolerance * spread), cases=cases)
+    golden = Golden(tolerance=_tolerance(logits, tolerance), cases=cases)
+    if isinstance(predictor.head, TasksHead):
+        parts = [predictor.head.split(row[None]) for row in logits]
+        of_each = {task: _tolerance([part[task][0] for part in parts], tolerance) for task in predictor.head.heads}
+        golden = Golden(tolerance=max(of_each.values()), cases=cases, tolerances=of_each)
     (folder / GOLDEN_NAME).write_bytes(pretty_json(golden))
+
+
+def _tolerance(rows: Sequence[NDArray[np.float32]], share: float) -> float:
+    """The largest difference of a logit, by the share of the spread of all that it may be."""
+    values = np.concatenate([logits_of(row) for row in rows])
+    return max(LEAST_TOLERANCE, share * float(values.max() - values.min()))
 
 
 def _golden_case(head: Head, texts: Sequence[str], row: EncodedText, logits: NDArray[np.float32]) -> GoldenCase:
     """What the graph gives for one input: `logits` (width,) float32, or of a head on each token (tokens, 2 + width)."""
     pair = len(texts) > 1
     answers: dict[str, GoldenAnswer] = {}
-    own = GoldenAnswer(logits=[_rounded(value) for value in packed_logits(head, logits)])
     if isinstance(head, TasksHead):
         parts = head.split(logits[None])
         answers = {task: _golden_answer(one, parts[task][0]) for task, one in head.heads.items()}
+        own = GoldenAnswer(logits=[logit for answer in answers.values() for logit in answer.logits])
     else:
         own = _golden_answer(head, logits)
     return GoldenCase(

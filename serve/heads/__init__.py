@@ -167,6 +167,13 @@ def open_heads(specs: Sequence[HeadSpec]) -> Head:
     return TasksHead(specs)
 
 
+def describe_heads(specs: Sequence[HeadSpec], most: int) -> str:
+    """As `describe_head`, of all heads, those of several tasks by their names."""
+    if len(specs) == 1:
+        return describe_head(specs[0], most)
+    return "; ".join(f"{spec.name}: {describe_head(spec, most)}" for spec in specs)
+
+
 def describe_head(spec: HeadSpec, most: int) -> str:
     """What a head answers in a few words, at most so many labels named; opens nothing."""
     if spec.kind not in HEADS:

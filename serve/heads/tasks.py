@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgetune.serve.bundle import GoldenCase, HeadSpec
 from edgetune.serve.errors import BundleFormatError, InputError
 from edgetune.serve.heads import PER_TOKEN, TASKS, TASKS_ON_TOKENS, AnswerSchema, Head, OutputTensor, Plain, open_head
-from edgetune.serve.token_outputs import BORDERS, logits_of
+from edgetune.serve.token_outputs import BORDERS
 
 FloatArray = NDArray[np.float32]
 
@@ -85,10 +85,14 @@ class TasksHead:
         self.schema: AnswerSchema = {"type": "object", "properties": properties, "required": list(self.heads)}
         named = {task: head.tensors for task, head in self.heads.items()}
         self.tensors = {f"{task}.{name}": self._of(task, named[task][name]) for task in named for name in named[task]}
+        self.tensors |= {head.spec.output: self._logits(task) for task, head in self.heads.items() if _by_rows(head)}
         self.default_tensors = tuple(f"{task}.{name}" for task in named for name in self.heads[task].default_tensors)
 
     def _of(self, task: str, tensor: OutputTensor) -> OutputTensor:
         return OutputTensor(tensor.datatype, tensor.columns, lambda logits: tensor.values(self.split(logits)[task]))
+
+    def _logits(self, task: str) -> OutputTensor:
+        return OutputTensor("FP32", self.heads[task].width, lambda logits: self.split(logits)[task])
 
     def joined(self, outputs: Sequence[FloatArray]) -> FloatArray:
         """The outputs of the graph, one a task in order, as one array: (batch, width), or (batch, tokens, width) where
@@ -169,25 +173,27 @@ class TasksHead:
             isinstance(one.logits, list) for one in case.answers.values()
         ):
             return f"was packed for the tasks {', '.join(case.answers) or 'of another bundle'}"
-        faults = (head.misfit(self._case(case, task)) for task, head in self.heads.items())
+        faults = (head.misfit(self.case_of(case, task)) for task, head in self.heads.items())
         return next(filter(None, faults), "")
 
     def differs(self, case: GoldenCase, logits: FloatArray, tolerance: float) -> str:
         """The answer of a task may differ where its own head says so."""
         parts = self.split(logits[None])
         for task, head in self.heads.items():
-            if fault := head.differs(self._case(case, task), parts[task][0], tolerance):
+            if fault := head.differs(self.case_of(case, task), parts[task][0], tolerance):
                 return f"by the task {task} {fault}"
         return ""
 
-    def golden(self, logits: FloatArray) -> FloatArray:
-        """The logits of one input that golden answers are compared by, task by task, in one dimension."""
-        return np.concatenate([logits_of(part[0]) for part in self.split(logits[None]).values()])
-
     @staticmethod
-    def _case(case: GoldenCase, task: str) -> GoldenCase:
+    def case_of(case: GoldenCase, task: str) -> GoldenCase:
+        """The golden answer of one task."""
         one = case.answers[task]
         return msgspec.structs.replace(case, logits=one.logits, label=one.label, answer=one.answer, answers={})
+
+
+def _by_rows(head: Head) -> bool:
+    """Whether a head answers for the whole input: the logits of tokens are nothing without their places."""
+    return head.spec.kind not in PER_TOKEN
 
 
 def _member(value: Mapping[str, object]) -> object:

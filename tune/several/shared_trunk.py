@@ -73,6 +73,18 @@ class SharedTrunk(nn.Module):
             model.train(mode)
         return super().train(mode)
 
-    def forward(self, task: torch.Tensor, **batch: torch.Tensor) -> Any:
-        """The outputs of the task that a batch is of; `task` (rows,) int64, all the same."""
+    def forward(
+        self,
+        task: torch.Tensor,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> Any:
+        """The outputs of the task that a batch is of: `task` (rows,) int64, all the same, others (rows, tokens) int64.
+
+        Named one by one: the Trainer gives a forward with free keywords one that models do not take.
+        """
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None:
+            batch["token_type_ids"] = token_type_ids
         return self._models[int(task[0])](**batch)
