@@ -144,7 +144,7 @@ def settled_draft(
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(draft.folder, folder)
     entries = [copy_variant(draft, one, folder) for one in variants]
-    listed = draft.manifest.heads if heads is None else _listed_heads(heads)
+    listed = draft.manifest.heads if heads is None else listed_heads(heads)
     write_manifest(folder, msgspec.structs.replace(draft.manifest, runtime=runtime, variants=entries, heads=listed))
     settled = Bundle.open(folder)
     for one in entries:
@@ -284,7 +284,7 @@ def _manifest(candidate: Candidate, packing: Packing, folder: Path) -> Manifest:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files={},
         codec=packing.codec or packing.tuned.codec,
-        heads=_listed_heads(heads),
+        heads=listed_heads(heads),
         columns=list(packing.columns),
         strip_inputs=packing.strip_inputs,
     )
@@ -297,7 +297,7 @@ def _shape(shape: Sequence[int | str | None]) -> list[int | str]:
     return ["batch", *(size for size in shape[1:] if isinstance(size, int))]
 
 
-def _listed_heads(heads: Sequence[HeadSpec]) -> list[HeadSpec]:
+def listed_heads(heads: Sequence[HeadSpec]) -> list[HeadSpec]:
     """What a manifest says of its heads: nothing of that which one without heads is read as."""
     return [] if list(heads) == [HeadSpec(kind="label", labels=heads[0].labels)] else list(heads)
 
