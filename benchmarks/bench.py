@@ -18,7 +18,7 @@ from edgetune.benchmarks.prove.cascade import report_cascade
 from edgetune.benchmarks.prove.choice import check_budget, gains, megabytes, over_budget, why_chosen
 from edgetune.benchmarks.prove.confidence import OutsideAnswers, SettledHead, settle_head
 from edgetune.benchmarks.prove.floor import Floor, compare, measure_floor
-from edgetune.benchmarks.prove.gate import Verdict, judge_answers
+from edgetune.benchmarks.prove.gate import Verdict
 from edgetune.benchmarks.prove.held_out import head_shift, held_out_logits
 from edgetune.benchmarks.prove.ledger import (
     Logits,
@@ -60,6 +60,7 @@ from edgetune.serve.report import (
     StageQuality,
 )
 from edgetune.tune.data.dataset import Dataset
+from edgetune.tune.data.rows import Input
 from edgetune.tune.metrics import Metric
 from edgetune.tune.models.encoder import Encoder
 from edgetune.tune.tasks import TASKS
@@ -72,7 +73,8 @@ DRAFT_NAME = "draft"
 class Contest:
     """Everything that is measured: what the search found, the drafts' folder, the data, and what the user asked.
 
-    `variants` are the schemes of the graphs that the bundle should hold beside the chosen one.
+    `variants` are the schemes of the graphs that the bundle should hold beside the chosen one; `head_name` is, of
+    several tasks on one encoder, the one that is judged.
     """
 
     searched: Searched
@@ -87,6 +89,11 @@ class Contest:
     seed: int
     command: str
     variants: tuple[str, ...] = ()
+    head_name: str = ""
+
+    def predictor(self, draft: Bundle) -> Predictor:
+        """A draft that answers, of several tasks this one alone."""
+        return Predictor(draft, task=self.head_name)
 
     def draft(self, name: str) -> Bundle:
         """The draft of a candidate."""
@@ -145,7 +152,7 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
         contest.packing.tuned, contest.metric.name, dataset.test, dataset.train, gate.rows, contest.seed
     )
     logits = torch_stages(contest.packing.tuned, rows, progress)
-    logits["onnx"] = _graph_logits(contest, rows, folder)
+    logits["onnx"] = bundle_logits(contest.predictor(plain_draft(contest, folder)), rows)
     progress.say(f"quality of the graph measured on {len(rows.texts):,} rows")
     floor = measure_floor(rows, dataset, contest.seed)
     for entry in floor.entries:
@@ -154,23 +161,22 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
     choice = None
     if final.verdict is not None:
         value = contest.metric.of(rows.expected, rows.answers(logits[final.chosen]))
-        proof = _proof(final.verdict, value, len(rows.texts), final.looks)
-        batched = batched_answers(Predictor(contest.draft(final.chosen)), rows, logits[final.chosen])
+        proof = proof_of(final.verdict, value, len(rows.texts), final.looks)
+        batched = batched_answers(contest.predictor(contest.draft(final.chosen)), rows, logits[final.chosen])
         choice = replace(_settle(contest, final.chosen, proof, folder, progress), batched=batched)
-    timing = _time(contest, choice.draft, progress) if choice else None
-    report = _decided(contest, _report(contest, rows, logits, choice, final.fallen, timing, floor))
+    timing = time_bundle(contest, choice.draft, dataset.test.texts, progress) if choice else None
+    report = decided(contest, build_report(contest, rows, logits, choice, final.fallen, timing, floor))
     (folder / REPORT_NAME).write_bytes(report.to_json())
     kept_report.write_bytes(report.to_json())
     if choice is None:
         by_budget = any(candidate.stopped_at == "budget" for candidate in report.candidates)
         limit = "raise the budget" if by_budget else f"loosen gate.{contest.gate.limit_name(contest.metric)}"
         raise GateError(report.verdict, action=f"see {kept_report}; {limit}, or tune a better model")
-    _check_abstention(report, kept_report)
-    measured = _measured(report)
-    check_budget(report.chosen, contest.budget, measured, kept_report, timing_valid=report.timing_valid)
+    check_abstention(report, kept_report)
+    check_budget(report.chosen, contest.budget, measured(report), kept_report, timing_valid=report.timing_valid)
 
 
-def _check_abstention(report: Report, kept_report: Path) -> None:
+def check_abstention(report: Report, kept_report: Path) -> None:
     """Refuse a bundle whose answers would not keep to `answer.max_error`.
 
     Raises:
@@ -183,12 +189,11 @@ def _check_abstention(report: Report, kept_report: Path) -> None:
         )
 
 
-def _graph_logits(contest: Contest, rows: Slice, folder: Path) -> Logits:
-    """Logits of the plainly exported graph, through the bundle's own runtime."""
+def plain_draft(contest: Contest, folder: Path) -> Bundle:
+    """A bundle of the plainly exported graph, in the stage's folder."""
     graph = contest.graph.path
     candidate = Candidate("fp32", graph, graph.stat().st_size, {}, "copied from the export")
-    draft = draft_bundle(candidate, contest.packing, folder / "plain", SCHEMES["fp32"].tolerance)
-    return bundle_logits(Predictor(draft), rows)
+    return draft_bundle(candidate, contest.packing, folder / "plain", SCHEMES["fp32"].tolerance)
 
 
 def _prove(contest: Contest, rows: Slice, logits: dict[str, Logits], progress: Progress) -> FinalVerdict:
@@ -196,8 +201,8 @@ def _prove(contest: Contest, rows: Slice, logits: dict[str, Logits], progress: P
     answers: dict[str, Logits] = {}
 
     def judge_candidate(name: str, looks: int) -> Verdict:
-        answers[name] = bundle_logits(Predictor(contest.draft(name)), rows)
-        return _judge(contest, name, rows, logits["tuned"], answers[name], looks)
+        answers[name] = bundle_logits(contest.predictor(contest.draft(name)), rows)
+        return judge_draft(contest, name, rows, logits["tuned"], answers[name], looks)
 
     final = prove(contest.searched.order, judge_candidate, len(rows.texts), progress)
     if final.chosen:
@@ -205,22 +210,13 @@ def _prove(contest: Contest, rows: Slice, logits: dict[str, Logits], progress: P
     return final
 
 
-def _judge(contest: Contest, name: str, rows: Slice, reference: Logits, candidate: Logits, looks: int) -> Verdict:
+def judge_draft(contest: Contest, name: str, rows: Slice, reference: Logits, candidate: Logits, looks: int) -> Verdict:
     structural = next(one for one in contest.searched.candidates if one.scheme == name).structural
-    answers = rows.answers(reference), rows.answers(candidate)
-    return judge_answers(
-        contest.metric,
-        rows.expected,
-        *answers,
-        contest.gate,
-        second=rows.second_metric,
-        structural=structural,
-        is_float=name in ("fused", "fp32"),
-        looks=looks,
-    )
+    is_float = name in ("fused", "fp32")
+    return rows.judge(reference, candidate, contest.gate, structural=structural, is_float=is_float, looks=looks)
 
 
-def _proof(verdict: Verdict, value: float, rows: int, looks: int) -> Proof:
+def proof_of(verdict: Verdict, value: float, rows: int, looks: int) -> Proof:
     return Proof(
         gate=verdict.gate,
         value=value,
@@ -239,28 +235,34 @@ def _settle(contest: Contest, name: str, proof: Proof, folder: Path, progress: P
     """Find the settings that the chosen draft is best run with, and copy it with them."""
     draft, texts = contest.draft(name), contest.dataset.validation.texts
     threads = None if contest.benchmark.threads == "auto" else contest.benchmark.threads
-    p50: dict[str, float] = {}
-    if draft.manifest.engine is not None:
-        settings = _unmeasured(1)
-    elif contest.packing.provider == "cpu":
-        timed = contest.draft(name.rpartition(CASCADE_MARK)[2])  # of a cascade, what is run by ONNX Runtime
-        settings, p50 = measure_settings(timed.folder, texts, progress, threads=threads)
-    else:
-        settings = _unmeasured(contest.threads)
+    settings, p50 = best_settings(contest, name, texts, progress)
     beside, notes = passed_variants(name, contest.variants, contest.searched)
     drafts = {name: draft, **{one: contest.draft(one) for one in beside}}
     variants = measured_variants(drafts, settings, texts, threads, progress) if beside else []
-    head = _settle_head(contest, name, draft, progress)
-    settled = settled_draft(draft, folder / DRAFT_NAME, settings, variants, head.spec if head else None)
+    head = settle_head_of(contest, name, draft, progress)
+    settled = settled_draft(draft, folder / DRAFT_NAME, settings, variants, [head.spec] if head else None)
     return Choice(name, proof, settled, head, p50, notes)
 
 
-def _settle_head(contest: Contest, name: str, draft: Bundle, progress: Progress) -> SettledHead | None:
+def best_settings(
+    contest: Contest, name: str, texts: Sequence[Input], progress: Progress
+) -> tuple[RuntimeSettings, dict[str, float]]:
+    """The settings that a candidate's draft answers texts fastest with, and the p50 in ms of each that was tried."""
+    threads = None if contest.benchmark.threads == "auto" else contest.benchmark.threads
+    if contest.draft(name).manifest.engine is not None:
+        return _unmeasured(1), {}
+    if contest.packing.provider != "cpu":
+        return _unmeasured(contest.threads), {}
+    timed = contest.draft(name.rpartition(CASCADE_MARK)[2])  # of a cascade, what is run by ONNX Runtime
+    return measure_settings(timed.folder, texts, progress, threads=threads)
+
+
+def settle_head_of(contest: Contest, name: str, draft: Bundle, progress: Progress) -> SettledHead | None:
     """Temperature and threshold of the chosen draft's head, from its own answers to the validation part."""
     tuned, dataset = contest.packing.tuned, contest.dataset
     if not TASKS[tuned.task].has_labels:
         return None
-    predictor = Predictor(draft)
+    predictor = contest.predictor(draft)
     part, outside = dataset.validation, None
     rows = frozen_slice(tuned, contest.metric.name, part, dataset.train, contest.gate.rows, contest.seed)
     if dataset.out_of_scope is not None:
@@ -286,17 +288,18 @@ def _unmeasured(threads: int) -> RuntimeSettings:
     return RuntimeSettings(threads=threads, spinning=True, cpu=cpu_name(), cores=usable_cores())
 
 
-def _time(contest: Contest, draft: Bundle, progress: Progress) -> Timing:
+def time_bundle(contest: Contest, draft: Bundle, texts: Sequence[Input], progress: Progress) -> Timing:
+    """The base and the settled draft on texts of the test part, in an order by the seed."""
     tuned = contest.packing.tuned
     device = "cuda" if contest.packing.provider == "cuda" else "cpu"
     base = Side("base", tuned.base_folder, contest.threads, device=device, tuned=tuned.folder)
-    texts = list(contest.dataset.test.texts)
+    texts = list(texts)
     np.random.default_rng(contest.seed).shuffle(texts)
     runners = Race(base, Side("bundle", draft.folder), tuned.max_tokens)
     return race(runners, texts[: max(contest.benchmark.samples, 512)], contest.benchmark, progress)
 
 
-def _report(
+def build_report(
     contest: Contest,
     rows: Slice,
     logits: Mapping[str, Logits],
@@ -352,9 +355,9 @@ def _report(
     )
 
 
-def _decided(contest: Contest, report: Report) -> Report:
+def decided(contest: Contest, report: Report) -> Report:
     """The report with whether to ship what was built."""
-    over = over_budget(contest.budget, _measured(report), timing_valid=report.timing_valid) if report.chosen else ""
+    over = over_budget(contest.budget, measured(report), timing_valid=report.timing_valid) if report.chosen else ""
     return msgspec.structs.replace(report, decision=decide(report, over))
 
 
@@ -444,7 +447,7 @@ def _model_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
-def _measured(report: Report) -> dict[str, float | None]:
+def measured(report: Report) -> dict[str, float | None]:
     """The bundle's figures by the names of a budget."""
     return {
         "size_mb": megabytes(report.size_bytes.bundle),

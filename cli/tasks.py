@@ -1,4 +1,4 @@
-"""The tasks and their two families as the roof sees them, one row each.
+"""The tasks and their families as the roof sees them, one row each; tasks together are a family of their own.
 
 What a family does is named by string, so that a recipe of one loads nothing of the other. A task of the family `once`
 is a file in tune/tasks/ and has its row there.
@@ -59,6 +59,16 @@ FAMILIES = {
         "edgetune.stepwise.table:figure_rows",
         "edgetune.stepwise.recognition:recognise",
     ),
+    "several": Family(
+        "an encoder and the rows of each task",
+        "edgetune.tune.data.source_recipe:SourceRecipe",
+        "edgetune.several.recipe:SeveralRecipe",
+        "edgetune.several.look:look",
+        "edgetune.several.plan:plan",
+        "edgetune.several.stages:PIPELINE",
+        "edgetune.several.table:figure_rows",
+        "edgetune.several.recognition:recognise",
+    ),
 }
 
 
@@ -81,12 +91,15 @@ def load(reference: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+# The task whose recipe has `tasks` in the place of `data`.
+SEVERAL = "multi-task"
 # The first is the one that is taken where nothing speaks for any.
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         *(Task(task.name, task.summary, task.family) for task in ONCE_TASKS.values()),
         Task("text-generation", "Text that continues or answers a prompt.", "stepwise"),
+        Task(SEVERAL, "Several answers to a text, each of a task of its own, by one encoder in one pass.", "several"),
     )
 }
 DEFAULT_TASK = next(iter(TASKS))

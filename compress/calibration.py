@@ -83,18 +83,26 @@ def _feeds(material: Material, texts: Sequence[Input], names: Sequence[str]) -> 
     return tuple(feeds)
 
 
-def answers(graph: Path, feeds: Sequence[Feed]) -> FloatArray:
-    """What the graph answers on the CPU: logits (texts, labels) float32, in the order of the feeds; of a head on each
-    token (tokens, labels), those of all texts."""
+def answers(graph: Path, feeds: Sequence[Feed]) -> tuple[FloatArray, ...]:
+    """What the graph answers on the CPU, an array an output: logits (texts, labels) float32, in the order of the feeds;
+    of a head on each token (tokens, labels), those of all texts."""
     from edgetune.serve.session import open_session
 
     session = open_session(graph, provider="cpu")
-    outputs = [session.run(["logits"], feed)[0].astype(np.float32) for feed in feeds]
-    return np.concatenate([output.reshape(-1, output.shape[-1]) for output in outputs])
+    runs = [session.run(None, feed) for feed in feeds]
+    return tuple(
+        np.concatenate([output.astype(np.float32).reshape(-1, output.shape[-1]) for output in of_all])
+        for of_all in zip(*runs, strict=True)
+    )
 
 
-def distance(expected: FloatArray, actual: FloatArray) -> float:
-    """Mean squared logit difference as a share of the variance of the expected logits; infinite where not finite."""
+def distance(expected: Sequence[FloatArray], actual: Sequence[FloatArray]) -> float:
+    """Mean squared logit difference as a share of the variance of the expected logits, on average over outputs;
+    infinite where not finite."""
+    return float(np.mean([_distance(mine, theirs) for mine, theirs in zip(expected, actual, strict=True)]))
+
+
+def _distance(expected: FloatArray, actual: FloatArray) -> float:
     if not np.isfinite(actual).all():
         return float("inf")
     spread = float(np.var(expected.astype(np.float64))) or 1.0

@@ -29,6 +29,7 @@ class Material:
         device: "cpu" or "cuda", where weight-level schemes compute.
         seed: of everything that draws.
         progress: where long work tells how far it is.
+        several: whether the graph is that of several tasks, of which `model` is one and the parts hold texts of all.
     """
 
     model: TunedModel
@@ -39,6 +40,7 @@ class Material:
     device: str
     seed: int
     progress: Progress
+    several: bool = False
 
     @property
     def objective(self) -> Objective:

@@ -104,7 +104,7 @@ class _Trial:
 
     graph: Path
     texts: Calibration
-    expected: FloatArray
+    expected: Sequence[FloatArray]
     scratch: Path
 
     def distance(self, plan: Plan) -> float:

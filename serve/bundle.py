@@ -19,6 +19,7 @@ from edgetune.serve.engines.spec import CascadeSpec, EngineSpec
 from edgetune.serve.errors import BundleDamaged, BundleError, BundleFormatError
 from edgetune.serve.external import UnreadableGraph, external_files
 from edgetune.serve.files import read_regular, sha256_regular, shape_fault
+from edgetune.serve.golden_answer import GoldenAnswer
 from edgetune.serve.stepwise.spec import GenerationSpec, Tokens
 
 BUNDLE_FORMAT = 1
@@ -74,7 +75,7 @@ class FileEntry(msgspec.Struct, frozen=True):
 
 
 class HeadSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One head: an output of the graph and how it becomes an answer.
+    """One head: an output of the graph and how it becomes an answer. `name` is that of its task, of several.
 
     `kind` is a name of `edgetune.serve.heads.HEADS`; `output` the graph's output, (batch, width) float32; `labels` the
     answers there are, in the order of its columns; `thresholds`, of the kind `labels`, the probability from which each
@@ -86,6 +87,7 @@ class HeadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     kind: str
+    name: str = ""
     output: str = "logits"
     labels: list[str] = []
     thresholds: list[Share] = []
@@ -204,7 +206,8 @@ class GoldenCase(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `label` is the answer of a head of kind `label`, `answer` that of any other, as its `plain` gives it. A head on
     each token has the logits of all tokens, one after the other, of all windows of a text, and `input_ids` their
-    ids. Of a pair, `text_pair` is the second text and `type_ids` belong to `input_ids`.
+    ids. Of a pair, `text_pair` is the second text and `type_ids` belong to `input_ids`. Of several tasks `answers` has
+    that of each, and `logits` are those of all, one task's behind the other's.
     """
 
     text: str
@@ -214,6 +217,7 @@ class GoldenCase(msgspec.Struct, frozen=True, omit_defaults=True):
     answer: list[str | dict[str, str | int]] | float | None = None
     text_pair: str | None = None
     type_ids: list[int] = []
+    answers: dict[str, GoldenAnswer] = {}
 
     @property
     def input(self) -> str | tuple[str, str]:
@@ -221,11 +225,12 @@ class GoldenCase(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.text if self.text_pair is None else (self.text, self.text_pair)
 
 
-class Golden(msgspec.Struct, frozen=True):
-    """Inputs to replay. `tolerance` is the largest allowed difference of a logit."""
+class Golden(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Inputs to replay. `tolerance` is the largest allowed difference of a logit, of several tasks each has its own."""
 
     tolerance: Tolerance
     cases: list[GoldenCase]
+    tolerances: dict[str, Tolerance] = {}
 
 
 @dataclass(frozen=True)
@@ -299,14 +304,16 @@ class Bundle:
             BundleDamaged: they cannot be read, or allow a difference as large as the logits' own spread.
         """
         golden = self.read(name, Golden)
-        logits = [logit for case in golden.cases for logit in case.logits]
-        spread = max(logits) - min(logits) if logits else 0.0
-        if golden.cases and golden.tolerance > max(LEAST_TOLERANCE, spread):
-            raise BundleDamaged(
-                f"{self.folder / name} allows a difference of {golden.tolerance:.4g}; its logits spread {spread:.4g}.",
-                expected="a tolerance below the spread, which an answer that is quite another would not meet",
-                action=_COPY_AGAIN,
-            )
+        for task, tolerance in {"": golden.tolerance, **golden.tolerances}.items():
+            of_task = [case.answers.get(task, case) for case in golden.cases]
+            logits = [logit for answer in of_task for logit in answer.logits]
+            spread = max(logits) - min(logits) if logits else 0.0
+            if golden.cases and tolerance > max(LEAST_TOLERANCE, spread):
+                raise BundleDamaged(
+                    f"{self.folder / name} allows a difference of {tolerance:.4g}; its logits spread {spread:.4g}.",
+                    expected="a tolerance below the spread, which an answer that is quite another would not meet",
+                    action=_COPY_AGAIN,
+                )
         return golden
 
     def read(self, name: str, kind: type[T]) -> T:

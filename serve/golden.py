@@ -10,7 +10,7 @@ import numpy as np
 from edgetune.serve.bundle import Golden, GoldenCase
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import BundleDamaged
-from edgetune.serve.heads import PER_TOKEN
+from edgetune.serve.heads import PER_TOKEN, Head
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.replay import Replay
 from edgetune.serve.token_outputs import logits_of
@@ -52,7 +52,7 @@ def _replay(predictor: Predictor, golden: Golden, answer: Callable[[EncodedText]
     rows = predictor.encode([case.input for case in golden.cases])
     faults, largest = [], 0.0
     for case, row in zip(golden.cases, rows, strict=True):
-        fault, difference = _replay_case(predictor, case, row, golden.tolerance, answer)
+        fault, difference = _replay_case(predictor, case, row, golden, answer)
         largest = max(largest, difference)
         if fault:
             faults.append(f"{case.text[:40]!r} {fault}")
@@ -69,7 +69,7 @@ def _replay_case(
     predictor: Predictor,
     case: GoldenCase,
     row: EncodedText,
-    tolerance: float,
+    golden: Golden,
     answer: Callable[[EncodedText], NDArray[np.float32]],
 ) -> tuple[str, float]:
     """What is wrong with one answer, empty where nothing is, and the largest difference of a logit."""
@@ -78,10 +78,32 @@ def _replay_case(
     if misfit := predictor.head.misfit(case):
         return misfit, 0.0
     logits = answer(row)
-    given, packed = logits_of(logits), np.asarray(case.logits, dtype=np.float32)
-    if given.shape != packed.shape:
-        return f"has {len(given)} logits instead of {len(packed)}", 0.0
-    difference = float(np.abs(given - packed).max(initial=0.0))
-    if not difference <= tolerance:
-        return f"is off by {difference:.4g} (allowed {tolerance:.4g})", difference
-    return predictor.head.differs(case, logits, tolerance), difference
+    largest = 0.0
+    for head, one, values, tolerance in _of_each(predictor.head, case, logits, golden):
+        by = f" by the task {head.spec.name}" if golden.tolerances else ""
+        given, packed = logits_of(values), np.asarray(one.logits, dtype=np.float32)
+        if given.shape != packed.shape:
+            return f"has {len(given)} logits instead of {len(packed)}{by}", 0.0
+        difference = float(np.abs(given - packed).max(initial=0.0))
+        # Of several tasks as a share of each one's tolerance, in that of all.
+        largest = max(largest, difference if not golden.tolerances else difference / tolerance * golden.tolerance)
+        if not difference <= tolerance:
+            return f"is off by {difference:.4g} (allowed {tolerance:.4g}){by}", largest
+        if fault := head.differs(one, values, tolerance):
+            return f"{fault}{by}", largest
+    return "", largest
+
+
+def _of_each(
+    head: Head, case: GoldenCase, logits: NDArray[np.float32], golden: Golden
+) -> list[tuple[Head, GoldenCase, NDArray[np.float32], float]]:
+    """The heads that answer one input, each with its golden answer, its logits and its tolerance."""
+    from edgetune.serve.heads.tasks import TasksHead
+
+    if not isinstance(head, TasksHead):
+        return [(head, case, logits, golden.tolerance)]
+    parts = head.split(logits[None])
+    return [
+        (one, head.case_of(case, task), parts[task][0], golden.tolerances.get(task, golden.tolerance))
+        for task, one in head.heads.items()
+    ]

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetune.serve.asked import asked_codec
 from edgetune.serve.bundle import Bundle
-from edgetune.serve.codecs import Codec, open_codec
+from edgetune.serve.codecs import Codec
 
 if TYPE_CHECKING:
     from edgetune.serve.predictor import Predictor
@@ -32,6 +33,7 @@ def load(
     variant: str = "auto",
     eager: bool = False,
     abstain_below: float | None = None,
+    task: str = "",
 ) -> Predictor:
     """Open a bundle for answering.
 
@@ -47,6 +49,7 @@ def load(
         eager: of a cascade, open its graph now; else the first input that needs it waits for that.
         abstain_below: the probability below which an answer is unsure; None takes the bundle's own, which may have
             none, and 0 calls no answer unsure.
+        task: of a bundle that answers several tasks, the one to answer alone; "" answers all in one pass.
 
     Raises:
         BundleError, BundleDamaged, BundleFormatError: the folder cannot be used.
@@ -67,6 +70,7 @@ def load(
             variant=variant,
             eager=eager,
             abstain_below=abstain_below,
+            task=task,
             codec=codec,
         )
 
@@ -83,7 +87,7 @@ def load(
         finally:
             if checked is not None:
                 checked.result()
-        codec = pool.submit(open_codec, manifest.codec, bundle.folder, manifest.max_tokens, strip=manifest.strip_inputs)
+        codec = pool.submit(asked_codec, bundle, task)
         return opened(codec.result)
 
 

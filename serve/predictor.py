@@ -11,22 +11,22 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from edgetune.serve.asked import check_asked, may_wait, only_head
+from edgetune.serve.asked import asked_codec, asked_heads, check_asked, may_wait
 from edgetune.serve.bundle import GOLDEN_NAME, Bundle, Golden
 from edgetune.serve.cascade import Outputs, SmallModel
-from edgetune.serve.codecs import Codec, Input, list_inputs, open_codec, takes_files
+from edgetune.serve.codecs import Codec, Input, list_inputs, takes_files
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.engines import Engine, open_engine
 from edgetune.serve.errors import EdgetuneError, InputError
 from edgetune.serve.forks import watch_forks
-from edgetune.serve.heads import PER_TOKEN, Answer, abstaining, open_head
+from edgetune.serve.heads import PER_TOKEN, TASKS_ON_TOKENS, Answer, open_heads
 from edgetune.serve.identity import identity_of, same_bundle
 from edgetune.serve.session import require_runtime
-from edgetune.serve.token_outputs import as_tokens, assemble, windows_of
+from edgetune.serve.token_outputs import as_tokens, assemble, windows_of, with_first_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,6 +45,18 @@ CALL_TEXTS = 256
 LONG_CHARACTERS = 20_000
 # Texts that tables answer at once on the event loop: a millisecond or two. More of them are left to a thread.
 INLINE_TEXTS = 64
+
+
+class Asked(NamedTuple):
+    """How a predictor was opened, as `load` takes it."""
+
+    threads: int | None
+    provider: str
+    spinning: bool | None
+    variant: str
+    eager: bool
+    abstain_below: float | None
+    task: str
 
 
 class Predictor:
@@ -75,16 +87,17 @@ class Predictor:
         variant: str = "auto",
         eager: bool = False,
         abstain_below: float | None = None,
+        task: str = "",
         codec: Callable[[], Codec] | None = None,
     ) -> None:
         """Open the graph; arguments as for `load`, and `codec` where it is already being opened elsewhere."""
         manifest = bundle.manifest
         self.bundle = bundle
-        self.head = open_head(abstaining(only_head(bundle), abstain_below))
+        self.head = open_heads(asked_heads(bundle, task, abstain_below))
         self.labels = self.head.labels
         self._per_token = self.head.spec.kind in PER_TOKEN
         self._folder = bundle.folder.absolute()  # wherever the process goes
-        self._asked = (threads, provider, spinning, variant, eager, abstain_below)
+        self._asked = Asked(threads, provider, spinning, variant, eager, abstain_below, task)
         self._tables: Engine | None = None
         self._graph: GraphEngine | None = None
         self._batcher: Batcher | None = None
@@ -98,11 +111,7 @@ class Predictor:
         else:
             require_runtime()
         watch_forks(self)
-        self.codec = (
-            codec()
-            if codec
-            else open_codec(manifest.codec, bundle.folder, manifest.max_tokens, strip=manifest.strip_inputs)
-        )
+        self.codec = codec() if codec else asked_codec(bundle, task)
         self._inputs = tuple(spec.name for spec in manifest.inputs)
 
     @property
@@ -285,7 +294,11 @@ class Predictor:
     def _assembled(self, texts: Sequence[EncodedText], windows: Iterable[NDArray[np.float32]]) -> Outputs:
         """Outputs of texts by the logits of their windows in order, each (tokens or more, width) float32."""
         encoded = as_tokens(texts)
-        return Outputs(assemble(encoded, windows, self.head.width), texts=[text.text for text in encoded])
+        texts_of = [text.text for text in encoded]
+        if self.head.spec.kind == TASKS_ON_TOKENS:
+            rows = list(windows)
+            return Outputs(with_first_rows(encoded, rows, assemble(encoded, rows, self.head.width)), texts=texts_of)
+        return Outputs(assemble(encoded, windows, self.head.width), texts=texts_of)
 
     def _answered_by(self, texts: int, left: Sequence[int]) -> list[str]:
         """The scheme that answered each text: the small model's, and the graph's of those left to it."""
@@ -353,7 +366,8 @@ class Predictor:
             threads=threads,
             provider="cpu",
             variant=self.variant,
-            abstain_below=self._asked[-1],
+            abstain_below=self._asked.abstain_below,
+            task=self._asked.task,
             codec=lambda: self.codec,
         )
 
@@ -378,7 +392,7 @@ class Predictor:
         """
         if self._closed:
             raise self._is_closed()
-        return _open_pickled, (str(self._folder), identity_of(self.bundle), *self._asked)
+        return _open_pickled, (str(self._folder), identity_of(self.bundle), self._asked)
 
     def __enter__(self) -> Predictor:
         return self
@@ -463,16 +477,7 @@ async def _beside(answer: Callable[[Sequence[EncodedText]], T], texts: Sequence[
     return await asyncio.to_thread(answer, texts)
 
 
-def _open_pickled(
-    folder: str,
-    identity: str,
-    threads: int | None,
-    provider: str,
-    spinning: bool | None,
-    variant: str,
-    eager: bool,
-    abstain_below: float | None,
-) -> Predictor:
+def _open_pickled(folder: str, identity: str, asked: Asked) -> Predictor:
     """What a pickled predictor is there; arguments as for `load`, and raises as it does.
 
     Raises:
@@ -480,15 +485,7 @@ def _open_pickled(
     """
     bundle = same_bundle(Path(folder), identity)
     bundle.check_files()
-    return Predictor(
-        bundle,
-        threads=threads,
-        provider=provider,
-        spinning=spinning,
-        variant=variant,
-        eager=eager,
-        abstain_below=abstain_below,
-    )
+    return Predictor(bundle, **asked._asdict())
 
 
 def _batches(texts: Sequence[EncodedText], batch_size: int) -> Iterator[list[int]]:

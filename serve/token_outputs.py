@@ -65,6 +65,24 @@ def assemble(texts: Sequence[EncodedTokens], outputs: Iterable[FloatArray], widt
     return together
 
 
+def with_first_rows(texts: Sequence[EncodedTokens], outputs: Sequence[FloatArray], together: FloatArray) -> FloatArray:
+    """Outputs of texts behind a row without a place, which holds what the first token of a text's first window has.
+
+    Args:
+        texts: as they were encoded.
+        outputs: as `assemble` takes them.
+        together: as it gives them, (texts, tokens, 2 + width).
+
+    Returns:
+        (texts, 1 + tokens, 2 + width) float32.
+    """
+    first, window = empty(len(texts), 1, together.shape[2] - BORDERS), 0
+    for place, text in enumerate(texts):
+        first[place, 0, BORDERS:] = outputs[window][0]
+        window += len(text.windows)
+    return np.concatenate([first, together], axis=1)
+
+
 def empty(texts: int, tokens: int, width: int) -> FloatArray:
     """Outputs without a token: (texts, tokens, 2 + width)."""
     together = np.zeros((texts, tokens, BORDERS + width), dtype=np.float32)

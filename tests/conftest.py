@@ -144,6 +144,14 @@ def static_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def several_bundle(tiny_base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of three tasks, built; its work folder lies beside it."""
+    from tests.several_tasks import build_three
+
+    return build_three(tiny_base("bert"), tmp_path_factory.mktemp("several"))
+
+
+@pytest.fixture(scope="session")
 def picture_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """`picture_base("vit")` is a tiny random model's folder, made at the first call; names as in picture_bases.py."""
     import torch

@@ -79,7 +79,7 @@ def tune(
     """
     set_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    job = _Job.open(dataset, base, recipe, task=task, metric=metric, device=device, seed=seed, folder=folder)
+    job = Job.open(dataset, base, recipe, task=task, metric=metric, device=device, seed=seed, folder=folder)
     if is_main():
         for remark in job.remarks:
             progress.say(remark)
@@ -100,7 +100,7 @@ def tune(
 
 
 @dataclass(frozen=True)
-class _Trained:
+class Trained:
     """A trained model, its curve, the encoder that it was trained with, which may have a prompt, and how many of its
     weights were trained."""
 
@@ -111,7 +111,7 @@ class _Trained:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """One tuning: the data, the base as a model with a head, and how it is tuned. `model` is changed in place.
 
     `side` is that of the pictures in pixels where it is not the base's own.
@@ -142,7 +142,7 @@ class _Job:
         device: str,
         seed: int,
         folder: Path,
-    ) -> _Job:
+    ) -> Job:
         objective = TASKS[task].objective(dataset.labels, metric, dataset.train.targets).set_by(recipe, dataset)
         opened = open_base(base, TASKS[task], objective, recipe, dataset.depth_range)
         encoder, tagged = opened.encoder, ""
@@ -176,7 +176,7 @@ class _Job:
         progress.say(f"{solved_by}: validation {probe.value:.4f} with the trunk frozen{size}")
         return probe
 
-    def at_its_size(self, own: Probe, progress: Progress) -> tuple[_Job, Probe]:
+    def at_its_size(self, own: Probe, progress: Progress) -> tuple[Job, Probe]:
         """The job and the probe at the size of pictures that is learnt; of texts both as they are.
 
         Of `auto` that is the smallest at which the probe loses no more than a standard error (training/gain.py).
@@ -237,7 +237,7 @@ class _Job:
     def _slice(self) -> Sequence[Input]:
         return self.dataset.validation.texts[:MERGE_SLICE]
 
-    def train(self, probe: Probe, progress: Progress) -> _Trained:
+    def train(self, probe: Probe, progress: Progress) -> Trained:
         """Train by the recipe's method from the probed head; the model with its best epoch in place, and its curve."""
         set_head(self.model, probe.start.weight, probe.start.bias)
         names = head_names(self.model)
@@ -256,7 +256,7 @@ class _Job:
         start = self._fit_probe(self.model, None, progress).start
         set_head(self.model, start.weight, start.bias)
 
-    def train_from_head(self, probe: Probe, method: Method, names: tuple[str, ...], progress: Progress) -> _Trained:
+    def train_from_head(self, probe: Probe, method: Method, names: tuple[str, ...], progress: Progress) -> Trained:
         """Train the model by a settled method, from the head that is in place."""
         model = method.prepare(self.model, self.recipe).to(self.device)
         if self.device == "cpu":
@@ -264,27 +264,40 @@ class _Job:
         result = train(
             model,
             self.encoder,
-            self._rows(self.dataset.train, self.encoder.training_rows),
-            self._rows(self.dataset.validation, self.encoder.rows),
+            self.training_rows(),
+            self.validation_rows(),
             self.objective,
             recipe=self.recipe,
-            plan=self._plan(method, names),
+            plan=self.plan(method, names),
             reference=self.objective.answers(probe.logits),
             folder=self.folder / "checkpoints",
             progress=progress,
         )
         parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-        return _Trained(model, result, self.encoder, parameters)
+        return Trained(model, result, self.encoder, parameters)
 
-    def _rows(self, part: Part, encode: Callable[[Sequence[Input]], list[EncodedRow]]) -> Sequence[EncodedRow]:
+    def training_rows(self) -> Sequence[EncodedRow]:
+        """The rows of the training part, with labels."""
+        return self.labelled_rows(self.dataset.train, self.encoder.training_rows)
+
+    def validation_rows(self) -> Sequence[EncodedRow]:
+        """The rows of the validation part, with labels."""
+        return self.labelled_rows(self.dataset.validation, self.encoder.rows)
+
+    def labelled_rows(self, part: Part, encode: Callable[[Sequence[Input]], list[EncodedRow]]) -> Sequence[EncodedRow]:
         if isinstance(self.objective, TokenObjective):
             return labelled_windows(self.encoder, part, self.objective)
         return labelled(encode(part.texts), self.objective.learnt(part.targets))
 
-    def _plan(self, method: Method, head: tuple[str, ...]) -> TrainingPlan:
-        recipe, targets = self.recipe, self.dataset.train.targets
-        weights = self.objective.weights(targets) if recipe.class_weights == "balanced" else None
-        length = TrainingLength.of(recipe, len(targets), self.encoder.task)
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """Of the outputs in the loss; None where all count alike."""
+        return self.objective.weights(self.dataset.train.targets) if self.recipe.class_weights == "balanced" else None
+
+    def plan(self, method: Method, head: tuple[str, ...], length: TrainingLength | None = None) -> TrainingPlan:
+        """How the model is trained; `length` where that is not by these rows."""
+        recipe = self.recipe
+        length = length or TrainingLength.of(recipe, len(self.dataset.train), self.encoder.task)
         return TrainingPlan(
             method=method.name,
             epochs=length.epochs,
@@ -301,7 +314,7 @@ class _Job:
             bf16=self.bf16,
             device=self.device,
             seed=self.seed,
-            class_weights=weights,
+            class_weights=self.class_weights,
             pass_tokens=PASS_TOKENS[self.device] if recipe.pass_tokens == "auto" else recipe.pass_tokens,
             patience=length.patience,
         )
@@ -309,7 +322,7 @@ class _Job:
     def finish(
         self,
         probe: Probe,
-        trained: _Trained | None,
+        trained: Trained | None,
         settled: Outcome | None,
         progress: Progress,
     ) -> None:
@@ -320,6 +333,17 @@ class _Job:
         assert outcome is not None, "training is left out only where the probe settles it"
         if outcome.why:
             progress.say(outcome.why)
+        self.hand_on(probe, trained, outcome, logits)
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    def hand_on(
+        self,
+        probe: Probe,
+        trained: Trained | None,
+        outcome: Outcome,
+        logits: NDArray[np.float32],
+    ) -> None:
+        """Merge and write what `outcome` says, whose logits of the validation part these are, with the facts."""
         difference = self._keep(trained if outcome.is_trained else None, probe)
         self._settle_features(TRAINED if outcome.is_trained else FROZEN)
         expected = self.objective.expected(self.dataset.validation.targets)
@@ -336,32 +360,36 @@ class _Job:
             merge_max_abs_diff=difference,
             training=self._summary(probe, trained, outcome),
         ).save(self.folder)
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
     def _choose(
         self, probe: Probe, model: Model, result: TrainingResult, progress: Progress
     ) -> tuple[Outcome, NDArray[np.float32]]:
         """Whether the trained model is handed on, and the logits of the validation rows (rows, outputs) float32 of what
         is, each by a head that has not learnt the row.
-
-        Of `auto` the head is solved again on the trained trunk, on both parts as the probe's is, and put in place where
-        it does better.
         """
         objective, method = self.objective, METHODS[self.recipe.method]
         if objective.per_token:  # no round of it was stopped for want of gain, and a probe that does worse is none
             method = replace(method, by_gain=False)
-        logits, value = result.best_logits, result.best_value
-        if method.by_gain:
-            again = self._fit_probe(model, TRAINED, progress)
-            if objective.metric.is_better(again.value, value):
-                progress.say(f"head solved again on the trained layers: validation {again.value:.4f}")
-                logits, value = again.logits, again.value
-                replace_weights(trained_head(model), again.final.weight, again.final.bias)
+        logits, value = self.improve_head(model, result, progress)
         expected = self._expected_rows()
         answers = (objective.answers(probe.logits), objective.answers(logits))
         gain = paired_gain(objective.metric, expected, *answers)
         outcome = choose(method, result.method, probe.value, value, gain, objective.metric)
         return outcome, logits if outcome.is_trained else probe.logits
+
+    def improve_head(
+        self, model: Model, result: TrainingResult, progress: Progress
+    ) -> tuple[NDArray[np.float32], float]:
+        """Of `auto`, solve the head again on the trained trunk, on both parts as the probe's is, and put it in place
+        where it does better; the logits of the validation rows (rows, outputs) float32 then, and their value."""
+        logits, value = result.best_logits, result.best_value
+        if METHODS[self.recipe.method].by_gain and not self.objective.per_token:
+            again = self._fit_probe(model, TRAINED, progress)
+            if self.objective.metric.is_better(again.value, value):
+                progress.say(f"head solved again on the trained layers: validation {again.value:.4f}")
+                replace_weights(trained_head(model), again.final.weight, again.final.bias)
+                return again.logits, again.value
+        return logits, value
 
     def _expected_rows(self) -> NDArray[Any]:
         """What the rows of the validation part expect, as training compares them: of a task on tokens its windows."""
@@ -370,7 +398,7 @@ class _Job:
             return self.objective.restored(padded_tags(rows))
         return self.objective.expected(self.dataset.validation.targets)
 
-    def _keep(self, trained: _Trained | None, probe: Probe) -> float:
+    def _keep(self, trained: Trained | None, probe: Probe) -> float:
         """Write model/, and adapter/ for a method with adapters; returns the proven logit difference."""
         if trained is None and self.side:
             model, head = open_model(self.folder / "base"), self.objective.finished(probe.final)
@@ -410,7 +438,7 @@ class _Job:
         own = read_picture_spec(self.folder / "base").shape[0]
         return {"picture_size": self.encoder.spec.shape[0], "base_picture_size": own}
 
-    def _summary(self, probe: Probe, trained: _Trained | None, outcome: Outcome) -> Training:
+    def _summary(self, probe: Probe, trained: Trained | None, outcome: Outcome) -> Training:
         result = trained.result if trained else None
         curve = list(result.curve) if result else []
         return Training(

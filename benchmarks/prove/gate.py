@@ -16,7 +16,7 @@ from edgetune.serve.errors import GateError
 from edgetune.serve.report import SecondGate
 from edgetune.tune.metrics import Metric, Statistics
 
-_GATES = ("pass", "inconclusive", "fail")  # from best to worst
+GATES = ("pass", "inconclusive", "fail")  # from best to worst
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def judge_answers(
 
 def _both(first: Verdict, second: Verdict, name: str, value: float) -> Verdict:
     """The worse of two verdicts on one candidate; `name` and `value` are of the second's metric."""
-    worst = max(first, second, key=lambda verdict: _GATES.index(verdict.gate))
+    worst = max(first, second, key=lambda verdict: GATES.index(verdict.gate))
     needed = [verdict.rows_needed for verdict in (first, second) if verdict.gate == "inconclusive"]
     return Verdict(
         worst.gate,

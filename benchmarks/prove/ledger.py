@@ -11,7 +11,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetune.benchmarks.prove.gate import Verdict, judge_answers
 from edgetune.benchmarks.prove.statistics import metric_interval
+from edgetune.benchmarks.recipe import GateRecipe
+from edgetune.serve.bundle import Bundle
 from edgetune.serve.codecs import codec_inputs
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.heads import Head, open_head
@@ -66,6 +69,42 @@ class Slice:
     def second_metric(self) -> Metric | None:
         """What is judged beside the metric; None where that says enough."""
         return self.objective.second_metric(self.learnt)
+
+    @property
+    def metric(self) -> Metric:
+        """What the gate compares."""
+        return self.objective.metric
+
+    def value(self, logits: Logits) -> float:
+        """The gate's metric of logits (rows, outputs)."""
+        return self.metric.of(self.expected, self.answers(logits))
+
+    def answered(self, draft: Bundle) -> Logits:
+        """Logits (rows, outputs) of a bundle, one row a run."""
+        return bundle_logits(Predictor(draft), self)
+
+    def judge(
+        self,
+        reference: Logits,
+        candidate: Logits,
+        gate: GateRecipe,
+        *,
+        structural: bool,
+        is_float: bool,
+        looks: int = 1,
+    ) -> Verdict:
+        """`judge_answers` of the tuned model's logits and a candidate's."""
+        return judge_answers(
+            self.metric,
+            self.expected,
+            self.answers(reference),
+            self.answers(candidate),
+            gate,
+            second=self.second_metric,
+            structural=structural,
+            is_float=is_float,
+            looks=looks,
+        )
 
     def answers(self, logits: Logits) -> NDArray[Any]:
         """Decisions for logits (rows, outputs), one entry a row."""

@@ -46,7 +46,11 @@ def plan_schemes(
     """
     if not isinstance(recipe.schemes, str):
         named = [SCHEMES[name] for name in recipe.schemes]
-        unfit = {one.name: one.unsuitable(material) for one in named if not (material.reads_text or one.pictures)}
+        unfit = {
+            one.name: one.unsuitable(material)
+            for one in named
+            if not (material.reads_text or one.pictures) or (material.several and one.level != "graph")
+        }
         return SchemePlan(_with_fallback([one for one in named if one.name not in unfit]), unfit, recipe.cascades)
     tried: list[Scheme] = []
     skipped: dict[str, str] = {}

@@ -14,7 +14,7 @@ import msgspec
 
 from edgetune.benchmarks.prove.cascade import Threshold, choose_threshold
 from edgetune.benchmarks.prove.choice import dominated, on_front, over_budget, preference, quick_figures
-from edgetune.benchmarks.prove.gate import Verdict, judge_answers
+from edgetune.benchmarks.prove.gate import Verdict
 from edgetune.benchmarks.prove.ledger import Logits
 from edgetune.benchmarks.prove.planning import SchemePlan
 from edgetune.benchmarks.prove.trials import Trial, Workbench
@@ -228,14 +228,10 @@ class Search:
         self._progress.say(f"{name}: {reason}")
 
     def _judge(self, route: Route, logits: Logits) -> Verdict:
-        rows, gate = self.bench.rows, self.terms.gate
-        answers = rows.answers(self.terms.reference), rows.answers(logits)
-        return judge_answers(
-            rows.objective.metric,
-            rows.expected,
-            *answers,
-            gate,
-            second=rows.second_metric,
+        return self.bench.rows.judge(
+            self.terms.reference,
+            logits,
+            self.terms.gate,
             structural=route.structural,
             is_float=route.graph in ("fused", "fp32") and not route.steps and not route.small,
         )
@@ -273,7 +269,7 @@ class Search:
         beaten = {name: one for name, one in figures.items() if self.stopped.get(name, ("",))[0] == "dominated"}
         order += preference(beaten, sizes, dependent, losses)
         reports = [self._report(name) for name in self.trials]
-        front = on_front(reports, self.bench.rows.objective.metric)
+        front = on_front(reports, self.bench.rows.metric)
         return Searched(
             candidates=[msgspec.structs.replace(one, front=one.scheme in front) for one in reports],
             order=[name for name in order if name not in self.beside],
@@ -283,12 +279,11 @@ class Search:
     def _report(self, name: str) -> CandidateReport:
         trial, verdict, figures = self.trials[name], self.verdicts[name], self.figures.get(name)
         stopped_at, why = self.stopped.get(name, ("", ""))
-        rows = self.bench.rows
         return CandidateReport(
             scheme=name,
             size_bytes=trial.candidate.size_bytes,
             dtypes=trial.candidate.dtypes,
-            value=rows.objective.metric.of(rows.expected, rows.answers(trial.logits)),
+            value=self.bench.rows.value(trial.logits),
             drop=verdict.loss.loss,
             drop_interval=list(verdict.loss.interval),
             p_value=verdict.loss.p_value,

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from edgetune.benchmarks.prove.held_out import held_out_logits
-from edgetune.benchmarks.prove.ledger import Logits, Slice, bundle_logits, model_answers
+from edgetune.benchmarks.prove.ledger import Logits, Slice, model_answers
 from edgetune.compress.candidate import Candidate
 from edgetune.compress.material import Material
 from edgetune.compress.route import Route, Step
@@ -116,7 +116,7 @@ class Workbench:
         """
         folder = self._made(route)
         draft = Bundle.open(folder / "draft")
-        logits = self._answers(f"{route.name}.answers", lambda: bundle_logits(Predictor(draft), self.rows))
+        logits = self._answers(f"{route.name}.answers", lambda: self.rows.answered(draft))
         return Trial(route, Candidate.open(folder), draft, self._unlearnt(route, logits))
 
     def _made(self, route: Route) -> Path:

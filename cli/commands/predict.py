@@ -76,6 +76,7 @@ def _one_character(context: click.Context, parameter: click.Parameter, value: st
     help="Probability below which an answer is unsure; 0 calls none unsure.",
     show_default="the bundle's",
 )
+@click.option("--task", help="Of a bundle of several tasks, the one to answer alone.", show_default="all in one pass")
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads per inference run.", show_default="all usable cores"
 )
@@ -117,6 +118,7 @@ def command(
     header: bool | None,
     top: int | None,
     abstain_below: float | None,
+    task: str | None,
     threads: int | None,
     provider: str,
     max_tokens: int,
@@ -135,7 +137,8 @@ def command(
     A classifier prints one line a text: label, score, text, separated by tabs, and unsure in place of the label where
     the score is below what the bundle, or --abstain-below, asks for; a bundle that answers with a number prints it
     before the text, one of vectors their first numbers, and all of them with --json or into --output. A bundle of pairs
-    takes two texts separated by a tab, or two columns of a file; one of pictures takes files, or folders of them. A
+    takes two texts separated by a tab, or two columns of a file; one of pictures takes files, or folders of them; one
+    of several tasks prints a line an answer, the task's name first, or with --task answers as a bundle of it. A
     language model streams its answer; its options are those from --max-tokens to --raw. Files are read as training
     reads them, and the column that is taken is said. Blank texts and broken ones get no answer and are counted.
 
@@ -149,6 +152,7 @@ def command(
       cat messages.txt | edgetune predict bundles/x
       edgetune predict bundles/vectors --input passages.csv --prompt document --output vectors.npy
       edgetune predict bundles/signs photo.jpg folder/
+      edgetune predict bundles/desk "where is my refund" --task intent
       edgetune predict bundles/stories "Once upon a time" --raw --temperature 0.8
     """
     form = Form.of(as_json=as_json, jsonl=jsonl, top=top, explain=explain)
@@ -156,7 +160,7 @@ def command(
     options, request = FileOptions(encoding, delimiter, header), column_request(manifest, columns)
     inputs = bundle_inputs(manifest, Source(texts, source, options, request))
     if manifest.generation is not None:
-        _refuse((*_RANKED, *_OF_VECTORS, "explain"), f"{bundle} generates text")
+        _refuse((*_RANKED, *_OF_VECTORS, "explain", "task"), f"{bundle} generates text")
         from edgetune.commands.generation import GenerationRequest, print_generations
 
         asked = GenerationRequest(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, raw=raw)
@@ -167,14 +171,16 @@ def command(
     from edgetune.serve.explain import EXPLAINED
     from edgetune.serve.loading import load
 
-    kinds = {head.kind for head in manifest.answer_heads}
+    kinds = {head.kind for head in manifest.answer_heads if task in (None, head.name)}
+    if len(manifest.answer_heads) == 1:
+        _refuse(("task",), f"{bundle} answers one task")
     if not kinds & {"label", "labels"}:
         _refuse(_RANKED, f"{bundle} has no labels")
     if "embedding" not in kinds:
         _refuse(_OF_VECTORS, f"{bundle} gives no vectors")
     if takes_files(manifest.codec) or not kinds & {*EXPLAINED}:
         _refuse(("explain",), f"answers of {bundle} are not explained")
-    predictor = load(bundle, threads=threads, provider=provider, abstain_below=abstain_below)
+    predictor = load(bundle, threads=threads, provider=provider, abstain_below=abstain_below, task=task or "")
     if prompt is not None or vectors is not None:
         from edgetune.commands.vectors import prompted, write_vectors
 

@@ -21,7 +21,7 @@ from edgetune.tune.metrics import is_error, title_of
 
 def figure_rows(report: Report) -> tuple[Row, ...]:
     """The rows of the table: a figure of base, bundle and how the bundle differs."""
-    return (*_quality(report), *_latency(report), _throughput(report), *footprint_rows(report))
+    return (*quality_rows(report), *latency_rows(report), throughput_row(report), *footprint_rows(report))
 
 
 def print_report(report: Report, bundle: str, html: str, console: Console) -> None:
@@ -42,7 +42,7 @@ def print_report(report: Report, bundle: str, html: str, console: Console) -> No
     terminal.print_report(report, figure_rows(report), remarks, bundle, html, console)
 
 
-def _quality(report: Report) -> list[Row]:
+def quality_rows(report: Report) -> list[Row]:
     """The metric that judged, then the task's further figures on the test part, each beside a constant answer's."""
     base, packed = report.stage("base"), report.stage(report.chosen)
     value = report.packed.value if report.packed else None
@@ -83,7 +83,7 @@ def _quality_row(report: Report, metric: str, base: float | None, packed: float 
     return title_of(metric), charts.score(base, metric), charts.score(packed, metric) + beside, change
 
 
-def _latency(report: Report) -> list[Row]:
+def latency_rows(report: Report) -> list[Row]:
     latency = report.latency_ms
     if latency is None:
         return [(f"latency {mark}", charts.NOT_MEASURED, charts.NOT_MEASURED, "") for mark in ("mean", "p50", "p90")]
@@ -95,7 +95,7 @@ def _latency(report: Report) -> list[Row]:
     ]
 
 
-def _throughput(report: Report) -> Row:
+def throughput_row(report: Report) -> Row:
     rate = report.throughput_per_second or Pair(base=None, bundle=None)
     more = charts.change(rate, "more", "fewer", more_is_better=True) if report.timing_valid else charts.NOT_JUDGED
     return "throughput", charts.per_second(rate.base), charts.per_second(rate.bundle), more

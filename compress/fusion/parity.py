@@ -45,8 +45,9 @@ def check_parity(given: Path, made: Path, encoder: Encoder, texts: Sequence[Inpu
         batch = encoder.pad(rows[start : start + _BATCH_ROWS], "np")
         for session, logits in zip(sessions, (expected, actual), strict=True):
             names = [value.name for value in session.get_inputs()]
-            outputs = session.run(["logits"], {name: _exact(batch[name]) for name in names})[0]
-            logits += [row.ravel() for row in unpadded(outputs, batch.get("attention_mask"))]
+            # Of several tasks all outputs.
+            for outputs in session.run(None, {name: _exact(batch[name]) for name in names}):
+                logits += [row.ravel() for row in unpadded(outputs, batch.get("attention_mask"))]
     difference = relative_difference(np.concatenate(expected), np.concatenate(actual))
     if not difference <= TOLERANCE:
         raise CompressError(

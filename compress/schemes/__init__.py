@@ -74,6 +74,8 @@ class Scheme:
         """Why this scheme does not apply here; empty where it does."""
         if not material.reads_text and not self.pictures:
             return PICTURES_HAVE_NONE.get(self.name, "it works on tokens, and pictures have none")
+        if material.several and self.level != "graph":
+            return SEVERAL_HAVE_NONE[self.level]
         return str(self._module().unsuitable(material))
 
     def compress(self, graph: Path, folder: Path, material: Material, *, route: str = "") -> Candidate:
@@ -123,6 +125,12 @@ PICTURES_HAVE_NONE = {
     "weight_int4": "models of pictures are small, and not bound by reading their weights",
     "student": "students of pictures are not learnt yet",
     "pruned": "models of pictures are not pruned yet",
+}
+
+# Why no scheme but those on graphs applies to several tasks on one encoder, by its level.
+SEVERAL_HAVE_NONE = {
+    "weights": "it makes another model of one task, and here several tasks share one",
+    "artefact": "its small model answers one task, and here one pass answers several",
 }
 
 # What makes a product of int8 numbers cheaper than one of floats: VNNI and AMX, and the dot products of Arm.

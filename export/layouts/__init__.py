@@ -59,6 +59,7 @@ LAYOUTS = {
     "docker": "edgetune.export.layouts.docker",
     "oci": "edgetune.export.layouts.oci",
     "sentence-transformers": "edgetune.export.layouts.sentences",
+    "tasks": "edgetune.export.layouts.tasks",
     "genai": "edgetune.export.layouts.genai",
     "hf": "edgetune.export.layouts.hf",
     "gguf": "edgetune.export.layouts.gguf",
@@ -92,6 +93,8 @@ CANNOT = {
     "mlflow": {"embedding": _NO_VECTORS},
     "bentoml": {"embedding": _NO_VECTORS},
 }
+# Layouts that carry bundles of several tasks: all others speak of one answer to a text.
+OF_SEVERAL = ("tasks", "docker")
 # Layouts that carry heads of one kind alone.
 ONLY = {"sentence-transformers": ("embedding", "it is for models that give vectors")}
 # Of language models; the others are of bundles that answer in one run.
@@ -197,6 +200,12 @@ def _check_task(bundle: Bundle, name: str) -> None:
         raise BundleError(
             f"The bundle {bundle.folder} is for the task {bundle.manifest.task!r}, which {name} does not carry.",
             expected=f"a layout of its task: {', '.join(fitting)}",
+        )
+    if len(bundle.manifest.answer_heads) > 1 and name not in OF_SEVERAL:
+        raise BundleError(
+            f"The bundle {bundle.folder} answers {len(bundle.manifest.answer_heads)} tasks, and {name} carries one.",
+            expected=f"a layout of several tasks: {', '.join(OF_SEVERAL)}",
+            action=f"pack it as tasks, and then the bundle of each task as {name}",
         )
     only, why = ONLY.get(name, ("", ""))
     if only and only not in kinds:

@@ -28,7 +28,7 @@ from edgetune.export.layouts.oci_terms import (
 )
 from edgetune.serve.bundle import MANIFEST_NAME, Bundle
 from edgetune.serve.digest import file_sha256
-from edgetune.serve.heads import describe_head
+from edgetune.serve.heads import describe_heads
 
 HELP = "ModelPack artifact as an OCI image layout, for registries and Kubernetes image volumes."
 RUN = f"oras cp --from-oci-layout FOLDER:{TAG} REGISTRY/REPOSITORY:{TAG}"
@@ -102,7 +102,7 @@ def _model_config(bundle: Bundle, diff_ids: list[object]) -> dict[str, object]:
         "descriptor": {
             "createdAt": manifest.created,
             "name": manifest.name,
-            "title": f"{manifest.name}: {manifest.task}, {describe_head(manifest.answer_heads[0], 0)}",
+            "title": f"{manifest.name}: {manifest.task}, {describe_heads(manifest.answer_heads, 0)}",
             "description": f"Tuned from {manifest.base.id}, packed as an edgetune bundle of format {manifest.format}.",
             "revision": manifest.files["model.onnx"].sha256,
         },

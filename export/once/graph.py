@@ -57,7 +57,14 @@ def export_graph(tuned: TunedModel, texts: Sequence[Input], provider: str, folde
     return write_graph(model, example, folder, tuned.base_id, provider if fused else None)
 
 
-def write_graph(model: Model, example: dict[str, Any], folder: Path, base_id: str, fusions: str | None) -> Path:
+def write_graph(
+    model: Model,
+    example: dict[str, Any],
+    folder: Path,
+    base_id: str,
+    fusions: str | None,
+    outputs: Sequence[str] = (),
+) -> Path:
     """Write the graph of an open model to `folder`/model.onnx.
 
     Args:
@@ -65,6 +72,7 @@ def write_graph(model: Model, example: dict[str, Any], folder: Path, base_id: st
         example: a batch of it, of two rows at least, of unlike lengths.
         base_id: what the user calls the model, for messages.
         fusions: the provider to fuse for, or None for the plain graph.
+        outputs: names of the outputs, in order, where the model's own are not to stay.
 
     Raises:
         ExportError: the exporter cannot trace this architecture.
@@ -79,6 +87,7 @@ def write_graph(model: Model, example: dict[str, Any], folder: Path, base_id: st
     try:
         with contextlib.redirect_stdout(sys.stderr):  # where torch tells its steps; stdout may be one JSON document
             program = OnnxExporter().export(model, example, config=config).program
+        _rename(program.graph, outputs)
         rewrite(program, () if pictures is None else tuple(pictures.shape[1:]))
     except Exception as error:
         # torch.export and onnxscript raise dozens of unrelated types; each means that this model has no graph.
@@ -92,6 +101,11 @@ def write_graph(model: Model, example: dict[str, Any], folder: Path, base_id: st
     target = folder / "model.onnx"
     onnx_ir.save(program, target)
     return target
+
+
+def _rename(graph: Any, outputs: Sequence[str]) -> None:
+    for value, name in zip(graph.outputs, outputs, strict=bool(outputs)):
+        value.name = name
 
 
 def count_nodes(path: Path) -> int:

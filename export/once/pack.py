@@ -30,6 +30,7 @@ from edgetune.serve.bundle import (
     BUNDLE_FORMAT,
     GOLDEN_NAME,
     GRAPH_NAME,
+    LEAST_TOLERANCE,
     MANIFEST_NAME,
     BaseIdentity,
     Bundle,
@@ -48,7 +49,9 @@ from edgetune.serve.digest import file_sha256
 from edgetune.serve.engines.spec import EngineSpec
 from edgetune.serve.errors import WorkError
 from edgetune.serve.golden import replay_golden
+from edgetune.serve.golden_answer import GoldenAnswer
 from edgetune.serve.heads import PER_TOKEN, Head, open_head
+from edgetune.serve.heads.tasks import TasksHead
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.session import open_session
 from edgetune.serve.token_outputs import logits_of
@@ -71,6 +74,9 @@ _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 class Packing:
     """What a draft needs beside its candidate: names, digests, inputs for the golden answers, the columns of the
     training data that inputs were read from, and whether their texts were stripped.
+
+    Of several tasks on one encoder `heads` are those of all, each with its name and output, `tuned` is one of them, of
+    whose folder tokenizer and configuration are, `task` the name for all, and `codec` what all read.
     """
 
     name: str
@@ -80,6 +86,14 @@ class Packing:
     golden_texts: tuple[Input, ...]
     columns: tuple[str, ...] = ()
     strip_inputs: bool = False
+    heads: tuple[HeadSpec, ...] = ()
+    task: str = ""
+    codec: str = ""
+
+    @property
+    def all_heads(self) -> tuple[HeadSpec, ...]:
+        """The heads of all tasks; of one task its own."""
+        return self.heads or (self.tuned.head,)
 
 
 def draft_bundle(
@@ -97,8 +111,9 @@ def draft_bundle(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copyfile(candidate.graph, folder / GRAPH_NAME)
-    write_encoding(packing.tuned.model_folder, folder, packing.tuned.codec, packing.tuned.max_tokens)
-    _write_config(packing.tuned.model_folder, folder, per_token=packing.tuned.head.kind in PER_TOKEN)
+    codec = packing.codec or packing.tuned.codec
+    write_encoding(packing.tuned.model_folder, folder, codec, packing.tuned.max_tokens)
+    _write_config(packing.tuned.model_folder, folder, packing.all_heads)
     manifest = msgspec.structs.replace(_manifest(candidate, packing, folder), engine=engine)
     write_manifest(folder, manifest)
     _write_golden(folder, packing.golden_texts, tolerance)
@@ -111,7 +126,7 @@ def settled_draft(
     folder: Path,
     runtime: RuntimeSettings,
     variants: Sequence[VariantDraft] = (),
-    head: HeadSpec | None = None,
+    heads: Sequence[HeadSpec] | None = None,
 ) -> Bundle:
     """Copy a draft into `folder`, with the settings it is best run with in its manifest.
 
@@ -120,7 +135,7 @@ def settled_draft(
         folder: where to; what is there goes.
         runtime: its settings.
         variants: all graphs where there are several, that of `draft` first; each is replayed from where it lies then.
-        head: the draft's head with temperature and threshold; None leaves it as it is.
+        heads: the draft's heads with temperatures and thresholds; None leaves them as they are.
 
     Raises:
         WorkError: a variant is no graph of the same model, tokenizer and inputs.
@@ -129,8 +144,8 @@ def settled_draft(
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(draft.folder, folder)
     entries = [copy_variant(draft, one, folder) for one in variants]
-    heads = draft.manifest.heads if head is None else _listed_heads(head)
-    write_manifest(folder, msgspec.structs.replace(draft.manifest, runtime=runtime, variants=entries, heads=heads))
+    listed = draft.manifest.heads if heads is None else listed_heads(heads)
+    write_manifest(folder, msgspec.structs.replace(draft.manifest, runtime=runtime, variants=entries, heads=listed))
     settled = Bundle.open(folder)
     for one in entries:
         replay_golden(Predictor(settled, variant=one.scheme))
@@ -218,7 +233,8 @@ def _texts_of(one: Input) -> Sequence[str]:
     return tuple(one.values()) if isinstance(one, Mapping) else one
 
 
-def _write_config(source: Path, folder: Path, *, per_token: bool) -> None:
+def _write_config(source: Path, folder: Path, heads: Sequence[HeadSpec]) -> None:
+    """The model's configuration, with what other servers know it as: of several heads the trunk's, without labels."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
         MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
@@ -230,7 +246,11 @@ def _write_config(source: Path, folder: Path, *, per_token: bool) -> None:
         config.pop(name, None)
     # A type without a sequence classifier of its own keeps its trunk's name.
     known = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    if per_token:
+    if len(heads) > 1:
+        known = MODEL_MAPPING_NAMES
+        for key in ("id2label", "label2id", "problem_type", "edgetune_pooling"):  # of one of the heads
+            config.pop(key, None)
+    elif heads[0].kind in PER_TOKEN:
         known = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
     elif config.get("edgetune_head") == "none":
         known = MODEL_MAPPING_NAMES
@@ -243,15 +263,17 @@ def _write_config(source: Path, folder: Path, *, per_token: bool) -> None:
 
 def _manifest(candidate: Candidate, packing: Packing, folder: Path) -> Manifest:
     session = open_session(folder / GRAPH_NAME, provider=packing.provider, threads=1)
-    head = packing.tuned.head
-    shape: list[int | str] = ["batch", *(["tokens"] if head.kind in PER_TOKEN else []), open_head(head).width]
+    heads = packing.all_heads
+    shapes: dict[str, list[int | str]] = {
+        head.output: ["batch", *(["tokens"] if head.kind in PER_TOKEN else []), open_head(head).width] for head in heads
+    }
     return Manifest(
         format=BUNDLE_FORMAT,
         name=packing.name,
-        task=packing.tuned.task,
-        labels=list(packing.tuned.labels),
+        task=packing.task or packing.tuned.task,
+        labels=list(heads[0].labels) if len(heads) == 1 else [],
         inputs=[TensorSpec(v.name, _DTYPES[v.type], _shape(v.shape)) for v in session.get_inputs()],
-        outputs=[TensorSpec(v.name, _DTYPES[v.type], shape) for v in session.get_outputs()],
+        outputs=[TensorSpec(v.name, _DTYPES[v.type], shapes[v.name]) for v in session.get_outputs()],
         max_tokens=packing.tuned.max_tokens,
         scheme=candidate.scheme,
         provider=packing.provider,
@@ -261,8 +283,8 @@ def _manifest(candidate: Candidate, packing: Packing, folder: Path) -> Manifest:
         versions={"edgetune": __version__, **package_versions()},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files={},
-        codec=packing.tuned.codec,
-        heads=_listed_heads(head),
+        codec=packing.codec or packing.tuned.codec,
+        heads=listed_heads(heads),
         columns=list(packing.columns),
         strip_inputs=packing.strip_inputs,
     )
@@ -275,9 +297,9 @@ def _shape(shape: Sequence[int | str | None]) -> list[int | str]:
     return ["batch", *(size for size in shape[1:] if isinstance(size, int))]
 
 
-def _listed_heads(head: HeadSpec) -> list[HeadSpec]:
-    """What a manifest says of its head: nothing of that which one without heads is read as."""
-    return [] if head == HeadSpec(kind="label", labels=head.labels) else [head]
+def listed_heads(heads: Sequence[HeadSpec]) -> list[HeadSpec]:
+    """What a manifest says of its heads: nothing of that which one without heads is read as."""
+    return [] if list(heads) == [HeadSpec(kind="label", labels=heads[0].labels)] else list(heads)
 
 
 def package_versions() -> dict[str, str]:
@@ -296,30 +318,59 @@ def _write_golden(folder: Path, inputs: Sequence[Input], tolerance: float) -> No
     rows = predictor.encode(inputs)
     # One input a call, as `replay_golden` does it: int8 scales are taken over the whole batch.
     logits = [predictor.logits([row], batch_size=1)[0] for row in rows]
-    values = np.concatenate([logits_of(row) for row in logits])
-    spread = float(values.max() - values.min())
     texts, parts = predictor.codec.texts(inputs), len(predictor.codec.parts)
     cases = [
         _golden_case(predictor.head, texts[parts * place : parts * (place + 1)], row, logits[place])
         for place, row in enumerate(rows)
     ]
-    golden = Golden(tolerance=max(1e-4, tolerance * spread), cases=cases)
+    golden = Golden(tolerance=_tolerance(logits, tolerance), cases=cases)
+    if isinstance(predictor.head, TasksHead):
+        parts = [predictor.head.split(row[None]) for row in logits]
+        of_each = {task: _tolerance([part[task][0] for part in parts], tolerance) for task in predictor.head.heads}
+        golden = Golden(tolerance=max(of_each.values()), cases=cases, tolerances=of_each)
     (folder / GOLDEN_NAME).write_bytes(pretty_json(golden))
+
+
+def _tolerance(rows: Sequence[NDArray[np.float32]], share: float) -> float:
+    """The largest difference of a logit, by the share of the spread of all that it may be."""
+    values = np.concatenate([logits_of(row) for row in rows])
+    return max(LEAST_TOLERANCE, share * float(values.max() - values.min()))
 
 
 def _golden_case(head: Head, texts: Sequence[str], row: EncodedText, logits: NDArray[np.float32]) -> GoldenCase:
     """What the graph gives for one input: `logits` (width,) float32, or of a head on each token (tokens, 2 + width)."""
-    answer, pair = head.plain(head.decide(logits[None])[0]), len(texts) > 1
-    is_vector = isinstance(answer, list) and any(isinstance(number, float) for number in answer)  # the logits say it
+    pair = len(texts) > 1
+    answers: dict[str, GoldenAnswer] = {}
+    if isinstance(head, TasksHead):
+        parts = head.split(logits[None])
+        answers = {task: _golden_answer(one, parts[task][0]) for task, one in head.heads.items()}
+        own = GoldenAnswer(logits=[logit for answer in answers.values() for logit in answer.logits])
+    else:
+        own = _golden_answer(head, logits)
     return GoldenCase(
         text=texts[0],
         input_ids=row.all_ids,
-        logits=[round(float(value), 6) for value in logits_of(logits)],
-        label=answer if isinstance(answer, str) else "",
-        answer=None if isinstance(answer, str) or is_vector else answer,  # type: ignore[arg-type]  # lists of either kind
+        logits=own.logits,
+        label=own.label,
+        answer=own.answer,
         text_pair=texts[1] if pair else None,
         type_ids=row.type_ids if pair else [],
+        answers=answers,
     )
+
+
+def _golden_answer(head: Head, logits: NDArray[np.float32]) -> GoldenAnswer:
+    answer = head.plain(head.decide(logits[None])[0])
+    is_vector = isinstance(answer, list) and any(isinstance(number, float) for number in answer)  # the logits say it
+    return GoldenAnswer(
+        logits=[_rounded(value) for value in logits_of(logits)],
+        label=answer if isinstance(answer, str) else "",
+        answer=None if isinstance(answer, str) or is_vector else answer,  # type: ignore[arg-type]  # lists of either kind
+    )
+
+
+def _rounded(value: np.float32) -> float:
+    return round(float(value), 6)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -330,6 +381,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     value = msgspec.to_builtins(msgspec.structs.replace(manifest, files=files))
     # What readers that know of no codecs and heads take for granted is not said.
     value = {name: value[name] for name in value if name not in _UNSAID or value[name] != _UNSAID[name]}
+    for head in value.get("heads", []):
+        if not head["name"]:  # of a bundle that answers one task
+            del head["name"]
     read_again = msgspec.json.decode(pretty_json(value))
     path.write_bytes(pretty_json({**value, "manifest_digest": digest_of(read_again)}))
     with path.open("rb") as stream:

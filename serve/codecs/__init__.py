@@ -41,6 +41,9 @@ CODECS = {
     "text-pair": CodecKind("edgetune.serve.codecs.text_pair:TextPairCodec", ("text", "text_pair"), "a pair of texts"),
     "tokens": CodecKind("edgetune.serve.codecs.tokens:TokensCodec", ("text",), "a text, read token by token"),
     "words": CodecKind("edgetune.serve.codecs.tokens:WordsCodec", ("text",), "a text, read word by word"),
+    "text-and-tokens": CodecKind(
+        "edgetune.serve.codecs.tokens:TextAndTokensCodec", ("text",), "a text, read as a whole and token by token"
+    ),
     "picture": CodecKind(
         "edgetune.serve.codecs.picture:PictureCodec", ("image",), "a picture", settings="picture.json", in_files=True
     ),

@@ -22,8 +22,8 @@ from edgetune.serve.codecs.text import EncodedText, TextCodec, run_tokenizer
 # Tokens that two windows share, as a part of the longest input: what stands at a window's end is read again with as
 # much behind it. A part of the bundle's format.
 SHARED_PART = 4
-# Scripts that put no blanks between words: Thai and Lao, Tibetan, Burmese, Khmer, kana and Chinese characters. A part of
-# the bundle's format.
+# Scripts that put no blanks between words: Thai and Lao, Tibetan, Burmese, Khmer, kana and Chinese characters. A part
+# of the bundle's format.
 _UNSPACED = re.compile(
     "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
@@ -111,6 +111,21 @@ class WordsCodec(TokensCodec):
     """Single texts with the borders of their words, each answered for by its first token."""
 
     by_word = True
+
+
+class TextAndTokensCodec(TokensCodec):
+    """As `TokensCodec`, for tasks on whole texts beside those on tokens: they read the first window, and a text with
+    further ones is truncated for them."""
+
+    def encode(self, inputs: Sequence[Input]) -> list[EncodedText]:
+        """Windows of each text, in order; raises as `TokensCodec`."""
+        rows = super().encode(inputs)
+        return [msgspec.structs.replace(row, truncated=True) if len(windows(row)) > 1 else row for row in rows]
+
+
+def windows(row: EncodedText) -> tuple[EncodedText, ...]:
+    """The windows of a text, one where it was not encoded by tokens."""
+    return row.windows if isinstance(row, EncodedTokens) else (row,)
 
 
 def shared_tokens(max_tokens: int) -> int:

@@ -50,10 +50,11 @@ class GraphEngine:
         self.session: onnxruntime.InferenceSession | None = opened.session
         self.variant, self.reason, self.golden = opened.variant.scheme, opened.reason, opened.variant.golden
         self.threads = opened.threads
-        output, width = head.spec.output, head.width
-        _check_graph(opened.session, bundle.manifest, output, width, bundle.folder)
-        self._bundle, self._outputs, self._width = bundle, [output], width
-        self._per_token = head.spec.kind in PER_TOKEN
+        self._heads = [head] if head.spec.output else list(head.heads.values())  # type: ignore[attr-defined]
+        self._outputs = [one.spec.output for one in self._heads]
+        for one in self._heads:
+            _check_graph(opened.session, bundle.manifest, one, bundle.folder)
+        self._bundle, self._head = bundle, head
         self._folder = bundle.folder.absolute()  # wherever the process goes
         self._asked = (threads, provider, spinning)
         self._first_input = bundle.manifest.inputs[0].name
@@ -67,7 +68,7 @@ class GraphEngine:
 
     def run(self, feed: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         """One call of the graph: inputs (batch, tokens) int64 by name, outputs (batch, width) float32, of a head on
-        each token (batch, tokens, width).
+        each token (batch, tokens, width); those of several tasks joined, as `TasksHead.joined` has them.
 
         Raises:
             EdgetuneError: it is closed.
@@ -77,18 +78,19 @@ class GraphEngine:
         if session is None:
             raise EdgetuneError(f"The graph of {self._bundle.folder} is closed.", action="open the bundle again")
         try:
-            logits: NDArray[np.float32] = session.run(self._outputs, feed)[0]
+            outputs: list[NDArray[np.float32]] = session.run(self._outputs, feed)
         except session_errors() as error:
             raise run_error(str(self._bundle.folder), error) from error
         rows = feed[self._first_input].shape
-        expected = (*rows, self._width) if self._per_token else (rows[0], self._width)
-        if logits.shape != expected:
-            raise RunError(
-                f"The graph of {self._bundle.folder} gave {self._outputs[0]} of the shape {logits.shape}.",
-                expected=f"{expected}: a row for each input",
-                action="build the bundle again",
-            )
-        return logits
+        for head, logits in zip(self._heads, outputs, strict=True):
+            expected = (*rows, head.width) if head.spec.kind in PER_TOKEN else (rows[0], head.width)
+            if logits.shape != expected:
+                raise RunError(
+                    f"The graph of {self._bundle.folder} gave {head.spec.output} of the shape {logits.shape}.",
+                    expected=f"{expected}: a row for each input",
+                    action="build the bundle again",
+                )
+        return outputs[0] if self._head.spec.output else self._head.joined(outputs)  # type: ignore[attr-defined,no-any-return]
 
     def close(self) -> None:
         """Free the graph."""
@@ -117,10 +119,9 @@ class GraphEngine:
             return self.session
 
 
-def _check_graph(
-    session: onnxruntime.InferenceSession, manifest: Manifest, output: str, width: int, folder: Path
-) -> None:
+def _check_graph(session: onnxruntime.InferenceSession, manifest: Manifest, head: Head, folder: Path) -> None:
     """Refuse a manifest that tells of another graph: neither digests nor ONNX Runtime would notice."""
+    output, width = head.spec.output, head.width
     inputs = {value.name for value in session.get_inputs()}
     listed = {spec.name for spec in manifest.inputs}
     outputs = {value.name: value for value in session.get_outputs() if value.type in _FLOATS and value.shape}

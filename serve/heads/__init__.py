@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # The prediction of the bundle's head: Prediction, LabelsPrediction, NumberPrediction, EntitiesPrediction and others.
 Answer = Any
 # A decision as a JSON value.
-Plain = str | list[str] | float | list[float] | list[dict[str, Any]]
+Plain = str | list[str] | float | list[float] | list[dict[str, Any]] | dict[str, Any]
 
 # Kind in the manifest: where its class is, and what it answers in a few words.
 HEADS = {
@@ -32,8 +32,10 @@ HEADS = {
     "embedding": ("edgetune.serve.heads.embedding:EmbeddingHead", "a vector of {width} numbers"),
     "entities": ("edgetune.serve.heads.entities:EntitiesHead", "spans of {labels}"),
 }
+# Kinds of the head that joins those of several tasks, of which some may answer for each token; no manifest has them.
+TASKS, TASKS_ON_TOKENS = "tasks", "tasks-on-tokens"
 # Those whose graph gives logits to each token, (batch, tokens, width), and not to each row.
-PER_TOKEN = frozenset({"entities"})
+PER_TOKEN = frozenset({"entities", TASKS_ON_TOKENS})
 
 
 class OutputTensor(msgspec.Struct, frozen=True):
@@ -150,6 +152,26 @@ def open_head(spec: HeadSpec) -> Head:
         )
     module, _, kind = HEADS[spec.kind][0].partition(":")
     return cast(Head, getattr(importlib.import_module(module), kind)(spec))
+
+
+def open_heads(specs: Sequence[HeadSpec]) -> Head:
+    """The head that answers all of a bundle's tasks, of one task its own.
+
+    Raises:
+        BundleFormatError, BundleDamaged: as `open_head` and `TasksHead`.
+    """
+    if len(specs) == 1:
+        return open_head(specs[0])
+    from edgetune.serve.heads.tasks import TasksHead
+
+    return TasksHead(specs)
+
+
+def describe_heads(specs: Sequence[HeadSpec], most: int) -> str:
+    """As `describe_head`, of all heads, those of several tasks by their names."""
+    if len(specs) == 1:
+        return describe_head(specs[0], most)
+    return "; ".join(f"{spec.name}: {describe_head(spec, most)}" for spec in specs)
 
 
 def describe_head(spec: HeadSpec, most: int) -> str:

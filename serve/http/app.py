@@ -158,7 +158,8 @@ def interfaces_of(repository: Repository) -> Interfaces:
             if not served.generates:
                 head = served.predictor.head
                 parts.add(served.predictor.codec.parts)
-                answers[head.spec.kind] = head.schema
+                kind = head.spec.kind  # the answers of several tasks have members of their own
+                answers[kind if head.spec.output else f"{kind} {name}"] = head.schema
                 outputs |= output_tensors(head, cascade=served.predictor.small is not None)
     return Interfaces(frozenset(parts or {("text",)}), tuple(answers.values()), tuple(outputs or ID_OUTPUTS))
 

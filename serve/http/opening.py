@@ -30,13 +30,16 @@ from edgetune.serve.stepwise.generator import PREFIX_BYTES, Generator
 from edgetune.serve.stepwise.golden import GenerationGolden, read_golden, replay
 from edgetune.serve.stepwise.report import LanguageReport, report_of
 from edgetune.serve.stepwise.scheduler import Scheduler
+from edgetune.serve.tasks_report import TasksReport
 
 # A second session holds the weights a second time: larger bundles answer lone requests with the threads of all others.
 LONE_BYTES = 128 * 1024 * 1024
 
 # msgspec builds what it knows of a type when it first reads one, and two threads that do so at once take the process
 # down (msgspec 0.22: a segmentation fault in one of a few starts with two bundles). So it is done before there are any.
-_READ_IN_THREADS = tuple(map(msgspec.json.Decoder, (Manifest, Golden, Report, LanguageReport, GenerationGolden)))
+_READ_IN_THREADS = tuple(
+    map(msgspec.json.Decoder, (Manifest, Golden, Report, TasksReport, LanguageReport, GenerationGolden))
+)
 _opening_generator = threading.Lock()  # which reads a type of its own
 
 # Fingerprint and provider of what was proven in a process of its own: the digests of all files hang on the fingerprint.

@@ -21,7 +21,7 @@ from edgetune.serve.bundle import MOST_JSON_BYTES
 from edgetune.serve.codecs import describe_codec, takes_files
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.files import read_regular
-from edgetune.serve.heads import describe_head
+from edgetune.serve.heads import describe_heads
 from edgetune.serve.http.access import visit_of
 from edgetune.serve.http.errors import Refused, sayable
 from edgetune.serve.http.openai.faults import CHAT_PATH
@@ -174,7 +174,7 @@ def _facts(served: Served) -> dict[str, str]:
         "bundle": f"{manifest.name}, built {manifest.created}",
         "base": manifest.base.id,
         "task": manifest.task,
-        **({} if served.generates else {"answer": describe_head(served.predictor.head.spec, 6)}),
+        **({} if served.generates else {"answer": describe_heads(manifest.answer_heads, 6)}),
         **_longest(served),
         "scheme": _scheme(served),
         "runs on": ", ".join(served.answerer.providers),

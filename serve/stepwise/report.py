@@ -9,6 +9,7 @@ import msgspec
 
 from edgetune.serve.bundle import REPORT_NAME, Bundle
 from edgetune.serve.report import BuildReport, JudgedCandidate, JudgedChoice, Ledger, Report, RowsSummary, Stage, Tuning
+from edgetune.serve.tasks_report import TasksReport
 
 
 class AnswerQuality(Stage, frozen=True, kw_only=True):
@@ -162,5 +163,6 @@ def report_of(bundle: Bundle) -> Report | LanguageReport | None:
     path = bundle.path(REPORT_NAME)
     if path is None:
         return None
-    kind: type[Report | LanguageReport] = Report if bundle.manifest.generation is None else LanguageReport
-    return kind.load(path)
+    if bundle.manifest.generation is not None:
+        return LanguageReport.load(path)
+    return (TasksReport if len(bundle.manifest.answer_heads) > 1 else Report).load(path)

@@ -132,8 +132,8 @@ def test_fp16_answers_on_the_cpu_as_the_float_graph_does(tiny_material, tmp_path
     material, graph = tiny_material("bert")
     fp16.compress(graph, tmp_path / "h.onnx", material)
     feeds = calibration(material, graph).held_back
-    expected, found = answers(graph, feeds), answers(tmp_path / "h.onnx", feeds)
-    assert 0 < distance(expected, found) < 1e-4
+    (expected,), (found,) = answers(graph, feeds), answers(tmp_path / "h.onnx", feeds)
+    assert 0 < distance([expected], [found]) < 1e-4
     assert (expected.argmax(1) == found.argmax(1)).all()
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from edgetune.serve.errors import ModelError, RecipeError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from edgetune.tune.models.types import Model
     from edgetune.tune.recipe import AdapterRecipe
 
@@ -75,7 +77,7 @@ class Adapter:
         """
         import peft
         from peft.tuners.lora import LoraLayer
-        from torch import nn
+        from torch.nn import Conv2d
         from transformers.pytorch_utils import Conv1D
 
         self.ratio(settings)  # refused before training, and in a plan
@@ -94,7 +96,7 @@ class Adapter:
                 # Under autocast peft would cast each input to fp32, for autocast to cast it back.
                 layer.cast_input_dtype_enabled = False
                 inside = layer.get_base_layer()
-                if isinstance(inside, nn.Conv2d):  # MobileNetV2 reads these of the layer that stands in its place
+                if isinstance(inside, Conv2d):  # MobileNetV2 reads these of the layer that stands in its place
                     for name in ("stride", "kernel_size", "dilation"):
                         setattr(layer, name, getattr(inside, name))
         return adapted

@@ -34,15 +34,16 @@ class TrainingLength:
     patience: int
 
     @classmethod
-    def of(cls, recipe: TuneRecipe, rows: int, task: Task | None = None) -> TrainingLength:
+    def of(cls, recipe: TuneRecipe, rows: int, task: Task | None = None, *, together: bool = False) -> TrainingLength:
         """Of a recipe, for so many training rows; epochs that the user has set are run in one go.
 
         So are those of a task on tokens, which no probe stands for, and of pictures, which look different in every
-        epoch: there the best models come last, once the rates have fallen.
+        epoch: there the best models come last, once the rates have fallen. Of several tasks that are learnt together
+        what one gains in a round says little of the others.
         """
         method = METHODS[recipe.method]
         usual, epochs = method.patience, 0
-        if task is not None and task.per_token:
+        if together or (task is not None and task.per_token):
             usual, epochs = max(TOKEN_PATIENCE, usual), token_epochs(rows, recipe.batch_size)
         elif task is not None and not task.reads_text:
             usual = epochs = automatic_epochs(rows, recipe.batch_size)

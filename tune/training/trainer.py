@@ -136,7 +136,7 @@ def train(
         reference=reference,
     )
     with (
-        told_out_of_memory(plan.device, lambda: _remedies(recipe, plan, max(map(encoder.size, rows)))),
+        told_out_of_memory(plan.device, lambda: remedies(recipe, plan, max(map(encoder.size, rows)))),
         best_pace(
             model,
             encoder,
@@ -152,19 +152,19 @@ def train(
         # Where rounds decide, no evaluation within one ends the training.
         stopper = StopOnInterrupt()
         patience = EarlyStoppingCallback(plan.patience if not plan.round_epochs else len(rows))
-        trainer = _HeadTrainer(
+        trainer = HeadTrainer(
             plan=plan,
             objective=objective,
             encoder=encoder,
             stored=stored,
             model=model,
-            args=_arguments(recipe, plan, objective, folder),
+            args=training_arguments(recipe, plan, objective, folder),
             train_dataset=rows[: len(train_rows)],
             eval_dataset=evaluated,
             data_collator=encoder.collator(),
             processing_class=encoder.tokenizer,
             compute_metrics=evaluations.measure,
-            compute_loss_func=_loss(objective, plan.class_weights),
+            compute_loss_func=loss_of(objective, plan.class_weights),
             callbacks=[patience, evaluations, StepReporter(progress, _evaluation_line), stopper],
         )
         govern(trainer, model, recipe, head=plan.rates.head_names, folder=folder)
@@ -183,7 +183,7 @@ def _evaluation_line(metrics: Mapping[str, float]) -> str:
     return f"validation {metrics['eval_value']:.4f}, loss {metrics['eval_loss']:.4f}"
 
 
-def _remedies(recipe: TuneRecipe, plan: TrainingPlan, longest: int) -> list[str]:
+def remedies(recipe: TuneRecipe, plan: TrainingPlan, longest: int) -> list[str]:
     """What lowers the memory that training takes, the cheapest first."""
     can = []
     if plan.pass_tokens > longest:
@@ -199,7 +199,8 @@ def _remedies(recipe: TuneRecipe, plan: TrainingPlan, longest: int) -> list[str]
     return can
 
 
-def _arguments(recipe: TuneRecipe, plan: TrainingPlan, objective: Objective, folder: Path) -> TrainingArguments:
+def training_arguments(recipe: TuneRecipe, plan: TrainingPlan, objective: Objective, folder: Path) -> TrainingArguments:
+    """What the Trainer is told of a training, with its checkpoints in `folder`."""
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=plan.epochs,
@@ -231,7 +232,9 @@ def _arguments(recipe: TuneRecipe, plan: TrainingPlan, objective: Objective, fol
     )
 
 
-def _loss(objective: Objective, weights: tuple[float, ...] | None) -> Any:
+def loss_of(objective: Objective, weights: tuple[float, ...] | None) -> Any:
+    """The mean loss over a batch, as the Trainer calls it: outputs, labels and how many items there are."""
+
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         logits = outputs["logits"].float()
         weight = None if weights is None else torch.tensor(weights, device=logits.device)
@@ -257,7 +260,7 @@ def _set_random_state(state: tuple[torch.Tensor, list[torch.Tensor]]) -> None:
         torch.cuda.set_rng_state_all(state[1])
 
 
-class _HeadTrainer(RuledTrainer):
+class HeadTrainer(RuledTrainer):
     """The Trainer with a learning rate of its own for the head, and an order of rows that a continued run repeats.
 
     A batch goes through the model in passes of bounded memory, and from stored activations where there are any.
@@ -272,14 +275,14 @@ class _HeadTrainer(RuledTrainer):
         stored: StoredStates | None,
         **arguments: Any,
     ) -> None:
-        self._plan, self._objective, self._encoder = plan, objective, encoder
+        self.plan, self._objective, self._encoder = plan, objective, encoder
         self._stored = stored
         super().__init__(**arguments)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         # The loss is a sum over rows divided by the whole batch's, so that the passes' gradients add up to its own.
         items = len(inputs["labels"]) if num_items_in_batch is None else num_items_in_batch
-        *first, last = self._encoder.split(inputs, self._plan.pass_tokens)
+        *first, last = self._encoder.split(inputs, self.plan.pass_tokens)
         if first and self._objective.rows_together:
             return self._cached_step(model, [*first, last], items)
         losses = []
@@ -320,7 +323,7 @@ class _HeadTrainer(RuledTrainer):
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
-        parts = self._encoder.split(self._prepare_inputs(inputs), FORWARD_FACTOR * self._plan.pass_tokens)
+        parts = self._encoder.split(self._prepare_inputs(inputs), FORWARD_FACTOR * self.plan.pass_tokens)
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = joined_rows([model(**self._entered(part)).logits.float() for part in parts], UNSEEN)
         labels = joined_rows([part["labels"] for part in parts], UNSEEN)
@@ -352,7 +355,7 @@ class _HeadTrainer(RuledTrainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if getattr(self, "optimizer", None) is None:
             model = self.model if model is None else model
-            self.optimizer = self._plan.rates.optimizer(
+            self.optimizer = self.plan.rates.optimizer(
                 model,
                 weight_decay=self.args.weight_decay,
                 decayed=set(self.get_decay_parameter_names(model)),
@@ -361,10 +364,10 @@ class _HeadTrainer(RuledTrainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        if not self._plan.round_epochs:
+        if not self.plan.round_epochs:
             return super().create_scheduler(num_training_steps, optimizer)
         optimizer = self.optimizer if optimizer is None else optimizer
-        steps = max(1, round(num_training_steps * self._plan.round_epochs / self._plan.epochs))
+        steps = max(1, round(num_training_steps * self.plan.round_epochs / self.plan.epochs))
         of_round = get_scheduler(
             self.args.lr_scheduler_type,
             optimizer=optimizer,

@@ -1,0 +1,1 @@
+"""Several tasks on one encoder: their recipe, plan, stages and tables."""
