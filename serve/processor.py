@@ -26,6 +26,9 @@ INSTRUCTION_SETS = (
     "bf16",
 )
 
+# Characters of /proc/cpuinfo in which the first processor's flags stand, of which there may be 200.
+_FIRST_PROCESSOR = 8192
+
 
 def cpu_name(proc: Path = PROC) -> str:
     """The processor's name as the system tells it; on Arm, which has none, the board or the part's number."""
@@ -44,8 +47,19 @@ def cpu_name(proc: Path = PROC) -> str:
 
 def instruction_sets(proc: Path = PROC) -> list[str]:
     """Those of INSTRUCTION_SETS that the processor has, in that order; none without a /proc/cpuinfo."""
-    flags = set(f"{_cpu_field(proc, 'flags')} {_cpu_field(proc, 'Features')}".split())
-    return [name for name in INSTRUCTION_SETS if name in flags]
+    known = flags(proc)
+    return [name for name in INSTRUCTION_SETS if name in known]
+
+
+def flags(proc: Path = PROC) -> frozenset[str]:
+    """All that the first processor can do, by the names in /proc/cpuinfo; none where there is no such file."""
+    try:
+        with (proc / "cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+            # Of many cores the whole file takes milliseconds, and the kernel writes it as far as it is read.
+            head = lines.read(_FIRST_PROCESSOR)
+    except OSError:
+        return frozenset()
+    return frozenset(f"{field(head, 'flags')} {field(head, 'Features')}".split())
 
 
 def _cpu_field(proc: Path, key: str) -> str:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import BundleDamaged, InputError, MissingDependency, ProviderError, RunError
+from edgetune.serve.processor import flags
+from edgetune.serve.targets import architecture, sums_saturate
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -99,6 +101,9 @@ def open_session(
     options.log_severity_level = 3
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if sums_saturate(flags(), architecture()):
+        # Products in 16 bits, whose sums fit: the answers of VNNI to the last bit, at 1.7 times the cost.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if varying:
         options.enable_mem_pattern = options.enable_cpu_mem_arena = False
     if provider != "cpu":
