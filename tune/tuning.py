@@ -401,8 +401,8 @@ class Job:
     def _keep(self, trained: Trained | None, probe: Probe) -> float:
         """Write model/, and adapter/ for a method with adapters; returns the proven logit difference."""
         if trained is None and self.side:
-            model, head = open_model(self.folder / "base"), self.objective.finished(probe.final)
-            set_head(model, head.weight, head.bias)
+            model, solved = open_model(self.folder / "base"), self.objective.finished(probe.final)
+            set_head(model, solved.weight, solved.bias)
             return merge_and_save(model, self.encoder, self._slice, self.folder / "model")
         if trained is None:
             shutil.copytree(self.folder / "base", self.folder / "model", dirs_exist_ok=True)

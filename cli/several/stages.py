@@ -23,17 +23,21 @@ from edgetune.compress.material import Material
 from edgetune.export.once.graph import Graph
 from edgetune.export.once.pack import GOLDEN_CHARACTERS, Packing, golden_inputs, package_versions
 from edgetune.export.once.shared_graph import export_together, output_name
+from edgetune.export.workload import text_workload
 from edgetune.inputs import plain, source_state
 from edgetune.pipeline import Build, Pipeline, Stage
-from edgetune.serve.bundle import REPORT_NAME, HeadSpec
+from edgetune.serve.bundle import REPORT_NAME, Bundle, HeadSpec
 from edgetune.serve.digest import value_sha256
+from edgetune.serve.predictor import Predictor
 from edgetune.serve.tasks_report import TASK_NAME, TasksReport
+from edgetune.serve.workload import Workload
 from edgetune.several.data import TaskDatasets
 from edgetune.several.page import render_page
 from edgetune.several.plan import estimate
 from edgetune.several.recipe import SeveralRecipe
 from edgetune.several.table import print_report
 from edgetune.tune.data.coverage import coverage_of_folder
+from edgetune.tune.data.source_recipe import SOURCES
 from edgetune.tune.models.model import TunedModel
 from edgetune.tune.several.tuned import TunedTasks
 from edgetune.tune.several.tuning import Part, tune_together
@@ -55,7 +59,7 @@ class DataStage(Stage[SeveralRecipe, TaskDatasets]):
                 name: [
                     part.kind,
                     plain(part.data),
-                    source_state(part.data.path, part.data.train, part.data.validation, part.data.test),
+                    source_state(*(getattr(part.data, source) for source in SOURCES)),
                 ]
                 for name, part in recipe.tasks.items()
             },
@@ -313,10 +317,22 @@ def _estimate(build: SeveralBuild) -> dict[str, float]:
     return estimate(build.recipe, build.base, build.result(TaskDatasets))
 
 
+def _workload(build: SeveralBuild, draft: Bundle) -> Workload | None:
+    """Inputs as long as those of all tasks' test parts, or these themselves where the recipe allows it."""
+    recipe, datasets = build.recipe, build.result(TaskDatasets)
+    if recipe.benchmark.workload == "none":
+        return None
+    test = [text for dataset in datasets.parts.values() for text in dataset.test.texts]
+    train = [text for dataset in datasets.parts.values() for text in dataset.train.texts]
+    with Predictor(draft) as predictor:
+        return text_workload(predictor, test, train, recipe.seed, drawn=recipe.benchmark.workload == "drawn")
+
+
 PIPELINE = Pipeline(
     stages=(DataStage(), TuneStage(), ExportStage(), CompressStage(), BenchStage()),
     estimate=_estimate,
     load_report=TasksReport.load,
     page=render_page,
+    workload=_workload,
     show=print_report,
 )
