@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgetune.serve.errors import ModelError, RecipeError
+from edgetune.tune.models.adapted import keep_readable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,7 +78,6 @@ class Adapter:
         """
         import peft
         from peft.tuners.lora import LoraLayer
-        from torch.nn import Conv2d
         from transformers.pytorch_utils import Conv1D
 
         self.ratio(settings)  # refused before training, and in a plan
@@ -95,11 +95,7 @@ class Adapter:
             if isinstance(layer, LoraLayer):
                 # Under autocast peft would cast each input to fp32, for autocast to cast it back.
                 layer.cast_input_dtype_enabled = False
-                inside = layer.get_base_layer()
-                if isinstance(inside, Conv2d):  # MobileNetV2 reads these of the layer that stands in its place
-                    for name in ("stride", "kernel_size", "dilation"):
-                        setattr(layer, name, getattr(inside, name))
-        return adapted
+        return keep_readable(adapted)
 
     def _sizes(self, settings: AdapterRecipe) -> dict[str, Any]:
         """Rank, scale and dropout by the names that the configuration has for them."""

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from edgetune.serve.errors import ModelError, RecipeError
-from edgetune.tune.models.classifier import head_names, token_embeddings
+from edgetune.tune.models.classifier import head_names, input_table, token_embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -124,8 +124,7 @@ def put_table(model: Model, table: nn.Module) -> None:
 
 def bake(model: Model) -> Model:
     """The model with trained virtual tokens as rows of its table; one without any as it is."""
-    inside = model.base_model
-    table = inside.get_input_embeddings() if hasattr(inside, "get_input_embeddings") else None
+    table = input_table(model.base_model)
     if isinstance(table, VirtualTokens):
         put_table(model, table.baked())
     return model

@@ -8,7 +8,7 @@ are opened here; the graph needs nobody.
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -144,12 +144,17 @@ def trunk_options(config: PretrainedConfig) -> dict[str, bool]:
     return {"add_pooling_layer": False} if "add_pooling_layer" in accepts else {}
 
 
-def token_embeddings(model: Model) -> nn.Embedding | None:
-    """The table of tokens; None of a model without, such as one for pictures, or one that hashes characters."""
+def input_table(model: Any) -> Any | None:
+    """What gives the states of tokens; None of a model for pictures, or one that hashes characters."""
     try:
-        table = model.get_input_embeddings()
+        return model.get_input_embeddings()
     except (NotImplementedError, AttributeError):
         return None
+
+
+def token_embeddings(model: Model) -> nn.Embedding | None:
+    """The table of tokens; None of a model without."""
+    table = input_table(model)
     return table if isinstance(table, nn.Embedding) else None
 
 

@@ -23,6 +23,7 @@ from transformers import (
 from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import ModelError
 from edgetune.serve.report import Training
+from edgetune.tune.models.adapted import keep_readable
 from edgetune.tune.models.base import Base, read_config, unopenable_weights
 from edgetune.tune.models.classifier import (
     PooledClassifier,
@@ -222,7 +223,7 @@ def open_model(folder: Path, *, attention: str | None = None, adapter: Path | No
     if adapter is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, adapter)
+        model = keep_readable(PeftModel.from_pretrained(model, adapter))
     return model.eval()
 
 
