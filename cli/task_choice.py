@@ -11,7 +11,8 @@ from typing import Any
 
 from edgetune.evidence import Evidence
 from edgetune.serve.errors import RecipeError
-from edgetune.tasks import DEFAULT_TASK, FAMILIES, SEVERAL, TASKS, Task, load
+from edgetune.serve.tasks_report import SEVERAL_TASKS
+from edgetune.tasks import DEFAULT_TASK, FAMILIES, TASKS, Task, load
 from edgetune.tune.tasks.task import Guess
 
 NEAR = 0.1  # guesses whose strengths differ by less do not decide
@@ -35,20 +36,20 @@ def choose_task(values: Mapping[str, Any]) -> TaskChoice:
         RecipeError: there is no task of that name, or two fit equally well.
     """
     name = values.get("task")
-    if "tasks" in values and name in (None, SEVERAL):
+    if "tasks" in values and name in (None, SEVERAL_TASKS):
         _refuse_one_task(values)
-        return TaskChoice(SEVERAL)
-    if "tasks" in values or name == SEVERAL:
+        return TaskChoice(SEVERAL_TASKS)
+    if "tasks" in values or name == SEVERAL_TASKS:
         raise RecipeError(
             f"The task is {name!r:.100}, and the recipe has {'tasks' if 'tasks' in values else 'no tasks'}.",
-            expected=f"tasks for {SEVERAL}, data for every other task",
+            expected=f"tasks for {SEVERAL_TASKS}, data for every other task",
         )
     if name is not None:
         if not isinstance(name, str) or name not in TASKS:
             raise RecipeError(f"There is no task {name!r:.100}.", expected=" or ".join(TASKS))
         return TaskChoice(name)
     family, keys = _family_of_keys(values.get("data"))
-    tasks = [task for task in TASKS.values() if family in ("", task.family) and task.name != SEVERAL]
+    tasks = [task for task in TASKS.values() if family in ("", task.family) and task.name != SEVERAL_TASKS]
     if len(tasks) == 1:
         return _choice(tasks[0].name, f"the recipe says {keys}")
     evidence = Evidence.of(values)

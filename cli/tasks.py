@@ -10,6 +10,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from edgetune.serve.tasks_report import SEVERAL_TASKS
 from edgetune.tune.tasks import TASKS as ONCE_TASKS
 
 
@@ -91,15 +92,17 @@ def load(reference: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-# The task whose recipe has `tasks` in the place of `data`.
-SEVERAL = "multi-task"
 # The first is the one that is taken where nothing speaks for any.
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         *(Task(task.name, task.summary, task.family) for task in ONCE_TASKS.values()),
         Task("text-generation", "Text that continues or answers a prompt.", "stepwise"),
-        Task(SEVERAL, "Several answers to a text, each of a task of its own, by one encoder in one pass.", "several"),
+        Task(
+            SEVERAL_TASKS,
+            "Several answers to a text, each of a task of its own, by one encoder in one pass.",
+            "several",
+        ),
     )
 }
 DEFAULT_TASK = next(iter(TASKS))

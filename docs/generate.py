@@ -120,7 +120,7 @@ def recipe_schema() -> str:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "edgetune recipe",
         "type": "object",
-        "required": ["base", "data"],
+        "required": ["base"],
         "properties": {"task": {"enum": list(TASKS), "description": "What the model learns to do; else guessed."}},
         "allOf": [
             *({"if": _names(families[family]), "then": schema} for family, schema in schemas.items()),

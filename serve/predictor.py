@@ -23,7 +23,8 @@ from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.engines import Engine, open_engine
 from edgetune.serve.errors import EdgetuneError, InputError
 from edgetune.serve.forks import watch_forks
-from edgetune.serve.heads import PER_TOKEN, TASKS_ON_TOKENS, Answer, open_heads
+from edgetune.serve.heads import PER_TOKEN, TASKS_ON_TOKENS, Answer
+from edgetune.serve.heads.tasks import open_heads
 from edgetune.serve.identity import identity_of, same_bundle
 from edgetune.serve.session import require_runtime
 from edgetune.serve.token_outputs import as_tokens, assemble, windows_of, with_first_rows

@@ -8,7 +8,8 @@ from edgetune.serve.report import Report
 
 # What the figures for all tasks together are of: the mean over tasks of the tuned model's quality that is kept.
 QUALITY_KEPT = "quality_kept"
-TASK_NAME = "multi-task"
+# The task of a recipe that has `tasks` in the place of `data`.
+SEVERAL_TASKS = "multi-task"
 
 
 class TasksReport(Report, frozen=True, kw_only=True):

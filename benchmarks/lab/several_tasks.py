@@ -10,20 +10,19 @@ from __future__ import annotations
 import csv
 import io
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
+import yaml
 
 from benchmarks.lab.entities import SETS as ENTITIES
 from benchmarks.lab.real_data import BASE, table
 from benchmarks.lab.real_data import SETS as TEXTS
-from edgetune.pipeline import build
-from edgetune.progress import StageLines
-from edgetune.recipe import read_recipe
 from edgetune.serve.loading import load
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.report import Report
@@ -50,14 +49,11 @@ TIMED_TEXTS, TURNS = 200, 5
 @click.option("--markdown", type=click.Path(path_type=Path), help="File for the tables [default: stdout].")
 def main(data: Path, out: Path, rows: int | None, settings: tuple[str, ...], markdown: Path | None) -> None:
     """Build the tasks together and each alone, and compare them."""
-    from edgetune.recipe import parse_settings
-
-    values = parse_settings(settings)
     out.mkdir(parents=True, exist_ok=True)
     sections = {name: _section(name, data, out, rows) for name in SETS}
-    _build(out / "together", {"tasks": {n: {"kind": SETS[n][0], "data": sections[n]} for n in SETS}}, values)
+    _build(out / "together", {"tasks": {n: {"kind": SETS[n][0], "data": sections[n]} for n in SETS}}, settings)
     for name, (_, task, _) in SETS.items():
-        _build(out / name, {"task": task, "data": sections[name]}, values)
+        _build(out / name, {"task": task, "data": sections[name]}, settings)
     page = "\n".join(["# Several tasks on one encoder", "", *_quality(out), "", *_cost(out), ""])
     if markdown:
         markdown.write_text(page, encoding="utf-8")
@@ -85,10 +81,12 @@ def _section(name: str, data: Path, out: Path, rows: int | None) -> dict[str, An
     return section
 
 
-def _build(folder: Path, own: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Build a bundle unless its work folder has it; what is finished is opened."""
-    recipe, _ = read_recipe(None, {"base": BASE, "out": str(folder), **own, **settings})
-    build(recipe, StageLines(Console(stderr=True)))
+def _build(folder: Path, own: dict[str, Any], settings: tuple[str, ...]) -> None:
+    """Build a bundle from the command line, as a user would; what is finished in its work folder is opened."""
+    recipe = folder.with_suffix(".yaml")
+    recipe.write_text(yaml.safe_dump({"base": BASE, "out": str(folder), **own}), encoding="utf-8")
+    flags = [f"--set={setting}" for setting in settings]
+    subprocess.run([sys.executable, "-m", "edgetune", "build", str(recipe), *flags], check=True)
 
 
 def _quality(out: Path) -> list[str]:

@@ -11,7 +11,7 @@ from edgetune.benchmarks.prove.proof import FinalVerdict
 from edgetune.benchmarks.prove.search import Searched
 from edgetune.serve.digest import value_sha256
 from edgetune.serve.report import CandidateReport, DataSummary, Proof, Quality, Report, StageQuality
-from edgetune.serve.tasks_report import QUALITY_KEPT, TASK_NAME, TasksReport
+from edgetune.serve.tasks_report import QUALITY_KEPT, SEVERAL_TASKS, TasksReport
 from edgetune.serve.verdict import Decision, Reason
 from edgetune.tune.metrics import is_error, is_percent, title_of
 
@@ -31,7 +31,7 @@ def joint_report(reports: Mapping[str, Report], searched: Searched, final: Final
     shared = {name: getattr(first, name) for name in first.__struct_fields__}
     rows = sum(report.quality.n for report in reports.values())
     shared |= {
-        "task": TASK_NAME,
+        "task": SEVERAL_TASKS,
         "decision": _decision(reports),
         "verdict": _verdict(reports, candidates, final),
         "data": _data(reports),

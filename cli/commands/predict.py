@@ -18,7 +18,7 @@ from edgetune.serve.codecs import takes_files
 from edgetune.tune.data.dialect import FileOptions
 
 if TYPE_CHECKING:
-    pass
+    from edgetune.serve.bundle import Manifest
 
 _RANKED = ("top", "abstain_below")
 _OF_VECTORS = ("prompt", "vectors")
@@ -76,7 +76,7 @@ def _one_character(context: click.Context, parameter: click.Parameter, value: st
     help="Probability below which an answer is unsure; 0 calls none unsure.",
     show_default="the bundle's",
 )
-@click.option("--task", help="Of a bundle of several tasks, the one to answer alone.", show_default="all in one pass")
+@click.option("--task", help="Task to answer alone, of a bundle of several.", show_default="all in one pass")
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads per inference run.", show_default="all usable cores"
 )
@@ -167,19 +167,9 @@ def command(
         prompts = (prompt for (prompt,) in inputs)
         print_generations(bundle, prompts, asked, threads=threads, provider=provider, form=form)
         return
-    _refuse(_OF_LANGUAGE_MODELS, f"{bundle} generates no text")
-    from edgetune.serve.explain import EXPLAINED
     from edgetune.serve.loading import load
 
-    kinds = {head.kind for head in manifest.answer_heads if task in (None, head.name)}
-    if len(manifest.answer_heads) == 1:
-        _refuse(("task",), f"{bundle} answers one task")
-    if not kinds & {"label", "labels"}:
-        _refuse(_RANKED, f"{bundle} has no labels")
-    if "embedding" not in kinds:
-        _refuse(_OF_VECTORS, f"{bundle} gives no vectors")
-    if takes_files(manifest.codec) or not kinds & {*EXPLAINED}:
-        _refuse(("explain",), f"answers of {bundle} are not explained")
+    _refuse_unanswered(bundle, manifest, task)
     predictor = load(bundle, threads=threads, provider=provider, abstain_below=abstain_below, task=task or "")
     if prompt is not None or vectors is not None:
         from edgetune.commands.vectors import prompted, write_vectors
@@ -189,6 +179,28 @@ def command(
             write_vectors(predictor, inputs, vectors)
             return
     print_answers(predictor, inputs, form)
+
+
+def _refuse_unanswered(bundle: Path, manifest: Manifest, task: str | None) -> None:
+    """Refuse options that mean nothing for the heads that answer.
+
+    Raises:
+        click.UsageError: naming them.
+    """
+    from edgetune.serve.explain import EXPLAINED
+
+    _refuse(_OF_LANGUAGE_MODELS, f"{bundle} generates no text")
+    kinds = {head.kind for head in manifest.answer_heads if task in (None, head.name)}
+    if len(manifest.answer_heads) == 1:
+        _refuse(("task",), f"{bundle} answers one task")
+    elif task is None:
+        _refuse(("explain",), f"answers of {bundle} are explained one task at a time, with --task")
+    if not kinds & {"label", "labels"}:
+        _refuse(_RANKED, f"{bundle} has no labels")
+    if "embedding" not in kinds:
+        _refuse(_OF_VECTORS, f"{bundle} gives no vectors")
+    if takes_files(manifest.codec) or not kinds & {*EXPLAINED}:
+        _refuse(("explain",), f"answers of {bundle} are not explained")
 
 
 def _refuse(options: Iterable[str], why: str) -> None:

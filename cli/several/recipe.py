@@ -16,6 +16,7 @@ from edgetune.export.recipe import ExportRecipe
 from edgetune.recipe import Recipe
 from edgetune.serve.errors import RecipeError
 from edgetune.task_choice import NEAR
+from edgetune.tasks import FAMILIES
 from edgetune.tasks import TASKS as ALL_TASKS
 from edgetune.tune.data.augmentation import AugmentRecipe
 from edgetune.tune.data.dataset import DataRecipe
@@ -25,20 +26,7 @@ from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.task import Guess, Task
 
 # What a task of several may answer with, and the task that learns it.
-KINDS = {
-    "label": "text-classification",
-    "labels": "multi-label-classification",
-    "number": "text-regression",
-    "entities": "token-classification",
-}
-# Tasks whose answers no head beside others gives, and what is to be done with them.
-_ALONE = {
-    "feature-extraction": "vectors are the trunk's own states: build them alone",
-    "image-classification": "pictures are read by another encoder than texts: build them alone",
-    "text-pair-classification": "pairs are read otherwise than single texts: build them alone",
-    "text-pair-regression": "pairs are read otherwise than single texts: build them alone",
-    "text-generation": "a decoder answers it, step by step: build it alone",
-}
+KINDS = {task.kind: name for name, task in TASKS.items() if task.kind}
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 # Members that stand beside the answers of a text in JSON.
 _TAKEN = ("text", "truncated", "model", "explanation")
@@ -65,11 +53,12 @@ class PartRecipe(BaseModel):
     def _known_kind(cls, kind: str) -> str:
         if kind in ("", *KINDS):
             return kind
-        if kind in _ALONE:
-            raise ValueError(f"{kind} cannot be one of several tasks, since {_ALONE[kind]}")
         by_task = {task: known for known, task in KINDS.items()}
+        if kind in ALL_TASKS and kind not in by_task:
+            why = TASKS[kind].alone if kind in TASKS else f"it takes {FAMILIES[ALL_TASKS[kind].family].takes}"
+            raise ValueError(f"{kind} cannot be one of several tasks, since {why}; expected it in a recipe of its own")
         near = f"{by_task[kind]}, which {kind} is here" if kind in by_task else " or ".join(KINDS)
-        raise ValueError(f"there is no kind {kind!r}; expected {near}")
+        raise ValueError(f"there is no kind {kind!r:.80}; expected {near}")
 
 
 class SeveralTuneRecipe(TuneRecipe):

@@ -29,7 +29,7 @@ from edgetune.pipeline import Build, Pipeline, Stage
 from edgetune.serve.bundle import REPORT_NAME, Bundle, HeadSpec
 from edgetune.serve.digest import value_sha256
 from edgetune.serve.predictor import Predictor
-from edgetune.serve.tasks_report import TASK_NAME, TasksReport
+from edgetune.serve.tasks_report import SEVERAL_TASKS, TasksReport
 from edgetune.serve.workload import Workload
 from edgetune.several.data import TaskDatasets
 from edgetune.several.page import render_page
@@ -308,7 +308,7 @@ def _packing(build: SeveralBuild) -> Packing:
         # Borders of entities are those of the text as it is given.
         strip_inputs=not on_tokens and all(part.data.clean.normalize for part in recipe.tasks.values()),
         heads=heads,
-        task=TASK_NAME,
+        task=SEVERAL_TASKS,
         codec="text-and-tokens" if on_tokens else "text",
     )
 

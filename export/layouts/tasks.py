@@ -27,17 +27,18 @@ from edgetune.serve.errors import BundleDamaged, BundleError
 from edgetune.serve.heads import PER_TOKEN
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.tasks_report import TasksReport
+from edgetune.tune.tasks import TASKS
 
 HELP = "A bundle of each task alone, of a bundle of several tasks: for servers and pipelines that know one."
 RUN = "edgetune serve FOLDER/*"
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
-# By the kind of a head, the task that it answers, and the ending of transformers' class for it.
-_TASKS = {
-    "label": ("text-classification", "ForSequenceClassification", "single_label_classification"),
-    "labels": ("multi-label-classification", "ForSequenceClassification", "multi_label_classification"),
-    "number": ("text-regression", "ForSequenceClassification", "regression"),
-    "entities": ("token-classification", "ForTokenClassification", ""),
+# By the kind of a head the ending of transformers' class for it, and the problem that it solves.
+_CLASSES = {
+    "label": ("ForSequenceClassification", "single_label_classification"),
+    "labels": ("ForSequenceClassification", "multi_label_classification"),
+    "number": ("ForSequenceClassification", "regression"),
+    "entities": ("ForTokenClassification", ""),
 }
 
 
@@ -87,7 +88,7 @@ def _write_graph(source: Path, target: Path, output: str) -> None:
 def _write_config(bundle: Bundle, folder: Path, head: HeadSpec) -> None:
     """The configuration with the architecture, labels and problem of the task."""
     config = json.loads((bundle.folder / CONFIG_NAME).read_text(encoding="utf-8"))
-    _, ending, problem = _TASKS[head.kind]
+    ending, problem = _CLASSES[head.kind]
     config["architectures"] = [
         name.removesuffix("EncoderModel").removesuffix("Model") + ending for name in config["architectures"]
     ]
@@ -126,7 +127,7 @@ def _write_manifest(bundle: Bundle, folder: Path, head: HeadSpec) -> None:
         msgspec.structs.replace(
             manifest,
             name=f"{manifest.name}-{head.name}",
-            task=_TASKS[head.kind][0],
+            task=next(task.name for task in TASKS.values() if task.kind == head.kind),
             labels=head.labels,
             outputs=[msgspec.structs.replace(output, name="logits")],
             codec="tokens" if head.kind in PER_TOKEN else "text",

@@ -6,7 +6,7 @@ of its own trunk. So whatever an architecture's head does is in the graph, and t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,15 +39,16 @@ def output_name(task: str) -> str:
 
 
 class _Given(nn.Module):
-    """Stands in the place of a trunk and gives what the shared one gave."""
+    """Stands in the place of a trunk and gives what the shared one gave, whatever it is called with."""
 
     def __init__(self) -> None:
         super().__init__()
         self.states: tuple[Any, ...] = ()
+        self.forward = self._give
 
-    def forward(self, *_: Any, **__: Any) -> Any:
-        """What was given."""
-        return self.states[0]
+    @property
+    def _give(self) -> Callable[..., Any]:
+        return lambda *_, **__: self.states[0]
 
 
 class JoinedModels(PreTrainedModel):

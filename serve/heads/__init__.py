@@ -154,19 +154,6 @@ def open_head(spec: HeadSpec) -> Head:
     return cast(Head, getattr(importlib.import_module(module), kind)(spec))
 
 
-def open_heads(specs: Sequence[HeadSpec]) -> Head:
-    """The head that answers all of a bundle's tasks, of one task its own.
-
-    Raises:
-        BundleFormatError, BundleDamaged: as `open_head` and `TasksHead`.
-    """
-    if len(specs) == 1:
-        return open_head(specs[0])
-    from edgetune.serve.heads.tasks import TasksHead
-
-    return TasksHead(specs)
-
-
 def describe_heads(specs: Sequence[HeadSpec], most: int) -> str:
     """As `describe_head`, of all heads, those of several tasks by their names."""
     if len(specs) == 1:

@@ -191,6 +191,15 @@ class TasksHead:
         return msgspec.structs.replace(case, logits=one.logits, label=one.label, answer=one.answer, answers={})
 
 
+def open_heads(specs: Sequence[HeadSpec]) -> Head:
+    """The head that answers all of a bundle's tasks, of one task its own.
+
+    Raises:
+        BundleFormatError, BundleDamaged: as `open_head` and `TasksHead`.
+    """
+    return open_head(specs[0]) if len(specs) == 1 else TasksHead(specs)
+
+
 def _by_rows(head: Head) -> bool:
     """Whether a head answers for the whole input: the logits of tokens are nothing without their places."""
     return head.spec.kind not in PER_TOKEN

@@ -232,10 +232,14 @@ def _tasks(folder: Path, **changed: object) -> dict[str, object]:
         (
             "vectors",
             {"kind": "feature-extraction"},
-            "cannot be one of several tasks, since vectors are the trunk's own",
+            "cannot be one of several tasks, since vectors are the encoder's own states",
         ),
         ("photos", {"kind": "image-classification"}, "pictures are read by another encoder than texts"),
-        ("chat", {"kind": "text-generation"}, "a decoder answers it, step by step: build it alone"),
+        (
+            "chat",
+            {"kind": "text-generation"},
+            "cannot be one of several tasks, since it takes a decoder and texts or chats",
+        ),
         ("mood", {"kind": "text-classification"}, "expected label, which text-classification is here"),
         ("mood", {"kind": "spans"}, "there is no kind 'spans'; expected label or labels or number or entities"),
         ("Mood!", {"kind": "label"}, "'Mood!' cannot be names of tasks"),

@@ -96,23 +96,33 @@ class Lesson:
         return -float(self.objective.metric.loss(np.asarray(self.start), np.asarray(value)))
 
 
+class _Losses:
+    """The loss of the task that a batch is of, times the task's weight, as the Trainer calls it."""
+
+    def __init__(self, lessons: Sequence[Lesson]) -> None:
+        self._losses = [(lesson.weight, loss_of(lesson.objective, lesson.class_weights)) for lesson in lessons]
+        self.of_batch = 0
+
+    def __call__(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        weight, loss = self._losses[self.of_batch]
+        total: torch.Tensor = weight * loss(outputs, labels, num_items_in_batch)
+        return total
+
+
 class TasksTrainer(HeadTrainer):
-    """The trainer of one task, with batches, loss and evaluation of several."""
+    """The trainer of one task, with batches, loss and evaluation of several: `teaches` says which.
 
-    def __init__(self, *, lessons: Sequence[Lesson], sampling: float, **arguments: Any) -> None:
+    Its `compute_loss_func` is a `_Losses`.
+    """
+
+    def teaches(self, lessons: Sequence[Lesson], sampling: float) -> None:
+        """Set the tasks, and the power of their sizes by which batches are drawn; before training begins."""
         self._lessons, self._sampling = lessons, sampling
-        self._losses = [loss_of(lesson.objective, lesson.class_weights) for lesson in lessons]
-        self._of_batch = 0
-        super().__init__(compute_loss_func=self._weighted_loss, **arguments)
-
-    def _weighted_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-        loss = self._losses[self._of_batch](outputs, labels, num_items_in_batch)
-        return self._lessons[self._of_batch].weight * loss
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        self._of_batch = int(inputs[TASK][0])
+        self.compute_loss_func.of_batch = int(inputs[TASK][0])
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> TaskSampler:
@@ -177,8 +187,7 @@ def train_together(
     ):
         stopper, patience = StopOnInterrupt(), EarlyStoppingCallback(plan.patience)
         trainer = TasksTrainer(
-            lessons=lessons,
-            sampling=sampling,
+            compute_loss_func=_Losses(lessons),
             plan=plan,
             objective=first.objective,
             encoder=first.encoder,
@@ -191,6 +200,7 @@ def train_together(
             processing_class=first.encoder.tokenizer,
             callbacks=[patience, StepReporter(progress, _evaluation_line), stopper],
         )
+        trainer.teaches(lessons, sampling)
         trainer.args.greater_is_better = True  # the mean gain, whatever the metrics are
         trainer.remove_callback(PrinterCallback)
         keep_event_files(trainer, folder.parent / "runs")

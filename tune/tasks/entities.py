@@ -206,6 +206,7 @@ class TokenClassification(Task):
     """The spans of a text that are entities; in clean rows a word is the JSON list of [start, end, type]."""
 
     name: ClassVar[str] = "token-classification"
+    kind: ClassVar[str] = "entities"
     summary: ClassVar[str] = "Entities in a text: spans, each of a type."
     codec: ClassVar[str] = "tokens"
     stratum: ClassVar[str] = "rarest type"

@@ -58,6 +58,7 @@ class FeatureExtraction(Task):
     """A vector for a text."""
 
     name: ClassVar[str] = "feature-extraction"
+    alone: ClassVar[str] = "vectors are the encoder's own states"
     summary: ClassVar[str] = "A vector for a text, near those of texts that belong to it."
     has_labels: ClassVar[bool] = False
     one_label: ClassVar[bool] = False

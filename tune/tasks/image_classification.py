@@ -44,6 +44,8 @@ class ImageClassification(TextClassification):
     """A label for a picture."""
 
     name: ClassVar[str] = "image-classification"
+    kind: ClassVar[str] = ""
+    alone: ClassVar[str] = "pictures are read by another encoder than texts"
     summary: ClassVar[str] = "A label for a picture."
     codec: ClassVar[str] = "picture"
 

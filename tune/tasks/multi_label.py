@@ -178,6 +178,7 @@ class MultiLabelClassification(Task):
     """Any number of labels for a text; in clean rows a word is the JSON list of a row's labels."""
 
     name: ClassVar[str] = "multi-label-classification"
+    kind: ClassVar[str] = "labels"
     summary: ClassVar[str] = "Any number of labels for a text."
     stratum: ClassVar[str] = "rarest label"
     one_label: ClassVar[bool] = False

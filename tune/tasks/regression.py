@@ -147,6 +147,7 @@ class TextRegression(Task):
     """A number for a text."""
 
     name: ClassVar[str] = "text-regression"
+    kind: ClassVar[str] = "number"
     summary: ClassVar[str] = "A number for a text."
     has_labels: ClassVar[bool] = False
     one_label: ClassVar[bool] = False

@@ -60,6 +60,8 @@ class Task(ABC):
         has_head: whether a linear layer above the pooled states gives the outputs; else they are the outputs.
         stratum: what rows are split by, in a word or two.
         per_token: whether the head answers for each token, and not for the whole input.
+        kind: of its head, by which it is named as one of several tasks on one encoder; "" where it cannot be one.
+        alone: why it cannot be, as the end of a sentence.
     """
 
     name: ClassVar[str]
@@ -71,6 +73,8 @@ class Task(ABC):
     has_head: ClassVar[bool] = True
     stratum: ClassVar[str] = "class"
     per_token: ClassVar[bool] = False
+    kind: ClassVar[str] = ""
+    alone: ClassVar[str] = ""
     family: ClassVar[str] = "once"
 
     @property

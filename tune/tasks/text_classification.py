@@ -144,6 +144,7 @@ class TextClassification(Task):
     """A label for a text."""
 
     name: ClassVar[str] = "text-classification"
+    kind: ClassVar[str] = "label"
     summary: ClassVar[str] = "A label for a text."
     metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY, MACRO_F1, BALANCED_ACCURACY)
 

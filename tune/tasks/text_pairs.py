@@ -81,6 +81,8 @@ class TextPairClassification(_Pairs, TextClassification):
     """A label for a pair of texts."""
 
     name: ClassVar[str] = "text-pair-classification"
+    kind: ClassVar[str] = ""
+    alone: ClassVar[str] = "pairs are read otherwise than single texts"
     summary: ClassVar[str] = "A label for a pair of texts."
 
 
@@ -88,4 +90,6 @@ class TextPairRegression(_Pairs, TextRegression):
     """A number for a pair of texts."""
 
     name: ClassVar[str] = "text-pair-regression"
+    kind: ClassVar[str] = ""
+    alone: ClassVar[str] = "pairs are read otherwise than single texts"
     summary: ClassVar[str] = "A number for a pair of texts."
