@@ -22,8 +22,8 @@ from edgetune.serve.codecs.text import EncodedText, TextCodec, run_tokenizer
 # Tokens that two windows share, as a part of the longest input: what stands at a window's end is read again with as
 # much behind it. A part of the bundle's format.
 SHARED_PART = 4
-# Scripts that put no blanks between words: Thai and Lao, Tibetan, Burmese, Khmer, kana and Chinese characters. A part of
-# the bundle's format.
+# Scripts that put no blanks between words: Thai and Lao, Tibetan, Burmese, Khmer, kana and Chinese characters. A part
+# of the bundle's format.
 _UNSPACED = re.compile(
     "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
@@ -66,7 +66,7 @@ class EncodedTokens(EncodedText, frozen=True):
         places = [place for place, is_special in enumerate(special) if not is_special]
         borders = [_without_blanks(text, *offsets[place]) for place in places]
         if by_word:
-            places, borders = _words(text, places, borders)
+            places, borders = joined_words(text, places, borders)
         # Where the tokenizer adds no special tokens, a text without a token is read as one of padding.
         return cls(encoding.ids or [pad_id], encoding.type_ids or [0], False, text, places, borders)
 
@@ -118,7 +118,7 @@ def shared_tokens(max_tokens: int) -> int:
     return max_tokens // SHARED_PART
 
 
-def _words(
+def joined_words(
     text: str, places: Sequence[int], borders: Sequence[tuple[int, int]]
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """The first token of each word, and the borders of the words.
