@@ -343,8 +343,8 @@ class _Job:
     def _keep(self, model: Any | None, probe: Probe) -> float:
         """Write model/, and adapter/ for a method with adapters; returns the proven logit difference."""
         if model is None and self.side:
-            model, head = open_model(self.folder / "base"), self.objective.finished(probe.final)
-            set_head(model, head.weight, head.bias)
+            model, solved = open_model(self.folder / "base"), self.objective.finished(probe.final)
+            set_head(model, solved.weight, solved.bias)
             return merge_and_save(model, self.encoder, self._slice, self.folder / "model")
         if model is None:
             shutil.copytree(self.folder / "base", self.folder / "model", dirs_exist_ok=True)
@@ -390,7 +390,7 @@ class _Job:
             remark=" ".join(filter(None, [outcome.why, remark_on(curve) if curve or not outcome.why else ""])),
             curve=curve,
             settings={
-                "batch_size": self.recipe.batch_size,
+                "batch_size": self.recipe.step_rows(per_token=self.objective.per_token),
                 "max_tokens": self.encoder.max_tokens,
                 "precision": "bf16" if self.bf16 else "fp32",
                 "device": self.device,
