@@ -13,6 +13,8 @@ from edgetune.tune.training.reporters import Reporter
 Auto = Literal["auto"]
 ANCHORED = ("full", "layers", "freeze")  # the methods whose weights have a pretrained value to stay near
 
+STEP_ROWS, TOKEN_STEP_ROWS = 32, 16
+
 
 class AdapterRecipe(BaseModel):
     """Settings of LoRA and its kin."""
@@ -81,7 +83,9 @@ class TuneRecipe(BaseModel):
     epochs: Annotated[float, Field(gt=0)] | Auto = Field(
         "auto", description="Passes over the training part; auto is 3 to 10 by its size."
     )
-    batch_size: int = Field(32, ge=1, description="Rows a step on each device.")
+    batch_size: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto", description="Rows a step on each device; auto is 32, of entities 16, whose rows have many tags each."
+    )
     gradient_accumulation: int = Field(1, ge=1, description="Steps whose gradients are added before an update.")
     learning_rate: Annotated[float, Field(gt=0)] | Auto = Field(
         "auto", description="Peak rate of the trunk; auto is the method's own."
@@ -131,6 +135,12 @@ class TuneRecipe(BaseModel):
     trust_remote_code: bool = Field(
         False, description="Run model code that a hub repository brings; of language models alone."
     )
+
+    def step_rows(self, *, per_token: bool) -> int:
+        """Rows a step on each device; `per_token` where each row has many tags."""
+        if self.batch_size != "auto":
+            return self.batch_size
+        return TOKEN_STEP_ROWS if per_token else STEP_ROWS
 
     @field_validator("trust_remote_code")
     @classmethod

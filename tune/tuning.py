@@ -454,7 +454,7 @@ class Job:
             remark=" ".join(filter(None, [outcome.why, remark_on(curve) if curve or not outcome.why else ""])),
             curve=curve,
             settings={
-                "batch_size": self.recipe.batch_size,
+                "batch_size": self.recipe.step_rows(per_token=self.objective.per_token),
                 "max_tokens": self.encoder.max_tokens,
                 "precision": "bf16" if self.bf16 else "fp32",
                 "device": self.device,

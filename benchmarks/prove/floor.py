@@ -1,4 +1,4 @@
-"""The floor: what one constant answer and a linear n-gram model reach on the rows of the ledger, compared row by row.
+"""The floor: what one constant answer and a linear model reach on the rows of the ledger, compared row by row.
 
 A tuned transformer that does no better than these was not worth its minutes.
 """
@@ -40,8 +40,6 @@ def measure_floor(rows: Slice, dataset: Dataset, seed: int) -> Floor:
     majority = constant_answers(rows)
     described = f"{constant_baseline(rows).answer} to all rows"
     entries, answers = [_entry(rows, MAJORITY, majority, described)], {MAJORITY: majority}
-    if rows.task.per_token:
-        return Floor(entries, answers, "No linear model of n-grams was fitted: it answers a text, and not its words.")
     objective = rows.task.objective(dataset.labels, rows.objective.metric.name, dataset.train.targets)
 
     def fitted(part: Part) -> LinearModel:

@@ -155,8 +155,9 @@ def _step(
         optimizer.zero_grad()
 
     by_length = sorted(texts, key=length)
-    batches = [by_length[start : start + recipe.batch_size] for start in range(0, len(by_length), recipe.batch_size)]
-    with best_pace(model, encoder, encoder.rows(texts), recipe.batch_size, pass_tokens, bf16=facts.bf16):
+    step_rows = recipe.step_rows(per_token=encoder.task.per_token)
+    batches = [by_length[start : start + step_rows] for start in range(0, len(by_length), step_rows)]
+    with best_pace(model, encoder, encoder.rows(texts), step_rows, pass_tokens, bf16=facts.bf16):
         clock = choose_clock(partial(step, by_length[:WARM_ROWS]), facts.device)
         seconds = sum(clock(partial(step, batch)) for batch in batches) / len(by_length)
     return seconds, len(frozen_layers(model)) / facts.layers

@@ -66,7 +66,7 @@ class EncodedTokens(EncodedText, frozen=True):
         places = [place for place, is_special in enumerate(special) if not is_special]
         borders = [_without_blanks(text, *offsets[place]) for place in places]
         if by_word:
-            places, borders = _words(text, places, borders)
+            places, borders = joined_words(text, places, borders)
         # Where the tokenizer adds no special tokens, a text without a token is read as one of padding.
         return cls(encoding.ids or [pad_id], encoding.type_ids or [0], False, text, places, borders)
 
@@ -133,7 +133,7 @@ def shared_tokens(max_tokens: int) -> int:
     return max_tokens // SHARED_PART
 
 
-def _words(
+def joined_words(
     text: str, places: Sequence[int], borders: Sequence[tuple[int, int]]
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """The first token of each word, and the borders of the words.

@@ -85,7 +85,10 @@ def test_the_report_says_what_the_bundle_answers(built):
     assert set(report.stage(report.chosen).metrics) == {"type_macro_f1", "wrong_border", "wrong_type"}
     assert [quality.label for quality in report.quality.classes] in (["card", "login"], ["login", "card"])
     assert report.quality.baseline.answer == "no label"
-    assert "answers a text, and not its words" in report.quality.floor_remark
+    floor = {entry.stage: entry for entry in report.quality.floor}
+    assert (floor.keys(), report.quality.floor_remark) == ({"majority", "linear"}, "")
+    assert floor["linear"].described.startswith("words, their ends and shapes, and their neighbours, learnt from")
+    assert floor["linear"].value > floor["majority"].value == 0
     assert report.training.handed_on == "layers"
     assert render_html(report)
 

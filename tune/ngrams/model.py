@@ -19,7 +19,8 @@ from edgetune.tune.data.dataset import Part
 from edgetune.tune.data.rows import Input, flat_texts
 from edgetune.tune.data.slices import frozen_indices
 from edgetune.tune.ngrams.features import MOST_CHARACTERS, NgramFeatures
-from edgetune.tune.tasks.objective import FloatArray, Head, Objective
+from edgetune.tune.ngrams.words import WordFeatures
+from edgetune.tune.tasks.objective import FloatArray, Head, Objective, TokenObjective
 
 # What is learnt from at most: rows, characters, and rows times outputs, in that order. The time of the fit grows with
 # the last: 10,003 rows of banking77 in 77 classes take 4.6 CPU seconds.
@@ -57,7 +58,7 @@ class LinearModel:
     cpu_seconds: float
 
     def logits(self, inputs: Sequence[Input]) -> FloatArray:
-        """Logits of inputs, (rows, outputs) float32."""
+        """Logits of inputs, (rows, outputs) float32; of words those of all inputs' words."""
         assert self.head is not None
         return self.head.logits(self.features.transform(inputs)).astype(np.float32)
 
@@ -89,7 +90,11 @@ def fit_linear(
     drawn = frozen_indices(len(train), min(most_rows, _affordable(objective, train)), seed)
     part = Part(tuple(train.texts[row] for row in drawn), tuple(train.targets[row] for row in drawn))
     features = features_of(part.texts)
-    head = objective.linear_head(features.transform(part.texts), objective.learnt(part.targets))
+    if isinstance(features, WordFeatures) and isinstance(objective, TokenObjective):
+        learnt = features.tags(objective, part)
+    else:
+        learnt = objective.learnt(part.targets)
+    head = objective.linear_head(features.transform(part.texts), learnt)
     finished = objective.finished(head) if head is not None else None
     return LinearModel(features, finished, len(part), len(train), time.thread_time() - start)
 
@@ -112,6 +117,8 @@ def linear_answers(
     """
     if model.head is None:
         return model.features.transform(inputs)
+    if isinstance(model.features, WordFeatures):
+        return objective.answers(model.features.outputs(inputs, model.logits(inputs)))
     finished = objective.in_units()
 
     def held_out_logits() -> tuple[NDArray[Any], FloatArray]:

@@ -56,7 +56,7 @@ class Preview:
 
 def preview_linear(dataset: Dataset, task: Task, metric: str, seed: int) -> Preview | None:
     """Fit it and judge it; None where the texts have no n-grams, or too few rows can judge."""
-    if len(dataset.validation) < FEWEST_JUDGING_ROWS or task.per_token:  # it answers a text, and not its words
+    if len(dataset.validation) < FEWEST_JUDGING_ROWS:
         return None
     objective = task.objective(dataset.labels, metric, dataset.train.targets)
     most = min(MOST_ROWS, max(LEAST_ROWS, MOST_CELLS // objective.width))

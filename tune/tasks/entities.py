@@ -27,9 +27,9 @@ from edgetune.tune.data.columns import Columns
 from edgetune.tune.data.rows import Span, Target
 from edgetune.tune.data.spans import choose_span_columns, read_span_rows, spans_in, word_of
 from edgetune.tune.metrics import ENTITY_F1, ENTITY_MACRO_F1, Metric
-from edgetune.tune.tasks.objective import UNSEEN, FloatArray, Head, HeldOut, Solver, TokenObjective
+from edgetune.tune.tasks.objective import UNSEEN, FloatArray, Head, HeldOut, Solver, TokenObjective, support_vectors
 from edgetune.tune.tasks.task import Guess, Summary, Task
-from edgetune.tune.tasks.text_classification import LogisticSolver
+from edgetune.tune.tasks.text_classification import LogisticSolver, of_classes
 
 if TYPE_CHECKING:
     import torch
@@ -129,7 +129,7 @@ class Entities(TokenObjective):
         return LogisticSolver(self.width, balanced=balanced)
 
     def linear_head(self, features: Any, learnt: NDArray[Any]) -> Head:
-        raise DataError("A linear model of n-grams answers a text, and not its words.")
+        return of_classes(support_vectors(features, learnt), np.unique(learnt), self.width)
 
     def head_spec(self, held_out: HeldOut) -> HeadSpec:
         return HeadSpec(kind="entities", labels=list(self.labels))
@@ -271,6 +271,11 @@ class TokenClassification(Task):
         sentence = f"{counted(sum(counts.values()), 'entity', 'entities')} of {counted(len(counts), 'type')}: {listed}"
         sentence += f"; {counted(without, 'row')} without any."
         return Summary(sentence, {"entities": dict(counts.most_common()), "rows_without": without})
+
+    def linear_features(self, inputs: Sequence[Input]) -> Any:
+        from edgetune.tune.ngrams.words import WordFeatures
+
+        return WordFeatures()
 
     def objective(self, labels: Sequence[str], metric: str, targets: Sequence[Target]) -> Entities:
         return Entities(tuple(labels), self.metric(metric))

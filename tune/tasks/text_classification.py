@@ -77,7 +77,7 @@ class SingleLabel(LabelObjective):
         return LogisticSolver(self.width, balanced=balanced)
 
     def linear_head(self, features: Any, learnt: NDArray[Any]) -> Head:
-        return _of_classes(support_vectors(features, learnt), np.unique(learnt), self.width)
+        return of_classes(support_vectors(features, learnt), np.unique(learnt), self.width)
 
     def head_spec(self, held_out: HeldOut) -> HeadSpec:
         return HeadSpec(kind="label", labels=list(self.labels))
@@ -122,10 +122,10 @@ class LogisticSolver:
         same = np.array_equal(np.unique(learnt), getattr(self._model, "classes_", np.empty(0)))
         self._model.set_params(C=strength, warm_start=same)
         self._model.fit(features, learnt)
-        return _of_classes(Head(self._model.coef_, self._model.intercept_), self._model.classes_, self._width)
+        return of_classes(Head(self._model.coef_, self._model.intercept_), self._model.classes_, self._width)
 
 
-def _of_classes(head: Head, classes: NDArray[Any], width: int) -> Head:
+def of_classes(head: Head, classes: NDArray[Any], width: int) -> Head:
     """A head of the classes that have rows as one of all; a class without rows gets a bias that nothing outweighs."""
     coefficients, intercepts = head.weight, head.bias
     if len(classes) == 2:  # scikit-learn gives a single row for two classes

@@ -41,21 +41,22 @@ class TrainingLength:
         epoch: there the best models come last, once the rates have fallen. Of several tasks that are learnt together
         what one gains in a round says little of the others.
         """
-        method = METHODS[recipe.method]
+        method, per_token = METHODS[recipe.method], task is not None and task.per_token
+        batch_size = recipe.step_rows(per_token=per_token)
         usual, epochs = method.patience, 0
-        if together or (task is not None and task.per_token):
-            usual, epochs = max(TOKEN_PATIENCE, usual), token_epochs(rows, recipe.batch_size)
+        if together or per_token:
+            usual, epochs = max(TOKEN_PATIENCE, usual), token_epochs(rows, batch_size)
         elif task is not None and not task.reads_text:
-            usual = epochs = automatic_epochs(rows, recipe.batch_size)
+            usual = epochs = automatic_epochs(rows, batch_size)
         patience = usual if recipe.patience == "auto" else recipe.patience
         if recipe.epochs != "auto":
             return cls(recipe.epochs, 0, patience)
         if epochs:
             return cls(float(epochs), 0, patience)
         if method.by_gain:
-            passes = automatic_round(rows, recipe.batch_size)
+            passes = automatic_round(rows, batch_size)
             return cls(float(MOST_ROUNDS * passes), passes, patience)
-        return cls(float(automatic_epochs(rows, recipe.batch_size)), 0, patience)
+        return cls(float(automatic_epochs(rows, batch_size)), 0, patience)
 
 
 def automatic_epochs(rows: int, batch_size: int) -> int:
