@@ -10,12 +10,14 @@ from edgetune.commands.options import json_option, print_json
 from edgetune.export.layouts import (
     LAYOUTS,
     MODEL_LAYOUTS,
+    TARGET_LAYOUTS,
     WEIGHTS,
     WEIGHTS_LAYOUTS,
     command_to_run,
     layout_named,
     write_layout,
 )
+from edgetune.export.layouts.edge import PLATFORMS, PYTHONS, EdgeTarget, here
 from edgetune.serve.bundle import Bundle
 
 
@@ -38,6 +40,19 @@ from edgetune.serve.bundle import Bundle
     show_default=True,
     help="Weights of the layout gguf: the merged model's, or as the bundle has them in 4 or 8 bits.",
 )
+@click.option(
+    "--platform",
+    type=click.Choice(list(PLATFORMS)),
+    help="Machine that the layout edge is for.",
+    show_default="one like this",
+)
+@click.option("--python", type=click.Choice(PYTHONS), help="Its Python.", show_default="this one's")
+@click.option(
+    "--wheels",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder to take the wheels of the layout edge from.",
+    show_default="pip's index",
+)
 @click.option("--force", is_flag=True, help="Replace an older folder of the same layout and model.")
 @click.option("--list", "listed", is_flag=True, help="Print the layouts and do nothing.")
 @json_option
@@ -47,6 +62,9 @@ def command(
     out: Path | None,
     work: Path | None,
     weights: str,
+    platform: str | None,
+    python: str | None,
+    wheels: Path | None,
     force: bool,
     listed: bool,
     as_json: bool,
@@ -61,6 +79,7 @@ def command(
     Example:
       edgetune pack --list
       edgetune pack bundles/x --layout mlserver -o served/x
+      edgetune pack bundles/x --layout edge --platform linux-aarch64 --python 3.11 -o board/x
     """
     if listed:
         _list_layouts(as_json)
@@ -73,8 +92,11 @@ def command(
         raise click.UsageError(f"--work is for {', '.join(MODEL_LAYOUTS)}: {layout} is made of the bundle alone.")
     if weights != WEIGHTS[0] and layout not in WEIGHTS_LAYOUTS:
         raise click.UsageError(f"--weights is for {' and '.join(WEIGHTS_LAYOUTS)}: {layout} takes them as they are.")
-    opened = Bundle.open(bundle)
-    files = write_layout(opened, layout, out, replace=force, work=work, weights=weights)
+    if (platform or python or wheels) and layout not in TARGET_LAYOUTS:
+        raise click.UsageError(f"--platform, --python and --wheels are for {', '.join(TARGET_LAYOUTS)}.")
+    opened, like = Bundle.open(bundle), here()
+    target = EdgeTarget(platform or like.platform, python or like.python, wheels)
+    files = write_layout(opened, layout, out, replace=force, work=work, weights=weights, target=target)
     run = command_to_run(layout_named(layout), opened, out)
     sizes = {name: (out / name).stat().st_size for name in files}
     if as_json:

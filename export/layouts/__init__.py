@@ -12,11 +12,14 @@ import importlib
 import re
 import shutil
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from edgetune.export.stepwise.weights import merged_folder
 from edgetune.serve.bundle import GRAPH_NAME, Bundle
 from edgetune.serve.errors import BundleError, WorkError
+
+if TYPE_CHECKING:
+    from edgetune.export.layouts.edge import EdgeTarget
 
 
 class Layout(Protocol):
@@ -46,6 +49,13 @@ class WeightsLayout(Layout, Protocol):
         """Fill an empty folder from a merged model; `weights_of` is one of WEIGHTS below."""
 
 
+class TargetLayout(Layout, Protocol):
+    """What the module of a layout has that holds the packages of another machine."""
+
+    def write_for(self, bundle: Bundle, folder: Path, target: EdgeTarget) -> None:
+        """Fill an empty folder for that machine."""
+
+
 # name: module. Loaded when asked for.
 LAYOUTS = {
     "triton": "edgetune.export.layouts.triton",
@@ -58,6 +68,7 @@ LAYOUTS = {
     "transformersjs": "edgetune.export.layouts.transformersjs",
     "docker": "edgetune.export.layouts.docker",
     "oci": "edgetune.export.layouts.oci",
+    "edge": "edgetune.export.layouts.edge",
     "sentence-transformers": "edgetune.export.layouts.sentences",
     "tasks": "edgetune.export.layouts.tasks",
     "genai": "edgetune.export.layouts.genai",
@@ -99,6 +110,8 @@ OF_SEVERAL = ("tasks", "docker")
 ONLY = {"sentence-transformers": ("embedding", "it is for models that give vectors")}
 # Of language models; the others are of bundles that answer in one run.
 LANGUAGE_LAYOUTS = ("genai", "hf", "gguf")
+# Of bundles of every task; they hold the packages of another machine, which pip fetches.
+TARGET_LAYOUTS = ("edge",)
 # Made of the merged model in the build's work folder.
 MODEL_LAYOUTS = ("hf", "gguf", "sentence-transformers")
 # Of these, those whose weights may be those of the graph too; how `--weights` names them.
@@ -135,7 +148,14 @@ def command_to_run(layout: Layout, bundle: Bundle, folder: Path) -> str:
 
 
 def write_layout(
-    bundle: Bundle, name: str, out: Path, *, replace: bool = False, work: Path | None = None, weights: str = "float"
+    bundle: Bundle,
+    name: str,
+    out: Path,
+    *,
+    replace: bool = False,
+    work: Path | None = None,
+    weights: str = "float",
+    target: EdgeTarget | None = None,
 ) -> list[str]:
     """Write a layout beside its place, check it, and rename it: `out` is whole or as it was.
 
@@ -144,6 +164,7 @@ def write_layout(
         name: one of LAYOUTS.
         out: the folder to make; with `replace` an older one of this layout gives way to the new one.
         work: for one of MODEL_LAYOUTS the work folder of the build; None looks where a build leaves it.
+        target: for one of TARGET_LAYOUTS the machine that it is for; None is one like this.
         weights: for one of WEIGHTS_LAYOUTS one of WEIGHTS: the merged weights, or what the bundle's graph made of them.
 
     Returns:
@@ -163,6 +184,8 @@ def write_layout(
         part.mkdir(parents=True)
         if name in WEIGHTS_LAYOUTS:
             cast(WeightsLayout, layout).write_model(bundle, merged_folder(bundle, work), part, weights)
+        elif target is not None and name in TARGET_LAYOUTS:
+            cast(TargetLayout, layout).write_for(bundle, part, target)
         elif name in MODEL_LAYOUTS:
             cast(ModelLayout, layout).write_model(bundle, merged_folder(bundle, work), part)
         else:
@@ -189,14 +212,14 @@ def write_layout(
 
 def fitting_layouts(generates: bool) -> list[str]:
     """The layouts of language models, or those of all other bundles."""
-    return [name for name in LAYOUTS if (name in LANGUAGE_LAYOUTS) is generates]
+    return [name for name in LAYOUTS if name in TARGET_LAYOUTS or (name in LANGUAGE_LAYOUTS) is generates]
 
 
 def _check_task(bundle: Bundle, name: str) -> None:
     generates = bundle.manifest.generation is not None
     kinds = {bundle.manifest.codec, *(head.kind for head in bundle.manifest.answer_heads)}
     fitting = [one for one in fitting_layouts(generates) if one not in ONLY or ONLY[one][0] in kinds]
-    if generates is not (name in LANGUAGE_LAYOUTS):
+    if name not in fitting_layouts(generates):
         raise BundleError(
             f"The bundle {bundle.folder} is for the task {bundle.manifest.task!r}, which {name} does not carry.",
             expected=f"a layout of its task: {', '.join(fitting)}",

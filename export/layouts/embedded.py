@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgetune import __version__
 from edgetune.export.layouts import copy_files
-from edgetune.serve.bundle import MANIFEST_NAME, Bundle
+from edgetune.serve.bundle import MANIFEST_NAME, SIGNATURE_NAME, Bundle
 from edgetune.serve.codecs import codec_parts, takes_files
 from edgetune.serve.errors import BundleError
 from edgetune.serve.heads import open_head
@@ -23,8 +23,9 @@ BUNDLE_FOLDER = "bundle"
 
 
 def copy_bundle(bundle: Bundle, folder: Path) -> None:
-    """Copy the packed files of a bundle, and no others, into `folder`/bundle."""
-    copy_files(bundle, [*bundle.manifest.files, MANIFEST_NAME], folder / BUNDLE_FOLDER)
+    """Copy the packed files of a bundle and its signature, and no others, into `folder`/bundle."""
+    signature = [SIGNATURE_NAME] if (bundle.folder / SIGNATURE_NAME).is_file() else []
+    copy_files(bundle, [*bundle.manifest.files, MANIFEST_NAME, *signature], folder / BUNDLE_FOLDER)
 
 
 def bundle_faults(folder: Path) -> list[str]:

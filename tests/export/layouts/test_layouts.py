@@ -18,6 +18,7 @@ from edgetune.export.layouts import (
     LANGUAGE_LAYOUTS,
     LAYOUTS,
     ONLY,
+    TARGET_LAYOUTS,
     command_to_run,
     graph_files,
     layout_named,
@@ -43,7 +44,7 @@ def renamed(bundle: Bundle, name: str) -> Bundle:
     return dataclasses.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, name=name))
 
 
-CARRIED = [name for name in LAYOUTS if name not in (*LANGUAGE_LAYOUTS, *ONLY)]
+CARRIED = [name for name in LAYOUTS if name not in (*LANGUAGE_LAYOUTS, *TARGET_LAYOUTS, *ONLY)]
 
 
 @pytest.mark.parametrize("name", LANGUAGE_LAYOUTS)
@@ -93,9 +94,9 @@ PACKS = """
 import json, sys
 from pathlib import Path
 before = set(sys.modules)
-from edgetune.export.layouts import LANGUAGE_LAYOUTS, LAYOUTS, ONLY, write_layout
+from edgetune.export.layouts import LANGUAGE_LAYOUTS, LAYOUTS, ONLY, TARGET_LAYOUTS, write_layout
 from edgetune.serve.bundle import Bundle
-for name in [one for one in LAYOUTS if one not in (*LANGUAGE_LAYOUTS, *ONLY)]:
+for name in [one for one in LAYOUTS if one not in (*LANGUAGE_LAYOUTS, *TARGET_LAYOUTS, *ONLY)]:
     write_layout(Bundle.open(sys.argv[1]), name, Path(sys.argv[2]) / name)
 new = {name.split(".")[0] for name in set(sys.modules) - before}
 print(json.dumps(sorted(new - set(sys.stdlib_module_names))))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from edgetune.export.layouts import LANGUAGE_LAYOUTS, LAYOUTS, ONLY, layout_named, write_layout
+from edgetune.export.layouts import LANGUAGE_LAYOUTS, LAYOUTS, ONLY, TARGET_LAYOUTS, layout_named, write_layout
 from edgetune.serve import load
 from edgetune.serve.bundle import Bundle
 
-CARRIED = [name for name in LAYOUTS if name not in (*LANGUAGE_LAYOUTS, *ONLY)]
+CARRIED = [name for name in LAYOUTS if name not in (*LANGUAGE_LAYOUTS, *TARGET_LAYOUTS, *ONLY)]
 # Those that answer with edgetune itself, from the bundle's own folder; the others run `model.onnx`.
 WHOLE = {"mlserver", "mlflow", "litserve", "bentoml", "docker", "oci"}
 
