@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import set_seed
 
-from edgetune.serve.report import Training
+from edgetune.serve.report import TaskMemory, Training
 from edgetune.tune.data.dataset import Dataset, Part
 from edgetune.tune.data.rows import Input
 from edgetune.tune.methods import METHODS, Method
-from edgetune.tune.models.base import Base
+from edgetune.tune.models.base import Base, known_labels
 from edgetune.tune.models.classifier import head_names, replace_weights, set_head, trained_head
 from edgetune.tune.models.dropout import quicken_dropout, remove_dropout
 from edgetune.tune.models.encoder import Encoder
@@ -35,11 +35,12 @@ from edgetune.tune.tasks.objective import Head, Objective, TokenObjective
 from edgetune.tune.training.batches import PASS_TOKENS, labelled
 from edgetune.tune.training.checkpoints import last_whole_checkpoint
 from edgetune.tune.training.curve import remark_on
+from edgetune.tune.training.forgetting import memory_anchor, task_memories
 from edgetune.tune.training.gain import paired_gain
 from edgetune.tune.training.hardware import choose_device, fast_bf16
 from edgetune.tune.training.length import TrainingLength
 from edgetune.tune.training.outcome import Outcome, choose, settled_by_probe
-from edgetune.tune.training.probe import Learnable, Probe, fit_probe, headless
+from edgetune.tune.training.probe import Learnable, Probe, fit_probe, headless, joined
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.training.progress import Progress
 from edgetune.tune.training.rates import Rates
@@ -180,6 +181,9 @@ class _Job:
             np.save(
                 self.folder / f"{trunk}-{FEATURES_NAME}", np.concatenate([train[0], validation[0]]).astype(np.float16)
             )
+        earlier = self.dataset.remembered
+        if earlier is not None and len(earlier.unseen):
+            train = joined(train, learnable(earlier.unseen))
         return fit_probe(
             train,
             validation,
@@ -221,6 +225,7 @@ class _Job:
     def train_from_head(self, probe: Probe, method: Method, names: tuple[str, ...], progress: Progress) -> _Trained:
         """Train the model by a settled method, from the head that is in place."""
         model = method.prepare(self.model, self.recipe).to(self.device)
+        anchor = memory_anchor(model, self.encoder, self.dataset, self.recipe, method, self.seed, progress)
         if self.device == "cpu":
             quicken_dropout(model)
         result = train(
@@ -234,6 +239,7 @@ class _Job:
             reference=self.objective.answers(probe.logits),
             folder=self.folder / "checkpoints",
             progress=progress,
+            rules=[anchor] if anchor else (),
         )
         parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         return _Trained(model, result, self.encoder, parameters)
@@ -313,7 +319,7 @@ class _Job:
         if objective.per_token:  # no round of it was stopped for want of gain, and a probe that does worse is none
             method = replace(method, by_gain=False)
         logits, value = result.best_logits, result.best_value
-        if method.by_gain:
+        if method.by_gain or self.dataset.remembered is not None:  # whose rows the head alone may learn again
             again = self._fit_probe(model, TRAINED, progress)
             if objective.metric.is_better(again.value, value):
                 progress.say(f"head solved again on the trained layers: validation {again.value:.4f}")
@@ -349,6 +355,14 @@ class _Job:
             adapter=self.folder / "adapter",
         )
 
+    def _memories(self, trained: _Trained | None, outcome: Outcome) -> list[TaskMemory]:
+        """What the earlier task lost and the new one gained, of the model that is in its folder."""
+        if self.dataset.remembered is None:
+            return []
+        encoder = trained.encoder if trained and outcome.is_trained else self.encoder
+        labels = known_labels(self.base) or ()
+        return task_memories(self.dataset, self.base.folder, labels, self.folder / "model", encoder)
+
     def _settle_features(self, trunk: str) -> None:
         """Leave the features of the trunk that is handed on, where they were computed, for its students."""
         for name in (FROZEN, TRAINED):
@@ -373,6 +387,7 @@ class _Job:
             epochs=result.epochs if result else 0.0,
             remark=" ".join(filter(None, [outcome.why, remark_on(curve) if curve or not outcome.why else ""])),
             curve=curve,
+            memory=self._memories(trained, outcome),
             settings={
                 "batch_size": self.recipe.batch_size,
                 "max_tokens": self.encoder.max_tokens,
