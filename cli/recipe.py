@@ -26,7 +26,7 @@ MOST_NAME_BYTES = 240
 MOST_PATH_BYTES = 4000
 # Faults that are told one by one.
 MOST_FAULTS = 20
-_SOURCES = ("path", *PART_NAMES, "unlabeled", "out_of_scope")
+_SOURCES = ("path", *PART_NAMES, "unlabeled", "out_of_scope", "remember")
 _COLUMNS = ("text", "text_pair", "label")
 
 

@@ -35,7 +35,7 @@ from edgetune.tune.tasks.objective import Head, Objective, TokenObjective
 from edgetune.tune.training.batches import PASS_TOKENS, labelled
 from edgetune.tune.training.checkpoints import last_whole_checkpoint
 from edgetune.tune.training.curve import remark_on
-from edgetune.tune.training.forgetting import memory_anchor, task_memories
+from edgetune.tune.training.forgetting import memory_anchor, remark_on_memory, task_memories
 from edgetune.tune.training.gain import paired_gain
 from edgetune.tune.training.hardware import choose_device, fast_bf16
 from edgetune.tune.training.length import TrainingLength
@@ -302,7 +302,7 @@ class _Job:
             base_digest=self.base.digest,
             max_tokens=self.encoder.max_tokens,
             merge_max_abs_diff=difference,
-            training=self._summary(probe, trained, outcome),
+            training=self._summary(probe, trained, outcome, progress),
         ).save(self.folder)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
@@ -372,9 +372,11 @@ class _Job:
             elif path.is_file():
                 path.rename(self.folder / FEATURES_NAME)
 
-    def _summary(self, probe: Probe, trained: _Trained | None, outcome: Outcome) -> Training:
-        result = trained.result if trained else None
-        curve = list(result.curve) if result else []
+    def _summary(self, probe: Probe, trained: _Trained | None, outcome: Outcome, progress: Progress) -> Training:
+        result, memory = trained.result if trained else None, self._memories(trained, outcome)
+        curve, remembered = list(result.curve) if result else [], remark_on_memory(memory)
+        if remembered:
+            progress.say(remembered)
         return Training(
             method=self.recipe.method,
             handed_on=outcome.handed_on,
@@ -385,9 +387,11 @@ class _Job:
             best_value=outcome.value,
             best_epoch=result.best_epoch if result else None,
             epochs=result.epochs if result else 0.0,
-            remark=" ".join(filter(None, [outcome.why, remark_on(curve) if curve or not outcome.why else ""])),
+            remark=" ".join(
+                filter(None, [outcome.why, remark_on(curve) if curve or not outcome.why else "", remembered])
+            ),
             curve=curve,
-            memory=self._memories(trained, outcome),
+            memory=memory,
             settings={
                 "batch_size": self.recipe.batch_size,
                 "max_tokens": self.encoder.max_tokens,

@@ -51,7 +51,9 @@ class DataStage(Stage[OnceRecipe, Dataset]):
         data = build.recipe.data
         return [
             plain(prompted_data(build.recipe, build.base)),
-            source_state(data.path, data.train, data.validation, data.test, data.unlabeled, data.out_of_scope),
+            source_state(
+                data.path, data.train, data.validation, data.test, data.unlabeled, data.out_of_scope, data.remember
+            ),
             build.recipe.seed,
             build.recipe.task,
             known_labels(build.base),

@@ -80,5 +80,14 @@ def task_memories(
     return memories
 
 
+def remark_on_memory(memories: Sequence[TaskMemory]) -> str:
+    """A sentence on what became of both tasks; empty without an earlier one."""
+    figures = [
+        f"{memory.after:.1%} of {memory.rows:,} test rows of the {memory.task} task ({memory.before:.1%} before)"
+        for memory in memories
+    ]
+    return f"Right answers: {', '.join(figures)}." if figures else ""
+
+
 def _cut(part: Part, start: int, end: int) -> Part:
     return Part(part.texts[start:end], part.targets[start:end])

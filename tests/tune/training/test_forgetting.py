@@ -144,6 +144,7 @@ def test_a_task_is_learnt_after_another_and_the_report_says_what_became_of_both(
         assert (memories[name].rows, memories[name].after) == (end - start, pytest.approx(right))
     before = model_logits(open_model(base.folder), encoder, earlier.test.texts).argmax(axis=1)
     assert memories["earlier"].before == pytest.approx(float(np.mean(before == np.asarray(earlier.test.targets))))
+    assert f"{len(earlier.test)} test rows of the earlier task (" in tuned.training.remark
     assert memories["new"].before == 0  # whose labels the earlier model does not have
 
 
