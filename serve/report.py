@@ -346,6 +346,15 @@ class Tuning(_Value, frozen=True, kw_only=True):
     settings: dict[str, str | int | float | bool | None] = msgspec.field(default_factory=dict)
 
 
+class TaskMemory(_Value, frozen=True, kw_only=True):
+    """Accuracy on the test rows of one task, `earlier` or `new`, before and after the new one was learnt."""
+
+    task: str
+    rows: int
+    before: float
+    after: float
+
+
 class Training(Tuning, frozen=True, kw_only=True):
     """How the model was tuned. `probe_value` is what the head alone reached on the validation part."""
 
@@ -353,6 +362,7 @@ class Training(Tuning, frozen=True, kw_only=True):
     pooling: str
     probe_value: float
     best_value: float
+    memory: list[TaskMemory] = msgspec.field(default_factory=list)
 
 
 class RowsSummary(_Value, frozen=True, kw_only=True):

@@ -119,6 +119,11 @@ class TuneRecipe(BaseModel):
     tag_unit: Literal["auto", "word", "token"] = Field(
         "auto", description="Of entities, what bears a tag: auto is a word wherever the data's spans are made of words."
     )
+    ewc: Annotated[float, Field(ge=0)] | Auto = Field(
+        "auto",
+        description="With data.remember, strength by which weights stay that the earlier task rests on (EWC); auto is "
+        "1000 where the method trains the base's own weights, and else 0.",
+    )
     class_weights: Literal["none", "balanced"] = Field("none", description="Weigh rare classes more in the loss.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 where the processor has it.")
     lora: AdapterRecipe = AdapterRecipe()
@@ -160,4 +165,9 @@ class TuneRecipe(BaseModel):
     @model_validator(mode="after")
     def _anchored_weights(self) -> TuneRecipe:
         check_anchor(self.method, self.l2_sp)
+        if self.ewc not in ("auto", 0) and self.method not in (*ANCHORED, "auto"):
+            raise ValueError(
+                f"ewc is {self.ewc:g}, and method {self.method} does not train the base's own weights; "
+                f"expected ewc 0, or method {', '.join(ANCHORED)}"
+            )
         return self

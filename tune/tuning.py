@@ -17,11 +17,11 @@ from torch import nn
 from transformers import set_seed
 
 from edgetune.serve.codecs.picture_spec import read_picture_spec
-from edgetune.serve.report import Training
+from edgetune.serve.report import TaskMemory, Training
 from edgetune.tune.data.dataset import Dataset, Part
 from edgetune.tune.data.rows import Input
 from edgetune.tune.methods import METHODS, Method
-from edgetune.tune.models.base import Base
+from edgetune.tune.models.base import Base, known_labels
 from edgetune.tune.models.classifier import head_names, replace_weights, set_head, trained_head
 from edgetune.tune.models.dropout import quicken_dropout, remove_dropout
 from edgetune.tune.models.encoder import Encoder
@@ -38,11 +38,12 @@ from edgetune.tune.tasks.objective import Head, Objective, TokenObjective
 from edgetune.tune.training.batches import PASS_TOKENS, labelled
 from edgetune.tune.training.checkpoints import last_whole_checkpoint
 from edgetune.tune.training.curve import remark_on
+from edgetune.tune.training.forgetting import memory_anchor, remark_on_memory, task_memories
 from edgetune.tune.training.gain import paired_gain
 from edgetune.tune.training.hardware import choose_device, fast_bf16
 from edgetune.tune.training.length import TrainingLength
 from edgetune.tune.training.outcome import Outcome, choose, settled_by_probe
-from edgetune.tune.training.probe import Learnable, Probe, fit_probe, headless
+from edgetune.tune.training.probe import Learnable, Probe, fit_probe, headless, joined
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.training.progress import Progress
 from edgetune.tune.training.rates import Rates
@@ -218,6 +219,9 @@ class Job:
             np.save(
                 self.folder / f"{trunk}-{FEATURES_NAME}", np.concatenate([train[0], validation[0]]).astype(np.float16)
             )
+        earlier = self.dataset.remembered
+        if earlier is not None and len(earlier.unseen):
+            train = joined(train, learnable(earlier.unseen))
         return fit_probe(
             train,
             validation,
@@ -259,6 +263,7 @@ class Job:
     def train_from_head(self, probe: Probe, method: Method, names: tuple[str, ...], progress: Progress) -> Trained:
         """Train the model by a settled method, from the head that is in place."""
         model = method.prepare(self.model, self.recipe).to(self.device)
+        anchor = memory_anchor(model, self.encoder, self.dataset, self.recipe, method, self.seed, progress)
         if self.device == "cpu":
             quicken_dropout(model)
         result = train(
@@ -272,6 +277,7 @@ class Job:
             reference=self.objective.answers(probe.logits),
             folder=self.folder / "checkpoints",
             progress=progress,
+            rules=[anchor] if anchor else (),
         )
         parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         return Trained(model, result, self.encoder, parameters)
@@ -333,7 +339,7 @@ class Job:
         assert outcome is not None, "training is left out only where the probe settles it"
         if outcome.why:
             progress.say(outcome.why)
-        self.hand_on(probe, trained, outcome, logits)
+        self.hand_on(probe, trained, outcome, logits, progress)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
     def hand_on(
@@ -342,6 +348,7 @@ class Job:
         trained: Trained | None,
         outcome: Outcome,
         logits: NDArray[np.float32],
+        progress: Progress,
     ) -> None:
         """Merge and write what `outcome` says, whose logits of the validation part these are, with the facts."""
         difference = self._keep(trained if outcome.is_trained else None, probe)
@@ -358,7 +365,7 @@ class Job:
             base_digest=self.base.digest,
             max_tokens=self.encoder.max_tokens,
             merge_max_abs_diff=difference,
-            training=self._summary(probe, trained, outcome),
+            training=self._summary(probe, trained, outcome, progress),
         ).save(self.folder)
 
     def _choose(
@@ -383,7 +390,8 @@ class Job:
         """Of `auto`, solve the head again on the trained trunk, on both parts as the probe's is, and put it in place
         where it does better; the logits of the validation rows (rows, outputs) float32 then, and their value."""
         logits, value = result.best_logits, result.best_value
-        if METHODS[self.recipe.method].by_gain and not self.objective.per_token:
+        anew = METHODS[self.recipe.method].by_gain and not self.objective.per_token
+        if anew or self.dataset.remembered is not None:  # whose rows the head alone may learn again
             again = self._fit_probe(model, TRAINED, progress)
             if self.objective.metric.is_better(again.value, value):
                 progress.say(f"head solved again on the trained layers: validation {again.value:.4f}")
@@ -419,6 +427,14 @@ class Job:
             adapter=self.folder / "adapter",
         )
 
+    def _memories(self, trained: Trained | None, outcome: Outcome) -> list[TaskMemory]:
+        """What the earlier task lost and the new one gained, of the model that is in its folder."""
+        if self.dataset.remembered is None:
+            return []
+        encoder = trained.encoder if trained and outcome.is_trained else self.encoder
+        labels = known_labels(self.base) or ()
+        return task_memories(self.dataset, self.base.folder, labels, self.folder / "model", encoder)
+
     def _settle_features(self, trunk: str) -> None:
         """Leave the features of the trunk that is handed on, where they were computed, for its students."""
         for name in (FROZEN, TRAINED):
@@ -438,9 +454,11 @@ class Job:
         own = read_picture_spec(self.folder / "base").shape[0]
         return {"picture_size": self.encoder.spec.shape[0], "base_picture_size": own}
 
-    def _summary(self, probe: Probe, trained: Trained | None, outcome: Outcome) -> Training:
-        result = trained.result if trained else None
-        curve = list(result.curve) if result else []
+    def _summary(self, probe: Probe, trained: Trained | None, outcome: Outcome, progress: Progress) -> Training:
+        result, memory = trained.result if trained else None, self._memories(trained, outcome)
+        curve, remembered = list(result.curve) if result else [], remark_on_memory(memory)
+        if remembered:
+            progress.say(remembered)
         return Training(
             method=self.recipe.method,
             handed_on=outcome.handed_on,
@@ -451,8 +469,11 @@ class Job:
             best_value=outcome.value,
             best_epoch=result.best_epoch if result else None,
             epochs=result.epochs if result else 0.0,
-            remark=" ".join(filter(None, [outcome.why, remark_on(curve) if curve or not outcome.why else ""])),
+            remark=" ".join(
+                filter(None, [outcome.why, remark_on(curve) if curve or not outcome.why else "", remembered])
+            ),
             curve=curve,
+            memory=memory,
             settings={
                 "batch_size": self.recipe.step_rows(per_token=self.objective.per_token),
                 "max_tokens": self.encoder.max_tokens,

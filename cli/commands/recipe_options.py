@@ -22,6 +22,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = (
     click.argument("recipe", required=False, type=click.Path(path_type=Path, dir_okay=False)),
     click.option("--base", help="Pretrained model: a folder, a packaged model or a hub id."),
+    click.option(
+        "--from",
+        "earlier",
+        metavar="BUILD",
+        help="Earlier build to go on from, in place of a base: its bundle, its work folder, or a tuned model.",
+    ),
+    click.option("--remember", metavar="DATA", help="Rows of the earlier build's task; what is forgotten is reported."),
+    click.option("--replay", type=click.FloatRange(0, 1), help="Share of --remember to learn again.  [default: 0]"),
     click.option("--data", help="Labelled rows, texts or chats: csv, tsv, json, jsonl, parquet, a folder or a hub id."),
     click.option("--task", help=f"Task to learn: {', '.join(TASKS)}.", show_default="guessed from data and base"),
     click.option("--method", help="Tuning method, such as probe, lora or full.", show_default="the task's"),
@@ -44,6 +52,8 @@ _OPTIONS = (
 # flag: recipe key
 _KEYS = {
     "base": "base",
+    "remember": "data.remember",
+    "replay": "data.replay",
     "data": "data.path",
     "task": "task",
     "method": "tune.method",
@@ -73,6 +83,10 @@ def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str,
     from edgetune.tune.training.processes import is_main
 
     values = {key: flags[flag] for flag, key in _KEYS.items() if flags.get(flag) not in (None, (), False)}
+    if flags.get("earlier") is not None:
+        if "base" in values:
+            raise click.UsageError("--base and --from name two models to start from; give one.")
+        values["base"] = str(tuned_model_folder(Path(flags["earlier"])))
     if "compress.schemes" in values:
         values["compress.schemes"] = list(values["compress.schemes"])
     with without_chatter():
@@ -80,6 +94,25 @@ def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str,
     if is_main():
         tell_choice(choice)
     return loaded
+
+
+def tuned_model_folder(build: Path) -> Path:
+    """The merged model of an earlier build, by its bundle, its work folder, its tune stage or the model itself.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    from edgetune.serve.errors import RecipeError
+
+    stages = (build, build / "tune", build.with_name(f"{build.name}.work") / "tune", build.parent)
+    for stage in stages:
+        if (stage / "tuned.json").is_file() and (stage / "model" / "config.json").is_file():
+            return stage / "model"
+    raise RecipeError(
+        f"{build} is no build that could be gone on from: no tuned model lies in it, or in its work folder.",
+        expected="a bundle with its .work folder beside it, a work folder, or its tune folder",
+        action="name one of these with --from; a bundle alone has no weights that could be trained",
+    )
 
 
 def tell_choice(choice: TaskChoice) -> None:

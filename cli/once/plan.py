@@ -12,9 +12,11 @@ from edgetune.once.estimate import Costs, Model, measure, most_epochs
 from edgetune.once.recipe import OnceRecipe
 from edgetune.plan import Plan
 from edgetune.serve.cores import usable_cores
+from edgetune.serve.errors import RecipeError
 from edgetune.serve.report import Training
 from edgetune.tune.data.coverage import Coverage
 from edgetune.tune.data.dataset import DataRecipe, Dataset
+from edgetune.tune.data.remembered import earlier_recipe, with_remembered
 from edgetune.tune.methods import METHODS
 from edgetune.tune.models.base import Base, find_base, known_labels, open_tokenizer
 from edgetune.tune.models.model import TOKENS, TunedModel, chosen_pooling
@@ -79,7 +81,30 @@ def plan(recipe: OnceRecipe) -> Plan:
 def load_data(recipe: OnceRecipe, base: Base) -> Dataset:
     """The data set as a build reads it."""
     data = prompted_data(recipe, base)
-    return Dataset.load(data, TASKS[recipe.task], seed=recipe.seed, label_order=known_labels(base))
+    task = TASKS[recipe.task]
+    dataset = Dataset.load(data, task, seed=recipe.seed, label_order=known_labels(base))
+    if data.remember is None:
+        return dataset
+    earlier = Dataset.load(earlier_recipe(data), task, seed=recipe.seed, label_order=known_labels(base))
+    check_earlier_labels(base, earlier)
+    return with_remembered(dataset, earlier, data.replay, recipe.seed)
+
+
+def check_earlier_labels(base: Base, earlier: Dataset) -> None:
+    """Look whether the base has learnt the earlier task.
+
+    Raises:
+        RecipeError: it has no label of it.
+    """
+    labels = known_labels(base) or ()
+    unknown = [label for label in earlier.labels if label not in labels]
+    if unknown:
+        raise RecipeError(
+            f"{earlier.source} is to be remembered, and {base.id} has no label {', '.join(map(repr, unknown[:3]))}"
+            + (f" and {len(unknown) - 3} more." if len(unknown) > 3 else "."),
+            expected="rows of the task that the base was tuned on",
+            action="name the earlier build with --from, or leave out --remember",
+        )
 
 
 def prompted_data(recipe: OnceRecipe, base: Base) -> DataRecipe:

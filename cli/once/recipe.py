@@ -37,6 +37,10 @@ class OnceRecipe(Recipe):
         task = TASKS.get(values.data.get("task", ""))
         if task is not None and not task.one_label and data.out_of_scope is not None:
             raise ValueError(f"out_of_scope is {data.out_of_scope}, but {_never_unsure(task)}; expected none")
+        if data.replay and data.remember is None:
+            raise ValueError(f"replay is {data.replay:g}, and there is no remember to draw rows from; expected 0")
+        if task is not None and data.remember is not None and (not task.one_label or not task.reads_text):
+            raise ValueError(f"remember is given, but {task.name} has not one label a text; expected none")
         given = [name for name in ("negative", "prompts") if getattr(data, name) is not None]
         if task is not None and task.has_head and given:
             raise ValueError(f"{given[0]} is given, which {task.name} does not use; expected it for embeddings alone")
@@ -47,6 +51,9 @@ class OnceRecipe(Recipe):
     def _learnt_by_the_task(cls, tune: TuneRecipe, values: ValidationInfo) -> TuneRecipe:
         """Classes are weighed only where there are any, and vectors cut where there are such."""
         task = TASKS.get(values.data.get("task", ""))
+        data = values.data.get("data")
+        if tune.ewc not in ("auto", 0) and data is not None and data.remember is None:
+            raise ValueError(f"ewc is {tune.ewc:g}, and data.remember names no earlier rows; expected auto or 0")
         if task is not None and not task.has_labels and tune.class_weights != "none":
             raise ValueError(f"class_weights is {tune.class_weights}, but {task.name} has no classes; expected none")
         if task is not None and not task.has_head and tune.pooling == "head":

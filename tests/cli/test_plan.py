@@ -31,6 +31,31 @@ def test_a_plan_tells_sizes_and_times_and_writes_nothing(plan, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "method", ["prompt", *(pytest.param(name, marks=pytest.mark.long) for name in METHODS if name != "prompt")]
+)
+def test_every_method_has_a_plan(plan, tmp_path, method):
+    ended = plan("--method", method, "--set", "tune.epochs=2")
+    assert (ended.code, ended.err) == (0, "")
+    assert (
+        f"{method}, pooling head, at most 96 tokens, at most {2 if METHODS[method].trains else 0} epochs" in ended.out
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_build_that_goes_on_from_another_has_a_plan(edgetune, workshop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = ["--data", workshop.data, "--remember", workshop.data, "--replay", "0.5", "--method", "full"]
+    ended = edgetune("build", "--from", workshop.folder / "bundle", *rows, "--out", "both", "--plan")
+    assert (ended.code, ended.err) == (0, "The task was guessed: text-classification.\n"), ended
+    assert "34 of them learnt again; the new rows add 0 labels" in ended.out
+    assert list(tmp_path.iterdir()) == []
+    ended = edgetune("build", "--from", tmp_path, *rows, "--plan")
+    assert (ended.code, "is no build that could be gone on from" in ended.err) == (1, True)
+    ended = edgetune("build", "--from", workshop.folder / "bundle", "--base", workshop.base, *rows, "--plan")
+    assert (ended.code, "--base and --from name two models" in ended.err) == (2, True)
+
+
 def test_a_plan_as_one_json_document(plan, tmp_path):
     ended = plan("--json")
     found = json.loads(ended.out)

@@ -89,6 +89,14 @@ class DataRecipe(SourceRecipe):
         description="Of pictures, the column that names their files, from the table's own folder on, or holds them; "
         "without it, guessed and said.",
     )
+    remember: str | None = Field(
+        default=None,
+        description="Rows of the earlier task that a tuned base has learnt, read as the new ones are: the report shows "
+        "what is forgotten of it, and tune.ewc holds on to it.",
+    )
+    replay: float = Field(
+        default=0.0, ge=0, le=1, description="Share of the training rows in remember that are learnt again."
+    )
     label: str | Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None,
         description="The column of labels or numbers; without it, guessed and said. Several columns of 0 and 1, one a "
@@ -119,6 +127,27 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Remembered:
+    """The earlier task's rows in a data set.
+
+    Attributes:
+        train: its training rows, in a drawn order.
+        replayed: how many of them, from the first on, stand at the end of the training part too.
+        validation_rows, test_rows: how many stand at the end of these parts.
+    """
+
+    train: Part
+    replayed: int
+    validation_rows: int
+    test_rows: int
+
+    @property
+    def unseen(self) -> Part:
+        """The training rows that are not learnt again."""
+        return Part(self.train.texts[self.replayed :], self.train.targets[self.replayed :])
+
+
+@dataclass(frozen=True)
 class Dataset(Stored):
     """Rows to learn from, to choose by and to judge by, and the order of their labels.
 
@@ -135,6 +164,7 @@ class Dataset(Stored):
         contents: of inputs that name files, the SHA-256 of each file by part, in order, and it is these that `digest`
             is of; empty where inputs are texts.
         depth_range: levels of pictures of more than 8 bits that become black and white; None without such.
+        remembered: rows of an earlier task; None without one.
     """
 
     file_name: ClassVar[str] = "dataset.json"
@@ -154,6 +184,7 @@ class Dataset(Stored):
     prompts: dict[str, str] = field(default_factory=dict)
     contents: tuple[tuple[str, ...], ...] = ()
     depth_range: tuple[float, float] | None = None
+    remembered: Remembered | None = None
 
     @classmethod
     def load(cls, recipe: DataRecipe, task: Task, *, seed: int, label_order: Sequence[str] | None = None) -> Dataset:
@@ -243,10 +274,15 @@ class Dataset(Stored):
             WorkError: the folder holds no data set, or its rows are not those that were saved.
         """
         opened = super().open(folder)
-        parts = opened.train, opened.validation, opened.test
-        if _digest(opened.labels, parts, opened.unlabeled, opened.contents) != opened.digest:
+        if opened.with_digest().digest != opened.digest:
             raise changed_rows(cls, folder)
         return opened
+
+    def with_digest(self) -> Self:
+        """The same with the digest of its rows."""
+        parts, earlier = [self.train, self.validation, self.test], self.remembered
+        parts += [] if earlier is None else [earlier.unseen]
+        return replace(self, digest=_digest(self.labels, parts, self.unlabeled, self.contents))
 
 
 def _named_columns(recipe: DataRecipe) -> tuple[str | None, ...]:

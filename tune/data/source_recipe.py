@@ -14,7 +14,7 @@ from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.sources import Named
 
 # Keys of a data section that name files of rows.
-SOURCES = ("path", "train", "validation", "test", "unlabeled", "out_of_scope", "corrections")
+SOURCES = ("path", "train", "validation", "test", "unlabeled", "out_of_scope", "corrections", "remember")
 
 
 class CleanRecipe(BaseModel):

@@ -74,9 +74,9 @@ def extended(model: Model, encoder: Encoder, recipe: TuneRecipe) -> Encoder:
         ModelError: the model has no table of tokens, or its tokenizer no template.
     """
     count, table = recipe.prompt.tokens, token_embeddings(model)
-    if not encoder.reads_text or not encoder.task.has_head:
+    if not encoder.reads_text or not encoder.task.has_head or encoder.task.per_token:
         raise RecipeError(
-            f"Method {recipe.method} is not for {encoder.task.name}: virtual tokens steer a head that reads text.",
+            f"Method {recipe.method} is not for {encoder.task.name}: virtual tokens steer a head on whole texts.",
             expected="method auto, lora, layers, freeze or full",
         )
     if 2 * count > encoder.max_tokens:

@@ -258,7 +258,7 @@ def known_labels(base: Base) -> list[str] | None:
     """
     config = _read_json(base)
     names = config.get("id2label")
-    if not isinstance(names, dict) or not any("Classification" in name for name in config.get("architectures") or []):
+    if not isinstance(names, dict) or not any("Classifi" in name for name in config.get("architectures") or []):
         return None
     if not all(key.isdecimal() for key in names):
         raise ModelError(

@@ -183,7 +183,8 @@ def _pooling_of(base: Base, config: PreTrainedConfig, recipe: TuneRecipe, *, has
     So it is pooled by the mask here. The head of a T5 reads its decoder, which no graph of one run has. Vectors of a
     base that says nothing of pooling are means, as sentence-transformers takes them.
     """
-    chosen = recipe.pooling if recipe.pooling != "auto" else sentence_pooling(base.folder) or "head"
+    earlier = getattr(config, "edgetune_pooling", None)  # of a model that was tuned here
+    chosen = recipe.pooling if recipe.pooling != "auto" else earlier or sentence_pooling(base.folder) or "head"
     if chosen == "head" and is_decoder(config):
         return "last"
     # The mean of EuroBERT's logits, which its head takes of all tokens, is what a head on the mean gives.
@@ -200,6 +201,9 @@ def _opened(base: Base, config: PreTrainedConfig, pooling: str) -> tuple[Model, 
     config.edgetune_pooling = pooling
     if hasattr(config, "use_cache"):
         config.use_cache = False  # of a decoder: nothing comes behind the one run
+    prefix = f"{PooledClassifier.base_model_prefix}."
+    if PooledClassifier.__name__ in (config.architectures or ()):  # which has the trunk's weights by another name
+        options["key_mapping"] = {f"^{prefix}": ""}
     trunk, loading = trunk_opener(config).from_pretrained(base.folder, **options, **trunk_options(config))
     return PooledClassifier(trunk.config, trunk), {f"trunk.{name}" for name in loading["missing_keys"]}
 

@@ -168,7 +168,8 @@ def train_together(
     ]
     first = lessons[0]
     sizes = [len(rows) for rows in numbered]
-    steps = math.ceil(sum(batches_of(sizes, recipe.batch_size, sampling)) * plan.epochs)
+    batch_size = recipe.step_rows(per_token=False)
+    steps = math.ceil(sum(batches_of(sizes, batch_size, sampling)) * plan.epochs)
     with (
         told_out_of_memory(
             plan.device,
@@ -178,7 +179,7 @@ def train_together(
             model.first,
             first.encoder,
             first.train,
-            recipe.batch_size,
+            batch_size,
             plan.pass_tokens,
             bf16=plan.bf16,
             steps=steps,
@@ -201,6 +202,7 @@ def train_together(
             callbacks=[patience, StepReporter(progress, _evaluation_line), stopper],
         )
         trainer.teaches(lessons, sampling)
+        trainer.args.per_device_train_batch_size = batch_size  # whatever the first task takes alone
         trainer.args.greater_is_better = True  # the mean gain, whatever the metrics are
         trainer.remove_callback(PrinterCallback)
         keep_event_files(trainer, folder.parent / "runs")

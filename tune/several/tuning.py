@@ -197,7 +197,7 @@ def _hand_on(steps: Mapping[str, _Step], model: SharedTrunk | None, folder: Path
             trained = Trained(its_own, step.result, step.job.encoder, parameters)
             if handed_on != "probe":
                 value, logits = step.value, step.logits
-        step.job.hand_on(step.probe, trained, Outcome(handed_on, value, why), logits)
+        step.job.hand_on(step.probe, trained, Outcome(handed_on, value, why), logits, progress)
     TunedTasks(folder, tuple(steps), handed_on, gain).save(folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 

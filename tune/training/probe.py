@@ -107,7 +107,7 @@ def fit_probe(
     solver = _ScaledSolver(train[0], objective, balanced=balanced)
     start = solver.solve(strength, train)
     logits = _held_out(solver, train, validation, start, strength)
-    final = solver.solve(strength, _joined(train, validation))
+    final = solver.solve(strength, joined(train, validation))
     value = objective.value(validation[1], logits)
     progress.advance(len(strengths) + 1, len(strengths) + 1, f"probe {value:.4f}")
     return Probe(start, final, logits, value, strength)
@@ -137,12 +137,13 @@ def _held_out(
     folds = np.arange(len(features)) % FOLDS
     for fold in range(min(FOLDS, len(features))):
         inside = folds != fold
-        head = copy.deepcopy(solver).solve(strength, _joined(train, (features[inside], targets[inside])))
+        head = copy.deepcopy(solver).solve(strength, joined(train, (features[inside], targets[inside])))
         logits[~inside] = head.logits(features[~inside])
     return logits
 
 
-def _joined(train: Learnable, validation: Learnable) -> Learnable:
+def joined(train: Learnable, validation: Learnable) -> Learnable:
+    """Two parts as one."""
     return np.concatenate([train[0], validation[0]]), np.concatenate([train[1], validation[1]])
 
 
@@ -151,7 +152,7 @@ def _cross_validated(
 ) -> tuple[float, ...]:
     """The strength with the best metric over folds of both parts where a class has few rows, at a tie the nearest to
     scikit-learn's default of 1; else all there are."""
-    rows = _joined(train, validation)
+    rows = joined(train, validation)
     folds = _folds(rows[1])
     if folds is None:
         return objective.strengths

@@ -22,6 +22,7 @@ def govern(
     *,
     head: Sequence[str],
     folder: Path,
+    more: Sequence[GradientRule] = (),
 ) -> None:
     """Let a trainer follow the recipe's rules.
 
@@ -29,8 +30,9 @@ def govern(
         model: as it is before training, and before a checkpoint is opened: what it is drawn to.
         head: names of the modules that have no start to stay near.
         folder: of the checkpoints.
+        more: rules that rest on more than the recipe.
     """
-    rules: list[GradientRule] = []
+    rules: list[GradientRule] = [*more]
     if recipe.l2_sp:
         rules.append(StartAnchor(model, recipe.l2_sp, outside=head))
     if recipe.method == "freeze" and recipe.freeze.gradual:

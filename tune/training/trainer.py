@@ -35,7 +35,7 @@ from edgetune.tune.training.batches import FORWARD_FACTOR, EpochSampler, RecordS
 from edgetune.tune.training.checkpoints import train_from_checkpoint
 from edgetune.tune.training.curve import curve_of
 from edgetune.tune.training.evaluations import Evaluations
-from edgetune.tune.training.gradients import RuledTrainer, anchored_names
+from edgetune.tune.training.gradients import GradientRule, RuledTrainer, anchored_names
 from edgetune.tune.training.interruption import StopOnInterrupt
 from edgetune.tune.training.memory import told_out_of_memory
 from edgetune.tune.training.pace import Pace, best_pace
@@ -108,6 +108,7 @@ def train(
     reference: NDArray[Any],
     folder: Path,
     progress: Progress,
+    rules: Sequence[GradientRule] = (),
 ) -> TrainingResult:
     """Train `model` in place, from the last checkpoint in `folder` if there is one, and restore its best epoch.
 
@@ -115,6 +116,7 @@ def train(
 
     Args:
         reference: answers to the validation rows, as the metric takes them, over which the first round has to gain.
+        rules: that change gradients, beside those of the recipe.
 
     Raises:
         Interrupted: Ctrl-C; a checkpoint of the very step was saved.
@@ -167,7 +169,7 @@ def train(
             compute_loss_func=loss_of(objective, plan.class_weights),
             callbacks=[patience, evaluations, StepReporter(progress, _evaluation_line), stopper],
         )
-        govern(trainer, model, recipe, head=plan.rates.head_names, folder=folder)
+        govern(trainer, model, recipe, head=plan.rates.head_names, folder=folder, more=rules)
         trainer.remove_callback(PrinterCallback)
         keep_event_files(trainer, folder.parent / "runs")
         train_from_checkpoint(trainer, stopper, patience, folder, progress)

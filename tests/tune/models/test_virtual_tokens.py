@@ -104,9 +104,9 @@ def test_what_has_no_place_for_a_prompt_is_refused(tiny_base):
     opened = open_base(find_base(str(base)), LABELLING, LABELLING.objective("ab", "", ()), recipe)
     with pytest.raises(RecipeError, match=r"tune.prompt.tokens is 40, and the model takes \d+ tokens"):
         METHODS["prompt"].encoder(opened.model, opened.encoder, recipe)
-    vectors = replace(opened.encoder, task=TASKS["feature-extraction"])
-    with pytest.raises(RecipeError, match="Method prompt is not for feature-extraction"):
-        METHODS["prompt"].encoder(opened.model, vectors, recipe)
+    for task in ("feature-extraction", "token-classification"):
+        with pytest.raises(RecipeError, match=f"Method prompt is not for {task}: virtual tokens steer a head on whole"):
+            METHODS["prompt"].encoder(opened.model, replace(opened.encoder, task=TASKS[task]), recipe)
     tokenizer = opened.encoder.tokenizer
     with pytest.raises(ModelError, match=r"The tokenizer has no tokenizer\.json to extend"):
         with_virtual_tokens(object(), 2)

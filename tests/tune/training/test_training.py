@@ -25,7 +25,7 @@ from edgetune.tune.training.trainer import HeadTrainer, TrainingPlan, train
 
 LABELLING = TASKS["text-classification"]
 
-OTHER_KIN = [name for name in ADAPTERS if name not in ("lora", "adalora")]
+OTHER_KIN = [*(name for name in ADAPTERS if name not in ("lora", "adalora")), "prompt", "p-tuning"]
 
 
 def test_class_weights_are_one_on_average_over_the_rows():
@@ -60,14 +60,15 @@ def trained(tiny_base, toy_dataset, tmp_path):
     base = find_base(str(tiny_base("bert")))
     tokenizer = open_tokenizer(base)
 
-    def rows(part):
-        return labelled(Encoder(tokenizer, 32, LABELLING).rows(part.texts), np.asarray(part.targets))
+    def rows(part, encoder):
+        return labelled(encoder.rows(part.texts), np.asarray(part.targets))
 
     def run(name, progress, method="full", weights=None, rate=1e-3, pass_tokens=1024, round_epochs=0, **settings):
         torch.manual_seed(0)
         recipe = TuneRecipe(method=method, **{"batch_size": 16, "patience": 9, **settings})
         model = start_model(base, TASKS["text-classification"].objective(dataset.labels, "", ()), recipe)
         head = head_names(model)
+        encoder = METHODS[method].encoder(model, Encoder(tokenizer, 32, LABELLING), recipe)
         model = METHODS[method].prepare(model, recipe)
         plan = TrainingPlan(
             method=method, epochs=recipe.epochs, round_epochs=round_epochs,
@@ -75,11 +76,11 @@ def trained(tiny_base, toy_dataset, tmp_path):
             bf16=False, device="cpu",
             seed=3, class_weights=weights, pass_tokens=pass_tokens, patience=recipe.patience,
         )  # fmt: skip
-        parts = (rows(dataset.train), rows(dataset.validation))
+        parts = (rows(dataset.train, encoder), rows(dataset.validation, encoder))
         where = {"folder": tmp_path / name, "progress": progress}
         return model, train(
             model,
-            Encoder(tokenizer, 32, LABELLING),
+            encoder,
             *parts,
             TASKS["text-classification"].objective(dataset.labels, "", ()),
             recipe=recipe,
