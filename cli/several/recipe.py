@@ -167,7 +167,7 @@ def _check_part(name: str, part: PartRecipe) -> None:
     except RecipeError as error:
         problem = error.found.replace("gate.metric", "metric").rstrip(".")
         raise ValueError(f"{name}: {problem}; expected {error.expected}") from error
-    for key in ("unlabeled", "out_of_scope", "negative", "prompts", "image", "text_pair"):
+    for key in ("unlabeled", "out_of_scope", "remember", "negative", "prompts", "image", "text_pair"):
         if getattr(part.data, key) is not None:
             raise ValueError(f"{name}: data.{key} is given, which one of several tasks does not use; expected none")
     if not task.one_label and part.answer.abstains:
