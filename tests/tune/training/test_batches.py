@@ -16,7 +16,7 @@ from edgetune.tune.retrieval import EQUAL, MRR, QUERY
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.vectors import Vectors
 from edgetune.tune.training.batches import RecordSampler, shortest_first, split_by_tokens
-from edgetune.tune.training.trainer import TrainingPlan, _HeadTrainer, _loss
+from edgetune.tune.training.trainer import HeadTrainer, TrainingPlan, loss_of
 
 LABELLING = TASKS["text-classification"]
 
@@ -84,10 +84,10 @@ def gradients(tiny_base, toy_dataset, tmp_path):
             class_weights=weights, pass_tokens=pass_tokens, patience=1,
         )  # fmt: skip
         arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
-        trainer = _HeadTrainer(
+        trainer = HeadTrainer(
             plan=plan, objective=objective, encoder=Encoder(tokenizer, 96, TASKS["text-classification"]), stored=None,
             model=model, args=arguments, train_dataset=learnt,
-            compute_loss_func=_loss(objective, weights), data_collator=DataCollatorWithPadding(tokenizer),
+            compute_loss_func=loss_of(objective, weights), data_collator=DataCollatorWithPadding(tokenizer),
         )  # fmt: skip
         seen = []
         model.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"].numel()), with_kwargs=True)

@@ -19,7 +19,7 @@ from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.batches import labelled
 from edgetune.tune.training.checkpoints import last_whole_checkpoint
 from edgetune.tune.training.progress import Silent
-from edgetune.tune.training.trainer import TrainingPlan, _HeadTrainer, train
+from edgetune.tune.training.trainer import HeadTrainer, TrainingPlan, train
 
 LABELLING = TASKS["text-classification"]
 
@@ -183,14 +183,14 @@ def test_the_best_epoch_is_the_one_that_is_kept(trained):
 
 def test_head_and_trunk_have_learning_rates_of_their_own_and_norms_do_not_decay(trained, monkeypatch):
     seen = {}
-    making = _HeadTrainer.create_optimizer
+    making = HeadTrainer.create_optimizer
 
     def watching(self, model=None):
         optimizer = making(self, model)
         seen.update(optimizer=optimizer, names={id(w): name for name, w in self.model.named_parameters()})
         return optimizer
 
-    monkeypatch.setattr(_HeadTrainer, "create_optimizer", watching)
+    monkeypatch.setattr(HeadTrainer, "create_optimizer", watching)
     trained("whole", Stopping(), epochs=1, weight_decay=0.1)
     rates = {}
     for group in seen["optimizer"].param_groups:
@@ -236,7 +236,7 @@ def test_memory_that_runs_out_is_said_with_what_to_lower(trained, monkeypatch, s
     def greedy(self, *arguments):
         torch.empty(1 << 55)
 
-    monkeypatch.setattr(_HeadTrainer, "training_step", greedy)
+    monkeypatch.setattr(HeadTrainer, "training_step", greedy)
     with pytest.raises(OutOfMemory) as told:
         trained("run", Stopping(), epochs=1, **settings)
     assert told.value.found.startswith("Training ran out of memory on cpu: ")
@@ -260,13 +260,13 @@ def test_rounds_end_without_a_significant_gain_over_what_stood_before(trained, t
 
 
 def test_the_rates_rise_and_fall_in_each_round(trained, monkeypatch):
-    rates, stepping = [], _HeadTrainer.training_step
+    rates, stepping = [], HeadTrainer.training_step
 
     def watching(self, *arguments):
         rates.append(self.lr_scheduler.get_last_lr()[-1])
         return stepping(self, *arguments)
 
-    monkeypatch.setattr(_HeadTrainer, "training_step", watching)
+    monkeypatch.setattr(HeadTrainer, "training_step", watching)
     trained("rounds", Stopping(), epochs=4, round_epochs=2, patience=9, warmup=0.2, schedule="linear")
     assert len(rates) == 20
     assert rates[:10] == rates[10:]
