@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 # The sections of a recipe in the order of the pipeline; a recipe's own keys, such as `base`, come first.
-SECTIONS = ("", "data", "tune", "export", "compress", "gate", "budget", "benchmark", "answer")
+SECTIONS = ("", "data", "tasks", "tune", "export", "compress", "gate", "budget", "benchmark", "answer")
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -180,7 +180,9 @@ def _tasks_of(names: list[str], tasks: list[str]) -> str:
     others = [f"`{task}`" for task in tasks if task not in names]
     if not others:
         return "all"
-    return f"all but {others[0]}" if len(others) == 1 < len(names) else ", ".join(f"`{name}`" for name in names)
+    if len(others) <= 2 < len(names):
+        return f"all but {' and '.join(others)}"
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _keys(schema: Mapping[str, Any], definitions: Mapping[str, Any], prefix: str) -> Iterator[Key]:
@@ -190,11 +192,31 @@ def _keys(schema: Mapping[str, Any], definitions: Mapping[str, Any], prefix: str
         inner = definitions.get(field.get("$ref", "").rpartition("/")[2])
         if inner is not None and "properties" in inner:
             yield from _keys(inner, definitions, f"{prefix}{name}.")
+        elif named := _named(field, definitions):
+            yield from _part_keys(named, f"{prefix}{name}.NAME.")
         elif prefix + name == "task":  # the recipe's class has settled it
             yield Key("task", "a task's name", "guessed", field["description"])
         else:
             default = "required" if name in required else f"`{json.dumps(field.get('default'), ensure_ascii=False)}`"
             yield Key(prefix + name, _values(field), default, field.get("description", ""))
+
+
+def _named(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The schema of sections that stand under names of the user's; None of any other field."""
+    sections = field.get("additionalProperties")
+    reference = sections.get("$ref", "") if isinstance(sections, dict) else ""
+    return definitions.get(reference.rpartition("/")[2])
+
+
+def _part_keys(schema: Mapping[str, Any], prefix: str) -> Iterator[Key]:
+    """The keys of a section under a name of the user's; a section in it is that of a recipe of one task."""
+    required = schema.get("required", [])
+    for name, field in schema["properties"].items():
+        is_section = "$ref" in field
+        default = f"`{json.dumps(field.get('default'), ensure_ascii=False)}`"
+        default = "required" if name in required else "" if is_section else default
+        described = field.get("description") or "As in a recipe of one task."
+        yield Key(prefix + name, f"the keys of `{name}`" if is_section else _values(field), default, described)
 
 
 def _values(field: Mapping[str, Any]) -> str:

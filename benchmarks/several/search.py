@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -31,7 +31,7 @@ class TasksBench(Workbench):
         """Logits of each task on its validation rows, kept for these very rows."""
         texts = {task: list(part.texts) for task, part in cast(TaskSlices, self.rows).parts.items()}
         kept = replace(self.kept, digest=value_sha256([self.kept.digest, "one row a run", texts]))
-        folder = kept.place(name, lambda part: np.savez(part / "validation.npz", **cast(TaskLogits, answer())))
+        folder = kept.place(name, lambda part: np.savez(part / "validation.npz", **cast(dict[str, Any], answer())))
         with np.load(folder / "validation.npz", allow_pickle=False) as stored:
             return cast(Logits, TaskLogits({task: stored[task] for task in stored.files}))
 

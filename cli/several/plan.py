@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgetune.compress.schemes import SCHEMES
 from edgetune.export.once.pack import check_place
 from edgetune.once.estimate import Costs
 from edgetune.once.plan import estimate as estimate_once
@@ -18,6 +19,8 @@ from edgetune.tune.models.base import Base, find_base
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.training.length import TrainingLength
 
+# Schemes that a search tries by itself on a processor.
+_USUAL = ["fused", "int8_dynamic", "int8_static"]
 # What is done once for all tasks takes as long as for the one that it takes longest for.
 _ONCE = ("export",)
 
@@ -82,9 +85,9 @@ def _alone(recipe: SeveralRecipe, name: str) -> OnceRecipe:
     """The recipe of one task by itself, with the schemes that several tasks have."""
     part = recipe.tasks[name]
     tune = {key: value for key, value in recipe.tune.model_dump().items() if key in TuneRecipe.model_fields}
-    compress = recipe.compress
-    if isinstance(compress.schemes, str):
-        compress = compress.model_copy(update={"schemes": ["fused", "int8_dynamic", "int8_static"]})
+    named = recipe.compress.schemes
+    tried = _USUAL if isinstance(named, str) else [name for name in named if SCHEMES[name].level == "graph"]
+    compress = recipe.compress.model_copy(update={"schemes": tried or _USUAL})
     return OnceRecipe(
         base=recipe.base,
         task=part.task.name,

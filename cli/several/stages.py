@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -12,7 +12,7 @@ from edgetune import __version__
 from edgetune.benchmarks.bench import Contest
 from edgetune.benchmarks.prove.baseline import constant_baseline, warn_of_constant
 from edgetune.benchmarks.prove.held_out import head_shift
-from edgetune.benchmarks.prove.ledger import Slice, frozen_slice, model_answers
+from edgetune.benchmarks.prove.ledger import Logits, Slice, frozen_slice, model_answers
 from edgetune.benchmarks.prove.planning import plan_schemes
 from edgetune.benchmarks.prove.search import Terms
 from edgetune.benchmarks.prove.trials import Kept, require_made
@@ -73,7 +73,7 @@ class DataStage(Stage[SeveralRecipe, TaskDatasets]):
             task = build.recipe.tasks[name].task
             build.progress.say(f"{name} ({build.recipe.tasks[name].kind}):")
             coverage = coverage_of_folder(build.base.folder, dataset.train.texts, windows=task.per_token)
-            for finding in (*dataset.findings, *coverage.findings):
+            for finding in (*dataset.findings, *(coverage.findings if coverage else ())):
                 build.progress.say(finding)
         datasets.save(folder)
 
@@ -180,22 +180,16 @@ class CompressStage(Stage[SeveralRecipe, SearchedTasks]):
             if warning := warn_of_constant(rows, rows.answers(logits[name]), constant_baseline(rows)):
                 build.progress.say(f"warning, of the tuned model of {name} on the validation part: {warning}")
         gates = {name: recipe.part_gate(name) for name in slices}
-        rows = TaskSlices(slices, logits + shift, gates)
+        judged = TaskSlices(slices, logits + shift, gates)
         material, first = _material(build), next(iter(datasets))
         metric = slices[first].metric
         plan = plan_schemes(recipe.compress, material, gates[first], metric, len(datasets[first].test))
         kept = Kept(build.work.trials, build.work.digest("export"))
         threads = None if recipe.benchmark.threads == "auto" else recipe.benchmark.threads
-        bench = TasksBench(
-            material,
-            datasets[first],
-            build.result(Graph),
-            _packing(build),
-            rows,
-            kept,
-            shift,  # type: ignore[arg-type]
-        )
-        terms = Terms(recipe.gate, recipe.budget, rows.reference, threads)  # type: ignore[arg-type]
+        graph, packing = build.result(Graph), _packing(build)
+        # The rows and logits of all tasks stand where those of one do: a search asks them for no more than both have.
+        bench = TasksBench(material, datasets[first], graph, packing, cast(Slice, judged), kept, cast(float, shift))
+        terms = Terms(recipe.gate, recipe.budget, cast(Logits, judged.reference), threads)
         TasksSearch(bench, plan, terms).run().save(folder)
 
     def open(self, build: SeveralBuild, folder: Path) -> SearchedTasks:
@@ -314,7 +308,7 @@ def _packing(build: SeveralBuild) -> Packing:
 
 
 def _estimate(build: SeveralBuild) -> dict[str, float]:
-    return estimate(build.recipe, build.base, build.result(TaskDatasets))
+    return dict(estimate(build.recipe, build.base, build.result(TaskDatasets)))
 
 
 def _workload(build: SeveralBuild, draft: Bundle) -> Workload | None:

@@ -90,7 +90,7 @@ class GraphEngine:
                     expected=f"{expected}: a row for each input",
                     action="build the bundle again",
                 )
-        return outputs[0] if self._head.spec.output else self._head.joined(outputs)  # type: ignore[attr-defined,no-any-return]
+        return outputs[0] if self._head.spec.output else self._head.joined(outputs)  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Free the graph."""

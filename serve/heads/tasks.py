@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -197,7 +197,7 @@ def open_heads(specs: Sequence[HeadSpec]) -> Head:
     Raises:
         BundleFormatError, BundleDamaged: as `open_head` and `TasksHead`.
     """
-    return open_head(specs[0]) if len(specs) == 1 else TasksHead(specs)
+    return open_head(specs[0]) if len(specs) == 1 else cast(Head, TasksHead(specs))
 
 
 def _by_rows(head: Head) -> bool:

@@ -267,6 +267,28 @@ def test_a_recipe_has_tasks_or_data_and_two_tasks_at_least(tmp_path):
     assert [part.kind for part in recipe.tasks.values()] == ["label", "number", "entities"]
 
 
+def test_a_look_at_several_data_sets_writes_a_recipe_that_is_read_alike(tmp_path):
+    sections = {name: section for name, section in write_rows(tmp_path).items() if name != "words"}
+    pairs = [f"{name}={section['data']['path']}" for name, section in sections.items()]
+    ended = run_here("init", *pairs, "--base", "all-MiniLM-L6-v2", "-o", tmp_path / "desk.yaml")
+    assert (ended.code, "intent: " in ended.out) == (0, True)
+    recipe, choice = read_recipe(tmp_path / "desk.yaml", {})
+    assert choice.task == "multi-task"
+    assert {name: part.kind for name, part in recipe.tasks.items()} == {"intent": "label", "people": "entities"}
+    assert [part.data.path for part in recipe.tasks.values()] == [one["data"]["path"] for one in sections.values()]
+    refused = run_here("init", pairs[0], "mood.csv", "-o", tmp_path / "other.yaml")
+    assert (refused.code, "each as NAME=DATA" in refused.err) == (2, True)
+    assert run_here("init", *pairs, "--label", "x", "-o", tmp_path / "other.yaml").code == 2
+
+
+def test_a_plan_says_what_all_tasks_would_take(several_bundle, tiny_base):
+    recipe = several_bundle / "recipe.yaml"
+    (plan,) = [json.loads(run_here("build", recipe, "--plan", "--json").out)]
+    assert plan["tasks"] == dict(zip(TASKS, ("label", "number", "entities"), strict=True))
+    assert set(plan["seconds"]) >= {"tune", "export", "compress", "bench"}
+    assert plan["schemes"] == ["fused", "fp32"]
+
+
 def test_an_error_names_the_task_whose_data_it_is_of(tmp_path):
     empty = tmp_path / "empty.csv"
     empty.write_text("text,label\n", encoding="utf-8")

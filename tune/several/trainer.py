@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import EarlyStoppingCallback, PrinterCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerControl
 
 from edgetune.serve.report import CurvePoint
 from edgetune.tune.models.encoder import Encoder
@@ -133,7 +133,8 @@ class TasksTrainer(HeadTrainer):
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Each task by its own metric; `eval_value` is the mean of what they gained, `eval_loss` that of the losses."""
-        measured, gains, losses = {}, [], []
+        measured: dict[str, float] = {}
+        gains, losses = [], []
         for lesson in self._lessons:
             value, loss = lesson.measured(lesson.logits(bf16=self.plan.bf16))
             gains.append(lesson.gain(value))
@@ -141,7 +142,8 @@ class TasksTrainer(HeadTrainer):
             measured |= {f"eval_of.{lesson.name}": value, f"eval_loss_of.{lesson.name}": loss}
         metrics = {"eval_value": float(np.mean(gains)), "eval_loss": float(np.mean(losses)), **measured}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        control: TrainerControl = self.control  # type: ignore[has-type]  # of the library
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, control, metrics)
         return metrics
 
 
@@ -242,7 +244,7 @@ def _curve(history: Sequence[dict[str, float]], name: str) -> tuple[CurvePoint, 
     return curve_of(renamed)
 
 
-def _evaluation_line(metrics: dict[str, float]) -> str:
+def _evaluation_line(metrics: Mapping[str, float]) -> str:
     values = ", ".join(
         f"{name.partition('.')[2]} {value:.4f}" for name, value in metrics.items() if name.startswith("eval_of.")
     )

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import SequentialSampler
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -344,7 +344,7 @@ class HeadTrainer(RuledTrainer):
         entered = batch if self._stored is None else self._stored.enter(batch)
         return {name: values for name, values in entered.items() if name not in {ROW, "labels"}}
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler | RecordSampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         if self._objective.rows_together:
             return RecordSampler(self._objective, self.train_dataset, self.args.train_batch_size, self.args.seed)
         lengths = [self._encoder.size(row) for row in self.train_dataset]
