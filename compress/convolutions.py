@@ -58,7 +58,7 @@ def quantize_nearest(graph: Path, target: Path, material: Material) -> str:
     Judged on training pictures that no range was measured on.
 
     Raises:
-        CompressError: ONNX Runtime's quantizer refuses the graph, or no way gives finite logits.
+        CompressError: ONNX Runtime's quantizer refuses the graph by every way, or none gives finite logits.
     """
     encoder = material.encoder
     picked = encoder.probes(material.train.texts, MOST_PICTURES)
@@ -66,17 +66,21 @@ def quantize_nearest(graph: Path, target: Path, material: Material) -> str:
     measured = [picture for place, picture in enumerate(picked) if place % 3 != 1]
     feeds = list(_feeds(material, held_back))
     expected = answers(graph, feeds)
-    best, line = float("inf"), ""
+    best, line, refused = float("inf"), "", CompressError("static int8 gives logits that are not finite on pictures")
     for ranges in WAYS:
         trial = target.with_name("trial.onnx")
-        made = quantize_convolutions(graph, trial, material, ranges=ranges, pictures=measured)
+        try:
+            made = quantize_convolutions(graph, trial, material, ranges=ranges, pictures=measured)
+        except CompressError as error:  # no histogram has bins for values that are all but the same
+            refused = error
+            continue
         error = distance(expected, answers(trial, feeds))
         if error < best:
             best, line = error, f"{made}; squared logit distance {error:.2g} of their variance"
             trial.replace(target)
         trial.unlink(missing_ok=True)
     if not line:
-        raise CompressError("static int8 gives logits that are not finite on training pictures")
+        raise refused
     return line
 
 

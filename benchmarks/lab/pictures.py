@@ -55,13 +55,16 @@ def main(base: str, data: Path, out: Path, method: str, markdown: Path | None) -
 
 
 def _figures(name: str, report: Report) -> list[str]:
-    head = ["data", "base with its head solved", "tuned", "bundle", "p50 ms", "times faster", "model MB", "build min"]
+    head = ["data", "pixels", "base with its head solved", "tuned", "bundle", "p50 ms", "times faster", "model MB"]
+    head.append("build min")
     stages = {stage["stage"]: stage for stage in report["quality"]["stages"]}
     latency, chosen = report["latency_ms"], report["chosen"]
     graph = next(each for each in report["candidates"] if each["chosen"])
     ratio = latency["speedup"]["p50"]
+    settings = report["training"]["settings"]
     row = [
         name,
+        f"{settings['picture_size']}, of the base {settings['base_picture_size']}",
         _with_interval(stages["base"]),
         f"{_with_interval(stages['tuned'])} ({report['training']['handed_on']})",
         f"{_with_interval(stages[chosen])} ({chosen}, {report['proof']['gate']})",

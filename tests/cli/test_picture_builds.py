@@ -142,6 +142,15 @@ def test_training_moves_the_trunk_and_not_its_statistics(built, picture_base):
     assert len(report.training.curve) == 2
 
 
+def test_the_probe_is_handed_on_at_the_size_that_is_named(picture_base, toy_pictures, tmp_path):
+    build(picture_base("resnet"), toy_pictures, tmp_path / "bundle", "tune", method="probe", picture_size=48)
+    work = tmp_path / "bundle.work"
+    tuned, dataset = TunedModel.open(work / "tune"), Dataset.open(work / "data")
+    assert [read_picture_spec(f).shape for f in (tuned.model_folder, tuned.base_folder)] == [(48, 48), (32, 32)]
+    logits = model_logits(open_model(tuned.model_folder), Encoder.of(tuned), dataset.test.texts)
+    assert np.mean(np.equal(logits.argmax(axis=1), dataset.test.targets)) > 0.8  # one class alone would be 0.33
+
+
 @pytest.mark.parametrize(
     ("name", "method"), [("mobilenet_v2", "lora"), ("vit", "lora"), ("resnet", "freeze"), ("vit", "freeze")]
 )
