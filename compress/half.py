@@ -30,13 +30,16 @@ _MOST_FEEDS = 24
 _ROUNDS = 4
 # From here on an error is none of rounding: so many steps of the format, relative to the value's own size.
 _STEPS_ASTRAY = 32
+# Of the largest number of a format, what may be used up: other inputs than those that were tried give larger values.
+_HEADROOM = 0.5
 _ABSENT = {
     # From ONNX Runtime's table of kernels (docs/OperatorKernels.md), its CUDA part.
     "float16": {"Range"},
     "bfloat16": {
         *("Range", "EmbedLayerNormalization", "RelativePositionBias", "GatedRelativePositionBias", "BiasSoftmax"),
         *("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceProd", "ReduceLogSumExp"),
-        *("ReduceSumSquare", "Reciprocal", "Cos", "Sin", "Round", "Pad", "Softplus", "Selu"),
+        *("ReduceSumSquare", "Reciprocal", "Cos", "Sin", "Round", "Pad", "Softplus", "Selu", "LeakyRelu", "PRelu"),
+        *("Less", "LessOrEqual", "Log", "LogSoftmax", "OneHot", "NonZero"),
     },
 }  # fmt: skip
 
@@ -140,14 +143,14 @@ def _largest(value: NDArray[Any]) -> float:
 
 
 def _beyond(graph: Path, seen: _Seen, form: Format) -> set[str]:
-    """Keys of the nodes that read or make a number beyond the format, or that the CUDA provider lacks in it."""
+    """Keys of nodes that read or make a number beyond half the format's range, or that CUDA has no kernel for in it."""
     import onnx_ir
 
     kept = set()
     for node in onnx_ir.load(graph).graph:
         values = [value for value in [*node.inputs, *node.outputs] if value is not None]
         largest = max((_magnitude(value, seen) for value in values), default=0.0)
-        if largest > form.largest or node.op_type in _ABSENT[form.name]:
+        if largest > _HEADROOM * form.largest or node.op_type in _ABSENT[form.name]:
             kept.add(key_of(node))
     return kept
 

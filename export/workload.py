@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 from tokenizers import Tokenizer
 
@@ -22,7 +23,7 @@ from edgetune.serve.codecs.picture_spec import MOST_PIXELS
 from edgetune.serve.codecs.text import SAMPLE
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.tokenizing import read_tokenizer
-from edgetune.serve.workload import PictureSize, Workload, WorkloadRow
+from edgetune.serve.workload import PictureFormat, PictureSize, Workload, WorkloadRow
 from edgetune.tune.data.pictures import name_of, source_of
 from edgetune.tune.data.rows import Input
 
@@ -47,7 +48,7 @@ def picture_workload(inputs: Sequence[Input], seed: int) -> Workload:
     sizes = []
     for value in _some(inputs, PICTURES, seed):
         picture = open_picture(source_of(str(value)), name_of(str(value)), MOST_PIXELS)
-        sizes.append(PictureSize(*picture.size, picture.format))
+        sizes.append(PictureSize(*picture.size, msgspec.convert(picture.format, PictureFormat)))
     return Workload(SIZES.format(n=len(sizes)), pictures=sizes)
 
 

@@ -119,7 +119,8 @@ def open_session(
     except session_errors() as error:
         if provider == "cpu":
             raise BundleDamaged(f"ONNX Runtime cannot open {graph}: {error}") from error
-        raise _no_provider(provider, complaint or str(error).splitlines()[0]) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _no_provider(provider, f"{reason} (before that: {complaint})" if complaint else reason) from error
     if session.get_providers()[0] != provider_name:
         raise _no_provider(provider, f"the session fell back to {session.get_providers()[0]}")
     return session

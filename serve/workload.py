@@ -9,6 +9,7 @@ import msgspec
 WORKLOAD_NAME = "workload.json"
 
 Side = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+PictureFormat = Literal["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"]
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=2**24)]
 
 
@@ -29,7 +30,7 @@ class PictureSize(msgspec.Struct, frozen=True):
 
     width: Side
     height: Side
-    format: Literal["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"]
+    format: PictureFormat
 
 
 class Workload(msgspec.Struct, frozen=True, omit_defaults=True):

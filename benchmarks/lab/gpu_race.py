@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgetune.benchmarks.timing.blocks import BLOCK
-from edgetune.benchmarks.timing.memory import device_memory_used
+from edgetune.benchmarks.timing.memory import settled_memory_used
 from edgetune.benchmarks.timing.race import BATCHES, LENGTHS
 from edgetune.benchmarks.timing.samples import flat, percentile_or_none, ratio_interval
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
@@ -181,12 +181,12 @@ def race(workload: Workload, samples: int) -> dict[str, Measured]:
 
 def measure_memory(workload: Workload, name: str, found: Measured) -> None:
     """Run every shape of one side with the device to itself; its process is gone afterwards."""
-    before = device_memory_used()
+    before = settled_memory_used()
     try:
         with ContestantProcess(workload.side(name), "") as process:
             for batch, tokens in workload.shapes:
                 process.ask("time", batch=batch, tokens=tokens, calls=1)
-            after = device_memory_used()
+            after = settled_memory_used()
             found.torch_peak_bytes = process.ask("memory")["torch_peak_bytes"]
     except EdgetuneError as error:
         found.reason = error.found

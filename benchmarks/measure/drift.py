@@ -29,7 +29,7 @@ def measure_drift(run: Callable[[], float], seconds: float, progress: Progress, 
     """
     celsius, mhz = hottest_celsius(sys), fastest_mhz(sys)
     run()  # the first round after other work is no measure of warmth
-    began, times = time.monotonic(), []
+    began, times = time.monotonic(), list[float]()
     while (elapsed := time.monotonic() - began) < seconds or len(times) < LEAST_ROUNDS:
         times.append(run())
         progress.advance(min(int(elapsed), int(seconds)), max(1, int(seconds)), "drift, calls without a pause")

@@ -57,7 +57,7 @@ def bundle_inputs(bundle: Bundle, given: list[Input] | None, pictures: Path) -> 
         return MeasuredInputs(
             given, InputsUsed(source="file", n=len(given), remark="inputs of the file that was named")
         )
-    golden = [case.input for case in bundle.golden().cases]
+    golden: list[Input] = [case.input for case in bundle.golden().cases]
     if WORKLOAD_NAME not in bundle.manifest.files:
         if not golden:
             raise InputError(f"{bundle.folder} has neither a workload nor golden answers.", action="name --texts FILE")

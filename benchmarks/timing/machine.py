@@ -7,11 +7,13 @@ install can use it: it imports no torch by itself, and asks torch only where som
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgetune.serve.cores import PROC, usable_cores, usable_memory_bytes
 from edgetune.serve.processor import cpu_name, field, instruction_sets, read_text
@@ -72,6 +74,26 @@ def _installed(names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
             continue
 
 
+def visible_device(nvml: Any) -> Any:
+    """NVML's handle of the device that CUDA calls 0 in this process; None where it is shown none.
+
+    NVML counts by the PCI bus and knows nothing of CUDA_VISIBLE_DEVICES; only a UUID means the same in both. torch has
+    it where it is imported; else the variable says which, by UUID or by index.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        uuid = str(getattr(torch.cuda.get_device_properties(0), "uuid", ""))
+        if uuid:
+            return nvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return nvml.nvmlDeviceGetHandleByIndex(0)
+    first = named.split(",")[0].strip()
+    if first.startswith(("GPU-", "MIG-")):
+        return nvml.nvmlDeviceGetHandleByUUID(first)
+    return nvml.nvmlDeviceGetHandleByIndex(int(first)) if first.isdecimal() else None
+
+
 def _gpu_by_nvml() -> Gpu | None:
     try:
         import pynvml
@@ -85,7 +107,9 @@ def _gpu_by_nvml() -> Gpu | None:
         count = pynvml.nvmlDeviceGetCount()
         if not count:
             return None
-        first = pynvml.nvmlDeviceGetHandleByIndex(0)
+        first = visible_device(pynvml)
+        if first is None:
+            return None
         memory = int(pynvml.nvmlDeviceGetMemoryInfo(first).total)
         return Gpu(name=str(pynvml.nvmlDeviceGetName(first)), memory_bytes=memory, count=count)
     except pynvml.NVMLError:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+from edgetune.benchmarks.timing.machine import visible_device
 from edgetune.serve.report import Memory
 
 _STATUS = Path("/proc/self/status")
@@ -43,7 +46,7 @@ def _torch_gpu_peak() -> int | None:
 
 
 def device_memory_used() -> int | None:
-    """Bytes in use on the first NVIDIA GPU by all processes together (NVML), or None without one.
+    """Bytes in use on the NVIDIA GPU that this process is shown first, by all processes together; None without one.
 
     NVML's figure per process reads 0 inside containers, so only the rise of the whole device says something.
     """
@@ -57,9 +60,30 @@ def device_memory_used() -> int | None:
     except pynvml.NVMLError:
         return None
     try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+        handle = visible_device(pynvml)
+        return None if handle is None else int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
     except pynvml.NVMLError:
         return None
     finally:
         pynvml.nvmlShutdown()
+
+
+def settled_memory_used(
+    read: Callable[[], int | None] | None = None, wait: Callable[[float], None] = time.sleep, seconds: float = 5.0
+) -> int | None:
+    """As `device_memory_used`, once it has not changed for half a second: a driver frees what a process had late.
+
+    Args:
+        read: gives bytes in use; None takes `device_memory_used`.
+        wait: sleeps for so many seconds.
+        seconds: after so many the last reading is taken, as it is.
+    """
+    read = read or device_memory_used
+    last, alike = read(), 0
+    for _ in range(round(seconds / 0.1)):
+        if last is None or alike == 5:
+            break
+        wait(0.1)
+        used = read()
+        alike, last = (alike + 1 if used == last else 0), used
+    return last

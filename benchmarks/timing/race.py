@@ -9,11 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from edgetune.benchmarks.recipe import BenchmarkRecipe
 from edgetune.benchmarks.timing.blocks import BLOCK, timed_blocks
-from edgetune.benchmarks.timing.memory import device_memory_used
+from edgetune.benchmarks.timing.memory import settled_memory_used
 from edgetune.benchmarks.timing.quiet import TimingVerdict
 from edgetune.benchmarks.timing.samples import flat, ratio_interval, summarize
 from edgetune.benchmarks.timing.side import ContestantProcess, Side
@@ -73,16 +74,16 @@ def race(race: Race, texts: Sequence[Input], recipe: BenchmarkRecipe, progress: 
         EdgetuneError: one side's process ended; its last line of error output is told.
     """
     with ExitStack() as stack:
-        used = device_memory_used()
         sides = {name: stack.enter_context(ContestantProcess(side, texts[0])) for name, side in race.sides.items()}
         timed = timed_blocks(sides, texts, recipe.samples, progress)
         verdict = timed.verdict(_noise(race.bundle, texts, progress, flat(timed.ms["bundle"])))
         throughput = _throughputs(sides, texts, progress)
         # Memory before the grid: its largest batches are no part of answering the user's texts.
-        memory = {side: _memory(process, used) for side, process in sides.items()}
+        memory = {side: _memory(process) for side, process in sides.items()}
         grid = _grid(sides, race.max_tokens, progress) if recipe.grid else []
         placement = sides["bundle"].ask("placement")["placement"]
         warm = {side: process.cold_start_ms for side, process in sides.items()}
+    memory = {name: _with_device(race.sides[name], found, texts) for name, found in memory.items()}
     cold = _cold_starts(race, texts[0], recipe.cold_starts, warm, progress)
     return Timing(
         latency_ms=_compare(timed.ms["base"], timed.ms["bundle"], verdict),
@@ -139,11 +140,23 @@ def _throughputs(sides: dict[str, ContestantProcess], texts: Sequence[Input], pr
     return Pair(**{side: len(batch) / float(np.median(samples)) for side, samples in seconds.items()})
 
 
-def _memory(process: ContestantProcess, used_before: int | None) -> Memory:
-    reply = process.ask("memory")["memory"]
-    used = device_memory_used()
-    # Both sides share the device while they race, so the rise of the whole device is told for neither alone.
-    return Memory(**{**reply, "gpu_device_bytes": None if used is None or used_before is None else used - used_before})
+def _memory(process: ContestantProcess) -> Memory:
+    return Memory(**process.ask("memory")["memory"])
+
+
+def _with_device(side: Side, memory: Memory, texts: Sequence[Input]) -> Memory:
+    """With the rise of the whole device's use while one side alone answers; as it is where there is no device.
+
+    Both share the device while they race, so each gets a process of its own for this, one after the other.
+    """
+    before = settled_memory_used()
+    if before is None:
+        return memory
+    batch = list(itertools.islice(itertools.cycle(texts), THROUGHPUT_TEXTS))
+    with ContestantProcess(side, texts[0]) as process:
+        process.ask("throughput", texts=batch)
+        used = settled_memory_used()
+    return msgspec.structs.replace(memory, gpu_device_bytes=None if used is None else used - before)
 
 
 def _grid(sides: dict[str, ContestantProcess], max_tokens: int, progress: Progress) -> list[GridCell]:

@@ -51,7 +51,7 @@ def fuse(model: onnx_ir.Model, provider: str, max_tokens: int, constant_inputs: 
     broadcast_tables(model)
     fold_distances(model, max_tokens)
     fuse_activations(model)
-    fuse_mean_pooling(model)
+    fuse_mean_pooling(model, provider)
     drop_unread_sums(model)
     drop_rows(model)
     if provider == "cpu":

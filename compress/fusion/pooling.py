@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     import onnx_ir
 
 
-def fuse_mean_pooling(model: onnx_ir.Model) -> None:
-    """Rewrite `sum(states * mask) / max(sum(mask), 1)`, where the model has it."""
+def fuse_mean_pooling(model: onnx_ir.Model, provider: str = "cpu") -> None:
+    """Rewrite `sum(states * mask) / max(sum(mask), 1)`, where the model has it.
+
+    Args:
+        model: rewritten in place.
+        provider: "cpu" or "cuda", which has no kernel for LpNormalization.
+    """
     mask = graph_input(model, "attention_mask")
     for division in nodes_of(model, "Div"):
         total = produced_by(division.inputs[0], "ReduceSum")
@@ -32,7 +37,7 @@ def fuse_mean_pooling(model: onnx_ir.Model) -> None:
         if weights not in weighed.inputs or not _is_float_mask(weights, mask):
             continue
         states = next(value for value in weighed.inputs if value is not weights)
-        _rewrite(model, division, states, mask)
+        _rewrite(model, division, states, mask, provider)
 
 
 def _over_tokens(node: onnx_ir.Node) -> bool:
@@ -47,14 +52,23 @@ def _is_float_mask(value: onnx_ir.Value, mask: onnx_ir.Value) -> bool:
     return unsqueeze is not None and unsqueeze.inputs[0] is mask and scalar(unsqueeze.inputs[1]) in (-1, 2)
 
 
-def _rewrite(model: onnx_ir.Model, division: onnx_ir.Node, states: onnx_ir.Value, mask: onnx_ir.Value) -> None:
+def _rewrite(
+    model: onnx_ir.Model, division: onnx_ir.Node, states: onnx_ir.Value, mask: onnx_ir.Value, provider: str
+) -> None:
     import onnx_ir
 
     name = division.outputs[0].name
     axis = add_constant(model, "fused.axis_1", np.array([1], np.int64))
     row = put(model, division, "Unsqueeze", [mask, axis], f"{name}.mask")  # (batch, 1, tokens)
     row = put(model, division, "Cast", [row], f"{name}.mask_float", attributes={"to": onnx_ir.DataType.FLOAT.value})
-    row = put(model, division, "LpNormalization", [row], f"{name}.weights", attributes={"axis": 2, "p": 1})
+    if provider == "cpu":
+        row = put(model, division, "LpNormalization", [row], f"{name}.weights", attributes={"axis": 2, "p": 1})
+    else:
+        last = add_constant(model, "fused.axis_2", np.array([2], np.int64))
+        one = add_constant(model, "fused.one", np.array(1, np.float32))
+        count = put(model, division, "ReduceSum", [row, last], f"{name}.count", attributes={"keepdims": 1})
+        count = put(model, division, "Max", [count, one], f"{name}.count_or_one")
+        row = put(model, division, "Div", [row, count], f"{name}.weights")
     pooled = put(model, division, "MatMul", [row, states], f"{name}.pooled")  # (batch, 1, width)
     swap(division.outputs[0], put(model, division, "Squeeze", [pooled, axis], f"{name}.mean"))
     model.graph.remove(division, safe=True)

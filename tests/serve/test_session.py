@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import onnxruntime
 import pytest
@@ -50,6 +51,28 @@ def test_cuda_without_a_gpu_is_refused_and_stdout_stays_clean(capfd):
     assert "--provider cpu" in caught.value.action
     assert "edgetune doctor" in caught.value.action
     assert capfd.readouterr().out == ""
+
+
+def test_what_preloading_printed_does_not_hide_the_reason(monkeypatch):
+    monkeypatch.setattr(session, "_preload_cuda", lambda runtime: "libcudnn is missing")
+    monkeypatch.setattr(session, "import_runtime", lambda: runtime)
+    state = SimpleNamespace(**dict.fromkeys(("EPFail", "EngineError", "Fail", "InvalidArgument"), ValueError))
+    for name in ("InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented", "RuntimeException"):
+        setattr(state, name, ValueError)
+
+    def fails(*arguments, **options):
+        raise ValueError("CUDA out of memory\nand a page more")
+
+    runtime = SimpleNamespace(
+        SessionOptions=lambda: SimpleNamespace(add_session_config_entry=lambda key, value: None),
+        get_available_providers=lambda: ["CUDAExecutionProvider"],
+        InferenceSession=fails,
+        capi=SimpleNamespace(onnxruntime_pybind11_state=state),
+    )
+    with pytest.raises(ProviderError) as caught:
+        open_session(GRAPH, provider="cuda")
+    assert "CUDA out of memory (before that: libcudnn is missing)" in str(caught.value)
+    assert "a page more" not in str(caught.value)
 
 
 def test_a_wheel_without_the_provider_says_so(monkeypatch):

@@ -167,7 +167,7 @@ def test_memory_is_the_rise_while_one_side_ran_every_shape(tiny_material, tmp_pa
     model = material.model.model_folder
     workload = Workload("cpu", model, {"fp16": graph, "bf16": tmp_path / "none.onnx"}, {}, rows, 4, 0, [(1, 8), (2, 8)])
     used = iter([1000, 1250, 1000])
-    monkeypatch.setattr("benchmarks.lab.gpu_race.device_memory_used", lambda: next(used))
+    monkeypatch.setattr("benchmarks.lab.gpu_race.settled_memory_used", lambda: next(used))
     found, absent = Measured(), Measured()
     measure_memory(workload, "fused fp16", found)
     measure_memory(workload, "fused bf16", absent)

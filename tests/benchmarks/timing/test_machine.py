@@ -13,6 +13,7 @@ import pytest
 from edgetune import __version__
 from edgetune.benchmarks.timing import machine
 from edgetune.benchmarks.timing.machine import Gpu, cpu_name, describe_machine, find_gpu, instruction_sets, versions
+from edgetune.benchmarks.timing.memory import settled_memory_used
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.report import Machine
 
@@ -93,6 +94,40 @@ def test_gpu_by_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     assert find_gpu() == Gpu(name="NVIDIA L4", memory_bytes=24 * 2**30, count=1)
     assert nvml.shut_down == [True]
+
+
+@pytest.mark.parametrize(
+    ("visible", "handle"),
+    [(None, 0), ("1,0", 1), ("GPU-5e", "GPU-5e"), ("MIG-7,GPU-5e", "MIG-7"), ("", None), ("-1", None)],
+)
+def test_the_device_is_the_one_that_cuda_calls_the_first(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, handle: str | int | None
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    nvml = SimpleNamespace(nvmlDeviceGetHandleByIndex=lambda index: index, nvmlDeviceGetHandleByUUID=lambda uuid: uuid)
+    assert machine.visible_device(nvml) == handle
+
+
+def test_torch_knows_the_device_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = SimpleNamespace(uuid="12-34")
+    cuda = SimpleNamespace(
+        is_available=lambda: True, is_initialized=lambda: True, get_device_properties=lambda index: properties
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert machine.visible_device(SimpleNamespace(nvmlDeviceGetHandleByUUID=lambda uuid: uuid)) == "GPU-12-34"
+
+
+def test_memory_in_use_is_read_once_it_stands_still() -> None:
+    readings = iter([9, 8, 7, 7, 7, 7, 7, 7, 1])
+    waited: list[float] = []
+    assert settled_memory_used(lambda: next(readings), waited.append) == 7
+    assert len(waited) == 7
+    assert settled_memory_used(lambda: None, waited.append) is None
+    restless = iter(range(100))
+    assert settled_memory_used(lambda: next(restless), waited.append, seconds=0.5) == 5
 
 
 def test_a_failing_driver_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
