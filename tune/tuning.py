@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import set_seed
 
-from edgetune.serve.report import TaskMemory, Training
+from edgetune.serve.report import Training
+from edgetune.serve.task_memory import TaskMemory
 from edgetune.tune.data.dataset import Dataset, Part
 from edgetune.tune.data.rows import Input
 from edgetune.tune.methods import METHODS, Method
