@@ -17,6 +17,7 @@ from edgetune.serve.bundle import MOST_JSON_BYTES, NOT_JSON
 from edgetune.serve.errors import BundleError
 from edgetune.serve.files import read_regular
 from edgetune.serve.report_confidence import Abstention, Calibration
+from edgetune.serve.task_memory import TaskMemory
 from edgetune.serve.verdict import Comparison, Decision, FloorQuality
 
 REPORT_FORMAT = 1
@@ -344,15 +345,6 @@ class Tuning(_Value, frozen=True, kw_only=True):
     remark: str
     curve: list[CurvePoint] = msgspec.field(default_factory=list)
     settings: dict[str, str | int | float | bool | None] = msgspec.field(default_factory=dict)
-
-
-class TaskMemory(_Value, frozen=True, kw_only=True):
-    """Accuracy on the test rows of one task, `earlier` or `new`, before and after the new one was learnt."""
-
-    task: str
-    rows: int
-    before: float
-    after: float
 
 
 class Training(Tuning, frozen=True, kw_only=True):

@@ -43,6 +43,9 @@ CATCH_ALLS = {
     "tune/training/evaluations.py: on_evaluate(**_)",
     "tune/training/interruption.py: on_epoch_end(**_)",
     "tune/training/interruption.py: on_step_end(**_)",
+    "tune/training/ranks.py: on_optimizer_step(**_)",
+    "tune/training/ranks.py: on_save(**_)",
+    "tune/training/ranks.py: on_train_begin(**_)",
     "tune/training/steps.py: on_evaluate(**_)",
     "tune/training/steps.py: on_step_end(**_)",
     "tune/training/trainer.py: __init__(**arguments)",  # transformers' Trainer

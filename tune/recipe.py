@@ -21,8 +21,8 @@ class AdapterRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rank: Annotated[int, Field(ge=1)] | Auto = Field(
-        "auto", description="Rank of the adapters' products; auto is 16, of vera 256; of adalora the mean."
+    rank: int = Field(
+        16, ge=1, description="Rank of the adapters' products; of vera 16 times as much, of adalora the mean."
     )
     alpha: int = Field(32, ge=1, description="The adapters' output is scaled by alpha / rank; rslora: by its root.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before each adapter.")

@@ -17,7 +17,8 @@ from torch import nn
 from transformers import set_seed
 
 from edgetune.serve.codecs.picture_spec import read_picture_spec
-from edgetune.serve.report import TaskMemory, Training
+from edgetune.serve.report import Training
+from edgetune.serve.task_memory import TaskMemory
 from edgetune.tune.data.dataset import Dataset, Part
 from edgetune.tune.data.rows import Input
 from edgetune.tune.methods import METHODS, Method

@@ -37,9 +37,7 @@ def test_a_plan_tells_sizes_and_times_and_writes_nothing(plan, tmp_path):
 def test_every_method_has_a_plan(plan, tmp_path, method):
     ended = plan("--method", method, "--set", "tune.epochs=2")
     assert (ended.code, ended.err) == (0, "")
-    assert (
-        f"{method}, pooling head, at most 96 tokens, at most {2 if METHODS[method].trains else 0} epochs" in ended.out
-    )
+    assert f"{method}, pooling head, at most 96 tokens" in ended.out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -47,7 +45,7 @@ def test_a_build_that_goes_on_from_another_has_a_plan(edgetune, workshop, tmp_pa
     monkeypatch.chdir(tmp_path)
     rows = ["--data", workshop.data, "--remember", workshop.data, "--replay", "0.5", "--method", "full"]
     ended = edgetune("build", "--from", workshop.folder / "bundle", *rows, "--out", "both", "--plan")
-    assert (ended.code, ended.err) == (0, "The task was guessed: text-classification.\n"), ended
+    assert (ended.code, ended.err) == (0, ""), ended
     assert "34 of them learnt again; the new rows add 0 labels" in ended.out
     assert list(tmp_path.iterdir()) == []
     ended = edgetune("build", "--from", tmp_path, *rows, "--plan")

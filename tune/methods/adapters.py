@@ -32,7 +32,7 @@ class Adapter:
         language_rate: the same in a language model.
         config: the class of its configuration in peft.
         options: fields of that configuration which make this kind.
-        rank: default rank.
+        rank_factor: how many times the recipe's rank it has.
         linear_only: whether it adapts linear layers and no convolutions.
         rate_ratio: how many times the rate the second factor of its products learns at; 0 where it has none.
     """
@@ -43,7 +43,7 @@ class Adapter:
     language_rate: float
     config: str = "LoraConfig"
     options: dict[str, Any] = field(default_factory=dict)
-    rank: int = 16
+    rank_factor: int = 1
     linear_only: bool = False
     rate_ratio: float = 1.0
 
@@ -99,7 +99,7 @@ class Adapter:
 
     def _sizes(self, settings: AdapterRecipe) -> dict[str, Any]:
         """Rank, scale and dropout by the names that the configuration has for them."""
-        rank = self.rank if settings.rank == "auto" else settings.rank
+        rank = self.rank_factor * settings.rank
         if self.config == "IA3Config":
             return {"feedforward_modules": []}
         if self.config == "VeraConfig":
@@ -163,7 +163,7 @@ ADAPTERS: dict[str, Adapter] = {
             3e-3,
             3e-3,
             config="VeraConfig",
-            rank=256,
+            rank_factor=16,
             linear_only=True,
             rate_ratio=0.0,
         ),

@@ -8,10 +8,10 @@ from torch import nn
 
 from edgetune.serve.errors import ModelError, RecipeError
 from edgetune.tune.models.classifier import head_names
-from edgetune.tune.recipe import TuneRecipe
 
 if TYPE_CHECKING:
     from edgetune.tune.models.types import Model
+    from edgetune.tune.recipe import TuneRecipe
 
 
 def prepare(model: Model, recipe: TuneRecipe) -> Model:

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import TYPE_CHECKING
 
 from edgetune.tune.methods.virtual_tokens import train_virtual_tokens
-from edgetune.tune.recipe import TuneRecipe
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from edgetune.tune.models.types import Model
+    from edgetune.tune.recipe import TuneRecipe
 
 
 def prepare(model: Model, recipe: TuneRecipe) -> Model:
     """Train peft's PromptEncoder, which is left out once its rows are in the table."""
-    from peft import PromptEncoder, PromptEncoderConfig
 
-    def source(rows: torch.Tensor) -> Any:
+    def source(count: int, width: int) -> nn.Module:
+        from peft import PromptEncoder, PromptEncoderConfig
+
         config = PromptEncoderConfig(
-            num_virtual_tokens=len(rows),
-            token_dim=rows.shape[1],
+            num_virtual_tokens=count,
+            token_dim=width,
             num_transformer_submodules=1,
             encoder_reparameterization_type=recipe.prompt.network.upper(),
-            encoder_hidden_size=rows.shape[1],
+            encoder_hidden_size=width,
             encoder_num_layers=2,
             encoder_dropout=0.0,
         )
-        network: Any = PromptEncoder(config)
-        with torch.no_grad():
-            network.embedding.weight.copy_(rows)
+        network: nn.Module = PromptEncoder(config)
         return network
 
     return train_virtual_tokens(model, source)

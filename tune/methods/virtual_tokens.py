@@ -19,13 +19,12 @@ from edgetune.serve.errors import ModelError, RecipeError
 from edgetune.tune.models.classifier import head_names, input_table, token_embeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from edgetune.tune.models.encoder import Encoder
     from edgetune.tune.models.types import Model
     from edgetune.tune.recipe import TuneRecipe
 
-_PIECE = "[VIRTUAL]"
 _SPECIAL = "SpecialToken"
 
 
@@ -100,17 +99,21 @@ def extended(model: Model, encoder: Encoder, recipe: TuneRecipe) -> Encoder:
     return replace(encoder, tokenizer=tokenizer)
 
 
-def train_virtual_tokens(model: Model, make_source: Callable[[torch.Tensor], nn.Module]) -> Model:
+def train_virtual_tokens(model: Model, make_source: Callable[[int, int], nn.Module]) -> Model:
     """Train the virtual tokens of an extended model and its head; all else stays.
 
     Args:
-        make_source: what gives the rows, of the rows (tokens, width) float32 that they begin with.
+        make_source: what gives the rows, of their count and width; its own table begins with the rows as they are.
     """
     table = token_embeddings(model)
     assert isinstance(table, _ExtendedTable), "extended before"
     model.requires_grad_(False)
-    source = make_source(table.weight[table.first : table.first + table.count].detach().clone())
-    put_table(model, VirtualTokens(table, table.first, table.count, source.to(table.weight.device)))
+    source = make_source(table.count, table.embedding_dim).to(table.weight.device)
+    with torch.no_grad():
+        for module in source.modules():
+            if isinstance(module, nn.Embedding):
+                module.weight.copy_(table.weight[table.first : table.first + table.count])
+    put_table(model, VirtualTokens(table, table.first, table.count, source))
     source.requires_grad_(True)
     for name in head_names(model):
         model.get_submodule(name).requires_grad_(True)
@@ -145,8 +148,9 @@ def with_virtual_tokens(tokenizer: Any, count: int) -> Any:
     names = [_name(place) for place in range(count)]
     extended.add_special_tokens(names)
     document = json.loads(extended.to_str())
-    piece = {"id": _PIECE, "ids": [extended.token_to_id(name) for name in names], "tokens": names}
-    document["post_processor"] = _with_piece(document["post_processor"], piece)
+    # One piece a token: transformers.js takes a piece's id for its token.
+    pieces = {name: {"id": name, "ids": [extended.token_to_id(name)], "tokens": [name]} for name in names}
+    document["post_processor"] = _with_pieces(document["post_processor"], pieces)
     special = {name: str(getattr(tokenizer, name)) for name in _NAMED if getattr(tokenizer, name, None) is not None}
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(document)),
@@ -165,8 +169,8 @@ def _name(place: int) -> str:
     return f"<|virtual-{place}|>"
 
 
-def _with_piece(processor: Any, piece: dict[str, Any]) -> dict[str, Any]:
-    """A post-processor of tokenizer.json with one more piece."""
+def _with_pieces(processor: Any, pieces: dict[str, Any]) -> dict[str, Any]:
+    """A post-processor of tokenizer.json with more pieces behind its first one, by their names."""
     kind = None if processor is None else processor["type"]
     if kind == "Sequence":
         parts = list(processor["processors"])
@@ -174,23 +178,23 @@ def _with_piece(processor: Any, piece: dict[str, Any]) -> dict[str, Any]:
         if len(places) > 1:
             raise _unknown_template(kind)
         if places:
-            parts[places[0]] = _with_piece(parts[places[0]], piece)
+            parts[places[0]] = _with_pieces(parts[places[0]], pieces)
         else:
-            parts.append(_with_piece(None, piece))
+            parts.append(_with_pieces(None, pieces))
         return {**processor, "processors": parts}
     if kind == "ByteLevel":
-        return {"type": "Sequence", "processors": [processor, _with_piece(None, piece)]}
+        return {"type": "Sequence", "processors": [processor, _with_pieces(None, pieces)]}
     template = _template(processor)
-    single, pair = (_inserted(template[name]) for name in ("single", "pair"))
-    return {**template, "single": single, "pair": pair, "special_tokens": {**template["special_tokens"], _PIECE: piece}}
+    single, pair = (_inserted(template[name], pieces) for name in ("single", "pair"))
+    return {**template, "single": single, "pair": pair, "special_tokens": {**template["special_tokens"], **pieces}}
 
 
 _JOINING = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
 
 
-def _inserted(pieces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    behind = 1 if pieces and _SPECIAL in pieces[0] else 0
-    return [*pieces[:behind], {_SPECIAL: {"id": _PIECE, "type_id": 0}}, *pieces[behind:]]
+def _inserted(template: Sequence[dict[str, Any]], pieces: Iterable[str]) -> list[dict[str, Any]]:
+    behind = 1 if template and _SPECIAL in template[0] else 0
+    return [*template[:behind], *({_SPECIAL: {"id": name, "type_id": 0}} for name in pieces), *template[behind:]]
 
 
 def _template(processor: Any) -> dict[str, Any]:

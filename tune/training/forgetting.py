@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgetune.serve.report import TaskMemory
+from edgetune.serve.task_memory import TaskMemory
 from edgetune.tune.data.dataset import Dataset, Part
 from edgetune.tune.methods import Method
 from edgetune.tune.models.encoder import Encoder

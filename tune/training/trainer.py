@@ -129,14 +129,9 @@ def train(
             model, encoder.tokenizer, rows, bf16=plan.bf16, pass_tokens=plan.pass_tokens, progress=progress
         )
     evaluated = sorted(rows[len(train_rows) :], key=encoder.size)
-    evaluations = Evaluations(
-        objective,
-        [row[ROW] - len(train_rows) for row in evaluated],
-        folder,
-        round_epochs=plan.round_epochs,
-        patience=plan.patience,
-        reference=reference,
-    )
+    order = [row[ROW] - len(train_rows) for row in evaluated]
+    rounds = {"round_epochs": plan.round_epochs, "patience": plan.patience}
+    evaluations = Evaluations(objective, order, folder, **rounds, reference=reference)
     with (
         told_out_of_memory(plan.device, lambda: remedies(recipe, plan, max(map(encoder.size, rows)))),
         best_pace(

@@ -7,6 +7,7 @@ import torch
 
 from edgetune.serve.errors import Interrupted, ModelError, OutOfMemory
 from edgetune.tune.models.base import find_base, open_tokenizer
+from edgetune.tune.recipe import FreezeRecipe
 from edgetune.tune.stepwise import training
 from edgetune.tune.stepwise.batches import pad_rows
 from edgetune.tune.stepwise.methods import METHODS
@@ -173,6 +174,22 @@ def test_lora_plus_gives_the_second_factor_its_own_rate(trained, monkeypatch):
         for weight in group["params"]
     }
     assert rates == {"lora_A": 1e-3, "lora_B": pytest.approx(16e-3)}
+
+
+@pytest.mark.long
+def test_l2_sp_and_gradual_freezing_reach_the_training(trained, language_base):
+    start = dict(open_pretrained(find_base(str(language_base()))).named_parameters())
+
+    def way(name, layer, **settings):
+        model, _ = trained(name, Stopping(), **settings)
+        moved = {key: (weight - start[key]).detach().square().sum() for key, weight in model.named_parameters()}
+        return float(sum(value for key, value in moved.items() if f"layers.{layer}." in key))
+
+    assert way("held", 0, method="full", l2_sp=10.0) < way("free", 0, method="full") / 4
+    gradual = {"method": "freeze", "freeze": FreezeRecipe(top_layers=2, gradual=True)}
+    assert way("first", 0, epochs=1, **gradual) == 0  # its turn comes in the second epoch
+    assert way("second", 0, epochs=2, **gradual) > 0
+    assert way("top", 1, epochs=1, **gradual) > 0
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu", "python", "other"])
