@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("edgetune.commands.inspect", "Show what a bundle is and what it was measured to do."),
     "verify": ("edgetune.commands.verify", "Check a bundle's bytes and replay its golden answers."),
     "pack": ("edgetune.commands.pack", "Write a bundle as the folder that another server opens."),
+    "target": ("edgetune.commands.target", "Set up what proves bundles for processors that are not at hand."),
     "doctor": (
         "edgetune.commands.doctor",
         "Check what this machine and installation can do, and what is wrong.",

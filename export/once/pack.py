@@ -51,6 +51,7 @@ from edgetune.serve.golden import replay_golden
 from edgetune.serve.heads import PER_TOKEN, Head, open_head
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.session import open_session
+from edgetune.serve.targets import TargetEntry
 from edgetune.serve.token_outputs import logits_of
 from edgetune.tune.models.model import TunedModel
 
@@ -63,6 +64,7 @@ _UNSAID: dict[str, Any] = {
     "strip_inputs": False,
     "engine": None,
     "cascade": None,
+    "targets": [],
 }
 _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 
@@ -112,6 +114,7 @@ def settled_draft(
     runtime: RuntimeSettings,
     variants: Sequence[VariantDraft] = (),
     head: HeadSpec | None = None,
+    targets: Sequence[TargetEntry] = (),
 ) -> Bundle:
     """Copy a draft into `folder`, with the settings it is best run with in its manifest.
 
@@ -121,6 +124,7 @@ def settled_draft(
         runtime: its settings.
         variants: all graphs where there are several, that of `draft` first; each is replayed from where it lies then.
         head: the draft's head with temperature and threshold; None leaves it as it is.
+        targets: the classes of processors that it was proven for.
 
     Raises:
         WorkError: a variant is no graph of the same model, tokenizer and inputs.
@@ -130,7 +134,8 @@ def settled_draft(
     shutil.copytree(draft.folder, folder)
     entries = [copy_variant(draft, one, folder) for one in variants]
     heads = draft.manifest.heads if head is None else _listed_heads(head)
-    write_manifest(folder, msgspec.structs.replace(draft.manifest, runtime=runtime, variants=entries, heads=heads))
+    changes = {"runtime": runtime, "variants": entries, "heads": heads, "targets": list(targets)}
+    write_manifest(folder, msgspec.structs.replace(draft.manifest, **changes))
     settled = Bundle.open(folder)
     for one in entries:
         replay_golden(Predictor(settled, variant=one.scheme))
