@@ -38,6 +38,8 @@ from edgetune.benchmarks.prove.variants import measured_variants, passed_variant
 from edgetune.benchmarks.recipe import BenchmarkRecipe, BudgetRecipe, GateRecipe
 from edgetune.benchmarks.report.decision import decide
 from edgetune.benchmarks.report.reporting import Findings, assemble_report, summarize_data
+from edgetune.benchmarks.target_recipe import TargetRecipe
+from edgetune.benchmarks.targets.proof import TargetCandidate, TargetTerms, check_targets, entries, prove_targets
 from edgetune.benchmarks.timing.race import Race, Timing, race
 from edgetune.benchmarks.timing.runtime import measure_settings
 from edgetune.benchmarks.timing.side import Side
@@ -59,6 +61,7 @@ from edgetune.serve.report import (
     Report,
     StageQuality,
 )
+from edgetune.serve.report_targets import TargetReport
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.data.rows import Input
 from edgetune.tune.metrics import Metric
@@ -73,8 +76,8 @@ DRAFT_NAME = "draft"
 class Contest:
     """Everything that is measured: what the search found, the drafts' folder, the data, and what the user asked.
 
-    `variants` are the schemes of the graphs that the bundle should hold beside the chosen one; `head_name` is, of
-    several tasks on one encoder, the one that is judged.
+    `variants` are the schemes of the graphs that the bundle should hold beside the chosen one, `targets` the classes of
+    processors that it is to be proven for; `head_name` is, of several tasks on one encoder, the one that is judged.
     """
 
     searched: Searched
@@ -89,6 +92,7 @@ class Contest:
     seed: int
     command: str
     variants: tuple[str, ...] = ()
+    targets: tuple[TargetRecipe, ...] = ()
     head_name: str = ""
 
     def predictor(self, draft: Bundle) -> Predictor:
@@ -109,7 +113,8 @@ class Contest:
     def threads(self) -> int:
         """Of the base, and at most of the bundle."""
         threads = self.benchmark.threads
-        return usable_cores() if threads == "auto" else threads
+        here = usable_cores() if threads == "auto" else threads
+        return min([here, *(target.cores for target in self.targets if target.cores)])
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,7 @@ class Choice:
     settings_ms: Mapping[str, float]
     notes: Sequence[str] = ()
     batched: BatchedAnswers | None = None
+    targets: Sequence[TargetReport] = ()
 
 
 def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress) -> None:
@@ -163,7 +169,8 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
         value = contest.metric.of(rows.expected, rows.answers(logits[final.chosen]))
         proof = proof_of(final.verdict, value, len(rows.texts), final.looks)
         batched = batched_answers(contest.predictor(contest.draft(final.chosen)), rows, logits[final.chosen])
-        choice = replace(_settle(contest, final.chosen, proof, folder, progress), batched=batched)
+        targets = _prove_targets(contest, rows, logits, final.chosen, progress)
+        choice = replace(_settle(contest, final.chosen, proof, folder, progress, targets), batched=batched)
     timing = time_bundle(contest, choice.draft, dataset.test.texts, progress) if choice else None
     report = decided(contest, build_report(contest, rows, logits, choice, final.fallen, timing, floor))
     (folder / REPORT_NAME).write_bytes(report.to_json())
@@ -173,6 +180,7 @@ def bench(contest: Contest, folder: Path, kept_report: Path, progress: Progress)
         limit = "raise the budget" if by_budget else f"loosen gate.{contest.gate.limit_name(contest.metric)}"
         raise GateError(report.verdict, action=f"see {kept_report}; {limit}, or tune a better model")
     check_abstention(report, kept_report)
+    check_targets(report, contest.targets, kept_report)
     check_budget(report.chosen, contest.budget, measured(report), kept_report, timing_valid=report.timing_valid)
 
 
@@ -210,6 +218,18 @@ def _prove(contest: Contest, rows: Slice, logits: dict[str, Logits], progress: P
     return final
 
 
+def _prove_targets(
+    contest: Contest, rows: Slice, logits: Mapping[str, Logits], chosen: str, progress: Progress
+) -> list[TargetReport]:
+    """The proof for each class of processors, by the chosen candidate or by another graph of its model."""
+    graphs = [scheme.name for scheme in SCHEMES.values() if scheme.level == "graph"]
+    routes = passed_variants(chosen, graphs, contest.searched)[0]
+    routes.sort(key=lambda route: next(one.size_bytes for one in contest.searched.candidates if one.scheme == route))
+    candidates = {chosen: TargetCandidate(contest.draft(chosen), logits[chosen])}
+    candidates |= {route: TargetCandidate(contest.draft(route)) for route in routes}
+    return prove_targets(candidates, rows, TargetTerms(contest.targets, contest.gate, contest.seed), progress)
+
+
 def judge_draft(contest: Contest, name: str, rows: Slice, reference: Logits, candidate: Logits, looks: int) -> Verdict:
     structural = next(one for one in contest.searched.candidates if one.scheme == name).structural
     is_float = name in ("fused", "fp32")
@@ -231,17 +251,21 @@ def proof_of(verdict: Verdict, value: float, rows: int, looks: int) -> Proof:
     )
 
 
-def _settle(contest: Contest, name: str, proof: Proof, folder: Path, progress: Progress) -> Choice:
+def _settle(
+    contest: Contest, name: str, proof: Proof, folder: Path, progress: Progress, targets: Sequence[TargetReport]
+) -> Choice:
     """Find the settings that the chosen draft is best run with, and copy it with them."""
     draft, texts = contest.draft(name), contest.dataset.validation.texts
     threads = None if contest.benchmark.threads == "auto" else contest.benchmark.threads
     settings, p50 = best_settings(contest, name, texts, progress)
     beside, notes = passed_variants(name, contest.variants, contest.searched)
+    beside = list(dict.fromkeys([*beside, *(one.scheme for one in targets if one.scheme not in ("", name))]))
     drafts = {name: draft, **{one: contest.draft(one) for one in beside}}
     variants = measured_variants(drafts, settings, texts, threads, progress) if beside else []
     head = settle_head_of(contest, name, draft, progress)
-    settled = settled_draft(draft, folder / DRAFT_NAME, settings, variants, [head.spec] if head else None)
-    return Choice(name, proof, settled, head, p50, notes)
+    classes = entries(targets, drafts)
+    settled = settled_draft(draft, folder / DRAFT_NAME, settings, variants, [head.spec] if head else None, classes)
+    return Choice(name, proof, settled, head, p50, notes, targets=targets)
 
 
 def best_settings(
@@ -328,6 +352,7 @@ def build_report(
             *_notes(contest, stages, choice, fallen, timing),
             *(_as_timed(timing, rows, answers) if timing else ()),
             *(choice.notes if choice else ()),
+            *(one.line for one in (choice.targets if choice else ()) if one.proof != "native"),
         ],
         batched=choice.batched if choice else None,
         floor=floor,
@@ -340,6 +365,7 @@ def build_report(
         skipped=contest.searched.skipped,
         runtime=_told_settings(choice),
         cascade=_cascade(contest, rows, next(one for one in candidates if one.chosen)) if choice else None,
+        targets=list(choice.targets) if choice else [],
         head=choice.head if choice else None,
         chosen_logits=logits[choice.name if choice else "merged"],
     )

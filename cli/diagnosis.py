@@ -16,11 +16,13 @@ from pathlib import Path
 from types import ModuleType
 
 from edgetune import __version__
+from edgetune.benchmarks.targets.emulation import prover_of
 from edgetune.benchmarks.timing.machine import Gpu, find_gpu
 from edgetune.extras import Extra, installed_extras, installed_version, runtime_wheels
 from edgetune.providers import ProviderTrial, try_providers
 from edgetune.serve.cores import usable_cores, usable_memory_bytes
 from edgetune.serve.processor import cpu_name, instruction_sets
+from edgetune.serve.targets import TARGETS
 
 INT8_SETS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 BF16_SETS = ("avx512_bf16", "amx_bf16", "bf16")
@@ -52,7 +54,10 @@ class TorchFacts:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All facts. `int8_fast` and `bf16_fast` are None where the system does not tell its instruction sets."""
+    """All facts. `int8_fast` and `bf16_fast` are None where the system does not tell its instruction sets.
+
+    `targets` says of each class of processors how a build would prove a bundle for it.
+    """
 
     edgetune: str
     python: str
@@ -70,6 +75,7 @@ class Diagnosis:
     bf16_fast: bool | None
     gpu: Gpu | None
     free_disk_bytes: int
+    targets: dict[str, str]
     hub: dict[str, str]
 
 
@@ -95,6 +101,7 @@ def diagnose() -> Diagnosis:
         bf16_fast=_has_one(BF16_SETS, isa),
         gpu=find_gpu(),
         free_disk_bytes=shutil.disk_usage(Path.cwd()).free,
+        targets={name: f"{prover.proof}: {prover.reason}" for name in TARGETS if (prover := prover_of(name))},
         hub={name: os.environ[name] for name in HUB_VARIABLES if name in os.environ},
     )
 

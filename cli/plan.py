@@ -20,6 +20,7 @@ class Plan:
     Attributes:
         facts: what the family alone knows, for scripts.
         words: what the family says of a stage, by its line: data, base, tune and compress.
+        targets: lines that say how each class of processors will be proven.
         more: further lines of the family, before the place of the bundle.
         basis: what the times were estimated from, in words.
     """
@@ -43,12 +44,13 @@ class Plan:
     seconds: Mapping[str, float]
     facts: Mapping[str, Any]
     words: Mapping[str, str]
+    targets: Sequence[tuple[str, str]] = ()
     more: Sequence[tuple[str, str]] = ()
     basis: str
 
     def summary(self) -> dict[str, Any]:
         """What a script wants to know, as JSON types."""
-        spoken = {"facts", "words", "more", "basis"}
+        spoken = {"facts", "words", "targets", "more", "basis"}
         shared = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in spoken}
         return {**shared, **self.facts}
 
@@ -66,6 +68,7 @@ class Plan:
             ("tune", f"{self.method}, {self.words['tune']}{self._training()}"),
             ("compress", f"tries {', '.join(self.schemes)}, {self.words['compress']} ({sizes})"),
             ("bench", f"base in PyTorch beside the bundle, {self.threads} threads each"),
+            *self.targets,
             *self.more,
             ("out", self.out + (" (replaces the bundle there)" if self.replaces else "")),
             ("disk", f"about {self.work_bytes / 1e6:.0f} MB in the work folder {self.out}.work"),

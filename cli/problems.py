@@ -112,8 +112,8 @@ def _machine_problems(diagnosis: Diagnosis) -> Iterator[Problem]:
         what = f"OMP_NUM_THREADS={threads} is more than the {diagnosis.cores} cores that may be used."
         yield Problem("note", what, f"export OMP_NUM_THREADS={diagnosis.cores}")
     if diagnosis.int8_fast is False:
-        what = "This CPU has neither VNNI nor a dot product: int8 gains less, and its sums may saturate."
-        yield Problem("note", what, "run `edgetune verify BUNDLE` here before you trust a bundle built elsewhere")
+        what = "This CPU has neither VNNI nor a dot product: int8 gains less."
+        yield Problem("note", what, "build with the --target of this CPU's class, and measure the bundle here")
     if diagnosis.free_disk_bytes < LITTLE_DISK_BYTES:
         what = f"Only {diagnosis.free_disk_bytes / 1e9:.1f} GB are free in this folder; a build may need more."
         yield Problem("note", what, "free some, or build with --out on another disk")

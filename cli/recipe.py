@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from edgetune.benchmarks.target_recipe import TargetRecipe, Targets
 from edgetune.recipe_yaml import NotYaml, read_yaml, shown, yaml_value
 from edgetune.serve.errors import RecipeError
 from edgetune.serve.json_types import JsonObject
@@ -47,6 +48,9 @@ class Recipe(BaseModel):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where training runs; auto takes a GPU.")
     seed: int = Field(0, ge=0, description="Of the split, the training and the frozen test slice.")
+    target: Targets = Field(
+        (TargetRecipe(),), description="The processors that the bundle is for: a class, or a list of classes."
+    )
     out: str = Field("bundles/model", description="The bundle's folder; work goes on beside it in <out>.work.")
 
     @field_validator("task")

@@ -21,6 +21,7 @@ from edgetune.serve.external import UnreadableGraph, external_files
 from edgetune.serve.files import read_regular, sha256_regular, shape_fault
 from edgetune.serve.golden_answer import GoldenAnswer
 from edgetune.serve.stepwise.spec import GenerationSpec, Tokens
+from edgetune.serve.targets import TargetEntry
 
 BUNDLE_FORMAT = 1
 MANIFEST_NAME = "manifest.json"
@@ -148,7 +149,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `strip_inputs` says that texts were stripped before they were learnt from, as they then are before they are
     answered.
     `engine` says how outputs come about without ONNX Runtime, None where it runs `model.onnx`; `cascade` tells of a
-    small model that answers before `model.onnx` is asked.
+    small model that answers before `model.onnx` is asked. `targets` are the classes of processors it was proven for.
     `manifest_digest` is `digest_of` everything else that the manifest says; None in bundles of releases before 0.2.
     """
 
@@ -177,6 +178,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     strip_inputs: bool = False
     engine: EngineSpec | None = None
     cascade: CascadeSpec | None = None
+    targets: list[TargetEntry] = []
     manifest_digest: str | None = None
 
     @property

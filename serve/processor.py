@@ -5,6 +5,7 @@ A bundle brings settings that were measured on one class of machine; this tells 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from edgetune.serve.cores import PROC
@@ -26,6 +27,9 @@ INSTRUCTION_SETS = (
     "bf16",
 )
 
+# Names a file that stands for /proc/cpuinfo where flags are asked for: an emulator computes as another processor, and
+# the system goes on describing its own.
+CPUINFO_VARIABLE = "EDGETUNE_CPUINFO"
 # Characters of /proc/cpuinfo in which the first processor's flags stand, of which there may be 200.
 _FIRST_PROCESSOR = 8192
 
@@ -53,8 +57,9 @@ def instruction_sets(proc: Path = PROC) -> list[str]:
 
 def flags(proc: Path = PROC) -> frozenset[str]:
     """All that the first processor can do, by the names in /proc/cpuinfo; none where there is no such file."""
+    described = os.environ.get(CPUINFO_VARIABLE)
     try:
-        with (proc / "cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+        with (Path(described) if described else proc / "cpuinfo").open(encoding="utf-8", errors="replace") as lines:
             # Of many cores the whole file takes milliseconds, and the kernel writes it as far as it is read.
             head = lines.read(_FIRST_PROCESSOR)
     except OSError:

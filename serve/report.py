@@ -17,6 +17,7 @@ from edgetune.serve.bundle import MOST_JSON_BYTES, NOT_JSON
 from edgetune.serve.errors import BundleError
 from edgetune.serve.files import read_regular
 from edgetune.serve.report_confidence import Abstention, Calibration
+from edgetune.serve.report_targets import TargetReport
 from edgetune.serve.task_memory import TaskMemory
 from edgetune.serve.verdict import Comparison, Decision, FloorQuality
 
@@ -474,6 +475,7 @@ class Report(BuildReport, frozen=True, kw_only=True):
     cascade: CascadeReport | None = None
     calibration: Calibration | None = None
     abstention: Abstention | None = None
+    targets: list[TargetReport] = msgspec.field(default_factory=list)
 
     @property
     def packed(self) -> Proof | CandidateReport | None:

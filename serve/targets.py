@@ -10,6 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Set
 from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from edgetune.serve.processor import flags
 
 HERE = "here"
 X86, ARM = "x86_64", "aarch64"
@@ -54,6 +59,26 @@ TARGETS: dict[str, Target] = {
 }
 
 
+# How answers were found on a class: on such a processor, on an emulated one, on another one by sums that are the same
+# on both, or not at all.
+ProofKind = Literal["native", "emulated", "computed", "unproven"]
+
+
+class TargetEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle answers with on one class of processors, and how far that was proven.
+
+    `scheme` is that of the graph to open there; `rows` of the test part were answered, a share `agreement` of them as
+    where the bundle was built; golden logits may differ by `tolerance` there, None where that was not measured.
+    """
+
+    name: str
+    scheme: str
+    proof: ProofKind
+    rows: int = 0
+    agreement: float | None = None
+    tolerance: float | None = None
+
+
 def architecture() -> str:
     """ "x86_64" or "aarch64" under whatever name the system has it; any other as it is."""
     if hasattr(os, "uname"):
@@ -65,20 +90,25 @@ def architecture() -> str:
     return _ARCHITECTURES.get(machine, machine)
 
 
-def target_of(flags: Set[str], machine: str) -> str:
+def target_of(known: Set[str], machine: str) -> str:
     """The most able class that a processor belongs to; "" where the system does not tell its flags, or it has none.
 
     Args:
-        flags: as /proc/cpuinfo has them.
+        known: flags, as /proc/cpuinfo has them.
         machine: as `architecture` gives it.
     """
-    names = [one.name for one in TARGETS.values() if one.architecture == machine and set(one.needs) & flags]
+    names = [one.name for one in TARGETS.values() if one.architecture == machine and set(one.needs) & known]
     return names[-1] if names else ""
 
 
-def sums_saturate(flags: Set[str], machine: str) -> bool:
+def target_here() -> str:
+    """The class of this machine's processor; "" where the system does not tell."""
+    return target_of(flags(), architecture())
+
+
+def sums_saturate(known: Set[str], machine: str) -> bool:
     """Whether sums of products of bytes are cut off here; also where the system does not tell: right before fast."""
     if machine != X86:
         return False
-    name = target_of(flags, machine)
+    name = target_of(known, machine)
     return not name or TARGETS[name].saturates

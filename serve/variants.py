@@ -16,20 +16,24 @@ from edgetune.serve.errors import InputError, ProviderError
 from edgetune.serve.kept_settings import kept_settings
 from edgetune.serve.processor import cpu_name, instruction_sets
 from edgetune.serve.session import open_session, provider_is_built_in
+from edgetune.serve.targets import TargetEntry, target_here
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the choice looks at. `instructions` is empty where the system does not tell them."""
+    """What the choice looks at. `instructions` and `target`, its class, are empty where the system does not tell."""
 
     cpu: str
     cores: int
     instructions: tuple[str, ...] = ()
+    target: str = ""
 
     @classmethod
     def here(cls, *, instructions: bool = True) -> Machine:
         """This machine; without `instructions` they are not read, which takes a while where there are many cores."""
-        return cls(cpu_name(), usable_cores(), tuple(instruction_sets()) if instructions else ())
+        if not instructions:
+            return cls(cpu_name(), usable_cores())
+        return cls(cpu_name(), usable_cores(), tuple(instruction_sets()), target_here())
 
     def is_of(self, settings: RuntimeSettings | None) -> bool:
         """Whether settings were measured on a machine of this class."""
@@ -71,6 +75,8 @@ def open_variant(
     suitable = suitable_variants(bundle.manifest.graphs, variant, provider)
     machine = Machine.here(instructions=len(suitable) > 1)
     ranked = rank_variants(suitable, machine, named=variant != "auto")
+    if variant == "auto" and len(suitable) > 1:
+        ranked = proven_first(ranked, machine, bundle.manifest.targets)
     failed: dict[str, ProviderError] = {}
     for one, reason in ranked:
         if one.provider in failed:
@@ -118,6 +124,23 @@ def rank_variants(graphs: Sequence[Variant], machine: Machine, *, named: bool = 
         if provider_is_built_in(provider) or all(one.provider == provider for one in graphs):
             ranked += _rank_alike(graphs, [one for one in graphs if one.provider == provider], machine)
     return ranked or rank_variants(graphs[:1], machine)  # nothing is built in: opening the main one says so
+
+
+def proven_first(
+    ranked: list[tuple[Variant, str]], machine: Machine, targets: Sequence[TargetEntry]
+) -> list[tuple[Variant, str]]:
+    """The order of `rank_variants`, but of the graphs for the CPU that one first which this class was proven with.
+
+    A right answer goes before a fast one: what was measured on a machine of the same name was not proven for it.
+    """
+    entry = next((one for one in targets if one.name == machine.target), None)
+    place = next((at for at, (one, _) in enumerate(ranked) if entry and one.scheme == entry.scheme), None)
+    if entry is None or place is None or ranked[place][0].provider != "cpu":
+        return ranked
+    first = next(at for at, (one, _) in enumerate(ranked) if one.provider == "cpu")
+    proven = (ranked[place][0], f"{entry.scheme}: the graph for {entry.name} processors ({entry.proof}).")
+    rest = ranked[:place] + ranked[place + 1 :]
+    return [*rest[:first], proven, *rest[first:]]
 
 
 def _rank_alike(everything: Sequence[Variant], graphs: list[Variant], machine: Machine) -> list[tuple[Variant, str]]:

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from edgetune.cli import COMMANDS, root
-from edgetune.serve import report, report_confidence, tasks_report, verdict
+from edgetune.serve import report, report_confidence, report_targets, tasks_report, verdict
 from edgetune.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
@@ -102,7 +102,7 @@ def test_the_schema_holds_the_recipe_of_every_task(task):
 
 REPORT_VALUES = {
     name: value
-    for module in (report, report_confidence, tasks_report, verdict)
+    for module in (report, report_confidence, report_targets, tasks_report, verdict)
     for name, value in inspect.getmembers(module, inspect.isclass)
     if issubclass(value, msgspec.Struct) and not name.startswith("_")
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -30,6 +31,7 @@ from edgetune.serve.report import (
     Report,
     StageQuality,
 )
+from edgetune.serve.report_targets import TargetReport
 from edgetune.serve.verdict import Comparison
 from edgetune.tune.data.dataset import Dataset
 from edgetune.tune.metrics import Metric
@@ -59,6 +61,7 @@ class Findings:
     head: SettledHead | None
     chosen_logits: Logits
     cascade: CascadeReport | None = None
+    targets: Sequence[TargetReport] = ()
 
 
 def summarize_data(dataset: Dataset, encoder: Encoder) -> DataSummary:
@@ -146,6 +149,7 @@ def assemble_report(
         size_bytes=findings.size_bytes,
         placement=timing.placement if timing else {},
         cascade=findings.cascade,
+        targets=list(findings.targets),
         gate=gate,
         notes=[*findings.notes, *_data_notes(data)],
     )

@@ -47,6 +47,7 @@ def _facts(diagnosis: Diagnosis) -> Iterator[str]:
     yield from _section("Extras", (_extra(name, extra) for name, extra in diagnosis.extras.items()))
     yield from _section("ONNX Runtime", _runtime(diagnosis.onnxruntime))
     yield from _section("Machine", _machine(diagnosis))
+    yield from _section("Targets", iter(diagnosis.targets.items()))
     yield from _section("torch", _torch(diagnosis))
     yield from _section("Hugging Face hub", _hub(diagnosis.hub))
 

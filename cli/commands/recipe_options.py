@@ -34,6 +34,9 @@ _OPTIONS = (
     click.option("--task", help=f"Task to learn: {', '.join(TASKS)}.", show_default="guessed from data and base"),
     click.option("--method", help="Tuning method, such as probe, lora or full.", show_default="the task's"),
     click.option("--scheme", multiple=True, help="Compression scheme; may be repeated.", show_default="all that suit"),
+    click.option(
+        "--target", multiple=True, help="Class of processors to prove it for; may be repeated.", show_default="here"
+    ),
     click.option("--out", help="Folder of the bundle.  [default: bundles/model]"),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Device that trains.  [default: auto]"),
     click.option("--seed", type=int, help="Seed of split, training and test slice.  [default: 0]"),
@@ -58,6 +61,7 @@ _KEYS = {
     "task": "task",
     "method": "tune.method",
     "scheme": "compress.schemes",
+    "target": "target",
     "out": "out",
     "device": "device",
     "seed": "seed",
@@ -87,8 +91,7 @@ def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str,
         if "base" in values:
             raise click.UsageError("--base and --from name two models to start from; give one.")
         values["base"] = str(tuned_model_folder(Path(flags["earlier"])))
-    if "compress.schemes" in values:
-        values["compress.schemes"] = list(values["compress.schemes"])
+    values |= {key: list(values[key]) for key in ("compress.schemes", "target") if key in values}
     with without_chatter():
         loaded, choice = read_recipe(recipe, {**values, **parse_settings(settings)})
     if is_main():

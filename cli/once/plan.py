@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgetune.benchmarks.prove.planning import SchemePlan, plan_schemes
+from edgetune.benchmarks.target_recipe import TargetRecipe
+from edgetune.benchmarks.targets.emulation import prover_of
+from edgetune.benchmarks.targets.proof import resolved
 from edgetune.compress.material import Material
 from edgetune.export.once.pack import check_place
 from edgetune.once.estimate import Costs, Model, measure, most_epochs
@@ -66,6 +70,7 @@ def plan(recipe: OnceRecipe) -> Plan:
             **{"labels": len(dataset.labels), "pooling": pooling, "max_tokens": model.max_tokens},
             **{"cut_share": coverage.cut_share, "unknown_share": coverage.unknown_share},
             "linear": preview.facts if preview else None,
+            "targets": {name: prover_of(name).proof for name in resolved(recipe.target)},
         },
         words={
             "data": f"{len(dataset.labels)} labels" if dataset.labels else "",
@@ -74,8 +79,18 @@ def plan(recipe: OnceRecipe) -> Plan:
             else "",
             "compress": "as far as they suit",
         },
+        targets=target_lines(recipe.target),
         basis="a few timed passes",
     )
+
+
+def target_lines(targets: Sequence[TargetRecipe]) -> list[tuple[str, str]]:
+    """How each class of processors that a recipe names will be proven."""
+    lines: list[tuple[str, str]] = []
+    for name in resolved(targets):
+        prover = prover_of(name)
+        lines.append(("" if lines else "target", f"{name}: {prover.proof}, {prover.reason}"))
+    return lines
 
 
 def load_data(recipe: OnceRecipe, base: Base) -> Dataset:

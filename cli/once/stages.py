@@ -17,6 +17,8 @@ from edgetune.benchmarks.prove.planning import plan_schemes
 from edgetune.benchmarks.prove.search import Search, Searched, Terms
 from edgetune.benchmarks.prove.trials import Kept, Workbench, require_made
 from edgetune.benchmarks.report.html import render_html
+from edgetune.benchmarks.targets.emulation import prover_of
+from edgetune.benchmarks.targets.proof import is_for_others, resolved
 from edgetune.compress.material import Material
 from edgetune.export.once.export import export
 from edgetune.export.once.graph import Graph
@@ -162,7 +164,8 @@ class CompressStage(Stage[OnceRecipe, Searched]):
         recipe = build.recipe
         sections = (recipe.compress, recipe.gate, recipe.budget)
         decode = [recipe.answer.decode] if recipe.answer.decode != "simple" else []
-        return [*map(plain, sections), recipe.benchmark.threads, recipe.device, *decode]
+        elsewhere = ["float for other processors"] if is_for_others(recipe.target) else []
+        return [*map(plain, sections), recipe.benchmark.threads, recipe.device, *decode, *elsewhere]
 
     def make(self, build: OnceBuild, folder: Path) -> None:
         recipe, dataset, tuned = build.recipe, build.result(Dataset), _tuned(build)
@@ -178,7 +181,7 @@ class CompressStage(Stage[OnceRecipe, Searched]):
         if warning := warn_of_constant(rows, rows.answers(logits), baseline):
             build.progress.say(f"warning, of the tuned model on the validation part: {warning}")
         terms = Terms(recipe.gate, recipe.budget, logits + shift, threads)
-        Search(bench, plan, terms, tuple(recipe.compress.variants)).run().save(folder)
+        Search(bench, plan, terms, _variants(recipe)).run().save(folder)
 
     def open(self, build: OnceBuild, folder: Path) -> Searched:
         """The search.
@@ -210,7 +213,8 @@ class BenchStage(Stage[OnceRecipe, Benched]):
         recipe = build.recipe
         sections = (recipe.gate, recipe.budget, recipe.benchmark, recipe.answer)
         outside = build.result(Dataset).out_of_scope
-        return [*map(plain, sections), Path(recipe.out).name, outside and value_sha256(list(outside.texts))]
+        targets = [[name, prover_of(name).proof, plain(one)] for name, one in resolved(recipe.target).items()]
+        return [*map(plain, sections), Path(recipe.out).name, outside and value_sha256(list(outside.texts)), targets]
 
     def make(self, build: OnceBuild, folder: Path) -> None:
         recipe = build.recipe
@@ -227,6 +231,7 @@ class BenchStage(Stage[OnceRecipe, Benched]):
             seed=recipe.seed,
             command=build.command,
             variants=tuple(recipe.compress.variants),
+            targets=recipe.target,
         )
         bench(contest, folder, build.work.folder / REPORT_NAME, build.progress)
 
@@ -235,6 +240,12 @@ class BenchStage(Stage[OnceRecipe, Benched]):
 
     def line(self, result: Benched) -> str:
         return f"{result.report.chosen} chosen"
+
+
+def _variants(recipe: OnceRecipe) -> tuple[str, ...]:
+    """The graphs that are made beside the chosen one: for other processors the float graph too, as the last resort."""
+    last = ["fused"] if is_for_others(recipe.target) else []
+    return tuple(dict.fromkeys([*recipe.compress.variants, *last]))
 
 
 def _tuned(build: OnceBuild) -> TunedModel:

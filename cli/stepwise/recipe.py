@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from edgetune.benchmarks.stepwise.recipe import (
     GenerationBenchmarkRecipe,
     GenerationBudgetRecipe,
     GenerationGateRecipe,
 )
+from edgetune.benchmarks.target_recipe import Targets
 from edgetune.compress.gptq.recipe import LanguageCompressRecipe
 from edgetune.export.stepwise.recipe import GenerationExportRecipe
 from edgetune.recipe import Recipe
+from edgetune.serve.targets import HERE
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
 from edgetune.tune.stepwise.recipe import GenerationTuneRecipe
 
@@ -29,6 +31,16 @@ class StepwiseRecipe(Recipe):
     gate: GenerationGateRecipe = GenerationGateRecipe()
     budget: GenerationBudgetRecipe = GenerationBudgetRecipe()
     benchmark: GenerationBenchmarkRecipe = GenerationBenchmarkRecipe()
+
+    @field_validator("target")
+    @classmethod
+    def _proven_here(cls, targets: Targets) -> Targets:
+        """Tokens follow from those before, so that one rounding changes a whole text: other proofs are to come."""
+        if others := [one.isa for one in targets if one.isa != HERE]:
+            raise ValueError(
+                f"language models are not proven for other processors yet: {', '.join(others)}; expected here"
+            )
+        return targets
 
     @model_validator(mode="before")
     @classmethod

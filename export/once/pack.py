@@ -54,6 +54,7 @@ from edgetune.serve.heads import PER_TOKEN, Head, open_head
 from edgetune.serve.heads.tasks import TasksHead
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.session import open_session
+from edgetune.serve.targets import TargetEntry
 from edgetune.serve.token_outputs import logits_of
 from edgetune.tune.models.model import TunedModel
 
@@ -66,6 +67,7 @@ _UNSAID: dict[str, Any] = {
     "strip_inputs": False,
     "engine": None,
     "cascade": None,
+    "targets": [],
 }
 _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 
@@ -127,6 +129,7 @@ def settled_draft(
     runtime: RuntimeSettings,
     variants: Sequence[VariantDraft] = (),
     heads: Sequence[HeadSpec] | None = None,
+    targets: Sequence[TargetEntry] = (),
 ) -> Bundle:
     """Copy a draft into `folder`, with the settings it is best run with in its manifest.
 
@@ -136,6 +139,7 @@ def settled_draft(
         runtime: its settings.
         variants: all graphs where there are several, that of `draft` first; each is replayed from where it lies then.
         heads: the draft's heads with temperatures and thresholds; None leaves them as they are.
+        targets: the classes of processors that it was proven for.
 
     Raises:
         WorkError: a variant is no graph of the same model, tokenizer and inputs.
@@ -145,7 +149,8 @@ def settled_draft(
     shutil.copytree(draft.folder, folder)
     entries = [copy_variant(draft, one, folder) for one in variants]
     listed = draft.manifest.heads if heads is None else listed_heads(heads)
-    write_manifest(folder, msgspec.structs.replace(draft.manifest, runtime=runtime, variants=entries, heads=listed))
+    changes = {"runtime": runtime, "variants": entries, "heads": listed, "targets": list(targets)}
+    write_manifest(folder, msgspec.structs.replace(draft.manifest, **changes))
     settled = Bundle.open(folder)
     for one in entries:
         replay_golden(Predictor(settled, variant=one.scheme))

@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from edgetune.benchmarks.report.confidence import confidence_sentences
+from edgetune.benchmarks.targets import emulation
 from edgetune.serve.report import Report
+from edgetune.serve.targets import X86, architecture
 from edgetune.serve.verdict import Decision
 from tests.untimed import untimed
 
@@ -173,17 +175,26 @@ def test_a_budget_that_is_not_met(edgetune, workshop, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_bundle_may_hold_variants(edgetune, workshop, tmp_path):
+def test_a_bundle_may_hold_variants_and_names_its_targets(edgetune, workshop, tmp_path, monkeypatch):
     arguments = workshop.copy(tmp_path)
     schemes = ("--set", "compress.schemes=[int8_dynamic]", "--set", "compress.variants=[fused,int8_dynamic]")
+    # Without an emulator sums that fit are computed here, or x86-64 is unproven.
+    monkeypatch.setattr(emulation.shutil, "which", lambda name: None)
+    monkeypatch.setattr(emulation, "target_here", lambda: "")
     # Of 15 test rows int8 may lose two on one processor and none on another; what is kept is not asked here.
     with untimed():
-        ended = edgetune("build", *arguments, *schemes, "--set", "gate.max_drop=0.4")
+        ended = edgetune("build", *arguments, *schemes, "--target", "x86-64-v3", "--set", "gate.max_drop=0.4")
     assert ended.code == 0, ended
     bundle = tmp_path / "bundle"
     manifest, report = read(bundle / "manifest.json"), read(bundle / "report.json")
     chosen = manifest["scheme"]
     others = {"fused", "int8_dynamic"} - {chosen}
+    (target,) = report["targets"]
+    assert (target["name"], target["scheme"]) == ("x86-64-v3", chosen)
+    if architecture() == X86:
+        assert (target["proof"], target["rows"], target["agreement"]) == ("computed", 15, 1.0)
+        assert any(line.startswith("x86-64-v3: ") for line in report["notes"])
+    assert [(one["name"], one["proof"]) for one in manifest["targets"]] == [("x86-64-v3", target["proof"])]
     assert chosen == report["chosen"] != "fused"  # which was made to stand beside it, and is not chosen
     assert manifest["variants"][0]["scheme"] == chosen
     assert {one["scheme"] for one in manifest["variants"]} == {chosen, *others}

@@ -69,6 +69,7 @@ def healthy(**changes: Any) -> Diagnosis:
         bf16_fast=False,
         gpu=None,
         free_disk_bytes=10**11,
+        targets={"x86-64-v3": "emulated: Haswell-noTSX by QEMU"},
         hub={},
     )
     return replace(whole, **changes)
@@ -299,8 +300,8 @@ def test_an_old_wheel_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             {"int8_fast": False},
             "note",
-            "This CPU has neither VNNI nor a dot product: int8 gains less, and its sums may saturate.",
-            "run `edgetune verify BUNDLE` here before you trust a bundle built elsewhere",
+            "This CPU has neither VNNI nor a dot product: int8 gains less.",
+            "build with the --target of this CPU's class, and measure the bundle here",
         ),
         (
             {"free_disk_bytes": 10**9},

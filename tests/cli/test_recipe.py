@@ -6,6 +6,7 @@ import yaml
 from edgetune.once.recipe import OnceRecipe
 from edgetune.recipe import parse_settings
 from edgetune.serve.errors import RecipeError
+from edgetune.stepwise.recipe import StepwiseRecipe
 from edgetune.tune.methods import METHODS
 
 
@@ -163,3 +164,42 @@ def test_an_unknown_flag_is_a_matter_of_usage(edgetune):
     ended = edgetune("build", "--bass", "x")
     assert ended.code == 2
     assert "No such option" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ("arm64", [("arm64", None, None)]),
+        ("[here, x86-64-v3]", [("here", None, None), ("x86-64-v3", None, None)]),
+        ("{isa: arm64, cores: 4, memory_mb: 1024}", [("arm64", 4, 1024)]),
+        ("[x86-64-vnni, {isa: arm64-dotprod, cores: 2}]", [("x86-64-vnni", None, None), ("arm64-dotprod", 2, None)]),
+    ],
+)
+def test_targets_are_names_or_mappings_or_a_list_of_both(recipe, value, named):
+    loaded = OnceRecipe.load(recipe(f"{MINIMAL}target: {value}\n"), {})
+    assert [(one.isa, one.cores, one.memory_mb) for one in loaded.target] == named
+    assert OnceRecipe.model_validate(yaml.safe_load(loaded.to_yaml())) == loaded
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("armv7", "the target 'armv7' is not known; expected one of here, x86-64-v2, x86-64-v3, x86-64-vnni, arm64, "),
+        ("[here, arm_64]", "the target 'arm_64' is not known; did you mean arm64?; expected one of here, "),
+        ("[]", "target: "),
+        ("3", "target: "),
+        ("{isa: arm64, cores: 0}", "cores: "),
+        ("{isa: arm64, ram: 3}", "ram: there is no such key"),
+    ],
+)
+def test_targets_that_are_none_are_refused(recipe, value, fault):
+    with pytest.raises(RecipeError) as refused:
+        OnceRecipe.load(recipe(f"{MINIMAL}target: {value}\n"), {})
+    assert fault in refused.value.found
+
+
+def test_a_language_model_has_no_target_but_here(recipe):
+    minimal = "base: decoder\ndata: {path: chats.jsonl}\n"
+    assert StepwiseRecipe.load(recipe(f"{minimal}target: here\n"), {}).target[0].isa == "here"
+    with pytest.raises(RecipeError, match=r"not proven for other processors yet \(arm64\); expected here"):
+        StepwiseRecipe.load(recipe(f"{minimal}target: [here, arm64]\n"), {})

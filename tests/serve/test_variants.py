@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgetune.serve import EdgetuneError, load, variants
+from edgetune.serve import EdgetuneError, golden, load, variants
 from edgetune.serve.bundle import Bundle, RuntimeSettings, Variant
 from edgetune.serve.errors import BundleDamaged, InputError, ProviderError
 from edgetune.serve.golden import replay_golden
@@ -205,3 +205,33 @@ def test_a_changed_variant_is_found_whichever_answers(bundle_copy):
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(EdgetuneError, match=r"model_int8_dynamic\.onnx has changed bytes"):
         load(folder, variant="fp32")
+
+
+def test_the_graph_that_was_proven_for_a_class_goes_before_a_faster_one(bundle_copy, monkeypatch):
+    folder = add_variants(bundle_copy, entry("int8_dynamic", **measured(1.0)), main=entry("fp32", **measured(2.0)))
+    here = Machine("Build Machine", 4, ("avx2",), "x86-64-v3")
+    monkeypatch.setattr(variants.Machine, "here", lambda **options: here)
+    assert load(folder, threads=1).variant == "int8_dynamic"
+
+    target = {"name": "x86-64-v3", "scheme": "fp32", "proof": "emulated"}
+    bundle_copy.change_manifest(lambda manifest: manifest.update(targets=[target]))
+    predictor = load(folder, threads=1)
+    assert (predictor.variant, predictor.variant_reason) == (
+        "fp32",
+        "fp32: the graph for x86-64-v3 processors (emulated).",
+    )
+    assert load(folder, threads=1, variant="int8_dynamic").variant == "int8_dynamic"
+
+    bundle_copy.change_manifest(lambda manifest: manifest.update(targets=[{**target, "name": "x86-64-vnni"}]))
+    assert load(folder, threads=1).variant == "int8_dynamic"
+
+
+def test_golden_answers_hold_to_what_was_measured_on_this_class(bundle_copy, monkeypatch):
+    monkeypatch.setattr(golden, "target_here", lambda: "arm64")
+    target = {"name": "arm64", "scheme": "fp32", "proof": "emulated", "tolerance": 1e-5}
+    bundle_copy.change_manifest(lambda manifest: manifest.update(targets=[target]))
+    allowed = Bundle.open(bundle_copy.folder).golden().tolerance
+    assert replay_golden(load(bundle_copy.folder, threads=1)).tolerance == 1e-5 < allowed
+
+    bundle_copy.change_manifest(lambda manifest: manifest.update(targets=[{**target, "name": "arm64-dotprod"}]))
+    assert replay_golden(load(bundle_copy.folder, threads=1)).tolerance == allowed
