@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import random
+import re
 import subprocess
 import sys
 import time
@@ -69,7 +70,7 @@ def _section(name: str, data: Path, out: Path, rows: int | None) -> dict[str, An
         cut = out / f"{name}-{rows}{source.suffix}"
         text = source.read_text(encoding="utf-8")
         if SETS[name][0] == "entities":
-            pieces = [piece for piece in text.split("\n\n") if piece.strip()]
+            pieces = [piece for piece in re.split(r"\n\s*\n", text) if piece.strip()]
             chosen = random.Random(0).sample(pieces, min(rows, len(pieces)))
             cut.write_text("\n\n".join(chosen) + "\n\n", encoding="utf-8")
         else:

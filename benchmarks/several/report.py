@@ -63,10 +63,13 @@ def _decision(reports: Mapping[str, Report]) -> Decision | None:
     given = {task: report.decision for task, report in reports.items() if report.decision is not None}
     if not given:
         return None
+    told: dict[tuple[str, str], list[str]] = {}  # what holds for the one bundle is told once
+    for task, decision in sorted(given.items(), key=lambda item: _SHIPS.index(item[1].ship)):
+        for reason in decision.reasons:
+            told.setdefault((reason.rule, reason.sentence), []).append(task)
     reasons = [
-        Reason(rule=reason.rule, sentence=f"{task}: {reason.sentence}")
-        for task, decision in sorted(given.items(), key=lambda item: _SHIPS.index(item[1].ship))
-        for reason in decision.reasons
+        Reason(rule=rule, sentence=sentence if len(tasks) == len(given) > 1 else f"{', '.join(tasks)}: {sentence}")
+        for (rule, sentence), tasks in told.items()
     ]
     return Decision(ship=min((one.ship for one in given.values()), key=_SHIPS.index), reasons=reasons)
 
