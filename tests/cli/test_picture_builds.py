@@ -51,8 +51,7 @@ def build(base: Path, pictures: Path, out: Path, until: str = "pack", **tune):
     "name",
     [
         *("resnet", "vit"),
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("mobilenet_v2", "deit", "convnext")),
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("efficientnet", "swin", "mobilevit")),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("mobilenet_v2", "deit", "convnext", "efficientnet")),
     ],
 )
 def test_an_architecture_goes_all_the_way(picture_base, toy_pictures, tmp_path, name):
