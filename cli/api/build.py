@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ def build(
     gate: Section | None = None,
     budget: Section | None = None,
     benchmark: Section | None = None,
+    target: str | Section | Sequence[str | Section] | None = None,
     device: str | None = None,
     seed: int | None = None,
     progress: bool = False,
@@ -58,6 +59,7 @@ def build(
         task: what to learn; guessed from data and base where it is None.
         recipe: a recipe file; all other arguments lie over it.
         tune: keys of the recipe's section of that name, as are export, compress, gate, budget and benchmark.
+        target: the processors that it is to be proven for: a class such as "arm64", a mapping, or a list of them.
         device: where training runs: "auto", "cpu" or "cuda".
         seed: of the split, the training and the test slice.
         progress: print a line a stage to stderr.
@@ -72,7 +74,7 @@ def build(
     """
     values = {"base": base, "out": out, "task": task, "device": device, "seed": seed}
     sections = {"tune": tune, "export": export, "compress": compress, "gate": gate, "budget": budget}
-    arguments = _overrides({**values, **sections, "benchmark": benchmark})
+    arguments = _overrides({**values, **sections, "benchmark": benchmark, "target": target})
     built = _run("pack", recipe, arguments, data, progress=progress, fresh=fresh)
     assert built.bundle is not None, "a build that ends has packed"
     return BuildResult(built.bundle.folder, built.work, built.report)
