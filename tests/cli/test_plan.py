@@ -49,7 +49,7 @@ def test_a_build_that_goes_on_from_another_has_a_plan(edgetune, workshop, tmp_pa
     assert "34 of them learnt again; the new rows add 0 labels" in ended.out
     assert list(tmp_path.iterdir()) == []
     ended = edgetune("build", "--from", tmp_path, *rows, "--plan")
-    assert (ended.code, "is no build that could be gone on from" in ended.err) == (1, True)
+    assert (ended.code, "is no build that could be gone on from" in ended.err) == (2, True)
     ended = edgetune("build", "--from", workshop.folder / "bundle", "--base", workshop.base, *rows, "--plan")
     assert (ended.code, "--base and --from name two models" in ended.err) == (2, True)
 

@@ -32,7 +32,7 @@ def with_remembered(new: Dataset, earlier: Dataset, replay: float, seed: int) ->
 
     def numbered(part: Part, names: tuple[str, ...], without: frozenset[object]) -> Part:
         kept = [place for place, text in enumerate(part.texts) if text not in without]
-        targets = tuple(places[names[int(part.targets[place])]] for place in kept)  # type: ignore[call-overload]
+        targets = tuple(places[names[int(part.targets[place])]] for place in kept)  # type: ignore[arg-type]
         return Part(tuple(part.texts[place] for place in kept), targets)
 
     nothing: frozenset[object] = frozenset()

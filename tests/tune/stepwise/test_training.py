@@ -19,7 +19,7 @@ from edgetune.tune.stepwise.training import LanguagePlan, _LanguageTrainer, trai
 from edgetune.tune.training.progress import Silent
 from edgetune.tune.training.rates import Rates
 
-RATES = {"full": 3e-3, "freeze": 3e-3, "loraplus": 3e-3, "vera": 5e-2, "ia3": 5e-2}
+RATES = {"full": 3e-3, "freeze": 3e-3, "loraplus": 3e-3, "vera": 5e-2, "ia3": 5e-2, "adalora": 1e-1}
 
 
 class Stopping(Silent):
