@@ -94,7 +94,8 @@ class Predictor:
         """Open the graph; arguments as for `load`, and `codec` where it is already being opened elsewhere."""
         manifest = bundle.manifest
         self.bundle = bundle
-        self.head = open_heads(asked_heads(bundle, task, abstain_below))
+        self.heads = asked_heads(bundle, task, abstain_below)  # as they are told
+        self.head = open_heads(self.heads)
         self.labels = self.head.labels
         self._per_token = self.head.spec.kind in PER_TOKEN
         self._folder = bundle.folder.absolute()  # wherever the process goes

@@ -174,7 +174,7 @@ def _facts(served: Served) -> dict[str, str]:
         "bundle": f"{manifest.name}, built {manifest.created}",
         "base": manifest.base.id,
         "task": manifest.task,
-        **({} if served.generates else {"answer": describe_heads(manifest.answer_heads, 6)}),
+        **({} if served.generates else {"answer": describe_heads(served.predictor.heads, 6)}),
         **_longest(served),
         "scheme": _scheme(served),
         "runs on": ", ".join(served.answerer.providers),

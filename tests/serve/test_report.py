@@ -20,6 +20,7 @@ def test_a_report_is_written_as_it_was_read():
         assert after == {"metrics": {}}
     names = ("baseline", "warning", "batched", "floor", "floor_remark", "comparisons")
     assert [new["quality"].pop(name) for name in names] == [None, "", None, [], "", []]
+    assert new["training"].pop("memory") == []
     for document in (old, new):
         del document["quality"]["stages"]
     assert {name: new[name] for name in old if name != "candidates"} == {

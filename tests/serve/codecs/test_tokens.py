@@ -32,14 +32,14 @@ def test_every_token_tells_the_characters_it_covers(codec):
 
 def test_words_are_runs_of_letters_each_answered_for_by_its_first_token():
     codec = open_codec("words", GOLDEN, 64)
-    text = "unparcelled O'Neil, new-york's 12th Cafe\u0301s \u5317\u4eac \u0e44\u0e17\u0e22 ok!"
+    text = "parcels O'Neil, new-york's 12th Cafe\u0301s \u5317\u4eac \u0e44\u0e17\u0e22 ok!"
     (row,) = as_tokens(codec.encode([text]))
     (tokens,) = as_tokens(open_codec("tokens", GOLDEN, 64).encode([text]))
     assert len(tokens.places) > len(row.places)
     assert row.ids == tokens.ids
     words = [text[start:end] for start, end in row.borders]
     thai = words[-5:-2] if words[-3] == "\u0e22" else words[-3:-2]
-    assert words[:12] == ["unparcelled", "O", "'", "Neil", ",", "new", "-", "york", "'", "s", "12th", "Cafe\u0301s"]
+    assert words[:12] == ["parcels", "O", "'", "Neil", ",", "new", "-", "york", "'", "s", "12th", "Cafe\u0301s"]
     assert words[12:14] == ["\u5317", "\u4eac"]
     assert "".join(thai) == "\u0e44\u0e17\u0e22"  # one unknown token, or three
     assert words[-2:] == ["ok", "!"]
