@@ -29,7 +29,8 @@ from edgetune.tune.several.shared_trunk import trunk_of
 from edgetune.tune.several.tuned import TunedTasks
 from edgetune.tune.training.progress import Silent
 from tests.cli.here import run_here
-from tests.several_tasks import TASKS, write_rows
+from tests.several_tasks import TASKS, recipe_values, write_rows
+from tests.untimed import build_untimed
 
 pytestmark = pytest.mark.slow  # a whole build
 
@@ -295,3 +296,16 @@ def test_an_error_names_the_task_whose_data_it_is_of(tmp_path):
     recipe, _ = read_recipe(None, _tasks(tmp_path, mood={"kind": "label", "data": {"path": str(empty)}}))
     with pytest.raises(DataError, match="In the task mood: "):
         TaskDatasets.load(recipe)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["distilbert", "roberta", "deberta_v2", "albert", "t5_classifier", "qwen2_classifier"])
+def test_other_architectures_share_their_trunk_too(tiny_base, tmp_path, name):
+    values = recipe_values(tiny_base(name), tmp_path)
+    build_untimed({**values, "tune": {"method": "lora", "epochs": 1, "precision": "fp32"}})
+    together = load(tmp_path / "desk")
+    for task in TASKS:
+        alone = load(tmp_path / "desk", task=task)
+        for text in TEXTS:
+            one, other = together.predict_one(text)[task].plain, alone.predict_one(text).plain
+            assert _rounded(one) == _rounded(other), (task, text)

@@ -47,6 +47,10 @@ class SharedTrunk(nn.Module):
     A batch is of one task, whose number is in its `task`. The first model is registered whole, of the others the heads.
     """
 
+    _keys_to_ignore_on_save = (
+        None  # what the Trainer asks for where a checkpoint lacks the second name of a tied weight
+    )
+
     def __init__(self, models: Mapping[str, Model], prepared: Model) -> None:
         """Of models that share a trunk; `prepared` is the first of them as a method has prepared it for training."""
         super().__init__()

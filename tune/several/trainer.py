@@ -125,6 +125,12 @@ class TasksTrainer(HeadTrainer):
         self.compute_loss_func.of_batch = int(inputs[TASK][0])
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        # A file of tensors holds none twice, and T5's table of tokens has two names.
+        state = self.model.state_dict() if state_dict is None else state_dict
+        names = {values.data_ptr(): name for name, values in reversed(state.items())}
+        super()._save(output_dir, {name: state[name] for name in state if names[state[name].data_ptr()] == name})
+
     def _get_train_sampler(self, train_dataset: Any = None) -> TaskSampler:
         lengths = [[lesson.encoder.size(row) for row in lesson.train] for lesson in self._lessons]
         return TaskSampler(lengths, self.args.train_batch_size, self._sampling, self.args.seed)
