@@ -71,8 +71,8 @@ def quantize_nearest(graph: Path, target: Path, material: Material) -> str:
         trial = target.with_name("trial.onnx")
         try:
             made = quantize_convolutions(graph, trial, material, ranges=ranges, pictures=measured)
-        except CompressError as error:  # no histogram has bins for values that are all but the same
-            refused = error
+        except CompressError as failure:  # no histogram has bins for values that are all but the same
+            refused = failure
             continue
         error = distance(expected, answers(trial, feeds))
         if error < best:

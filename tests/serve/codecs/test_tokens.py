@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgetune.serve.codecs import open_codec
-from edgetune.serve.codecs.tokens import EncodedTokens, shared_tokens
+from edgetune.serve.codecs.tokens import EncodedTokens, joined_words, shared_tokens
 from edgetune.serve.errors import InputError
 from edgetune.serve.token_outputs import as_tokens, assemble, difference, split_windows, windows_of
 from tests.golden.kinds import GOLDEN
@@ -35,7 +35,6 @@ def test_words_are_runs_of_letters_each_answered_for_by_its_first_token():
     text = "parcels O'Neil, new-york's 12th Cafe\u0301s \u5317\u4eac \u0e44\u0e17\u0e22 ok!"
     (row,) = as_tokens(codec.encode([text]))
     (tokens,) = as_tokens(open_codec("tokens", GOLDEN, 64).encode([text]))
-    assert len(tokens.places) > len(row.places)
     assert row.ids == tokens.ids
     words = [text[start:end] for start, end in row.borders]
     thai = words[-5:-2] if words[-3] == "\u0e22" else words[-3:-2]
@@ -45,6 +44,25 @@ def test_words_are_runs_of_letters_each_answered_for_by_its_first_token():
     assert words[-2:] == ["ok", "!"]
     starts = {start: place for place, (start, _) in zip(reversed(tokens.places), reversed(tokens.borders), strict=True)}
     assert row.places == [starts[start] for start, _ in row.borders]
+
+
+@pytest.mark.parametrize(
+    ("text", "borders", "words"),
+    [
+        ("unable to", [(0, 2), (2, 6), (7, 9)], [(0, 6), (7, 9)]),
+        ("cafe\u0301s", [(0, 4), (4, 6)], [(0, 6)]),
+        ("x\u00f1_1", [(0, 1), (1, 3), (3, 4)], [(0, 4)]),
+        ("a-b", [(0, 1), (1, 2), (2, 3)], [(0, 1), (1, 2), (2, 3)]),
+        ("\U0001f600x", [(0, 1), (0, 1), (1, 2)], [(0, 1), (1, 2)]),  # bytes of one sign are tokens of it
+        ("\u5317\u4eac", [(0, 1), (1, 2)], [(0, 1), (1, 2)]),
+        ("\u0e17\u0e35\u0e48", [(0, 1), (1, 3)], [(0, 1), (1, 3)]),  # Thai, with its marks
+        ("", [], []),
+    ],
+)
+def test_tokens_of_one_word_are_joined(text, borders, words):
+    places, joined = joined_words(text, range(1, len(borders) + 1), borders)
+    assert joined == words
+    assert places == [1 + [start for start, _ in borders].index(start) for start, _ in words]
 
 
 def test_a_long_text_is_read_whole_in_windows_that_share_tokens(codec):
