@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetune import __file__ as PACKAGE_FILE
 from edgetune import __version__
 from edgetune.export.layouts.docker import PINNED
 from edgetune.export.layouts.edge_start import __file__ as START_FILE
@@ -161,7 +161,9 @@ def _fetch(versions: Mapping[str, str], target: EdgeTarget, folder: Path) -> Non
 
 def write_own_wheel(folder: Path) -> None:
     """A wheel of this very edgetune, which no index needs to have; the same bytes each time."""
-    package, info = Path(PACKAGE_FILE).parent, f"edgetune-{__version__}.dist-info"
+    spec = importlib.util.find_spec("edgetune")
+    assert spec is not None
+    package, info = Path(str(spec.origin)).parent, f"edgetune-{__version__}.dist-info"
     files = {
         f"edgetune/{path.relative_to(package).as_posix()}": path.read_bytes()
         for path in _walk(package)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import runpy
 import shutil
 import sys
 import zipfile
@@ -34,9 +35,7 @@ def main() -> None:
     words = sys.argv[1:]
     command = words.pop(0) if words and words[0] in COMMANDS else "predict"
     sys.argv = ["edgetune", command, str(HERE / "bundle"), *words]
-    from edgetune.cli import main as run
-
-    run()
+    runpy.run_module("edgetune", run_name="__main__", alter_sys=False)
 
 
 def unpacked(wheels: dict[str, str]) -> Path:
