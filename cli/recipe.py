@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -245,10 +245,16 @@ def _place(recipe: type[BaseModel], location: Sequence[int | str]) -> tuple[int 
         fields = getattr(model, "model_fields", None)
         if isinstance(part, int):
             place.append(part)
+            model = _element(model)
         elif fields is not None:
             place.append(part)
             model = fields[part].annotation if part in fields else None
     return tuple(place)
+
+
+def _element(model: Any) -> Any:
+    """What a list holds, where these are sections; None elsewhere."""
+    return next((kind for kind in get_args(model) if hasattr(kind, "model_fields")), None)
 
 
 def _fault(recipe: type[BaseModel], place: tuple[int | str, ...], message: str, kind: str, value: object) -> str:
@@ -269,6 +275,9 @@ def _keys(recipe: type[BaseModel], place: Sequence[int | str]) -> list[str]:
     """The keys that a section knows; an unknown section has none."""
     model: Any = recipe
     for part in place:
+        if isinstance(part, int):
+            model = _element(model)
+            continue
         field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         model = field.annotation if field else None
     return list(getattr(model, "model_fields", {}))
