@@ -19,7 +19,7 @@ from edgetune.serve.engines.spec import CascadeSpec, EngineSpec
 from edgetune.serve.errors import BundleDamaged, BundleError, BundleFormatError
 from edgetune.serve.external import UnreadableGraph, external_files
 from edgetune.serve.files import read_regular, sha256_regular, shape_fault
-from edgetune.serve.golden_answer import GoldenAnswer
+from edgetune.serve.golden_cases import Golden
 from edgetune.serve.stepwise.spec import GenerationSpec, Tokens
 from edgetune.serve.targets import TargetEntry
 
@@ -46,7 +46,6 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Temperature = Annotated[float, msgspec.Meta(ge=0.01, le=100)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 Threads = Annotated[int, msgspec.Meta(ge=1, le=1024)]
-Tolerance = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 # The least tolerance that golden answers are packed with, where their logits hardly spread.
 LEAST_TOLERANCE = 1e-4
@@ -201,38 +200,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
                 runtime=self.runtime,
             )
         ]
-
-
-class GoldenCase(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An input with what the packed graph gave for it when it was packed.
-
-    `label` is the answer of a head of kind `label`, `answer` that of any other, as its `plain` gives it. A head on
-    each token has the logits of all tokens, one after the other, of all windows of a text, and `input_ids` their
-    ids. Of a pair, `text_pair` is the second text and `type_ids` belong to `input_ids`. Of several tasks `answers` has
-    that of each, and `logits` are those of all, one task's behind the other's.
-    """
-
-    text: str
-    input_ids: list[int]
-    logits: list[float]
-    label: str = ""
-    answer: list[str | dict[str, str | int]] | float | None = None
-    text_pair: str | None = None
-    type_ids: list[int] = []
-    answers: dict[str, GoldenAnswer] = {}
-
-    @property
-    def input(self) -> str | tuple[str, str]:
-        """What was answered, as a codec takes it."""
-        return self.text if self.text_pair is None else (self.text, self.text_pair)
-
-
-class Golden(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Inputs to replay. `tolerance` is the largest allowed difference of a logit, of several tasks each has its own."""
-
-    tolerance: Tolerance
-    cases: list[GoldenCase]
-    tolerances: dict[str, Tolerance] = {}
 
 
 @dataclass(frozen=True)

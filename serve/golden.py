@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgetune.serve.bundle import Golden, GoldenCase
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.errors import BundleDamaged
+from edgetune.serve.golden_cases import Golden, GoldenCase
 from edgetune.serve.heads import PER_TOKEN, Head
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.replay import Replay

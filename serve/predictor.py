@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from edgetune.serve.asked import asked_codec, asked_heads, check_asked, may_wait
-from edgetune.serve.bundle import GOLDEN_NAME, Bundle, Golden
+from edgetune.serve.bundle import GOLDEN_NAME, Bundle
 from edgetune.serve.cascade import Outputs, SmallModel
 from edgetune.serve.codecs import Codec, Input, list_inputs, takes_files
 from edgetune.serve.codecs.text import EncodedText
 from edgetune.serve.engines import Engine, open_engine
 from edgetune.serve.errors import EdgetuneError, InputError
 from edgetune.serve.forks import watch_forks
+from edgetune.serve.golden_cases import Golden
 from edgetune.serve.heads import PER_TOKEN, TASKS_ON_TOKENS, Answer
 from edgetune.serve.heads.tasks import open_heads
 from edgetune.serve.identity import identity_of, same_bundle

@@ -106,8 +106,12 @@ CANNOT = {
 }
 # Layouts that carry bundles of several tasks: all others speak of one answer to a text.
 OF_SEVERAL = ("tasks", "docker")
-# Layouts that carry heads of one kind alone.
-ONLY = {"sentence-transformers": ("embedding", "it is for models that give vectors")}
+_SEVERAL = "several tasks"
+# Layouts that carry bundles of one kind alone.
+ONLY = {
+    "sentence-transformers": ("embedding", "it is for models that give vectors"),
+    "tasks": (_SEVERAL, "it is for bundles of several tasks"),
+}
 # Of language models; the others are of bundles that answer in one run.
 LANGUAGE_LAYOUTS = ("genai", "hf", "gguf")
 # Of bundles of every task; they hold the packages of another machine, which pip fetches.
@@ -217,16 +221,17 @@ def fitting_layouts(generates: bool) -> list[str]:
 
 def _check_task(bundle: Bundle, name: str) -> None:
     generates = bundle.manifest.generation is not None
-    kinds = {bundle.manifest.codec, *(head.kind for head in bundle.manifest.answer_heads)}
+    heads = bundle.manifest.answer_heads
+    kinds = {bundle.manifest.codec, *(head.kind for head in heads), *([_SEVERAL] if len(heads) > 1 else [])}
     fitting = [one for one in fitting_layouts(generates) if one not in ONLY or ONLY[one][0] in kinds]
     if name not in fitting_layouts(generates):
         raise BundleError(
             f"The bundle {bundle.folder} is for the task {bundle.manifest.task!r}, which {name} does not carry.",
             expected=f"a layout of its task: {', '.join(fitting)}",
         )
-    if len(bundle.manifest.answer_heads) > 1 and name not in OF_SEVERAL:
+    if len(heads) > 1 and name not in OF_SEVERAL:
         raise BundleError(
-            f"The bundle {bundle.folder} answers {len(bundle.manifest.answer_heads)} tasks, and {name} carries one.",
+            f"The bundle {bundle.folder} answers {len(heads)} tasks, and {name} carries one.",
             expected=f"a layout of several tasks: {', '.join(OF_SEVERAL)}",
             action=f"pack it as tasks, and then the bundle of each task as {name}",
         )

@@ -20,10 +20,10 @@ from edgetune.serve.bundle import (
     REPORT_NAME,
     TOKENIZER_NAME,
     Bundle,
-    Golden,
     HeadSpec,
 )
 from edgetune.serve.errors import BundleDamaged, BundleError
+from edgetune.serve.golden_cases import Golden
 from edgetune.serve.heads import PER_TOKEN
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.tasks_report import TasksReport

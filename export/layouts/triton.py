@@ -15,9 +15,10 @@ from pathlib import Path
 
 from edgetune.export.layouts import copy_files, graph_files, model_name
 from edgetune.export.layouts.pbtxt import Message, Value, Word, to_text
-from edgetune.serve.bundle import CONFIG_NAME, GRAPH_NAME, TOKENIZER_NAME, Bundle, GoldenCase, Manifest, TensorSpec
+from edgetune.serve.bundle import CONFIG_NAME, GRAPH_NAME, TOKENIZER_NAME, Bundle, Manifest, TensorSpec
 from edgetune.serve.codecs import codec_parts
 from edgetune.serve.errors import BundleError
+from edgetune.serve.golden_cases import GoldenCase
 
 HELP = "NVIDIA Triton: a model repository with batching, warm-up and labels; clients send token ids."
 # Triton wants the absolute path.

@@ -35,8 +35,6 @@ from edgetune.serve.bundle import (
     BaseIdentity,
     Bundle,
     FileEntry,
-    Golden,
-    GoldenCase,
     HeadSpec,
     Manifest,
     RuntimeSettings,
@@ -49,7 +47,7 @@ from edgetune.serve.digest import file_sha256
 from edgetune.serve.engines.spec import EngineSpec
 from edgetune.serve.errors import WorkError
 from edgetune.serve.golden import replay_golden
-from edgetune.serve.golden_answer import GoldenAnswer
+from edgetune.serve.golden_cases import Golden, GoldenAnswer, GoldenCase
 from edgetune.serve.heads import PER_TOKEN, Head, open_head
 from edgetune.serve.heads.tasks import TasksHead
 from edgetune.serve.predictor import Predictor

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgetune.serve.bundle import GoldenCase, HeadSpec
+    from edgetune.serve.bundle import HeadSpec
+    from edgetune.serve.golden_cases import GoldenCase
 
 # The prediction of the bundle's head: Prediction, LabelsPrediction, NumberPrediction, EntitiesPrediction and others.
 Answer = Any

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.bundle import GoldenCase, HeadSpec
+from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import BundleDamaged, InputError
+from edgetune.serve.golden_cases import GoldenCase
 from edgetune.serve.heads import OutputTensor, answer_schema
 
 PRECISIONS = ("float32", "int8", "binary")

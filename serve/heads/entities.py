@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.bundle import GoldenCase, HeadSpec
+from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import BundleDamaged, InputError
+from edgetune.serve.golden_cases import GoldenCase
 from edgetune.serve.heads import FLAG, SCORE, OutputTensor, answer_schema
 from edgetune.serve.heads.label import checked_labels
 from edgetune.serve.token_outputs import BORDERS, logits_of, split_windows

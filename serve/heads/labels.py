@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from edgetune.serve.bundle import GoldenCase, HeadSpec
+from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import BundleDamaged
+from edgetune.serve.golden_cases import GoldenCase
 from edgetune.serve.heads import SCORES, OutputTensor, answer_schema
 from edgetune.serve.heads.label import best_scores, checked_labels
 

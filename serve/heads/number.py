@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetune.serve.bundle import GoldenCase, HeadSpec
+from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import BundleDamaged, InputError
+from edgetune.serve.golden_cases import GoldenCase
 from edgetune.serve.heads import OutputTensor, answer_schema
 
 if TYPE_CHECKING:

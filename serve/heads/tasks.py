@@ -16,8 +16,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.bundle import GoldenCase, HeadSpec
+from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import BundleFormatError, InputError
+from edgetune.serve.golden_cases import GoldenCase
 from edgetune.serve.heads import PER_TOKEN, TASKS, TASKS_ON_TOKENS, AnswerSchema, Head, OutputTensor, Plain, open_head
 from edgetune.serve.token_outputs import BORDERS
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import msgspec
 
 from edgetune.serve.batcher import Batcher, BatchRun
-from edgetune.serve.bundle import MANIFEST_NAME, MOST_JSON_BYTES, Bundle, Golden, Manifest
+from edgetune.serve.bundle import MANIFEST_NAME, MOST_JSON_BYTES, Bundle, Manifest
 from edgetune.serve.errors import BundleError, InputError
 from edgetune.serve.files import read_regular
 from edgetune.serve.golden import replay_all, replay_golden
+from edgetune.serve.golden_cases import Golden
 from edgetune.serve.http.answerers import Classifier, Writer
 from edgetune.serve.http.settings import ServerSettings
 from edgetune.serve.http.warmup import warm_up, warm_up_generator

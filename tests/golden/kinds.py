@@ -16,8 +16,6 @@ GOLDEN = Path(__file__).parent / "bundle-v1"
 ROW_KINDS = tuple(kind for kind in HEADS if kind not in PER_TOKEN)
 _OF_TOKENS = ("tokens", "words", "text-and-tokens")
 ROW_CODECS = tuple(codec for codec in CODECS if codec not in _OF_TOKENS and not CODECS[codec].in_files)
-    codec for codec in CODECS if codec not in ("tokens", "words", "text-and-tokens") and not CODECS[codec].in_files
-)
 PROBLEMS = {"labels": "multi_label_classification", "number": "regression"}
 PROMPTS = {"query": "query: ", "document": "passage: "}
 TAGS = ["O", "B-thing", "I-thing"]

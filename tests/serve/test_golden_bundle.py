@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from edgetune.serve import load
-from edgetune.serve.bundle import Bundle, GoldenCase, HeadSpec, Manifest, TensorSpec, Variant
+from edgetune.serve.bundle import Bundle, HeadSpec, Manifest, TensorSpec, Variant
 from edgetune.serve.codecs import CODECS
 from edgetune.serve.codecs.picture_spec import PictureSpec
 from edgetune.serve.engines.spec import CascadeSpec, EngineSpec
 from edgetune.serve.golden import replay_golden
+from edgetune.serve.golden_cases import GoldenCase
 from edgetune.serve.heads import HEADS
 from edgetune.serve.report import Report
 

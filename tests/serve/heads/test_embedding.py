@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgetune.serve.bundle import GoldenCase, HeadSpec
+from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import BundleDamaged, InputError
+from edgetune.serve.golden_cases import GoldenCase
 from edgetune.serve.heads import describe_head, open_head
 from edgetune.serve.heads.embedding import EmbeddingHead, in_precision, unit
 

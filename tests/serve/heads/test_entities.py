@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from edgetune.serve.bundle import GoldenCase, HeadSpec
+from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import BundleDamaged, InputError
+from edgetune.serve.golden_cases import GoldenCase
 from edgetune.serve.heads import open_head
 from edgetune.serve.heads.entities import EntitiesHead, EntitiesPrediction, Entity, Spans, split_tag
 from edgetune.serve.token_outputs import BORDERS, empty, logits_of

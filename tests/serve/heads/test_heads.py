@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from edgetune.serve import LabelsPrediction, NumberPrediction, Prediction
-from edgetune.serve.bundle import GoldenCase, HeadSpec
+from edgetune.serve.bundle import HeadSpec
 from edgetune.serve.errors import BundleDamaged, BundleFormatError, InputError
+from edgetune.serve.golden_cases import GoldenCase
 from edgetune.serve.heads import HEADS, abstaining, describe_head, open_head
 from tests.golden.kinds import ROW_KINDS
 
