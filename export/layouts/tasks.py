@@ -43,18 +43,8 @@ _CLASSES = {
 
 
 def write(bundle: Bundle, folder: Path) -> None:
-    """Fill an empty folder with a bundle for each task.
-
-    Raises:
-        BundleError: the bundle answers one task.
-    """
+    """Fill an empty folder with a bundle for each task."""
     heads = bundle.manifest.answer_heads
-    if len(heads) < 2:
-        raise BundleError(
-            f"The bundle {bundle.folder} answers one task.",
-            expected="a bundle of several tasks",
-            action="use it as it is",
-        )
     path = bundle.path(REPORT_NAME)
     reports = TasksReport.load(path).tasks if path is not None else {}
     for head in heads:

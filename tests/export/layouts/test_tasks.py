@@ -47,5 +47,5 @@ def test_a_layout_of_one_task_is_refused_with_the_way_round(several_bundle, tmp_
     assert "model_repository" not in write_layout(
         Bundle.open(tmp_path / "apart" / "intent"), "mlserver", tmp_path / "served"
     )
-    with pytest.raises(BundleError, match="answers one task"):
+    with pytest.raises(BundleError, match="it is for bundles of several tasks"):
         write_layout(Bundle.open(tmp_path / "apart" / "intent"), "tasks", tmp_path / "again")
