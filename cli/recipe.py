@@ -20,7 +20,7 @@ from edgetune.serve.errors import RecipeError
 from edgetune.serve.json_types import JsonObject
 from edgetune.task_choice import TaskChoice, choose_task
 from edgetune.tasks import TASKS
-from edgetune.tune.data.source_recipe import SOURCES
+from edgetune.tune.data.source_names import SOURCES
 
 # Names that file systems take; work folders and parts of a bundle add a few letters to `out`.
 MOST_NAME_BYTES = 240

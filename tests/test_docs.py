@@ -64,10 +64,14 @@ def test_drift_is_shown_and_mended(tmp_path):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example(name):
     command = command_of(name)
-    text = command.get_help(click.Context(command, info_name=name))
-    assert command.help
-    assert re.search(rf"Example:\n +edgetune {name}\b", text)
-    assert "--json" in text
+    parts = {name: command}
+    if isinstance(command, click.Group):
+        parts = {f"{name} {part}": inside for part, inside in command.commands.items()}
+    for called, part in parts.items():
+        text = part.get_help(click.Context(part, info_name=called))
+        assert part.help
+        assert re.search(rf"Example:\n +edgetune {called}\b", text)
+        assert "--json" in text
 
 
 @pytest.mark.parametrize("name", COMMANDS)

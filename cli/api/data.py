@@ -20,7 +20,7 @@ import numpy as np
 
 from edgetune.serve.errors import DataError
 from edgetune.tune.data.json_documents import PART_NAMES
-from edgetune.tune.data.source_recipe import SOURCES
+from edgetune.tune.data.source_names import SOURCES
 
 
 class Frame(Protocol):

@@ -64,7 +64,6 @@ def command(
 
     \b
     Example:
-      edgetune measure bundles/x --output measure.json
       edgetune check bundles/x --budget budget.yaml --measured measure.json
       edgetune check bundles/x --budget budget.yaml --against bundles/old --junit check.xml --markdown check.md
     """

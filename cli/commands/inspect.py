@@ -83,7 +83,7 @@ def _engines(manifest: Manifest) -> list[tuple[str, str]]:
 
 def _answers(manifest: Manifest) -> list[tuple[str, str]]:
     heads = manifest.answer_heads
-    named = [f"{head.name}: " if len(heads) > 1 else "" for head in heads]
+    named = [f"{head.name or head.output}: " if len(heads) > 1 else "" for head in heads]
     return [
         ("input", describe_codec(manifest.codec)),
         *(("answer", name + describe_head(head, 8)) for name, head in zip(named, heads, strict=True)),

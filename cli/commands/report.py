@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgetune.commands.options import json_option, print_json
 from edgetune.escaping import escaped
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.stepwise.report import report_of
@@ -23,7 +24,8 @@ from edgetune.writing import check_writable, write_text
     show_default=True,
     help="HTML page to write.",
 )
-def command(bundle: Path, measured: tuple[Path, ...], output: Path) -> None:
+@json_option
+def command(bundle: Path, measured: tuple[Path, ...], output: Path, as_json: bool) -> None:
     """Join the report of BUNDLE's build and files of edgetune measure in one HTML page.
 
     A column for each machine, the one that built it first, then what each machine showed. Measurements of another
@@ -42,4 +44,6 @@ def command(bundle: Path, measured: tuple[Path, ...], output: Path) -> None:
     for path, measurement in zip(measured, measurements, strict=True):
         measurement.require(opened, path)
     write_text(output, measured_page(measurements, report_of(opened)), option="--output")
+    if as_json:
+        print_json({"page": str(output), "measurements": [str(path) for path in measured]})
     click.echo(escaped(f"Written to {output}."), err=True)

@@ -31,12 +31,11 @@ def command(bundle: Path, key: Path, password_file: Path | None, as_json: bool) 
     """Sign all files of BUNDLE: model.sig is added to its folder, by the OpenSSF Model Signing format.
 
     Sizes and digests are checked first. Nothing is sent anywhere. `edgetune verify BUNDLE --key PUBLIC` checks it, and
-    so does `model_signing verify key`.
+    so does `model_signing verify key`. A key pair is made by `openssl ecparam -name prime256v1 -genkey -noout -out
+    key.pem` and `openssl ec -in key.pem -pubout -out key.pub`.
 
     \b
     Example:
-      openssl ecparam -name prime256v1 -genkey -noout -out key.pem
-      openssl ec -in key.pem -pubout -out key.pub
       edgetune sign bundles/x --key key.pem
       edgetune verify bundles/x --key key.pub
     """

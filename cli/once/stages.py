@@ -37,7 +37,7 @@ from edgetune.serve.report import Report
 from edgetune.serve.workload import Workload
 from edgetune.tune.data.coverage import coverage_of_folder
 from edgetune.tune.data.dataset import Dataset
-from edgetune.tune.data.source_recipe import SOURCES
+from edgetune.tune.data.source_names import SOURCES
 from edgetune.tune.models.base import known_labels
 from edgetune.tune.models.model import TunedModel
 from edgetune.tune.models.sentences import unsaid_prompts

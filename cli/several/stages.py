@@ -37,7 +37,7 @@ from edgetune.several.plan import estimate
 from edgetune.several.recipe import SeveralRecipe
 from edgetune.several.table import print_report
 from edgetune.tune.data.coverage import coverage_of_folder
-from edgetune.tune.data.source_recipe import SOURCES
+from edgetune.tune.data.source_names import SOURCES
 from edgetune.tune.models.model import TunedModel
 from edgetune.tune.several.tuned import TunedTasks
 from edgetune.tune.several.tuning import Part, tune_together

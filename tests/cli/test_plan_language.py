@@ -18,6 +18,7 @@ from edgetune.tune.stepwise.methods import METHODS
 LAYER = 64 * 64 + 2 * 64 * 32 + 64 * 64 + 3 * 64 * 128 + 2 * 64
 WEIGHTS = 64 * 64 + 2 * LAYER + 64
 LORA_16 = 2 * 16 * ((64 + 64) * 2 + (64 + 32) * 2 + (64 + 128) * 3)
+OUTPUTS = 2 * (64 + 2 * 32 + 64 + 2 * 128 + 64)  # of the linear layers
 
 
 @pytest.fixture
@@ -78,7 +79,13 @@ def test_the_weights_that_every_method_trains_are_counted(plan, method):
     elif method == "freeze":
         assert LAYER <= trained < WEIGHTS
     elif method == "dora":
-        assert trained == LORA_16 + 2 * (64 + 2 * 32 + 64 + 2 * 128 + 64)  # and a length an output
+        assert trained == LORA_16 + OUTPUTS  # and a length an output
+    elif method == "adalora":
+        assert trained == LORA_16 * 3 // 2 + 14 * 24  # it begins half as large again, with a value a direction
+    elif method == "vera":
+        assert trained == 14 * 256 + OUTPUTS
+    elif method == "ia3":
+        assert trained == OUTPUTS
     else:
         assert trained == LORA_16
 

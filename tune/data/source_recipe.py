@@ -13,9 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from edgetune.tune.data.dialect import FileOptions
 from edgetune.tune.data.sources import Named
 
-# Keys of a data section that name files of rows.
-SOURCES = ("path", "train", "validation", "test", "unlabeled", "out_of_scope", "corrections", "remember")
-
 
 class CleanRecipe(BaseModel):
     """What is done to rows before they are learnt from."""
