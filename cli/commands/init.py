@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from edgetune.commands.options import json_option, print_json, without_chatter
-from edgetune.commands.recipe_options import data_values, tell_choice
+from edgetune.commands.recipe_options import data_values, look_options, tell_choice
 from edgetune.serve.dependencies import require
 from edgetune.serve.errors import WorkError
 from edgetune.serve.tasks_report import SEVERAL_TASKS
-from edgetune.tasks import TASKS
 from edgetune.writing import write_text
 
 if TYPE_CHECKING:
@@ -35,16 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--base", help="Pretrained model: a folder, a packaged model or a hub id.", show_default="one that suits the task"
 )
-@click.option("--task", help=f"Task to learn: {', '.join(TASKS)}.", show_default="guessed from data and base")
-@click.option("--text", help="Column of texts.", show_default="guessed")
-@click.option("--label", help="Column of labels.", show_default="guessed")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="data.KEY=VALUE",
-    help="Key of the data section and its value; may be repeated.",
-)
+@look_options
 @click.option("--force", is_flag=True, help="Replace the recipe if it exists.")
 @json_option
 def command(

@@ -76,6 +76,28 @@ def recipe_options(function: F) -> F:
     return function
 
 
+# What a look at data may be told of it.
+_LOOK_OPTIONS = (
+    click.option("--task", help=f"Task to learn: {', '.join(TASKS)}.", show_default="guessed"),
+    click.option("--text", help="Column of texts.", show_default="guessed"),
+    click.option("--label", help="Column of labels.", show_default="guessed"),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="data.KEY=VALUE",
+        help="Key of the data section and its value; may be repeated.",
+    ),
+)
+
+
+def look_options(function: F) -> F:
+    """The options of a command that only looks at data; `data_values` makes a recipe's values of them."""
+    for option in reversed(_LOOK_OPTIONS):
+        function = option(function)
+    return function
+
+
 def load_recipe(recipe: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> Recipe:
     """The recipe file with the flags laid over it, and `--set` over both; says so where its task was guessed.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgetune.commands.options import json_option, print_json, without_chatter
-from edgetune.commands.recipe_options import data_values, tell_choice
+from edgetune.commands.recipe_options import data_values, look_options, tell_choice
 from edgetune.serve.dependencies import require
 from edgetune.serve.errors import RecipeError, WorkError
 from edgetune.tasks import TASKS
@@ -28,21 +28,12 @@ if TYPE_CHECKING:
     default=Path("review.csv"),
     help="CSV file to write.",
 )
-@click.option("--task", help=f"Task to learn: {', '.join(TASKS)}.", show_default="guessed from the data")
-@click.option("--text", help="Column of texts.", show_default="guessed")
-@click.option("--label", help="Column of labels.", show_default="guessed")
+@look_options
 @click.option(
     "--near",
     type=click.FloatRange(0.1, 1.0),
     default=0.8,
     help="Share of the characters' trigrams that near duplicates have in common, at least.",
-)
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="data.KEY=VALUE",
-    help="Key of the data section and its value; may be repeated.",
 )
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @json_option
