@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -242,18 +242,27 @@ def _place(recipe: type[BaseModel], location: Sequence[int | str]) -> tuple[int 
     place: list[int | str] = []
     model: Any = recipe
     for part in location:
-        fields = getattr(model, "model_fields", None)
-        if isinstance(part, int):
+        if isinstance(part, int) or hasattr(model, "model_fields") or _holds_sections(model):
             place.append(part)
-            model = _element(model)
-        elif fields is not None:
-            place.append(part)
-            model = fields[part].annotation if part in fields else None
+            model = _inside(model, part)
     return tuple(place)
 
 
+def _inside(model: Any, part: int | str) -> Any:
+    """What stands under a key of a section, or in a list or a mapping of sections; None where that is unknown."""
+    if isinstance(part, int) or _holds_sections(model):
+        return _element(model)
+    field = getattr(model, "model_fields", {}).get(part)
+    return field.annotation if field else None
+
+
+def _holds_sections(model: Any) -> bool:
+    """Whether it is a mapping of names to sections, as `tasks` is."""
+    return get_origin(model) is dict and _element(model) is not None
+
+
 def _element(model: Any) -> Any:
-    """What a list holds, where these are sections; None elsewhere."""
+    """What a list or a mapping holds, where these are sections; None elsewhere."""
     return next((kind for kind in get_args(model) if hasattr(kind, "model_fields")), None)
 
 
@@ -275,9 +284,5 @@ def _keys(recipe: type[BaseModel], place: Sequence[int | str]) -> list[str]:
     """The keys that a section knows; an unknown section has none."""
     model: Any = recipe
     for part in place:
-        if isinstance(part, int):
-            model = _element(model)
-            continue
-        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
-        model = field.annotation if field else None
+        model = _inside(model, part)
     return list(getattr(model, "model_fields", {}))

@@ -15,8 +15,7 @@ from typing import Any
 
 import click
 
-from benchmarks.lab.methods import MINILM, SETS, cut_rows
-from benchmarks.lab.training import machine_line
+from benchmarks.lab.methods import MINILM, SETS, cut_rows, put_between
 
 MARKERS = ("<!-- forgetting-measured -->", "<!-- /forgetting-measured -->")
 TRIALS: dict[str, tuple[str, ...]] = {
@@ -55,13 +54,7 @@ def main(
             chosen = [f"--set={setting}" for setting in (*new, *TRIALS[trial], *settings)]
             rows.append((trial, run_tune([*started, *chosen], folder / trial.replace(" ", "-"))))
             click.echo(table(rows)[-1], err=True)
-    text = "\n".join([MARKERS[0], *table(rows), "", machine_line(), MARKERS[1], ""])
-    if markdown is None:
-        click.echo(text)
-    else:
-        page = markdown.read_text(encoding="utf-8")
-        before, _, rest = page.partition(MARKERS[0])
-        markdown.write_text(before + text + rest.partition(f"{MARKERS[1]}\n")[2], encoding="utf-8")
+    put_between(MARKERS, table(rows), markdown)
 
 
 def run_tune(arguments: list[str], out: Path) -> dict[str, Any]:

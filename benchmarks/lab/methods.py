@@ -113,13 +113,17 @@ def main(
                 if method in chosen.methods:
                     rows.append(build_row(name, method, base, given, Path(folder)))
                     click.echo(table(rows)[-1], err=True)
-    text = "\n".join([MARKERS[0], *table(rows), "", machine_line(), MARKERS[1], ""])
-    if markdown is None:
+    put_between(MARKERS, table(rows), markdown)
+
+
+def put_between(markers: tuple[str, str], lines: list[str], page: Path | None) -> None:
+    """Put a table and the machine that gave it between two lines of a page, or print it where no page is named."""
+    text = "\n".join([markers[0], *lines, "", machine_line(), markers[1], ""])
+    if page is None:
         click.echo(text)
-    else:
-        page = markdown.read_text(encoding="utf-8")
-        before, _, rest = page.partition(MARKERS[0])
-        markdown.write_text(before + text + rest.partition(f"{MARKERS[1]}\n")[2], encoding="utf-8")
+        return
+    before, _, rest = page.read_text(encoding="utf-8").partition(markers[0])
+    page.write_text(before + text + rest.partition(f"{markers[1]}\n")[2], encoding="utf-8")
 
 
 def cut_rows(path: Path, folder: Path, *, a_class: int | None, most: int | None) -> Path:

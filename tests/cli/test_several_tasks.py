@@ -242,7 +242,11 @@ def _tasks(folder: Path, **changed: object) -> dict[str, object]:
             "cannot be one of several tasks, since it takes a decoder and texts or chats",
         ),
         ("mood", {"kind": "text-classification"}, "expected label, which text-classification is here"),
-        ("mood", {"kind": "spans"}, "there is no kind 'spans'; expected label or labels or number or entities"),
+        (
+            "mood",
+            {"kind": "spans"},
+            "tasks.mood.kind: there is no kind 'spans'; expected label or labels or number or entities",
+        ),
         ("Mood!", {"kind": "label"}, "'Mood!' cannot be names of tasks"),
         ("text", {"kind": "label"}, "'text' cannot be names of tasks"),
         ("mood", {"kind": "label", "metric": "mae"}, "mood: metric is 'mae'; expected for text-classification"),
