@@ -248,7 +248,7 @@ class Job:
         names = head_names(self.model)
         set_seed(self.seed)
         method = METHODS[self.recipe.method].settled(self.model, self.device)
-        if METHODS[self.recipe.method].by_gain:
+        if not METHODS[self.recipe.method].drops_out(per_token=self.objective.per_token):
             remove_dropout(self.model)
         job = replace(self, encoder=method.encoder(self.model, self.encoder, self.recipe))
         if method.has_prompt and last_whole_checkpoint(self.folder / "checkpoints") is None:

@@ -135,7 +135,7 @@ def _step(
     model: Any, encoder: Encoder, texts: Sequence[Input], facts: Model, recipe: TuneRecipe, method: Method
 ) -> tuple[float, float]:
     """Seconds of a row in a step of training, and the share of layers that are frozen below what is trained."""
-    if method.by_gain:
+    if not method.drops_out(per_token=encoder.task.per_token):
         remove_dropout(model)
     method = method.settled(model, facts.device)
     encoder = method.encoder(model, encoder, recipe)

@@ -129,10 +129,11 @@ def _trained(
 ) -> tuple[SharedTrunk, dict[str, _Step]]:
     """Train from the probed heads; the models with their best epoch in place."""
     models: dict[str, Model] = {}
+    per_token = any(step.job.objective.per_token for step in steps.values())
     for name, step in steps.items():
         models[name] = step.job.model
         set_head(step.job.model, step.probe.start.weight, step.probe.start.bias)
-        if METHODS[recipe.method].by_gain:
+        if not METHODS[recipe.method].drops_out(per_token=per_token):
             remove_dropout(step.job.model)
     first = next(iter(steps.values())).job
     set_seed(first.seed)
