@@ -20,6 +20,8 @@ from edgetune.compress.calibration import answers, distance
 from edgetune.serve.errors import CompressError
 
 if TYPE_CHECKING:
+    from onnx import GraphProto
+
     from edgetune.compress.material import Material
     from edgetune.tune.data.rows import Input
 
@@ -124,6 +126,7 @@ def quantize_convolutions(
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod[ranges.method],
+                nodes_to_exclude=_of_unknown_inputs(onnx.load(str(prepared)).graph),
             )
         except (ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
             raise CompressError(f"ONNX Runtime's static quantization failed on this graph: {error}") from error
@@ -135,6 +138,13 @@ def quantize_convolutions(
         f"onnxruntime.quantization.quantize_static: QOperator, a scale a {scales}, uint8 activations by {ranges.words} "
         f"of {len(picked)} training pictures"
     )
+
+
+def _of_unknown_inputs(graph: GraphProto) -> list[str]:
+    """The names of nodes with an input of unknown shape, as behind ONNX Runtime's own operators, which ONNX's inference
+    does not know: the quantizer leaves such an input in float, and then fails on the node."""
+    known = {value.name for value in (*graph.value_info, *graph.input, *graph.output, *graph.initializer)} | {""}
+    return [node.name for node in graph.node if node.name and not known.issuperset(node.input)]
 
 
 def _feeds(material: Material, pictures: Sequence[Input]) -> Iterator[dict[str, Any]]:

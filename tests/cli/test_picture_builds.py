@@ -25,6 +25,7 @@ from edgetune.tune.models.forward import model_logits
 from edgetune.tune.models.model import TunedModel, open_model
 from edgetune.tune.tasks import TASKS
 from tests.cli.here import run_here
+from tests.picture_bases import PICTURE_BASES
 from tests.untimed import build_untimed
 
 pytestmark = pytest.mark.slow  # whole builds
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.slow  # whole builds
 # Whose random features tell colours apart; those of deep narrow networks are all alike.
 LEARNABLE = ("resnet", "vit")
 # What holds most weights, and so which of the two ways to fix int8 is taken.
-CONVOLUTIONS = ("resnet", "mobilenet_v2", "efficientnet")
+CONVOLUTIONS = ("resnet", "mobilenet_v2", "efficientnet", "mobilevit")
 
 
 def build(base: Path, pictures: Path, out: Path, until: str = "pack", **tune):
@@ -50,8 +51,8 @@ def build(base: Path, pictures: Path, out: Path, until: str = "pack", **tune):
 @pytest.mark.parametrize(
     "name",
     [
-        *("resnet", "vit"),
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("mobilenet_v2", "deit", "convnext", "efficientnet")),
+        *LEARNABLE,
+        *(pytest.param(name, marks=pytest.mark.long) for name in sorted(PICTURE_BASES) if name not in LEARNABLE),
     ],
 )
 def test_an_architecture_goes_all_the_way(picture_base, toy_pictures, tmp_path, name):
