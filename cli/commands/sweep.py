@@ -12,7 +12,6 @@ from edgetune.commands.options import json_option, print_json
 from edgetune.commands.recipe_options import load_recipe, recipe_options
 from edgetune.serve.dependencies import require
 from edgetune.serve.errors import RecipeError
-from edgetune.tasks import TASKS
 from edgetune.writing import write_text
 
 if TYPE_CHECKING:
@@ -23,25 +22,26 @@ if TYPE_CHECKING:
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
-class Duration(click.ParamType):
-    """Seconds, written as 90s, 30m or 2h."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds of a text."""
-        if isinstance(value, float):
-            return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", str(value).strip())
-        if not match or not float(match[1]):
-            self.fail(f"{value!r} is no time; expected 90s, 30m or 2h.", param, ctx)
-        return float(match[1]) * _SECONDS[match[2]]
+def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Seconds of 90s, 30m or 2h."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", value.strip())
+    if not match or not float(match[1]):
+        raise click.BadParameter(f"{value!r} is no time; expected 90s, 30m or 2h.", ctx, param)
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 @click.command(name="sweep")
 @recipe_options
 @click.option("--trials", type=click.IntRange(min=1), default=20, help="Trials in all, those of a stopped sweep too.")
-@click.option("--time", "seconds", type=Duration(), help="Time after which no further trial begins: 90s, 30m, 2h.")
+@click.option(
+    "--time",
+    "seconds",
+    callback=_duration,
+    metavar="TIME",
+    help="Time after which no further trial begins: 90s, 30m, 2h.",
+)
 @click.option("--space", multiple=True, metavar="KEY=RANGE", help="Key and what is tried of it; may be repeated.")
 @click.option(
     "--objective",
@@ -68,7 +68,9 @@ def command(
     """
     as_json, fresh, verbose = options.pop("as_json"), options.pop("fresh"), options.pop("verbose")
     recipe = load_recipe(options.pop("recipe"), options.pop("settings"), options)
-    if TASKS[recipe.task].family != "once":
+    from edgetune.once.recipe import OnceRecipe
+
+    if not isinstance(recipe, OnceRecipe):
         raise RecipeError(
             f"The task is {recipe.task}.",
             expected="a task that one run of the graph answers: trials of others have no common validation metric yet",
