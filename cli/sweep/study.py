@@ -103,12 +103,14 @@ def ask(study: optuna.Study, space: Sequence[Dimension]) -> tuple[Trial, dict[st
 
 
 def _suggested(trial: Trial, dimension: Dimension) -> Value:
+    chosen: Value
     if dimension.values:
-        chosen: Value = trial.suggest_categorical(dimension.key, list(dimension.values))
-        return chosen
-    if dimension.whole:
-        return trial.suggest_int(dimension.key, int(dimension.low), int(dimension.high), log=dimension.log)
-    return trial.suggest_float(dimension.key, dimension.low, dimension.high, log=dimension.log)
+        chosen = trial.suggest_categorical(dimension.key, list(dimension.values))
+    elif dimension.whole:
+        chosen = trial.suggest_int(dimension.key, int(dimension.low), int(dimension.high), log=dimension.log)
+    else:
+        chosen = trial.suggest_float(dimension.key, dimension.low, dimension.high, log=dimension.log)
+    return chosen
 
 
 def ended(study: optuna.Study) -> list[FrozenTrial]:
@@ -119,12 +121,12 @@ def ended(study: optuna.Study) -> list[FrozenTrial]:
 
 def has_result(trial: FrozenTrial) -> bool:
     """Whether a trial ran to its end; Optuna gives a pruned one its last evaluation as its value."""
-    return trial.state == TrialState.COMPLETE
+    return bool(trial.state == TrialState.COMPLETE)
 
 
 def complete(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that have a result."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return list(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
 def best(study: optuna.Study) -> FrozenTrial:
