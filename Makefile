@@ -10,7 +10,7 @@ SOURCES := $(shell find cli serve tune compress export benchmarks -name '*.py' -
 # What the package and its extras need, a line each: installed without building the package, which comes next.
 define REQUIREMENTS
 import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-extras = [project["optional-dependencies"][name] for name in ("build", "llm", "review", "serve", "sign", "demo", "dev")]; \
+extras = [project["optional-dependencies"][name] for name in ("build", "llm", "review", "sweep", "serve", "sign", "demo", "dev")]; \
 print(*project["dependencies"], *(line for extra in extras for line in extra), sep="\n")
 endef
 

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("edgetune.commands.export", "Run a build up to the graph, proven to answer as the model does."),
     "compress": ("edgetune.commands.compress", "Run a build up to the compressed candidates."),
     "bench": ("edgetune.commands.bench", "Run a build up to the report on quality and speed."),
+    "sweep": ("edgetune.commands.sweep", "Search better hyper-parameters, trial by trial."),
     "predict": ("edgetune.commands.predict", "Answer texts with a bundle."),
     "explain": ("edgetune.commands.explain", "Show what each word of a text adds to its answer."),
     "serve": ("edgetune.commands.serve", "Serve bundles over HTTP, by the Open Inference Protocol."),

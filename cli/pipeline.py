@@ -43,7 +43,8 @@ F = TypeVar("F")
 class Build(Generic[R]):
     """One build in progress: what goes into its stages, and the results of those that are finished, by stage.
 
-    `command` is the command line that started it, for the report; empty where a program did.
+    `command` is the command line that started it, for the report; empty where a program did. `planned` says whether
+    what the stages will take is estimated before training.
     """
 
     recipe: R
@@ -51,6 +52,7 @@ class Build(Generic[R]):
     work: Work
     lines: StageLines
     command: str = ""
+    planned: bool = True
     results: dict[str, Any] = field(default_factory=dict)
 
     def result(self, kind: type[F]) -> F:
@@ -154,10 +156,18 @@ class Built:
         self.pipeline.show(self.report, str(folder), str(folder / PAGE_NAME), console)
 
 
-def build(recipe: Recipe, lines: StageLines, *, until: str = "pack", fresh: bool = False, command: str = "") -> Built:
+def build(
+    recipe: Recipe,
+    lines: StageLines,
+    *,
+    until: str = "pack",
+    fresh: bool = False,
+    command: str = "",
+    planned: bool = True,
+) -> Built:
     """Run the stages of a recipe up to `until`; finished ones are opened, not run again.
 
-    `command` is the command line that asks for it, empty where a program does.
+    `command` is the command line that asks for it, empty where a program does; `planned` as `Build` has it.
 
     Raises:
         EdgetuneError: any stage's; nothing is written to the output unless the whole build succeeds.
@@ -178,7 +188,7 @@ def build(recipe: Recipe, lines: StageLines, *, until: str = "pack", fresh: bool
             base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
             work = Work(folder, lines, fresh=fresh and is_main())
         try:
-            return _run(Build(recipe, base, work, lines, command), pipeline, until)
+            return _run(Build(recipe, base, work, lines, command, planned), pipeline, until)
         except (KeyboardInterrupt, Interrupted) as error:
             reason = f"{error} " if isinstance(error, Interrupted) else "The build was stopped. "
             raise Interrupted(
@@ -209,7 +219,7 @@ def _result(build: Build[Any], stage: Stage[Any, F], pipeline: Pipeline) -> F:
         GateError: nothing may be packed; the report's page is written beside the report that says so.
     """
     work, inputs = build.work, stage.inputs(build)
-    if stage.name == "tune" and is_main() and not work.is_finished(stage.name, inputs):
+    if stage.name == "tune" and build.planned and is_main() and not work.is_finished(stage.name, inputs):
         work.plan(_estimate(build, pipeline))
     try:
         return work.stage(

@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 # The sections of a recipe in the order of the pipeline; a recipe's own keys, such as `base`, come first.
-SECTIONS = ("", "data", "tasks", "tune", "export", "compress", "gate", "budget", "benchmark", "answer")
+SECTIONS = ("", "data", "tasks", "tune", "export", "compress", "gate", "budget", "benchmark", "answer", "sweep")
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -38,6 +38,7 @@ CATCH_ALLS = {
     "cli/commands/compress.py: command(**options)",
     "cli/commands/export.py: command(**options)",
     "cli/commands/serve.py: command(**limits)",  # the fields of ServerSettings
+    "cli/commands/sweep.py: command(**options)",
     "cli/commands/tune.py: command(**options)",
     "tune/stepwise/training.py: __init__(**arguments)",  # TRL's trainer
     "tune/training/evaluations.py: on_evaluate(**_)",

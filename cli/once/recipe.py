@@ -10,6 +10,7 @@ from edgetune.compress.recipe import CompressRecipe
 from edgetune.export.recipe import ExportRecipe
 from edgetune.recipe import Recipe
 from edgetune.serve.errors import RecipeError
+from edgetune.sweep.recipe import SweepRecipe
 from edgetune.tune.data.augmentation import AugmentRecipe
 from edgetune.tune.data.dataset import DataRecipe
 from edgetune.tune.recipe import TuneRecipe
@@ -29,6 +30,7 @@ class OnceRecipe(Recipe):
     budget: BudgetRecipe = BudgetRecipe()
     benchmark: BenchmarkRecipe = BenchmarkRecipe()
     answer: AnswerRecipe = AnswerRecipe()
+    sweep: SweepRecipe = SweepRecipe()
 
     @field_validator("data")
     @classmethod

@@ -35,6 +35,7 @@ METADATA = [
     'trl>=1.10; extra == "llm"',
     'sacrebleu>=2.5; extra == "llm"',
     'cleanlab>=2.7; extra == "review"',
+    'optuna>=4.4; extra == "sweep"',
     'model-signing>=1.1; extra == "sign"',
     'pytest>=8.4; extra == "dev"',
 ]
@@ -190,6 +191,7 @@ def test_a_base_install_lacks_every_extra(monkeypatch: pytest.MonkeyPatch) -> No
         ),
         "llm": Extra(False, ("trl>=1.10", "sacrebleu>=2.5"), 'pip install "edgetune[llm]"'),
         "review": Extra(False, ("cleanlab>=2.7",), 'pip install "edgetune[review]"'),
+        "sweep": Extra(False, ("optuna>=4.4",), 'pip install "edgetune[sweep]"'),
         "sign": Extra(False, ("model-signing>=1.1",), 'pip install "edgetune[sign]"'),
     }
 

@@ -5,7 +5,7 @@ The command line draws a live bar or prints plain lines; a test records; a scrip
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Progress(Protocol):
@@ -16,6 +16,14 @@ class Progress(Protocol):
 
     def advance(self, done: int, total: int, note: str = "") -> None:
         """`done` of `total` steps are finished; `note` is a few words such as the current loss."""
+
+
+@runtime_checkable
+class EvaluationWatcher(Protocol):
+    """A progress that is told each evaluation's value too, and ends the training by raising an error of its own."""
+
+    def evaluated(self, epoch: float, value: float) -> None:
+        """The validation part's metric after so many passes over the rows."""
 
 
 class Silent:

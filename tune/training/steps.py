@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
 
-from edgetune.tune.training.progress import Progress
+from edgetune.tune.training.progress import EvaluationWatcher, Progress
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -38,6 +38,8 @@ class StepReporter(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **_: object,
     ) -> None:
-        """Say what was found."""
+        """Say what was found, and tell a watcher."""
         if metrics:
             self._progress.say(f"epoch {state.epoch:.0f}: {self._told(metrics)}")
+        if metrics and "eval_value" in metrics and isinstance(self._progress, EvaluationWatcher):
+            self._progress.evaluated(float(state.epoch or 0), metrics["eval_value"])
