@@ -467,6 +467,6 @@ def _check_engines(folder: Path, manifest: Manifest) -> None:
     if faults:
         raise BundleDamaged(
             f"The manifest of {folder} contradicts itself: " + "; ".join(faults) + ".",
-            expected="engines on listed files, and a cascade of one label a text",
+            expected="engines and first caches on listed files, and a cascade of one label a text",
             action=_COPY_AGAIN,
         )

@@ -71,10 +71,15 @@ def bundles(behind, write_language_bundle, prompts, tmp_path):
     named = {}
     for seed, name in enumerate(("legal", "medical"), 1):
         model, graph = behind(seed)
-        bundle = write_language_bundle(model, graph, tmp_path / name)
+        plain = dataclasses.replace(graph, spec=msgspec.structs.replace(graph.spec, first_caches=[]))
+        bundle = write_language_bundle(model, plain, tmp_path / name)
         shutil.copyfile(graph.path.parent / FIRST_CACHE_FILE, bundle.folder / FIRST_CACHE_FILE)
         manifest = msgspec.structs.replace(
-            bundle.manifest, format=FIRST_CACHE_FORMAT, model_digest=model_digest(model), data_digest=name
+            bundle.manifest,
+            format=FIRST_CACHE_FORMAT,
+            model_digest=model_digest(model),
+            data_digest=name,
+            generation=graph.spec,
         )
         write_manifest(bundle.folder, manifest)
         with Generator.open(bundle.folder, threads=1) as generator:
