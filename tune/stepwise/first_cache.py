@@ -226,7 +226,8 @@ def _begun(trained: TrainedCache, rows: torch.Tensor) -> TrainedCache:
 
 def _computed(model: Model, rows: torch.Tensor) -> Layers:
     """The cache of embeddings (tokens, width): what a decoder keeps of them."""
-    cache = model.base_model(inputs_embeds=rows[None], use_cache=True).past_key_values
+    decoder: Any = model.base_model
+    cache = decoder(inputs_embeds=rows[None], use_cache=True).past_key_values
     layers = [(layer.keys, layer.values) for layer in cache.layers]
     shapes = {tuple(part.shape) for pair in layers for part in pair}
     if len(shapes) != 1 or next(iter(shapes))[2] != len(rows):
@@ -238,13 +239,13 @@ def _computed(model: Model, rows: torch.Tensor) -> Layers:
     return layers
 
 
-def _hook(model: Model, first: TrainedCache | Layers) -> None:
+def _hook(model: Any, first: TrainedCache | Layers) -> None:
     """Before each run: an empty cache becomes the first one, and mask and positions count its tokens."""
 
     def begin(module: Any, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         layers = first.layers(module) if isinstance(first, TrainedCache) else first
         tokens = layers[0][0].shape[2]
-        told = args[0] if args else given.get("input_ids", given.get("inputs_embeds"))
+        told: Any = args[0] if args else given.get("input_ids", given.get("inputs_embeds"))
         past, mask, positions = (given.get(name) for name in ("past_key_values", "attention_mask", "position_ids"))
         if past is None or past.get_seq_length() == 0:
             past = DynamicCache(config=module.config.get_text_config()) if past is None else past
