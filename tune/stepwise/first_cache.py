@@ -218,7 +218,7 @@ def _prefix(rows: torch.Tensor, cache: Layers, recipe: GenerationTuneRecipe) -> 
 
 def _begun(trained: TrainedCache, rows: torch.Tensor) -> TrainedCache:
     """Let the module's own table begin with these rows; a network between it and the model begins at random."""
-    table = trained.source.get_submodule("embedding")
+    table: Any = trained.source.get_submodule("embedding")
     with torch.no_grad():
         table.weight.copy_(rows)
     return trained
