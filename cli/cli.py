@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("edgetune.commands.report", "Join a build's report and measurements in one HTML page."),
     "sign": ("edgetune.commands.sign", "Sign a bundle's files with a private key."),
     "pack": ("edgetune.commands.pack", "Write a bundle as the folder that another server opens."),
+    "join": ("edgetune.commands.join", "Join language models of one base whose virtual tokens differ."),
     "target": ("edgetune.commands.target", "Set up what proves bundles for processors that are not at hand."),
     "doctor": (
         "edgetune.commands.doctor",

@@ -24,6 +24,8 @@ from edgetune.serve.stepwise.spec import GenerationSpec, Tokens
 from edgetune.serve.targets import TargetEntry
 
 BUNDLE_FORMAT = 1
+# Of bundles with first caches: an older reader would leave these out and answer as another model.
+FIRST_CACHE_FORMAT = NEWEST_FORMAT = 2
 MANIFEST_NAME = "manifest.json"
 GRAPH_NAME = "model.onnx"
 TOKENIZER_NAME = "tokenizer.json"
@@ -394,10 +396,10 @@ def _read_manifest(folder: Path) -> Manifest:
     try:
         value = msgspec.json.decode(raw, type=dict[str, object])
         format_number = value.get("format")
-        if isinstance(format_number, int) and format_number > BUNDLE_FORMAT:
+        if isinstance(format_number, int) and format_number > NEWEST_FORMAT:
             raise BundleFormatError(
                 f"{folder} has bundle format {format_number}.",
-                expected=f"format {BUNDLE_FORMAT}, the newest that this edgetune reads",
+                expected=f"format {NEWEST_FORMAT}, the newest that this edgetune reads",
                 action="install a newer edgetune",
             )
         manifest = msgspec.json.decode(raw, type=Manifest)
@@ -445,10 +447,12 @@ def _check_variants(folder: Path, manifest: Manifest) -> None:
 
 
 def _engine_files(manifest: Manifest) -> list[str]:
-    """The files that engines read, and the golden answers of a cascade's small model."""
+    """The files that engines read, a decoder's first caches, and the golden answers of a cascade's small model."""
     cascade = manifest.cascade
     engines = [manifest.engine, cascade.engine if cascade else None]
-    return [engine.file for engine in engines if engine] + ([cascade.golden] if cascade else [])
+    first = manifest.generation.first_caches if manifest.generation else []
+    files = [engine.file for engine in engines if engine] + ([cascade.golden] if cascade else [])
+    return files + [one.file for one in first]
 
 
 def _check_engines(folder: Path, manifest: Manifest) -> None:
@@ -463,6 +467,6 @@ def _check_engines(folder: Path, manifest: Manifest) -> None:
     if faults:
         raise BundleDamaged(
             f"The manifest of {folder} contradicts itself: " + "; ".join(faults) + ".",
-            expected="engines on listed files, and a cascade of one label a text",
+            expected="engines and first caches on listed files, and a cascade of one label a text",
             action=_COPY_AGAIN,
         )

@@ -39,7 +39,7 @@ class AdapterRecipe(BaseModel):
 
 
 class PromptRecipe(BaseModel):
-    """Settings of `method: prompt` and `method: p-tuning`."""
+    """Settings of `method: prompt`, `method: p-tuning` and, of language models, `method: prefix`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

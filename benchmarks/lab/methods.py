@@ -26,7 +26,8 @@ from edgetune.tune.methods import METHODS
 MINILM, E5, SMOLLM = "sentence-transformers/all-MiniLM-L6-v2", "e5", "smollm2"
 MARKERS = ("<!-- methods-measured -->", "<!-- /methods-measured -->")
 FEW = 5  # rows a class of the sets that end so
-DECODER_METHODS = ("lora", "rslora", "dora", "pissa", "loraplus", "adalora", "vera", "ia3", "freeze", "full")
+_ADAPTERS = ("lora", "rslora", "dora", "pissa", "loraplus", "adalora", "vera", "ia3")
+DECODER_METHODS = (*_ADAPTERS, "prompt", "p-tuning", "prefix", "freeze", "full")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.compress.gptq.head import write_all_positions
-from edgetune.compress.gptq.prefill import prefill_feed
+from edgetune.compress.gptq.prefill import Past, prefill_feed, starting_past
 from edgetune.serve.errors import DataError, EdgetuneError, GateError, ParityError
 from edgetune.serve.session import open_session
 from edgetune.serve.stepwise.spec import GenerationSpec
@@ -132,7 +132,7 @@ def divergences(
     """Every candidate beside the reference, which is run once for all of them.
 
     Args:
-        reference: the tuned model's decoder graph in fp32.
+        reference: the tuned model's decoder graph in fp32, its first cache beside it.
         candidates: decoder graphs by name.
         sequences: token ids of texts that neither tuning nor calibration has seen; cut to the context.
         spec: how the graphs are fed; the same for all.
@@ -147,6 +147,7 @@ def divergences(
         CompressError: a graph's head was not found.
     """
     texts = _scored_texts(sequences, labels, spec.context_tokens)
+    past = starting_past(reference, spec)
     scores: dict[str, list[TextScore]] = {name: [] for name in candidates}
     with tempfile.TemporaryDirectory(prefix="edgetune-divergence-") as scratch:
         first = _session(reference, Path(scratch, "reference.onnx"), threads)
@@ -155,9 +156,9 @@ def divergences(
             for place, (name, path) in enumerate(candidates.items())
         }
         for ids, scored in texts:
-            expected = _logits(first, ids, spec, "the reference", ParityError)
+            expected = _logits(first, ids, spec, past, "the reference", ParityError)
             for name, session in others.items():
-                logits = _logits(session, ids, spec, f"the candidate {name}", GateError)
+                logits = _logits(session, ids, spec, past, f"the candidate {name}", GateError)
                 scores[name].append(text_score(expected, logits, np.asarray(ids), scored))
     return {name: Divergence(tuple(logits)) for name, logits in scores.items()}
 
@@ -229,10 +230,11 @@ def _logits(
     session: onnxruntime.InferenceSession,
     ids: Sequence[int],
     spec: GenerationSpec,
+    past: Past,
     whose: str,
     fault: type[EdgetuneError],
 ) -> NDArray[np.float32]:
-    logits: NDArray[np.float32] = session.run(["logits"], prefill_feed(session, ids, spec))[0][0]
+    logits: NDArray[np.float32] = session.run(["logits"], prefill_feed(session, ids, spec, past))[0][0]
     if len(logits) != len(ids):
         raise fault(f"{whose} gives logits for {len(logits)} of {len(ids)} positions", expected="one for each")
     if not np.isfinite(logits).all():

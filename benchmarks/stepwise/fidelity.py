@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgetune.benchmarks.stepwise.divergence import UNSCORED, Divergence, TextScore, text_score
 from edgetune.benchmarks.stepwise.ladder import JudgedRows
 from edgetune.compress.gptq.head import write_all_positions
-from edgetune.compress.gptq.prefill import prefill_feed
+from edgetune.compress.gptq.prefill import prefill_feed, starting_past
 from edgetune.serve.errors import GateError
 from edgetune.serve.session import open_session
 from edgetune.serve.stepwise.spec import GenerationSpec
@@ -62,10 +62,11 @@ def graph_fidelity(
         opened = Path(scratch, "graph.onnx")
         write_all_positions(graph, opened)
         session = open_session(opened, provider="cpu", threads=threads, spinning=False)
+        past = starting_past(graph, spec)
         for ids, labels in pairs:
             cut = ids[: spec.context_tokens]
             scored = np.asarray(labels[: spec.context_tokens]) != UNSCORED
-            logits: NDArray[np.float32] = session.run(["logits"], prefill_feed(session, cut, spec))[0][0]
+            logits: NDArray[np.float32] = session.run(["logits"], prefill_feed(session, cut, spec, past))[0][0]
             if not np.isfinite(logits).all():
                 raise GateError(f"The decoder graph gives logits that are not finite on a text of {len(cut)} tokens.")
             scores.append(text_score(_model_logits(model, cut), logits, np.asarray(cut), scored))

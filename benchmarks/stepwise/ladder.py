@@ -26,6 +26,7 @@ from edgetune.compress.gptq.quantization import Choice
 from edgetune.compress.gptq.schemes import SCHEMES, LanguageScheme, write_scheme
 from edgetune.compress.gptq.sensitivity import Sensitivities, measure_sensitivities
 from edgetune.export.stepwise.graph import DecoderGraph
+from edgetune.export.stepwise.joining import copy_graph
 from edgetune.serve.bundle import GRAPH_NAME
 from edgetune.serve.digest import value_sha256
 from edgetune.serve.errors import CompressError, GateError
@@ -106,6 +107,7 @@ class Ladder:
 
     The digest of `kept` stands for the graph. `own_texts` is how many the graph draws itself by `seed`: GPTQ sees them
     beside the rows, and each candidate is also held against the graph on others of them, outside of what was tuned on.
+    `shared` is a folder whose graph is judged instead of making one.
     """
 
     graph: DecoderGraph
@@ -118,6 +120,7 @@ class Ladder:
     progress: Progress
     own_texts: int = 0
     seed: int = 0
+    shared: Path | None = None
 
     def climb(self, schemes: Sequence[LanguageScheme]) -> Climbed:
         """Make and judge each scheme in turn, until two are accepted: the second is there if the first fails the proof.
@@ -151,7 +154,7 @@ class Ladder:
             CompressError: it cannot be made.
             GateError: it cannot be judged.
         """
-        if not scheme.is_mixed:
+        if not scheme.is_mixed or self.shared is not None:
             return self._judged(scheme, scheme.name)
         sensitivities = self._sensitivities()
 
@@ -169,7 +172,7 @@ class Ladder:
 
     def _texts(self, scheme: LanguageScheme) -> list[list[int]]:
         """What a scheme is calibrated on."""
-        if not scheme.is_calibrated:
+        if not scheme.is_calibrated or self.shared is not None:
             return []
         own = self._own_texts().calibration if self.own_texts else []
         return [*(list(ids) for ids in self.calibration), *own]
@@ -195,9 +198,13 @@ class Ladder:
         own = self._own_texts() if self.own_texts and scheme.bits is not None else None
         texts = self._texts(scheme)
         chosen = None if choices is None else {matrix: asdict(choice) for matrix, choice in choices.items()}
-        made = replace(self.kept, digest=value_sha256([self.kept.digest, block, texts, chosen]))
+        shared = None if self.shared is None else content_sha256(self.shared)
+        made = replace(self.kept, digest=value_sha256([self.kept.digest, block, texts, chosen, shared]))
 
         def write(folder: Path) -> None:
+            if self.shared is not None:
+                copy_graph(self.shared, folder)
+                return
             spec, target = self.graph.spec, folder / GRAPH_NAME
             write_scheme(scheme, self.graph.path, target, calibration=texts, spec=spec, block=block, choices=choices)
 

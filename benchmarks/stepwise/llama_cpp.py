@@ -35,6 +35,9 @@ def llama_cpp_side(
     """
     if importlib.util.find_spec("llama_cpp") is None or draft.manifest.scheme == "fp32":
         return None
+    if draft.manifest.generation is not None and draft.manifest.generation.first_caches:
+        progress.say(f"{NAME} is not raced: it starts from an empty cache, without the virtual tokens of this model.")
+        return None
     try:
         gguf.write_model(draft, model_folder, folder, "bundle")
     except EdgetuneError as error:

@@ -22,13 +22,15 @@ SHOWN_CHARACTERS = 40
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
-    """What the command line says of the answers; `raw` continues the text itself, without a chat template."""
+    """What the command line says of the answers: `raw` continues the text itself, without a chat template; `adapter` is
+    which virtual tokens answer."""
 
     max_tokens: int
     temperature: float
     top_p: float
     seed: int | None
     raw: bool
+    adapter: str | None = None
 
     def sampling(self) -> Sampling:
         """As the runtime takes it."""
@@ -73,7 +75,7 @@ def print_generations(
         for number, text in _counted(prompts, request):
             if not request.asks_nothing(text):
                 with _naming(number, text):
-                    for piece in generator.stream(_prompt(generator, text, request), sampling):
+                    for piece in generator.stream(_prompt(generator, text, request), sampling, adapter=request.adapter):
                         click.echo(piece.text, nl=False)
             click.echo()
 
@@ -110,7 +112,7 @@ def _plain(
     if request.asks_nothing(text):
         return {"prompt": text, "text": None, "token_ids": None, "finish": None, "prompt_tokens": None}
     with _naming(number, text):
-        generation = generator.generate(_prompt(generator, text, request), sampling)
+        generation = generator.generate(_prompt(generator, text, request), sampling, adapter=request.adapter)
     return {
         "prompt": text,
         "text": generation.text,

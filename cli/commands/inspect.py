@@ -112,4 +112,11 @@ def _decoder(spec: GenerationSpec) -> list[tuple[str, str]]:
             f"{spec.layers} layers, {spec.kv_heads} key-value heads of {spec.head_dim}, "
             f"{4 * floats:,} bytes a token, {4 * floats * spec.context_tokens / 1e6:,.1f} MB for a whole context",
         ),
+        *_first_caches(spec),
     ]
+
+
+def _first_caches(spec: GenerationSpec) -> list[tuple[str, str]]:
+    """The virtual tokens that stand before every sequence."""
+    tokens = ", ".join(f"{one.name} {one.tokens}".strip() for one in spec.first_caches)
+    return [("adapters", f"virtual tokens before every sequence: {tokens}")] if tokens else []

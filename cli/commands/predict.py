@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _RANKED = ("top", "abstain_below")
 _OF_VECTORS = ("prompt", "vectors")
-_OF_LANGUAGE_MODELS = ("max_tokens", "temperature", "top_p", "seed", "raw")
+_OF_LANGUAGE_MODELS = ("max_tokens", "temperature", "top_p", "seed", "raw", "adapter")
 
 
 _OPTIONS = {"vectors": "output"}  # where a parameter is called otherwise than its option
@@ -98,6 +98,9 @@ def _one_character(context: click.Context, parameter: click.Parameter, value: st
 )
 @click.option("--seed", type=int, help="Seed of sampling.", show_default="another each time")
 @click.option("--raw", is_flag=True, help="Continue the text itself, without the model's chat template.")
+@click.option(
+    "--adapter", help="Name of the virtual tokens that answer, of a joined language model.", show_default="the first"
+)
 @click.option("--explain", is_flag=True, help="Show what each word of a text adds to its answer, as explain does.")
 @click.option("--prompt", help="Name of the prompt that stands before each text.", show_default="none")
 @click.option(
@@ -126,6 +129,7 @@ def command(
     top_p: float,
     seed: int | None,
     raw: bool,
+    adapter: str | None,
     explain: bool,
     prompt: str | None,
     vectors: Path | None,
@@ -139,7 +143,7 @@ def command(
     before the text, one of vectors their first numbers, and all of them with --json or into --output. A bundle of pairs
     takes two texts separated by a tab, or two columns of a file; one of pictures takes files, or folders of them; one
     of several tasks prints a line an answer, the task's name first, or with --task answers as a bundle of it. A
-    language model streams its answer; its options are those from --max-tokens to --raw. Files are read as training
+    language model streams its answer; its options are those from --max-tokens to --adapter. Files are read as training
     reads them, and the column that is taken is said. Blank texts and broken ones get no answer and are counted.
 
     \b
@@ -163,7 +167,9 @@ def command(
         _refuse((*_RANKED, *_OF_VECTORS, "explain", "task"), f"{bundle} generates text")
         from edgetune.commands.generation import GenerationRequest, print_generations
 
-        asked = GenerationRequest(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, raw=raw)
+        asked = GenerationRequest(
+            max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, raw=raw, adapter=adapter
+        )
         prompts = (prompt for (prompt,) in inputs)
         print_generations(bundle, prompts, asked, threads=threads, provider=provider, form=form)
         return

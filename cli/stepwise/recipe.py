@@ -17,6 +17,7 @@ from edgetune.export.stepwise.recipe import GenerationExportRecipe
 from edgetune.recipe import Recipe
 from edgetune.serve.targets import HERE
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
+from edgetune.tune.stepwise.methods import METHODS
 from edgetune.tune.stepwise.recipe import GenerationTuneRecipe
 
 
@@ -41,6 +42,25 @@ class StepwiseRecipe(Recipe):
                 f"language models are not proven for other processors yet: {', '.join(others)}; expected here"
             )
         return targets
+
+    @model_validator(mode="after")
+    def _virtual_tokens(self) -> StepwiseRecipe:
+        """What goes with virtual tokens before a sequence, and what with them alone."""
+        has_prompt, names = (
+            METHODS[self.tune.method].has_prompt,
+            [one.name for one in METHODS.values() if one.has_prompt],
+        )
+        if has_prompt and self.data.packing:
+            raise ValueError(
+                f"data.packing is set, and method {self.tune.method} has virtual tokens before each sequence alone; "
+                "expected data.packing false"
+            )
+        if self.compress.graph_of is not None and not has_prompt:
+            raise ValueError(
+                f"compress.graph_of is set, and method {self.tune.method} changes the weights that a graph is made of; "
+                f"expected method {', '.join(names)}, or no compress.graph_of"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

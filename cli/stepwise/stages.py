@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from edgetune.compress.gptq.schemes import LADDER, SCHEMES
 from edgetune.export.once.pack import package_versions
 from edgetune.export.stepwise.export import export_generation
 from edgetune.export.stepwise.graph import DecoderGraph
+from edgetune.export.stepwise.joining import bundle_of_weights, graph_sha256
 from edgetune.export.stepwise.pack import LanguagePacking
 from edgetune.export.workload import prompt_workload
 from edgetune.inputs import plain, source_state
@@ -158,12 +160,19 @@ class CompressStage(Stage[StepwiseRecipe, Climbed]):
     name = "compress"
 
     def inputs(self, build: StepwiseBuild) -> Any:
-        return [plain(build.recipe.compress), plain(build.recipe.gate)]
+        shared = build.recipe.compress.graph_of
+        graph = None if shared is None else graph_sha256(Bundle.open(shared, verify=False))
+        return [plain(build.recipe.compress), plain(build.recipe.gate), *([graph] if graph else [])]
 
     def make(self, build: StepwiseBuild, folder: Path) -> None:
         names = build.recipe.compress.schemes
         schemes = list(LADDER) if names == "auto" else [SCHEMES[name] for name in names]
-        _ladder(build).climb(schemes).save(folder)
+        ladder, shared = _ladder(build), build.recipe.compress.graph_of
+        if shared is not None:
+            model = build.result(TunedLanguageModel).model_folder
+            bundle = bundle_of_weights(Path(shared), model, build.result(DecoderGraph).spec)
+            ladder, schemes = replace(ladder, shared=bundle.folder), [SCHEMES[bundle.manifest.scheme]]
+        ladder.climb(schemes).save(folder)
 
     def open(self, build: StepwiseBuild, folder: Path) -> Climbed:
         return Climbed.open(folder)

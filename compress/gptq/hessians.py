@@ -17,7 +17,7 @@ import numpy as np
 from edgetune.compress.gptq.graph_file import open_graph, write_graph
 from edgetune.compress.gptq.head import before_cut
 from edgetune.compress.gptq.matrices import FloatArray, Matrix, find_matrices
-from edgetune.compress.gptq.prefill import prefill_feed
+from edgetune.compress.gptq.prefill import prefill_feed, starting_past
 from edgetune.serve.session import open_session
 from edgetune.serve.stepwise.spec import GenerationSpec
 
@@ -89,8 +89,9 @@ def _sums(graph: Path, sources: set[str], calibration: Calibration) -> dict[str,
         probe = Path(scratch, "probe.onnx")
         _write_probe(graph, outputs_read, probe)
         session = open_session(probe, provider="cpu", threads=calibration.threads, spinning=False)
+        past = starting_past(graph, calibration.spec)
         for ids in calibration.sequences:
-            outputs = session.run(outputs_read, prefill_feed(session, ids, calibration.spec))
+            outputs = session.run(outputs_read, prefill_feed(session, ids, calibration.spec, past))
             tokens += len(ids)
             for name, values in zip(outputs_read, outputs, strict=True):
                 rows = values.reshape(-1, values.shape[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgetune.compress.gptq.schemes import BY_NAME, LADDER, SCHEMES
 
@@ -32,6 +32,18 @@ class LanguageCompressRecipe(BaseModel):
         description="Texts that the tuned model draws itself, which GPTQ looks at beside the rows, so that what was "
         "not tuned on is kept too; 0 draws none.",
     )
+
+    graph_of: str | None = Field(
+        None,
+        description="Of prompt, p-tuning and prefix, a bundle of the same base whose graph is judged and taken instead "
+        "of making one: bundles that share their graph can be joined.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> LanguageCompressRecipe:
+        if self.graph_of is not None and self.schemes != "auto":
+            raise ValueError("graph_of names a bundle, whose scheme is taken; expected schemes: auto beside it")
+        return self
 
     @field_validator("schemes")
     @classmethod

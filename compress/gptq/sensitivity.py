@@ -21,7 +21,7 @@ from edgetune.compress.gptq.graph_file import open_graph, write_graph
 from edgetune.compress.gptq.head import write_all_positions
 from edgetune.compress.gptq.hessians import Calibration, hessians
 from edgetune.compress.gptq.matrices import FloatArray, Matrix, find_matrices
-from edgetune.compress.gptq.prefill import prefill_feed, usable_sequences
+from edgetune.compress.gptq.prefill import prefill_feed, starting_past, usable_sequences
 from edgetune.compress.gptq.quantization import Choice
 from edgetune.compress.gptq.rounding import nearest
 from edgetune.serve.errors import CompressError
@@ -207,7 +207,8 @@ class Probe:
         self._session: onnxruntime.InferenceSession = open_session(
             opened, provider="cpu", threads=threads, spinning=False
         )
-        self._feeds = [prefill_feed(self._session, ids, spec) for ids in texts]
+        past = starting_past(graph, spec)
+        self._feeds = [prefill_feed(self._session, ids, spec, past) for ids in texts]
         self._reference = [_log_probabilities(self._logits(feed)) for feed in self._feeds]
         self._probabilities = [np.exp(one) for one in self._reference]
 

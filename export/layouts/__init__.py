@@ -75,7 +75,9 @@ LAYOUTS = {
     "hf": "edgetune.export.layouts.hf",
     "gguf": "edgetune.export.layouts.gguf",
 }
+_NO_FIRST_CACHE = "it starts every sequence from an empty cache, without the virtual tokens that were trained"
 _NO_VECTORS = "the service that it writes gives labels and numbers; docker serves vectors by /v1/embeddings"
+FIRST_CACHE = "first cache"
 # Why a server cannot answer as a bundle with a head of this kind, or with this codec, does; all others are carried.
 CANNOT = {
     "tei": {
@@ -103,6 +105,9 @@ CANNOT = {
     "mlserver": {"embedding": _NO_VECTORS},
     "mlflow": {"embedding": _NO_VECTORS},
     "bentoml": {"embedding": _NO_VECTORS},
+    "genai": {FIRST_CACHE: _NO_FIRST_CACHE},
+    "hf": {FIRST_CACHE: _NO_FIRST_CACHE},
+    "gguf": {FIRST_CACHE: _NO_FIRST_CACHE},
 }
 # Layouts that carry bundles of several tasks: all others speak of one answer to a text.
 OF_SEVERAL = ("tasks", "docker")
@@ -221,8 +226,10 @@ def fitting_layouts(generates: bool) -> list[str]:
 
 def _check_task(bundle: Bundle, name: str) -> None:
     generates = bundle.manifest.generation is not None
+    first = bundle.manifest.generation.first_caches if bundle.manifest.generation else []
     heads = bundle.manifest.answer_heads
     kinds = {bundle.manifest.codec, *(head.kind for head in heads), *([_SEVERAL] if len(heads) > 1 else [])}
+    kinds |= {FIRST_CACHE} if first else set()
     fitting = [one for one in fitting_layouts(generates) if one not in ONLY or ONLY[one][0] in kinds]
     if name not in fitting_layouts(generates):
         raise BundleError(

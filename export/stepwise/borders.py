@@ -72,8 +72,9 @@ def check_borders(graph: DecoderGraph, model: PreTrainedModel, rows: Sequence[Se
     """
     parameters = sum(weight.numel() for weight in model.parameters())
     most = min(graph.spec.context_tokens, max(2 * PREFILL_TOKENS, MOST_WORK // parameters))
-    named = sorted({PREFILL_TOKENS, *borders(model.config.get_text_config())})
-    inside = [length for length in named if length < graph.spec.context_tokens]
+    virtual = sum(one.tokens for one in graph.spec.first_caches)
+    named = sorted({PREFILL_TOKENS, *(length - virtual for length in borders(model.config.get_text_config()))})
+    inside = [length for length in named if 0 < length < graph.spec.context_tokens]
     crossed = [length for length in inside if length + AROUND <= most]
     ids = _text(rows, max(crossed, default=0) + AROUND if crossed else most)
     comparison = _Comparison(graph, model)
@@ -114,10 +115,11 @@ class _Comparison:
             return
         places = sorted({p for length in lengths for p in range(length - AROUND, length + AROUND) if 0 < p < len(ids)})
         expected = self._model_logits(ids, places)
-        cache: Cache = self.decoder.empty(1)
+        cache: Cache = self.decoder.start(1)
+        virtual = cache.columns
         for place, logits in zip(places, expected, strict=True):
-            if place > cache.columns:
-                _, cache = self.decoder.prefill([ids[cache.columns : place]], cache)
+            if place > cache.columns - virtual:
+                _, cache = self.decoder.prefill([ids[cache.columns - virtual : place]], cache)
             actual, cache = self.decoder.run(np.array([[ids[place]]], dtype=np.int64), cache)
             self._compare(actual[0], logits, f"the step at token {place:,}")
 
@@ -133,7 +135,8 @@ class _Comparison:
         prefixes = Prefixes(_PREFIX_BYTES)
         first, half = ids[:-LEAST_TOKENS], len(ids) // 2
         logits, cache = self.decoder.prefill([first])
-        prefixes.keep(tuple(first), without_room(self.decoder.store, cache))
+        key = (*self.decoder.first.virtual_ids(self.decoder.first.name(None)), *first)
+        prefixes.keep(key, without_room(self.decoder.store, cache))
         for token in ids[:AROUND]:
             logits, cache = self.decoder.run(np.array([[token]], dtype=np.int64), cache)
         if cache.tail is not None:  # one that steps write into: what is stored of it must not be its memory

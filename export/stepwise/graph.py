@@ -16,6 +16,7 @@ from edgetune.export.once.graph import count_nodes
 from edgetune.export.stepwise.attention_inputs import pack_inputs, rotate_inside
 from edgetune.export.stepwise.cache_in_place import read_lengths_from_mask
 from edgetune.export.stepwise.experts import part_experts
+from edgetune.export.stepwise.first_cache import write_first_cache
 from edgetune.export.stepwise.grouped_attention import group_attentions
 from edgetune.export.stepwise.last_logits import free_last_logits
 from edgetune.export.stepwise.rewrite import rewrite_decoder
@@ -67,7 +68,8 @@ def open_decoder(model_folder: Path, *, attention: str | None = None, traceable:
     Args:
         model_folder: a Hugging Face folder.
         attention: "eager" for export, which leaves fewer nodes; None takes what transformers takes.
-        traceable: write dynamic NTK scaling as what it is within the context, none.
+        traceable: as it is exported: without its first cache, and dynamic NTK scaling written as what it is within the
+            context, none.
 
     Raises:
         ModelError: its weights cannot be opened, or its architecture generates no text.
@@ -75,6 +77,8 @@ def open_decoder(model_folder: Path, *, attention: str | None = None, traceable:
     import torch
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
+
+    from edgetune.tune.stepwise.first_cache import FirstCache, put_before
 
     extra: dict[str, Any] = {"attn_implementation": attention} if attention else {}
     try:
@@ -87,7 +91,7 @@ def open_decoder(model_folder: Path, *, attention: str | None = None, traceable:
             f"The language model in {model_folder} cannot be opened: {str(error).splitlines()[0]}",
             expected="a merged model of a decoder such as Llama, Qwen, Gemma, Phi or GPT-2",
         ) from error
-    return model.eval()
+    return model.eval() if traceable else put_before(model.eval(), FirstCache.open(model_folder))
 
 
 def export_decoder(
@@ -130,6 +134,10 @@ def export_decoder(
         if spec.in_place:
             free_last_logits(program)
         path = _save(program, folder)
+        first = write_first_cache(model_folder, folder)
+        spec = msgspec.structs.replace(
+            spec, first_caches=first, context_tokens=spec.context_tokens - sum(one.tokens for one in first)
+        )
         open_session(path, provider="cpu", threads=1)
         return DecoderGraph(path, spec, count_nodes(path), fused, full_logits)
 

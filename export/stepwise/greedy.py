@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.serve.session import open_session
+from edgetune.serve.stepwise.first_caches import FirstCaches
 from edgetune.serve.stepwise.spec import GenerationSpec
 
 Ids = Sequence[Sequence[int]]
@@ -26,6 +27,7 @@ class GreedyLoop:
         self._session = open_session(graph, provider="cpu")
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
+        self._first = FirstCaches(graph.parent, spec)
 
     def first_logits(self, rows: Ids) -> NDArray[np.float32]:
         """Logits (batch, vocabulary) after the last token of each row, all rows in one left-padded step."""
@@ -35,12 +37,13 @@ class GreedyLoop:
         """Logits (1, vocabulary) after the last token, its first half already in the cache: prefixes are kept so."""
         ids, mask = left_padded([row])
         half = len(row) // 2
-        _, past = self._step(ids[:, :half], mask[:, :half], self._empty(1))
+        mask = self._behind_first(mask)
+        _, past = self._step(ids[:, :half], mask[:, : mask.shape[1] - len(row) + half], self._start(1))
         return self._step(ids[:, half:], mask, past)[0]
 
     def generate(self, rows: Ids, tokens: int) -> list[list[int]]:
         """The next `tokens` ids of each row, the likeliest at every place; no token ends a row."""
-        _, mask = left_padded(rows)
+        mask = self._behind_first(left_padded(rows)[1])
         logits, past = self._begin(rows)
         steps: list[NDArray[np.int64]] = []
         while True:
@@ -55,12 +58,13 @@ class GreedyLoop:
     def _begin(self, rows: Ids) -> tuple[NDArray[np.float32], list[Any]]:
         """The first step, left-padded; of a graph that cannot take it so, row by row and left-padded behind it."""
         ids, mask = left_padded(rows)
-        if not self._spec.begins_apart:
-            return self._step(ids, mask, self._empty(len(rows)))
+        if not (self._spec.begins_apart or self._first.names):
+            return self._step(ids, mask, self._start(len(rows)))
         apart = [
-            self._step(ids[[row]][:, real], mask[[row]][:, real], self._empty(1)) for row, real in enumerate(mask > 0)
+            self._step(ids[[row]][:, real], self._behind_first(mask[[row]][:, real]), self._start(1))
+            for row, real in enumerate(mask > 0)
         ]
-        longest = ids.shape[1]
+        longest = max(past[0].shape[2] for _, past in apart)
         padded = [
             [np.pad(one, ((0, 0), (0, 0), (longest - one.shape[2], 0), (0, 0))) for one in past] for _, past in apart
         ]
@@ -68,7 +72,15 @@ class GreedyLoop:
             np.concatenate(part) for part in zip(*padded, strict=True)
         ]
 
-    def _empty(self, batch: int) -> list[NDArray[np.float32]]:
+    def _behind_first(self, mask: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A mask (batch, tokens) with the virtual tokens' places, which stand behind a row's padding."""
+        virtual = len(self._first.virtual_ids(self._first.name(None)))
+        return np.concatenate([mask, np.ones((len(mask), virtual), dtype=np.int64)], axis=1)
+
+    def _start(self, batch: int) -> list[NDArray[np.float32]]:
+        """What sequences start from."""
+        if (name := self._first.name(None)) is not None:
+            return [np.repeat(part, batch, axis=0) for part in self._first.arrays(name)]
         shape = (batch, self._spec.kv_heads, 0, self._spec.head_dim)
         return [np.zeros(shape, dtype=np.float32) for _ in self._spec.past_names()]
 

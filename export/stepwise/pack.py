@@ -17,11 +17,13 @@ import numpy as np
 
 from edgetune import __version__
 from edgetune.export.once.pack import package_versions, pretty_json, write_manifest
+from edgetune.export.stepwise.first_cache import write_first_cache
 from edgetune.export.stepwise.tokenizer_files import write_tokenizer
 from edgetune.export.stepwise.weights import model_digest
 from edgetune.serve.bundle import (
     BUNDLE_FORMAT,
     CONFIG_NAME,
+    FIRST_CACHE_FORMAT,
     GOLDEN_NAME,
     GRAPH_NAME,
     BaseIdentity,
@@ -74,6 +76,7 @@ def draft_language_bundle(
     for part in graph.parent.glob(f"{GRAPH_NAME}*"):
         shutil.copyfile(part, folder / part.name)
     write_tokenizer(packing.model_folder, packing.template, folder)
+    write_first_cache(packing.model_folder, folder)
     _write_settings(packing.model_folder, folder)
     manifest = _manifest(scheme, dtypes, packing, folder)
     write_manifest(folder, manifest)
@@ -102,7 +105,7 @@ def _write_settings(source: Path, folder: Path) -> None:
 def _manifest(scheme: str, dtypes: Mapping[str, float], packing: LanguagePacking, folder: Path) -> Manifest:
     session = open_session(folder / GRAPH_NAME, provider="cpu", threads=1)
     return Manifest(
-        format=BUNDLE_FORMAT,
+        format=FIRST_CACHE_FORMAT if packing.spec.first_caches else BUNDLE_FORMAT,
         name=packing.name,
         task=packing.task,
         labels=[],

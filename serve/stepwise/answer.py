@@ -100,6 +100,7 @@ class Answer:
         cached_tokens: of the prompt that had been computed before; set by who computed it.
         prompt_logprobs: of the prompt's tokens, where `echo_logprobs` asks for them; set by who computed it.
         lookup: what its tokens are guessed from; set and fed by who guesses.
+        adapter: the first cache that it starts from; None where there is none.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Answer:
         room: int,
         codec: TokenCodec | None = None,
         constraint: Constraint | None = None,
+        adapter: str | None = None,
     ) -> None:
         """Begin.
 
@@ -123,8 +125,9 @@ class Answer:
             room: tokens that the context still takes.
             codec: for text; None gives ids only.
             constraint: on its tokens; None leaves them free.
+            adapter: the name of a first cache, as the decoder knows it.
         """
-        self.prompt = tuple(prompt)
+        self.prompt, self.adapter = tuple(prompt), adapter
         self.token_ids: list[int] = []
         self.finish: str | None = None
         self.cached_tokens = 0

@@ -118,6 +118,16 @@ class Store:
         return max(columns, min(self.context_tokens, -(-(columns * 5 // 4 + 32) // ROOM_STEP) * ROOM_STEP))
 
 
+def first_cache(store: Store, arrays: Sequence[NDArray[Any]], rows: int, *, coming: int = 1) -> Cache:
+    """A cache of `arrays`, (1, heads, tokens, width) of each layer and part, in each of so many rows."""
+    tokens = arrays[0].shape[2]
+    repeated = [
+        np.broadcast_to(array[0], (rows, *array.shape[1:])).astype(dtype)
+        for array, dtype in zip(arrays, store.dtypes, strict=True)
+    ]
+    return store.cache(repeated, np.ones((rows, tokens), dtype=np.int64), coming=coming)
+
+
 def empty_cache(store: Store, rows: int, *, coming: int = 1) -> Cache:
     """A cache of no tokens, with room for those that come where the graph writes into it."""
     arrays = [

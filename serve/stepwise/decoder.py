@@ -21,9 +21,10 @@ from edgetune.serve.json_types import JsonObject
 from edgetune.serve.session import open_session, run_error, session_errors
 from edgetune.serve.stepwise.answer import Answer
 from edgetune.serve.stepwise.bound import LOGITS_FROM, Bound
-from edgetune.serve.stepwise.cache import Cache, Store, Tail, empty_cache, gather, with_room
+from edgetune.serve.stepwise.cache import Cache, Store, Tail, empty_cache, first_cache, gather, with_room
 from edgetune.serve.stepwise.codec import TokenCodec
 from edgetune.serve.stepwise.constraint import Constraint
+from edgetune.serve.stepwise.first_caches import FirstCaches
 from edgetune.serve.stepwise.group import answer_together
 from edgetune.serve.stepwise.sampling import Sampling
 from edgetune.serve.stepwise.spec import GenerationSpec
@@ -46,6 +47,7 @@ class Decoder:
     Attributes:
         spec: of the graph.
         store: where its caches lie.
+        first: what sequences start from instead of an empty cache, if it has any.
         lookup: whether single answers guess ahead.
     """
 
@@ -87,8 +89,9 @@ class Decoder:
             tuple((_size(value.shape[1], spec.kv_heads), _size(value.shape[3], spec.head_dim)) for value in past),
             tuple(_DTYPES[value.type] for value in past),
             roomy=spec.in_place and provider == "cpu" and given["logits"].type == "tensor(float)",
-            context_tokens=spec.context_tokens,
+            context_tokens=spec.context_tokens + max((one.tokens for one in spec.first_caches), default=0),
         )
+        self.first = FirstCaches(graph.parent, spec)
         fed = {value.name for value in self._session.get_overridable_initializers()}
         if lookup and not (self.store.roomy and LOGITS_FROM in fed):
             raise InputError(
@@ -130,8 +133,9 @@ class Decoder:
         sampling: Sampling,
         codec: TokenCodec | None = None,
         constraint: Constraint | None = None,
+        adapter: str | None = None,
     ) -> Answer:
-        """The state of an answer to a prompt, which is checked; arguments as for `Answer`."""
+        """The state of an answer to a prompt, which is checked; arguments as for `Answer`, None the first adapter."""
         self.check(ids)
         strangers = [token for token, _ in sampling.logit_bias if token >= self.spec.vocabulary]
         if strangers:
@@ -147,13 +151,14 @@ class Decoder:
             room=self.room(ids),
             codec=codec,
             constraint=constraint,
+            adapter=self.first.name(adapter),
         )
 
     def run(self, ids: NDArray[np.int64], cache: Cache, real: NDArray[np.int64] | None = None) -> tuple[Logits, Cache]:
         """One run of the graph behind a cache.
 
         Args:
-            ids: (rows, tokens) int64; several tokens of several rows only where the cache is empty.
+            ids: (rows, tokens) int64; several tokens of several rows only where the cache has no column.
             cache: of the tokens before, of as many rows.
             real: (rows, tokens) int64, 0 where an id is padding; None has none.
 
@@ -272,14 +277,14 @@ class Decoder:
 
         Args:
             prompts: ids of each row, checked, none of them empty.
-            cache: of what stands before them, of as many rows; None is nothing.
+            cache: of what stands before them, of as many rows; None is what sequences start from.
             chunk: at most so many tokens in a run.
 
         Returns:
             as `run`.
         """
         longest = max(map(len, prompts))
-        cache = self.empty(len(prompts), coming=longest) if cache is None else cache
+        cache = self.start(len(prompts), coming=longest) if cache is None else cache
         ragged = self.spec.begins_apart and min(map(len, prompts)) < longest
         if len(prompts) > 1 and (ragged or cache.columns or longest > chunk):
             return self._prefill_apart(prompts, cache, chunk)
@@ -304,9 +309,16 @@ class Decoder:
             parts.append((after, [0]))
         return np.concatenate(logits), gather(self.store, parts)
 
-    def empty(self, rows: int, *, coming: int = 1) -> Cache:
-        """The cache before the first token; with room for so many where the graph writes into it."""
-        return empty_cache(self.store, rows, coming=coming)
+    def start(self, rows: int, *, coming: int = 1, adapter: str | None = None) -> Cache:
+        """The cache before the first token; with room for so many where the graph writes into it.
+
+        Raises:
+            InputError: there is no adapter of that name.
+        """
+        name = self.first.name(adapter)
+        if name is None:
+            return empty_cache(self.store, rows, coming=coming)
+        return first_cache(self.store, self.first.arrays(name), rows, coming=coming)
 
     def generate_ids(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling | None = None, *, batch_size: int = 8

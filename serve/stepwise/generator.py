@@ -133,41 +133,56 @@ class Generator:
         generator._asked = (threads, provider, lookup)
         return generator
 
-    def generate(self, prompt: Prompt, sampling: Sampling | None = None) -> Generation:
+    def generate(self, prompt: Prompt, sampling: Sampling | None = None, *, adapter: str | None = None) -> Generation:
         """Answer one prompt, greedily where `sampling` is None.
 
-        Raises:
-            InputError: the prompt is empty or longer than the context, or a chat that the template refuses.
-        """
-        return self.generate_batch([prompt], sampling)[0]
+        Args:
+            prompt: a text or a chat.
+            sampling: how to draw and where to end.
+            adapter: which of the bundle's virtual tokens it is answered behind; None takes those that stand first.
 
-    def predict(self, prompts: Iterable[Prompt], sampling: Sampling | None = None) -> list[Generation]:
+        Raises:
+            InputError: the prompt is empty or longer than the context, a chat that the template refuses, or there is no
+                such adapter.
+        """
+        return self.generate_batch([prompt], sampling, adapter=adapter)[0]
+
+    def predict(
+        self, prompts: Iterable[Prompt], sampling: Sampling | None = None, *, adapter: str | None = None
+    ) -> list[Generation]:
         """Answer prompts, in order: `generate_batch` by the name that the bundles of all tasks have.
 
         Raises:
             InputError: as `generate_batch` does; no prompt at all, or a bare text instead of a list.
         """
-        return self.generate_batch(list_inputs(prompts, one="generate()"), sampling)
+        return self.generate_batch(list_inputs(prompts, one="generate()"), sampling, adapter=adapter)
 
-    def stream(self, prompt: Prompt, sampling: Sampling | None = None) -> Iterator[TokenPiece]:
+    def stream(
+        self, prompt: Prompt, sampling: Sampling | None = None, *, adapter: str | None = None
+    ) -> Iterator[TokenPiece]:
         """Answer one prompt piece by piece; faults of the prompt are raised here, before the first piece.
 
         Raises:
             InputError: as `generate` does.
         """
-        answer = self.answer(self.prompt_ids(prompt), sampling or Sampling())
+        answer = self.answer(self.prompt_ids(prompt), sampling or Sampling(), adapter)
         pieces = answer_together(self.decoder, [answer], batch_size=1, prefixes=self._used())
         return (piece for _, piece in pieces)
 
     def generate_batch(
-        self, prompts: Sequence[Prompt], sampling: Sampling | None = None, *, batch_size: int = 8
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling | None = None,
+        *,
+        batch_size: int = 8,
+        adapter: str | None = None,
     ) -> list[Generation]:
         """Answer prompts, in order; up to `batch_size` of like length take their steps together.
 
         Raises:
             InputError: as `generate` does, of any of them, before the first is run.
         """
-        answers = [self.answer(self.prompt_ids(prompt), sampling or Sampling()) for prompt in prompts]
+        answers = [self.answer(self.prompt_ids(prompt), sampling or Sampling(), adapter) for prompt in prompts]
         pieces: list[list[TokenPiece]] = [[] for _ in answers]
         for number, piece in answer_together(self.decoder, answers, batch_size=batch_size, prefixes=self._used()):
             pieces[number].append(piece)
@@ -226,33 +241,41 @@ class Generator:
         """Ids of a text or a chat."""
         return self.encode(prompt) if isinstance(prompt, str) else self.chat_ids(prompt)
 
-    def answer(self, ids: Sequence[int], sampling: Sampling) -> Answer:
+    def answer(self, ids: Sequence[int], sampling: Sampling, adapter: str | None = None) -> Answer:
         """The state of an answer to come, for who runs the graph himself (the scheduler does).
 
         Raises:
-            InputError: the graph cannot answer this prompt.
+            InputError: the graph cannot answer this prompt, or there is no such adapter.
         """
         schema = sampling.json_schema
         constraint = None if schema is None else self.constraints.of_schema(schema)
-        return self.decoder.answer(ids, sampling, self.codec, constraint)
+        return self.decoder.answer(ids, sampling, self.codec, constraint, adapter)
 
     def token_text(self, token: int) -> str:
         """What one token looks like alone, special tokens too: for lists of log-probabilities."""
         return self.codec.decode([token], special=True)
 
-    def remember(self, prefix: Prompt) -> int:
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names that requests may choose by; the first is taken where they name none."""
+        return tuple(filter(None, self.decoder.first.names))
+
+    def remember(self, prefix: Prompt, *, adapter: str | None = None) -> int:
         """Run what many prompts begin with, and keep it for good: how many tokens are kept.
 
         Args:
             prefix: a text, or the first messages of chats (the system's may stand alone).
+            adapter: whose prompts begin so, as for `generate`.
 
         Raises:
             InputError: it takes more than `prefix_bytes`, or is no prompt.
         """
         ids = self.codec.encode(prefix) if isinstance(prefix, str) else self._chat_beginning(prefix)
         self.decoder.check(ids)
-        _, cache = self.decoder.prefill([ids])
-        self.prefixes.keep(tuple(ids), without_room(self.decoder.store, cache), pinned=True)
+        name = self.decoder.first.name(adapter)
+        _, cache = self.decoder.prefill([ids], self.decoder.start(1, coming=len(ids), adapter=name))
+        key = (*self.decoder.first.virtual_ids(name), *ids)
+        self.prefixes.keep(key, without_room(self.decoder.store, cache), pinned=True)
         return len(ids)
 
     def _chat_beginning(self, messages: Sequence[Message]) -> list[int]:

@@ -26,14 +26,15 @@ TOP_LOGITS = 10
 Tolerance = Annotated[float, msgspec.Meta(ge=0, le=100)]
 
 
-class GenerationCase(msgspec.Struct, frozen=True):
+class GenerationCase(msgspec.Struct, frozen=True, omit_defaults=True):
     """A prompt with what the packed graph gave for it: `tokens` greedily, and before the first of them `top`, the ids
-    and logits of the likeliest."""
+    and logits of the likeliest. `adapter` is the first cache that it starts from, None the bundle's only one."""
 
     prompt: str
     input_ids: list[int]
     tokens: list[int]
     top: list[tuple[int, float]]
+    adapter: str | None = None
 
 
 class GenerationGolden(msgspec.Struct, frozen=True):
@@ -109,7 +110,10 @@ def _replay_case(generator: Generator, case: GenerationCase, tolerance: float) -
         return "tokenizes differently", 0.0
     if any(not 0 <= token < decoder.spec.vocabulary for token in (*case.tokens, *(token for token, _ in case.top))):
         return "was packed for another vocabulary", 0.0
-    logits, cache = decoder.prefill([case.input_ids])
+    if case.adapter is not None and case.adapter not in decoder.first.names:
+        return f"was packed with an adapter {case.adapter!r}, which is not there", 0.0
+    start = decoder.start(1, coming=len(case.input_ids), adapter=case.adapter)
+    logits, cache = decoder.prefill([case.input_ids], start)
     difference = max((abs(float(logits[0, token]) - logit) for token, logit in case.top), default=0.0)
     if not difference <= tolerance:
         return f"is off by {difference:.4g} (allowed {tolerance:.4g})", difference

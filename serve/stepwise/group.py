@@ -15,7 +15,7 @@ from edgetune.serve.errors import InputError
 from edgetune.serve.stepwise.answer import Answer, TokenPiece
 from edgetune.serve.stepwise.cache import Cache, beginning, gather, shortened, without_room
 from edgetune.serve.stepwise.lookup import Lookup
-from edgetune.serve.stepwise.prefixes import Prefixes, common_tokens
+from edgetune.serve.stepwise.prefixes import LEAST_TOKENS, Prefixes, common_tokens
 
 if TYPE_CHECKING:
     from edgetune.serve.stepwise.decoder import Decoder
@@ -148,21 +148,47 @@ def begin(decoder: Decoder, answers: Sequence[Answer], prefixes: Prefixes | None
     """Run the prompts of answers together, behind what is known of their common beginning; as `Decoder.prefill`."""
     prompts = [answer.prompt for answer in answers]
     if any(answer.echoes for answer in answers):
-        runs = [read_token_by_token(decoder, answer, decoder.empty(1, coming=len(answer.prompt))) for answer in answers]
+        runs = [read_token_by_token(decoder, answer, _start(decoder, [answer])) for answer in answers]
         return np.concatenate([logits for logits, _ in runs]), gather(
             decoder.store, [(cache, [0]) for _, cache in runs]
         )
     if prefixes is None:
-        return decoder.prefill(prompts)
-    tokens, known = prefixes.find(_common(prompts))
-    cache = beginning(decoder.store, known, tokens, rows=len(prompts)) if known is not None else None
+        return decoder.prefill(prompts, _start(decoder, answers))
+    keys = [sequence_ids(decoder, answer) for answer in answers]
+    tokens, cache = known_beginning(decoder, answers[0], prefixes, _common(keys), rows=len(prompts))
     if cache is not None:
         for answer in answers:
             answer.cached_tokens = tokens
-    logits, cache = decoder.prefill([prompt[tokens if cache is not None else 0 :] for prompt in prompts], cache)
+    logits, cache = decoder.prefill([prompt[tokens:] for prompt in prompts], cache or _start(decoder, answers))
     if len(prompts) == 1:
-        prefixes.keep(prompts[0], without_room(decoder.store, cache))
+        prefixes.keep(keys[0], without_room(decoder.store, cache))
     return logits, cache
+
+
+def sequence_ids(decoder: Decoder, answer: Answer) -> tuple[int, ...]:
+    """The ids of a prompt behind those of the virtual tokens that it starts from: one for each column of its cache."""
+    return (*decoder.first.virtual_ids(answer.adapter), *answer.prompt)
+
+
+def known_beginning(
+    decoder: Decoder, answer: Answer, prefixes: Prefixes, ids: tuple[int, ...], *, rows: int = 1
+) -> tuple[int, Cache | None]:
+    """What is known of the beginning of a sequence's ids: how many tokens of its prompt, and their cache for `rows`."""
+    virtual = len(decoder.first.virtual_ids(answer.adapter))
+    tokens, known = prefixes.find(ids)
+    if known is None or tokens - virtual < LEAST_TOKENS:
+        return 0, None
+    cache = beginning(decoder.store, known, tokens, rows=rows)
+    return (0, None) if cache is None else (tokens - virtual, cache)
+
+
+def _start(decoder: Decoder, answers: Sequence[Answer]) -> Cache:
+    """What the sequences of answers start from, of unlike adapters too."""
+    coming = max(len(answer.prompt) for answer in answers)
+    adapters = [answer.adapter for answer in answers]
+    if len(set(adapters)) == 1:
+        return decoder.start(len(answers), coming=coming, adapter=adapters[0])
+    return gather(decoder.store, [(decoder.start(1, adapter=adapter), [0]) for adapter in adapters])
 
 
 def read_token_by_token(
@@ -192,9 +218,9 @@ def read_token_by_token(
     return logits.copy(), cache
 
 
-def _common(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """What all prompts begin with, their last tokens left out: these must run, for the logits behind them."""
-    common = prompts[0][: min(map(len, prompts)) - 1]
-    for prompt in prompts[1:]:
-        common = common[: common_tokens(common, prompt)]
+def _common(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """What all sequences begin with, their last tokens left out: these must run, for the logits behind them."""
+    common = sequences[0][: min(map(len, sequences)) - 1]
+    for sequence in sequences[1:]:
+        common = common[: common_tokens(common, sequence)]
     return common

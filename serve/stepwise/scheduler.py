@@ -96,15 +96,15 @@ class Scheduler:
         """Requests that hold a place now, those whose prompt still runs among them."""
         return self._taken
 
-    def submit(self, ids: Sequence[int], sampling: Sampling | None = None) -> Handle:
-        """Ask for an answer to a prompt's ids; it begins when a place is free.
+    def submit(self, ids: Sequence[int], sampling: Sampling | None = None, adapter: str | None = None) -> Handle:
+        """Ask for an answer to a prompt's ids; it begins when a place is free. `adapter` as for `Generator.generate`.
 
         Raises:
-            InputError: the graph cannot answer this prompt.
+            InputError: the graph cannot answer this prompt, or there is no such adapter.
             Overloaded: as many wait already as may.
             EdgetuneError: the scheduler is closed.
         """
-        handle = Handle(self.generator.answer(ids, sampling or Sampling()), self._withdraw)
+        handle = Handle(self.generator.answer(ids, sampling or Sampling(), adapter), self._withdraw)
         with self._changed:
             if self._closed:
                 raise EdgetuneError("The scheduler is closed.", action="open the bundle again")

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.serve.stepwise.cache import Cache, beginning, without_room
+from edgetune.serve.stepwise.cache import Cache, without_room
 from edgetune.serve.stepwise.generator import Generator
-from edgetune.serve.stepwise.group import Group, read_token_by_token
+from edgetune.serve.stepwise.group import Group, known_beginning, read_token_by_token, sequence_ids
 from edgetune.serve.stepwise.handle import Handle
 
 Logits = NDArray[np.float32]
@@ -45,8 +45,8 @@ class PromptRun:
         """Run at most so many of the tokens that are left; how many it were."""
         decoder = self._generator.decoder
         if self.cache is None:
-            self.cache = self._known() or decoder.empty(1, coming=self.left)
-            self._done = self.handle.answer.cached_tokens = self.cache.columns
+            self._done, self.cache = self._known()
+            self.handle.answer.cached_tokens = self._done
         prompt = self.handle.answer.prompt
         ids = prompt[self._done : self._done + most]
         if self.handle.answer.echoes:
@@ -60,15 +60,19 @@ class PromptRun:
         if self.left == 0:
             self.logits = logits[0]
             if self._generator.prefixes.most_bytes:
-                self._generator.prefixes.keep(prompt, without_room(decoder.store, self.cache))
+                ids = sequence_ids(decoder, self.handle.answer)
+                self._generator.prefixes.keep(ids, without_room(decoder.store, self.cache))
         return most if self.handle.answer.echoes else len(ids)
 
-    def _known(self) -> Cache | None:
+    def _known(self) -> tuple[int, Cache]:
         """What is known of the prompt's beginning; its last token must run, for the logits behind it."""
-        if self.handle.answer.echoes:
-            return None  # all of its tokens must run
-        tokens, cache = self._generator.prefixes.find(self.handle.answer.prompt[:-1])
-        return None if cache is None else beginning(self._generator.decoder.store, cache, tokens)
+        answer, decoder = self.handle.answer, self._generator.decoder
+        if not answer.echoes:  # else all of its tokens must run
+            ids = sequence_ids(decoder, answer)[:-1]
+            tokens, cache = known_beginning(decoder, answer, self._generator.prefixes, ids)
+            if cache is not None:
+                return tokens, cache
+        return 0, decoder.start(1, coming=self.left, adapter=answer.adapter)
 
 
 class Seats:

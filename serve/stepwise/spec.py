@@ -17,6 +17,18 @@ Parts = Annotated[list[str], msgspec.Meta(min_length=1, max_length=8)]
 TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
+class FirstCacheSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Keys and values of `tokens` virtual tokens that sequences start from, in `file` beside the graph.
+
+    `name` is what requests choose it by; "" where it is the bundle's only one. The file holds, in the order of the
+    graph's cache, float32 of (1, kv_heads, tokens, head_dim) each, little-endian, and nothing else.
+    """
+
+    file: str
+    tokens: Annotated[int, msgspec.Meta(ge=1, lt=65_536)]
+    name: str = ""
+
+
 class GenerationSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The cache, the limits and the special tokens of one decoder graph.
 
@@ -31,6 +43,8 @@ class GenerationSpec(msgspec.Struct, frozen=True, kw_only=True):
     holds, and it writes the new keys and values into it where the present is the same memory. `begins_apart` marks one
     whose attention rotates queries and keys itself, in a first step by the first row's positions: rows of unlike length
     take their first steps one by one, and all others together.
+
+    `first_caches` are what sequences start from instead of an empty cache; `context_tokens` are beside their tokens.
     """
 
     layers: Dimension
@@ -47,6 +61,7 @@ class GenerationSpec(msgspec.Struct, frozen=True, kw_only=True):
     batch_one: bool = False
     in_place: bool = False
     begins_apart: bool = False
+    first_caches: list[FirstCacheSpec] = []
 
     def past_names(self) -> tuple[str, ...]:
         """The graph's cache inputs, layer by layer, in the order of `present_names`."""

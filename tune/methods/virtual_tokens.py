@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from edgetune.tune.recipe import TuneRecipe
 
 _SPECIAL = "SpecialToken"
+# Windows of a long text share a quarter of their tokens, and must be longer than that beside special tokens.
+SPARE_TOKENS = 4
 
 
 class VirtualTokens(nn.Module):
@@ -73,15 +75,16 @@ def extended(model: Model, encoder: Encoder, recipe: TuneRecipe) -> Encoder:
         ModelError: the model has no table of tokens, or its tokenizer no template.
     """
     count, table = recipe.prompt.tokens, token_embeddings(model)
-    if not encoder.reads_text or not encoder.task.has_head or encoder.task.per_token:
+    if not encoder.reads_text or not encoder.task.has_head:
         raise RecipeError(
-            f"Method {recipe.method} is not for {encoder.task.name}: virtual tokens steer a head on whole texts.",
+            f"Method {recipe.method} is not for {encoder.task.name}: virtual tokens steer a head on texts.",
             expected="method auto, lora, layers, freeze or full",
         )
-    if 2 * count > encoder.max_tokens:
+    most = encoder.max_tokens // 2 - (SPARE_TOKENS if encoder.task.per_token else 0)
+    if count > most:
         raise RecipeError(
             f"tune.prompt.tokens is {count}, and the model takes {encoder.max_tokens} tokens of text and prompt.",
-            expected=f"at most {encoder.max_tokens // 2}",
+            expected=f"at most {most}",
         )
     if table is None:
         raise ModelError("The model has no table of tokens that could be extended.", action="use --method lora")

@@ -18,6 +18,7 @@ from transformers import GenerationConfig
 from edgetune.serve.errors import DataError
 from edgetune.tune.stepwise.batches import IGNORED
 from edgetune.tune.stepwise.context import position_limit
+from edgetune.tune.stepwise.first_cache import first_tokens
 from edgetune.tune.stepwise.metrics import GenerationScores, score_answers
 from edgetune.tune.training.progress import Progress, Silent
 
@@ -153,7 +154,7 @@ def _context_tokens(model: Model, tokenizer: PreTrainedTokenizerBase) -> int:
     """The most tokens of prompt and answer together, as a bundle's spec has it."""
     limit = int(tokenizer.model_max_length)  # of a tokenizer that knows none a number beyond any context
     positions = position_limit(model.config.get_text_config())
-    return limit if positions is None else min(limit, positions)
+    return (limit if positions is None else min(limit, positions)) - first_tokens(model)
 
 
 def _batches(questions: Sequence[Question], most: int, context: int) -> Iterator[tuple[list[int], int]]:

@@ -20,6 +20,7 @@ from edgetune.serve.errors import MergeError
 from edgetune.tune.models.base import Base
 from edgetune.tune.models.merge import TOLERANCE
 from edgetune.tune.stepwise.batches import pad_rows
+from edgetune.tune.stepwise.first_cache import put_before, save_adapter, taken_off
 from edgetune.tune.stepwise.model import mend_generation_config, open_language_model, open_pretrained
 from edgetune.tune.stepwise.qlora import dequantized, exact_arithmetic, is_quantized, quantized_layers
 
@@ -68,12 +69,19 @@ def merge_language_model(
         model.save_pretrained(adapter)
         if not is_quantized(model):
             _compare("opening the saved adapters", before, _logits(_adapted(model, base, adapter), rows))
-    merged = _merged(model, base)
+    baked = taken_off(model)
+    if baked is not None and adapter is not None:
+        save_adapter(baked[1], base.id, adapter)
+        _compare("opening the saved virtual tokens by peft", before, _logits(_adapted(model, base, adapter), rows))
+    first = None if baked is None else baked[0]
+    merged = put_before(_merged(model, base), first)
     _compare("merging", before, _logits(merged, rows))
     _compare_weights(merged)
     mend_generation_config(merged)
     merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if first is not None:
+        first.save(folder)
     reopened = open_language_model(folder)
     _compare_weights(reopened)
     return _compare("saving and opening", before, _logits(reopened, rows))
@@ -127,7 +135,8 @@ def _logits(model: Model, rows: Sequence[dict[str, list[int]]]) -> Logits:
             batch = pad_rows([row])
             batch.pop("labels")
             logits = model(**{name: values.to(model.device) for name, values in batch.items()}, use_cache=False).logits
-            collected.append(logits[0].float().cpu().numpy())
+            # peft's models of virtual tokens give the logits of these too, in front
+            collected.append(logits[0, -len(row["input_ids"]) :].float().cpu().numpy())
             held += collected[-1].size
             if held > _MOST_LOGITS:
                 break

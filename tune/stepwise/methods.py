@@ -27,6 +27,7 @@ class LanguageMethod:
         adapter: beside frozen weights, or None where weights themselves are trained.
         trains_all: of a method without adapters, whether every weight is trained, or the top layers alone.
         quantized: whether the frozen weights are held in 4 or 8 bits while training.
+        has_prompt: whether virtual tokens before each sequence are trained, and no weight.
     """
 
     name: str
@@ -35,6 +36,7 @@ class LanguageMethod:
     adapter: Adapter | None = None
     trains_all: bool = False
     quantized: bool = False
+    has_prompt: bool = False
 
     @property
     def has_adapters(self) -> bool:
@@ -49,12 +51,16 @@ class LanguageMethod:
         """Mark what is trained in `model`; returns the model to train, wrapped where the method has adapters.
 
         Raises:
-            RecipeError: layers were asked for that the model does not have.
+            RecipeError: layers were asked for that the model does not have, or more virtual tokens than it keeps.
             ModelError: the model has no layers to train.
         """
         if self.adapter is not None:
             # All but the head: TRL multiplies by the head's weight directly and would leave an adapter there untrained.
             return self.adapter.put_on(model, recipe.adapter, section="tune.adapter", task="CAUSAL_LM")
+        if self.has_prompt:
+            from edgetune.tune.stepwise.first_cache import train_first_cache
+
+            return train_first_cache(model, recipe)
         model.requires_grad_(self.trains_all)
         if not self.trains_all:
             _thaw_top(model, recipe)
@@ -74,6 +80,19 @@ METHODS: dict[str, LanguageMethod] = {
             2e-4,
             ADAPTERS["lora"],
             quantized=True,
+        ),
+        LanguageMethod("prompt", "Virtual tokens before each sequence (arXiv 2104.08691).", 1e-2, has_prompt=True),
+        LanguageMethod(
+            "p-tuning",
+            "Virtual tokens that a small network gives (arXiv 2103.10385).",
+            1e-3,
+            has_prompt=True,
+        ),
+        LanguageMethod(
+            "prefix",
+            "Keys and values in each layer before each sequence (arXiv 2101.00190).",
+            1e-2,
+            has_prompt=True,
         ),
         LanguageMethod("freeze", "The top layers; the lower ones and the head stay.", 5e-5),
         LanguageMethod("full", "Every weight.", 2e-5, trains_all=True),

@@ -19,6 +19,7 @@ from edgetune.serve.errors import ModelError
 from edgetune.serve.stepwise.report import LanguageTraining
 from edgetune.tune.models.base import UNREADABLE, Base, read_config, unopenable_weights
 from edgetune.tune.models.stored import Stored
+from edgetune.tune.stepwise.first_cache import FirstCache, put_before
 from edgetune.tune.stepwise.perplexity import Perplexity
 
 if TYPE_CHECKING:
@@ -227,11 +228,12 @@ def _token_ids(value: object) -> list[int]:
 
 
 def open_language_model(folder: Path, *, attention: str | None = None) -> PreTrainedModel:
-    """Open a language model that tuning has written, in fp32 and evaluation mode.
+    """Open a language model that tuning has written, in fp32 and evaluation mode, behind its first cache if it has one.
 
     Args:
         folder: a model folder.
         attention: "eager" or another of transformers' implementations; None takes what transformers takes.
     """
     extra = {"attn_implementation": attention} if attention else {}
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **extra).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **extra).eval()
+    return put_before(model, FirstCache.open(folder))

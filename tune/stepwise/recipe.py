@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from edgetune.tune.recipe import AdapterRecipe, Auto, FreezeRecipe, check_anchor
+from edgetune.tune.recipe import AdapterRecipe, Auto, FreezeRecipe, PromptRecipe, check_anchor
 from edgetune.tune.stepwise.methods import METHODS
 from edgetune.tune.stepwise.metrics import METRICS
 from edgetune.tune.training.reporters import Reporter
@@ -58,6 +58,7 @@ class GenerationTuneRecipe(BaseModel):
     metric_rows: int = Field(100, ge=1, description="Most rows that are answered for the metrics.")
     adapter: AdapterRecipe = AdapterRecipe()
     qlora: QloraRecipe = QloraRecipe()
+    prompt: PromptRecipe = PromptRecipe()
     freeze: FreezeRecipe = FreezeRecipe()
     report_to: tuple[Reporter, ...] = Field(
         (), description="Trackers that the training's curves are sent to beside the report: tensorboard, mlflow, wandb."
@@ -75,6 +76,16 @@ class GenerationTuneRecipe(BaseModel):
     @model_validator(mode="after")
     def _anchored_weights(self) -> GenerationTuneRecipe:
         check_anchor(self.method, self.l2_sp)
+        return self
+
+    @model_validator(mode="after")
+    def _kept_cache(self) -> GenerationTuneRecipe:
+        """A layer that is computed again would write its keys and values behind the virtual tokens' a second time."""
+        if self.gradient_checkpointing and METHODS[self.method].has_prompt:
+            raise ValueError(
+                f"gradient_checkpointing is set, and method {self.method} trains keys and values of a cache, which a "
+                "layer cannot write twice; expected gradient_checkpointing false"
+            )
         return self
 
     @field_validator("metrics")

@@ -20,6 +20,7 @@ from edgetune.serve.stepwise.report import LanguageTraining
 from edgetune.tune.data.slices import frozen_rows
 from edgetune.tune.models.base import Base
 from edgetune.tune.stepwise.answers import questions_of, score_model
+from edgetune.tune.stepwise.context import position_limit
 from edgetune.tune.stepwise.merge import merge_language_model
 from edgetune.tune.stepwise.methods import METHODS
 from edgetune.tune.stepwise.metrics import score_answers
@@ -101,6 +102,18 @@ def _faults(part: EncodedRows, vocabulary: int) -> list[tuple[int, str]]:
     return faults
 
 
+def _check_room(rows: LanguageRows, recipe: GenerationTuneRecipe, limit: int | None) -> None:
+    """Refuse rows that leave no room for virtual tokens before them."""
+    longest = max(len(row["input_ids"]) for part in (rows.train, rows.validation, rows.test) for row in part)
+    count = recipe.prompt.tokens
+    if METHODS[recipe.method].has_prompt and limit is not None and longest + count > limit:
+        raise DataError(
+            f"A row has {longest:,} tokens, {count} virtual ones stand before it, and the model takes {limit:,}.",
+            expected=f"rows of at most {limit - count:,} tokens",
+            action=f"--set data.max_tokens={limit - count}",
+        )
+
+
 def tune_language_model(
     rows: LanguageRows,
     base: Base,
@@ -128,6 +141,7 @@ def tune_language_model(
         score_answers(metric, ["a b"], ["a b"])  # a missing package or function, before hours of training
     config = language_config(base, trust_remote_code=recipe.trust_remote_code)
     rows.check(int(config.get_text_config().vocab_size))
+    _check_room(rows, recipe, position_limit(config.get_text_config()))
     if recipe.metrics:
         questions_of(rows.measured)  # rows without a question are told before hours of training
     set_seed(seed)

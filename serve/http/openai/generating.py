@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """What one request makes a model do: the prompt's ids, and how to draw the answer."""
+    """What one request makes a model do: the prompt's ids, how to draw the answer, and which adapter answers."""
 
     prompt_ids: Sequence[int]
     sampling: Sampling
+    adapter: str | None = None
 
     def seeded(self, place: int) -> Task:
         """The task of one of several answers to the prompt: another draw, of a seed that was given its own."""
@@ -56,14 +57,18 @@ class Generating:
         self._texts: weakref.WeakKeyDictionary[Generator, TokenTexts] = weakref.WeakKeyDictionary()
 
     @contextlib.contextmanager
-    def lease(self, wished: str | None) -> Iterator[Served]:
-        """Lend out the model of that name, or the only one that generates text.
+    def lease(self, wished: str | None) -> Iterator[tuple[Served, str | None]]:
+        """Lend out the model of that name, or the only one that generates text, and tell which adapter of it is meant.
+
+        An adapter is named behind the model and a colon.
 
         Raises:
-            Unfit: several are loaded and none was named, none generates, or the one that was named does not.
+            Unfit: several are loaded and none was named, none generates, or the one that was named does not, or has no
+                such adapter.
             UnknownModel, NotReady: as the repository says.
         """
-        with self.repository.lease(self._name(wished)) as served:
+        name, separator, adapter = self._name(wished).partition(":")
+        with self.repository.lease(name) as served:
             if not served.generates:
                 raise Unfit(
                     f"The model {served.name!r} classifies text.",
@@ -72,7 +77,16 @@ class Generating:
                     param="model",
                     code="model_not_supported",
                 )
-            yield served
+            if separator and adapter not in served.generator.adapters:
+                adapters = served.generator.adapters
+                raise Unfit(
+                    f"The model {name!r} has no adapter {adapter[:140]!r}.",
+                    expected=", ".join(f"{name}:{one}" for one in adapters) if adapters else f"{name} alone",
+                    param="model",
+                    code="model_not_found",
+                    status=404,
+                )
+            yield served, adapter if separator else None
 
     def names(self) -> list[str]:
         """The models that generate text now, in order."""
@@ -103,6 +117,7 @@ class Generating:
     async def tasks(
         self,
         served: Served,
+        adapter: str | None,
         read_prompts: Callable[[Generator], Sequence[Sequence[int]]],
         sampling: Callable[[int], Sampling],
         *,
@@ -113,6 +128,7 @@ class Generating:
 
         Args:
             served: the model.
+            adapter: which of its adapters answers; None is the first.
             read_prompts: makes ids of the prompts; run in a thread.
             sampling: how to draw an answer of so many tokens.
             asked, default: most tokens of the answer, as for `answer_tokens`.
@@ -142,7 +158,7 @@ class Generating:
             )
             for prompt_ids in prompts
         ]
-        return [Task(prompt_ids, sampling(tokens)) for prompt_ids, tokens in zip(prompts, sizes, strict=True)]
+        return [Task(prompt_ids, sampling(tokens), adapter) for prompt_ids, tokens in zip(prompts, sizes, strict=True)]
 
     async def token_texts(self, served: Served) -> TokenTexts:
         """What single tokens are, for log-probabilities; opened when they are first asked for."""
@@ -163,7 +179,7 @@ class Generating:
             Overloaded: too many prompts are waiting.
             Refused: 500; the model failed on this prompt.
         """
-        writing = Writing(served.scheduler.submit(task.prompt_ids, task.sampling))
+        writing = Writing(served.scheduler.submit(task.prompt_ids, task.sampling, task.adapter))
         try:
             yield writing
         except (Refused, InputError, Overloaded):
@@ -185,6 +201,11 @@ class Generating:
             guessed_tokens=0 if lookup is None else lookup.guessed,
             accepted_tokens=0 if lookup is None else lookup.right,
         )
+
+
+def asked_name(served: Served, adapter: str | None) -> str:
+    """What a client calls a model, or one of its adapters."""
+    return served.name if adapter is None else f"{served.name}:{adapter}"
 
 
 def _failed(error: EdgetuneError) -> Refused:

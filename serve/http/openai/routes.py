@@ -26,7 +26,7 @@ from edgetune.serve.http.openai.completions import (
     read_completion,
 )
 from edgetune.serve.http.openai.faults import Unfit, refusal
-from edgetune.serve.http.openai.generating import Generating
+from edgetune.serve.http.openai.generating import Generating, asked_name
 from edgetune.serve.http.openai.shapes import Head, Shape
 from edgetune.serve.http.openai.sse import EventStream
 from edgetune.serve.http.openai.tokens import TokenTexts
@@ -156,10 +156,10 @@ class GenerationRoute:
     async def _answer(self, visit: Visit, stream: EventStream, body: bytes) -> Reply | None:
         question = self._understand(body)
         request = question.request
-        with self._generating.lease(request.model) as served:
+        with self._generating.lease(request.model) as (served, adapter):
             visit.model, visit.texts = served.name, 1
-            head = Head.new(question.prefix, served.name, _fingerprint(served))
-            choices = Choices(self._generating, served, await self._choices(served, question, head))
+            head = Head.new(question.prefix, asked_name(served, adapter), _fingerprint(served))
+            choices = Choices(self._generating, served, await self._choices(served, adapter, question, head))
             if request.wants_stream:
                 kind = ChatShape.stream_kind if isinstance(request, ChatRequest) else CompletionShape.stream_kind
                 await _stream(choices, head, kind, stream, usage=request.wants_usage)
@@ -168,11 +168,12 @@ class GenerationRoute:
             answers = await choices.whole()
             return json_reply({**head.object(kind, answers), "usage": choices.usage.object()})
 
-    async def _choices(self, served: Served, question: Question, head: Head) -> list[Choice]:
+    async def _choices(self, served: Served, adapter: str | None, question: Question, head: Head) -> list[Choice]:
         """The answers to come, in the order of the prompts and of each prompt's answers."""
         request, likeliest = question.request, question.request.likeliest
         tasks = await self._generating.tasks(
             served,
+            adapter,
             question.read_prompts,
             lambda tokens: request.sampling(
                 max_tokens=tokens,

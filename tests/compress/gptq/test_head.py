@@ -8,14 +8,14 @@ from onnx import helper
 
 from edgetune.compress.gptq.graph_file import open_graph
 from edgetune.compress.gptq.head import head_product, write_all_positions
-from edgetune.compress.gptq.prefill import prefill_feed
+from edgetune.compress.gptq.prefill import prefill_feed, starting_past
 from edgetune.serve.errors import CompressError
 from edgetune.serve.session import open_session
 
 
 def logits(graph, ids, spec):
     session = open_session(graph, provider="cpu", threads=1)
-    return session.run(["logits"], prefill_feed(session, ids, spec))[0]
+    return session.run(["logits"], prefill_feed(session, ids, spec, starting_past(graph, spec)))[0]
 
 
 def test_all_positions_answer_as_each_does_when_it_is_the_last(tmp_path, toy_graph, toy_spec, toy_sequences):

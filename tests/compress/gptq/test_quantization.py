@@ -13,7 +13,7 @@ from edgetune.compress.gptq.coverage import quantized_coverage, read_coverage
 from edgetune.compress.gptq.graph_file import open_graph, place_graph, write_graph
 from edgetune.compress.gptq.head import write_all_positions
 from edgetune.compress.gptq.hessians import Calibration, hessians
-from edgetune.compress.gptq.prefill import prefill_feed, usable_sequences
+from edgetune.compress.gptq.prefill import prefill_feed, starting_past, usable_sequences
 from edgetune.compress.gptq.quantization import quantize_decoder
 from edgetune.serve.errors import CompressError
 from edgetune.serve.session import open_session
@@ -24,7 +24,12 @@ PARAMETERS = {"embed": 96 * 64, "positions": 48 * 64, "mix": 64 * 64, "up": 64 *
 def all_logits(graph, sequences, spec, scratch):
     write_all_positions(graph, scratch / "all.onnx")
     session = open_session(scratch / "all.onnx", provider="cpu", threads=1)
-    return np.concatenate([session.run(["logits"], prefill_feed(session, ids, spec))[0][0] for ids in sequences])
+    return np.concatenate(
+        [
+            session.run(["logits"], prefill_feed(session, ids, spec, starting_past(graph, spec)))[0][0]
+            for ids in sequences
+        ]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from edgetune.compress.gptq import sensitivity
 from edgetune.compress.gptq.graph_file import open_graph
 from edgetune.compress.gptq.head import write_all_positions
 from edgetune.compress.gptq.matrices import find_matrices
-from edgetune.compress.gptq.prefill import prefill_feed
+from edgetune.compress.gptq.prefill import prefill_feed, starting_past
 from edgetune.compress.gptq.sensitivity import Probe, Sensitivities, _factors, _to_measure, measure_sensitivities
 from edgetune.serve.errors import CompressError
 from edgetune.serve.session import open_session
@@ -116,5 +116,7 @@ def _write_with(graph, target, name, values):
 def _log_probabilities(graph, ids, spec, folder):
     write_all_positions(graph, folder / f"all-{graph.name}")
     session = open_session(folder / f"all-{graph.name}", provider="cpu", threads=1)
-    logits = session.run(["logits"], prefill_feed(session, ids, spec))[0][0].astype(np.float64)
+    logits = session.run(["logits"], prefill_feed(session, ids, spec, starting_past(graph, spec)))[0][0].astype(
+        np.float64
+    )
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))

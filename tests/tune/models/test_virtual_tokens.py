@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from edgetune.serve.codecs.tokens import WordsCodec
 from edgetune.serve.errors import ModelError, RecipeError
 from edgetune.serve.loading import load
 from edgetune.serve.report import Report
@@ -104,9 +106,13 @@ def test_what_has_no_place_for_a_prompt_is_refused(tiny_base):
     opened = open_base(find_base(str(base)), LABELLING, LABELLING.objective("ab", "", ()), recipe)
     with pytest.raises(RecipeError, match=r"tune.prompt.tokens is 40, and the model takes \d+ tokens"):
         METHODS["prompt"].encoder(opened.model, opened.encoder, recipe)
-    for task in ("feature-extraction", "token-classification"):
-        with pytest.raises(RecipeError, match=f"Method prompt is not for {task}: virtual tokens steer a head on whole"):
-            METHODS["prompt"].encoder(opened.model, replace(opened.encoder, task=TASKS[task]), recipe)
+    with pytest.raises(RecipeError, match="Method prompt is not for feature-extraction: virtual tokens steer a head"):
+        METHODS["prompt"].encoder(opened.model, replace(opened.encoder, task=TASKS["feature-extraction"]), recipe)
+    tagging = replace(opened.encoder, task=TASKS["token-classification"])
+    half = TuneRecipe(method="prompt", prompt=PromptRecipe(tokens=opened.encoder.max_tokens // 2), max_tokens=64)
+    with pytest.raises(RecipeError, match=r"tune\.prompt\.tokens is 32") as error:
+        METHODS["prompt"].encoder(opened.model, tagging, half)
+    assert error.value.expected == "at most 28"  # windows of a long text share a quarter of their tokens
     tokenizer = opened.encoder.tokenizer
     with pytest.raises(ModelError, match=r"The tokenizer has no tokenizer\.json to extend"):
         with_virtual_tokens(object(), 2)
@@ -157,3 +163,21 @@ def test_a_whole_build_keeps_fused_and_8_bit_attention_and_tells_every_scheme(bu
     texts = ["where is my card", "I cannot log in", ""]
     logits = draft.logits(draft.encode(texts))
     assert np.allclose(logits, model_logits(open_model(tuned.model_folder), Encoder.of(tuned), texts), atol=1e-4)
+
+
+def test_virtual_tokens_are_no_words_in_any_window(tiny_base, tmp_path):
+    given = prompted(tiny_base("bert"), task=TASKS["token-classification"])
+    merge_and_save(given.model, given.encoder, TEXTS[:2], tmp_path / "behind")  # the same logits, of all windows
+    shutil.copytree(tmp_path / "behind", tmp_path / "plain")
+    given.plain.save(tmp_path / "plain")
+    plain, behind = (
+        WordsCodec(tmp_path / name, given.plain.max_tokens).encode([TEXTS[1]])[0] for name in ("plain", "behind")
+    )
+    assert len(behind.windows) > 1
+    words = {border for window in behind.windows for border in window.borders}
+    # A window may begin within a word, whose rest is then a word of it.
+    assert words >= {border for window in plain.windows for border in window.borders}
+    for window in behind.windows:
+        assert window.ids[1 : 1 + COUNT] == behind.ids[1 : 1 + COUNT]
+        assert min(window.places) == 1 + COUNT  # behind [CLS] and the virtual tokens
+    assert behind.ids[1 : 1 + COUNT] == given.encoder.tokenizer("pin")["input_ids"][1 : 1 + COUNT]
