@@ -30,6 +30,7 @@ from edgetune.serve.predictor import Predictor
 from edgetune.serve.stepwise.spec import Tokens
 
 if TYPE_CHECKING:
+    from edgetune.serve.http.feedback import Recorder
     from edgetune.serve.http.repository import Repository
     from edgetune.serve.http.served import Served
 
@@ -64,10 +65,13 @@ class _IdRanges(msgspec.Struct):
 class Answering:
     """Answers for the routes, from one repository."""
 
-    def __init__(self, repository: Repository, settings: ServerSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, repository: Repository, settings: ServerSettings, metrics: Metrics, recorder: Recorder | None = None
+    ) -> None:
         self.repository = repository
         self.settings = settings
         self.metrics = metrics
+        self.recorder = recorder
         self._rows_waiting = 0
         self._ranges: weakref.WeakKeyDictionary[Predictor, _IdRanges] = weakref.WeakKeyDictionary()
 
