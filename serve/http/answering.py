@@ -22,6 +22,7 @@ from edgetune.serve.bundle import CONFIG_NAME
 from edgetune.serve.cascade import Outputs
 from edgetune.serve.codecs import Codec, Input, takes_files
 from edgetune.serve.codecs.text import EncodedText
+from edgetune.serve.drift import best_scores
 from edgetune.serve.errors import BundleDamaged, Overloaded
 from edgetune.serve.http.errors import invalid, unanswerable
 from edgetune.serve.http.metrics import Metrics
@@ -105,6 +106,8 @@ class Answering:
                 action="shorten it, or start the server so that it truncates",
             )
         outputs = await served.predictor.outputs_async(encoded, served.batcher.logits)
+        if served.classifier.drift is not None:
+            served.classifier.drift.observe(encoded, best_scores(served.predictor.head, outputs.logits))
         return Answers(outputs, truncated, sum(row.size for row in encoded))
 
     async def ids(self, served: Served, rows: IdRows) -> Answers:

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from edgetune.serve.drift import FIGURES
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.heads import OutputTensor
 from edgetune.serve.http.access import Access, visit_of
@@ -176,10 +177,14 @@ def interfaces_of(repository: Repository) -> Interfaces:
 
 def _gauges(repository: Repository, limits: Limits, recorder: Recorder | None) -> Iterable[Gauge]:
     waiting, ready = {}, {}
+    drift: dict[str, dict[str, float]] = {name: {} for name in FIGURES}
     for name in repository.states():
         try:
             with repository.lease(name) as served:
                 waiting[name], ready[name] = float(served.answerer.waiting), 1.0
+                watch = None if served.generates else served.classifier.drift
+                for figure, index in ({} if watch is None else watch.index).items():
+                    drift[figure][name] = index
         except EdgetuneError:
             waiting[name], ready[name] = 0.0, 0.0
     dropped = {} if recorder is None else {"": float(recorder.store.dropped)}
@@ -189,6 +194,14 @@ def _gauges(repository: Repository, limits: Limits, recorder: Recorder | None) -
         ("edgetune_requests_running", "Requests being worked on now.", {"": float(limits.running)}),
         ("edgetune_body_bytes", "Bytes of the bodies that are held now.", {"": float(limits.body_bytes)}),
         ("edgetune_feedback_dropped", "Answers and votes that could not be kept.", dropped),
+        *(
+            (
+                f"edgetune_drift_{figure}",
+                f"Population stability index of the {words} against the test part's.",
+                drift[figure],
+            )
+            for figure, words in FIGURES.items()
+        ),
     ]
 
 
