@@ -104,7 +104,9 @@ def agreement(feedback: Feedback) -> Agreement:
     shares = {name: {key: _share(group[key]) for key in sorted(group)} for name, group in groups.items()}
     return Agreement(
         _share(right),
-        *(shares[name] for name in ("label", "day", "version")),
+        by_label=shares["label"],
+        by_day=shares["day"],
+        by_version=shares["version"],
         wrong=tuple((*pair, count) for pair, count in wrong.most_common()),
         people=_share(united),
         first_chosen=_share([_is_first(vote) for vote in choices]),

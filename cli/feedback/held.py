@@ -162,7 +162,11 @@ def _learnt(each: Correction, learnt: set[str]) -> Correction:
 
 
 def _labelled(dataset: Dataset, part: Part) -> list[tuple[Input, str]]:
-    return [(text, dataset.labels[int(target)]) for text, target in zip(part.texts, part.targets, strict=True)]
+    return [
+        (text, dataset.labels[target])
+        for text, target in zip(part.texts, part.targets, strict=True)
+        if isinstance(target, int)
+    ]
 
 
 def _row(text: Input, label: str) -> Row:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from edgetune.serve.errors import InputError
@@ -38,6 +39,12 @@ NAMED: Mapping[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
     "card": (_CARD, _is_card),
     "phone": (_PHONE, _is_phone),
 }
+
+
+def _replacement(name: str, holds: Callable[[str], bool], match: re.Match[str]) -> str:
+    return name if holds(match[0]) else match[0]
+
+
 # Members whose values are names of the model's, not what somebody wrote.
 _NAMES = frozenset({"label", "role", "type"})
 
@@ -63,7 +70,7 @@ class Redaction:
     def text(self, text: str) -> str:
         """The text with each match replaced by its pattern's name in brackets."""
         for name, pattern, holds in self._patterns:
-            text = pattern.sub(lambda match, name=name, holds=holds: f"[{name}]" if holds(match[0]) else match[0], text)
+            text = pattern.sub(partial(_replacement, f"[{name}]", holds), text)
         return text
 
     def value(self, value: Any) -> Any:

@@ -97,7 +97,7 @@ def create_app(
 
 def _routes(answering: Answering, limits: Limits, settings: ServerSettings, *, guarded: bool) -> list[Route]:
     models = ModelRoutes(answering, limits, guarded=guarded)
-    pages = PageRoutes(answering.repository)
+    pages = PageRoutes(answering.repository, votes=answering.recorder is not None)
     triton = TritonRoutes(answering)
     infer = InferRoute(answering, limits)
 

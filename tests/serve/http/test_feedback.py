@@ -86,3 +86,8 @@ def test_a_server_without_a_folder_says_so(service):
     answer = service.post("/v1/feedback", {"request_id": "a", "vote": "up"})
     assert answer.status_code == 404
     assert answer.json()["error"] == "This server keeps no feedback. To do: start it with --feedback DIR"
+
+
+def test_the_page_lets_a_person_vote_where_feedback_is_kept(keeping, service):
+    assert 'data-votes=1><textarea name="text"' in keeping.get("/").text
+    assert "data-votes" not in service.get("/").text
