@@ -135,13 +135,13 @@ class DriftWatch:
             if index > limit and name not in self._shifted:
                 self._shifted.add(name)
                 logger.warning(
-                    "model %s: the %s have left those of the build's test part: stability index %.2f over %d inputs, "
+                    "bundle %s: the %s have left those of the build's test part: stability index %.2f over %d inputs, "
                     "and up to %.2f is no shift",
                     *found,
                 )
             elif index <= limit and name in self._shifted:
                 self._shifted.discard(name)
-                logger.info("model %s: the %s are those of the build's test part again: %.2f", *found[:3])
+                logger.info("bundle %s: the %s are those of the build's test part again: %.2f", *found[:3])
 
 
 def _counts(edges: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -166,7 +166,7 @@ def _drift_watch(bundle: Bundle) -> DriftWatch | None:
     if reference is None:
         logger.info("%s does not say how its test part is distributed: drift is not watched", bundle.folder)
         return None
-    return DriftWatch(bundle.manifest.name, reference)
+    return DriftWatch(str(bundle.folder), reference)
 
 
 def _open_writer(bundle: Bundle, settings: ServerSettings) -> Writer:
