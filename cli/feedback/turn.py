@@ -32,11 +32,11 @@ from edgetune.serve.predictor import Predictor
 from edgetune.tune.data.rows import Input
 from edgetune.tune.metrics import ACCURACY
 from edgetune.tune.models.base import find_base
+from edgetune.tune.tasks import TASKS
+from edgetune.tune.tasks.task import Task
 from edgetune.writing import write_text
 
 CONFIDENCE = 0.95
-# Tasks whose answers a label corrects.
-LABEL_TASKS = ("text-classification", "text-pair-classification")
 REPLACED, KEPT, FAILED, NOTHING = "replaced", "kept", "gate not passed", "nothing new"
 
 
@@ -253,10 +253,11 @@ def _reason(judgement: Judgement, accept: str, max_drop: float) -> str:
 
 
 def _checked(recipe: Recipe, place: Place) -> OnceRecipe:
-    if not isinstance(recipe, OnceRecipe) or recipe.task not in LABEL_TASKS:
+    if not isinstance(recipe, OnceRecipe) or not _is_corrected_by_labels(TASKS[recipe.task]):
+        correctable = [name for name, task in TASKS.items() if _is_corrected_by_labels(task)]
         raise RecipeError(
             f"The recipe's task is {recipe.task}.",
-            expected=f"one whose labels people correct: {', '.join(LABEL_TASKS)}",
+            expected=f"one whose labels people correct: {', '.join(correctable)}",
             action="write its rows with edgetune feedback export, build with them, and compare the bundles",
         )
     if not place.out.is_dir():
@@ -267,3 +268,8 @@ def _checked(recipe: Recipe, place: Place) -> OnceRecipe:
         )
     Bundle.open(place.out)
     return recipe
+
+
+def _is_corrected_by_labels(task: Task) -> bool:
+    """Whether a text has one label, which a person can put right."""
+    return task.has_labels and task.one_label and task.reads_text and not task.per_token
