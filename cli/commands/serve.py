@@ -173,7 +173,7 @@ def _origins(context: click.Context, parameter: click.Parameter, given: tuple[st
     type=click.Choice([*DEFAULTS.redact, "none"]),
     multiple=True,
     default=DEFAULTS.redact,
-    help="What is replaced in what is kept; repeatable.",
+    help="Kind of personal data that is replaced in what is kept; repeatable.",
 )
 @click.option(
     "--redact-pattern",
