@@ -40,6 +40,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "measure": ("edgetune.commands.measure", "Measure a bundle on this machine: answers, times, memory, cold start."),
     "check": ("edgetune.commands.check", "Hold a bundle against a budget: size, times, memory, metric."),
     "report": ("edgetune.commands.report", "Join a build's report and measurements in one HTML page."),
+    "feedback": ("edgetune.commands.feedback", "Turn what people said about answers into data and figures."),
+    "loop": ("edgetune.commands.loop", "Take a turn: corrections join the data, a better bundle the old one's place."),
     "sign": ("edgetune.commands.sign", "Sign a bundle's files with a private key."),
     "pack": ("edgetune.commands.pack", "Write a bundle as the folder that another server opens."),
     "join": ("edgetune.commands.join", "Join language models of one base whose virtual tokens differ."),

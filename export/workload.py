@@ -8,6 +8,7 @@ has the length, and where a cascade answers its small model answers it too if it
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from edgetune.serve.bundle import TOKENIZER_NAME
 from edgetune.serve.codecs.picture_file import open_picture
 from edgetune.serve.codecs.picture_spec import MOST_PIXELS
 from edgetune.serve.codecs.text import SAMPLE
+from edgetune.serve.drift import Figure, Reference, best_scores, figures_of
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.tokenizing import read_tokenizer
 from edgetune.serve.workload import PictureFormat, PictureSize, Workload, WorkloadRow
@@ -28,6 +30,8 @@ from edgetune.tune.data.pictures import name_of, source_of
 from edgetune.tune.data.rows import Input
 
 ROWS, PICTURES = 256, 64
+# Of the test part, for the distributions that a server holds its inputs against.
+DRIFT_ROWS = 1_000
 # Tokens of all rows together: about 250 kB of text.
 MOST_TOKENS = 50_000
 # Rows that tokens and their neighbours are counted on, and in how many a token has to follow another to be drawn.
@@ -74,10 +78,12 @@ def text_workload(
     sizes = [row.size for row in predictor.encode([_as_input(parts) for parts in rows])]
     count = max(1, int(np.searchsorted(np.cumsum(sizes), MOST_TOKENS)))
     rows = rows[:count]
+    drift = drift_reference(predictor, _some(inputs, DRIFT_ROWS, seed))
     if not drawn:
         return Workload(
             AS_THEY_ARE.format(n=len(rows)),
             [WorkloadRow(size, list(parts)) for size, parts in zip(sizes, rows, strict=False)],
+            drift=drift,
         )
     tokenizer = read_tokenizer(predictor.bundle.folder / TOKENIZER_NAME)
     tokenizer.no_padding()
@@ -85,7 +91,28 @@ def text_workload(
     texts = [part for value in _some(counted, COUNTED_ROWS, seed) for part in _parts(value)]
     chain = Chain.of(_ids(tokenizer, texts), _ids(tokenizer, [SAMPLE])[0], seed)
     draw = _Draw(predictor, tokenizer, chain)
-    return Workload(DRAWN.format(n=len(rows)), [draw.like(parts) for parts in rows])
+    return Workload(DRAWN.format(n=len(rows)), [draw.like(parts) for parts in rows], drift=drift)
+
+
+def drift_reference(predictor: Predictor, inputs: Sequence[Input]) -> Reference:
+    """How scores, lengths and unknown tokens of inputs are distributed: what a server holds its inputs against."""
+    rows = predictor.encode([_as_input(_parts(value)) for value in inputs])
+    unknown = unknown_id(read_tokenizer(predictor.bundle.folder / TOKENIZER_NAME))
+    scores = best_scores(predictor.head, predictor.logits(rows))
+    figures = figures_of(rows, unknown, scores)
+    return Reference({name: Figure.of(values) for name, values in figures.items()}, unknown)
+
+
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The token that stands for what the vocabulary does not have; None where every byte has one."""
+    model = json.loads(tokenizer.to_str())["model"]
+    if model.get("byte_fallback"):
+        return None
+    place = model.get("unk_id")
+    if place is not None:
+        return int(place)
+    token = model.get("unk_token")
+    return None if token is None else tokenizer.token_to_id(token)
 
 
 @dataclass

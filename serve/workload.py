@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from edgetune.serve.drift import Reference
+
 WORKLOAD_NAME = "workload.json"
 
 Side = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
@@ -34,8 +36,9 @@ class PictureSize(msgspec.Struct, frozen=True):
 
 
 class Workload(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Inputs in a random order; `remark` says in a sentence where they come from."""
+    """Inputs in a random order; `remark` says where they come from, `drift` how the test part is distributed."""
 
     remark: str
     rows: list[WorkloadRow] = []
     pictures: list[PictureSize] = []
+    drift: Reference | None = None

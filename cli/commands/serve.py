@@ -156,6 +156,31 @@ def _origins(context: click.Context, parameter: click.Parameter, given: tuple[st
     help="Guess the tokens of a lone answer ahead from its prompt: fewer steps for answers that quote it.",
 )
 @click.option("--access-log/--no-access-log", default=DEFAULTS.access_log, help="Write one line a request to stderr.")
+@click.option(
+    "--feedback",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder in which answers, and what people say of them by POST /v1/feedback, are kept.",
+    show_default="nothing is kept",
+)
+@click.option(
+    "--feedback-bytes",
+    type=click.IntRange(min=1024**2),
+    default=DEFAULTS.feedback_bytes,
+    help="Bytes of that folder at most; past them the oldest file is removed.",
+)
+@click.option(
+    "--redact",
+    type=click.Choice([*DEFAULTS.redact, "none"]),
+    multiple=True,
+    default=DEFAULTS.redact,
+    help="Kind of personal data that is replaced in what is kept; repeatable.",
+)
+@click.option(
+    "--redact-pattern",
+    multiple=True,
+    metavar="NAME=REGEX",
+    help="Regular expression whose matches are replaced in what is kept; repeatable.",
+)
 @json_option
 def command(
     bundles: tuple[str, ...],
@@ -167,6 +192,7 @@ def command(
     tls_cert: Path | None,
     tls_key: Path | None,
     workers: int,
+    redact: tuple[str, ...],
     as_json: bool,
     **limits: Any,
 ) -> None:
@@ -197,7 +223,7 @@ def command(
     hosts = tuple(name.lower() for name in (allow_host if public or api_key_file else (host, *allow_host)))
     plan = ServerPlan(
         sources=sources,
-        settings=ServerSettings(allow_host=hosts, **limits),
+        settings=ServerSettings(allow_host=hosts, redact=_redacted(redact), **limits),
         host=host,
         port=port,
         workers=workers,
@@ -206,6 +232,15 @@ def command(
         tls_key=tls_key,
     )
     serve(plan, _print_json if as_json else _print_lines)
+
+
+def _redacted(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of patterns; none where `none` is said."""
+    if "none" not in names:
+        return names
+    if len(names) > 1:
+        raise click.UsageError("--redact none goes with no other name.")
+    return ()
 
 
 def _sources(bundles: tuple[str, ...]) -> dict[str, Path]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from edgetune.serve.batcher import Batcher
 from edgetune.serve.bundle import Bundle
+from edgetune.serve.drift import DriftWatch
 from edgetune.serve.predictor import Predictor
 from edgetune.serve.stepwise.generator import Generator
 from edgetune.serve.stepwise.scheduler import Scheduler
@@ -29,13 +30,14 @@ class Classifier:
     """A predictor, and the batcher that joins its callers.
 
     `threads` are for its texts, `lone_thread` is for runs that no batch can join: what takes long holds up no other
-    model.
+    model. `drift` watches its inputs, where the bundle says what those of its test part were.
     """
 
     predictor: Predictor
     batcher: Batcher
     threads: ThreadPoolExecutor = field(default_factory=lambda: _threads(TOKENIZER_THREADS))
     lone_thread: ThreadPoolExecutor = field(default_factory=lambda: _threads(1))
+    drift: DriftWatch | None = None
 
     @property
     def bundle(self) -> Bundle:

@@ -22,6 +22,7 @@ from edgetune.serve.bundle import CONFIG_NAME
 from edgetune.serve.cascade import Outputs
 from edgetune.serve.codecs import Codec, Input, takes_files
 from edgetune.serve.codecs.text import EncodedText
+from edgetune.serve.drift import best_scores
 from edgetune.serve.errors import BundleDamaged, Overloaded
 from edgetune.serve.http.errors import invalid, unanswerable
 from edgetune.serve.http.metrics import Metrics
@@ -30,6 +31,7 @@ from edgetune.serve.predictor import Predictor
 from edgetune.serve.stepwise.spec import Tokens
 
 if TYPE_CHECKING:
+    from edgetune.serve.http.feedback import Recorder
     from edgetune.serve.http.repository import Repository
     from edgetune.serve.http.served import Served
 
@@ -64,10 +66,13 @@ class _IdRanges(msgspec.Struct):
 class Answering:
     """Answers for the routes, from one repository."""
 
-    def __init__(self, repository: Repository, settings: ServerSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, repository: Repository, settings: ServerSettings, metrics: Metrics, recorder: Recorder | None = None
+    ) -> None:
         self.repository = repository
         self.settings = settings
         self.metrics = metrics
+        self.recorder = recorder
         self._rows_waiting = 0
         self._ranges: weakref.WeakKeyDictionary[Predictor, _IdRanges] = weakref.WeakKeyDictionary()
 
@@ -101,6 +106,8 @@ class Answering:
                 action="shorten it, or start the server so that it truncates",
             )
         outputs = await served.predictor.outputs_async(encoded, served.batcher.logits)
+        if served.classifier.drift is not None:
+            served.classifier.drift.observe(encoded, best_scores(served.predictor.head, outputs.logits))
         return Answers(outputs, truncated, sum(row.size for row in encoded))
 
     async def ids(self, served: Served, rows: IdRows) -> Answers:

@@ -6,7 +6,7 @@ The two routes that answer stand first and are bare ASGI; the others are asked s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -16,12 +16,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from edgetune.serve.drift import FIGURES
 from edgetune.serve.errors import EdgetuneError
 from edgetune.serve.heads import OutputTensor
 from edgetune.serve.http.access import Access, visit_of
 from edgetune.serve.http.answering import Answering
 from edgetune.serve.http.classify import EXTRACT_PATH, ClassifyRoute
 from edgetune.serve.http.errors import Refused
+from edgetune.serve.http.feedback import FEEDBACK_PATH, FeedbackRoute, Recorder
 from edgetune.serve.http.inference import ID_OUTPUTS, InferRoute, output_tensors
 from edgetune.serve.http.limits import Limits
 from edgetune.serve.http.metrics import CONTENT_TYPE, Gauge, Metrics
@@ -68,17 +70,26 @@ def create_app(
     """
     metrics = metrics or Metrics()
     limits = Limits(settings)
-    answering = Answering(repository, settings, metrics)
-    generating = Generating(repository, settings, metrics)
-    metrics.watch(lambda: _gauges(repository, limits))
+    recorder = Recorder.open(settings)
+    answering = Answering(repository, settings, metrics, recorder)
+    generating = Generating(repository, settings, metrics, recorder)
+    metrics.watch(lambda: _gauges(repository, limits, recorder))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        if recorder is not None:
+            recorder.close()
 
     app = Starlette(
         routes=[
             *_routes(answering, limits, settings, guarded=keys is not None),
             *_generation_routes(generating, limits),
+            Route(FEEDBACK_PATH, FeedbackRoute(recorder, limits), methods=["POST"]),
         ],
         middleware=[Middleware(Access, limits=limits, metrics=metrics, keys=keys, settings=settings)],
         exception_handlers={HTTPException: _no_route, Exception: _fault},
+        lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     return app
@@ -86,7 +97,7 @@ def create_app(
 
 def _routes(answering: Answering, limits: Limits, settings: ServerSettings, *, guarded: bool) -> list[Route]:
     models = ModelRoutes(answering, limits, guarded=guarded)
-    pages = PageRoutes(answering.repository)
+    pages = PageRoutes(answering.repository, votes=answering.recorder is not None)
     triton = TritonRoutes(answering)
     infer = InferRoute(answering, limits)
 
@@ -164,19 +175,33 @@ def interfaces_of(repository: Repository) -> Interfaces:
     return Interfaces(frozenset(parts or {("text",)}), tuple(answers.values()), tuple(outputs or ID_OUTPUTS))
 
 
-def _gauges(repository: Repository, limits: Limits) -> Iterable[Gauge]:
+def _gauges(repository: Repository, limits: Limits, recorder: Recorder | None) -> Iterable[Gauge]:
     waiting, ready = {}, {}
+    drift: dict[str, dict[str, float]] = {name: {} for name in FIGURES}
     for name in repository.states():
         try:
             with repository.lease(name) as served:
                 waiting[name], ready[name] = float(served.answerer.waiting), 1.0
+                watch = None if served.generates else served.classifier.drift
+                for figure, index in ({} if watch is None else watch.index).items():
+                    drift[figure][name] = index
         except EdgetuneError:
             waiting[name], ready[name] = 0.0, 0.0
+    dropped = {} if recorder is None else {"": float(recorder.store.dropped)}
     return [
         ("edgetune_queue_texts", "Texts or prompts that wait for the graph now.", waiting),
         ("edgetune_model_ready", "1 where the model answers.", ready),
         ("edgetune_requests_running", "Requests being worked on now.", {"": float(limits.running)}),
         ("edgetune_body_bytes", "Bytes of the bodies that are held now.", {"": float(limits.body_bytes)}),
+        ("edgetune_feedback_dropped", "Answers and votes that could not be kept.", dropped),
+        *(
+            (
+                f"edgetune_drift_{figure}",
+                f"Population stability index of the {words} against the test part's.",
+                drift[figure],
+            )
+            for figure, words in FIGURES.items()
+        ),
     ]
 
 

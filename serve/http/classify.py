@@ -164,6 +164,8 @@ class ClassifyRoute:
             predictor, top = served.predictor, None if request.top is None else int(request.top)  # JSON may say 3.0
             given = predictor.answer(answers.outputs, answers.truncated)
             predictions = [predictor.head.as_json(each, top) for each in given]
+            if self._answering.recorder is not None:
+                self._answering.recorder.keep_predictions(visit, served, inputs, predictions)
             return json_reply({"model": served.name, "predictions": predictions})
 
     def _model(self, wished: str | None) -> str:

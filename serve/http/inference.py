@@ -291,4 +291,8 @@ class InferRoute:
                 answers = await self._answering.ids(served, question.rows)
             else:
                 answers = await self._answering.inputs(served, question.inputs or [])
+            if self._answering.recorder is not None and question.inputs is not None:
+                given = predictor.answer(answers.outputs, answers.truncated)
+                predictions = [predictor.head.as_json(each, None) for each in given]
+                self._answering.recorder.keep_predictions(visit, served, question.inputs, predictions)
             return write_answer(question, answers, predictor.head, served.name, served.version)

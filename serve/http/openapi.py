@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 import msgspec
 
+from edgetune.serve.http.feedback import FEEDBACK_PATH
 from edgetune.serve.http.openai.description import openai_schemas
 from edgetune.serve.http.openai.faults import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH, MODELS_PATH, is_openai
 from edgetune.serve.http.page import html_page
@@ -101,6 +102,15 @@ def _paths(settings: ServerSettings, *, guarded: bool) -> JsonObject:
             for what in ("load", "unload")
         },
         "/models/{name}/report": {"get": _operation("report", "A bundle's report", html, ("404", "503"))},
+        FEEDBACK_PATH: {
+            "post": _operation(
+                "feedback",
+                "Say what an answer was worth",
+                "FeedbackKept",
+                (*READING, *ANSWERING),
+                body="FeedbackRequest",
+            )
+        },
         **_openai_paths(),
         "/metrics": {"get": _operation("metrics", "For Prometheus", {"text/plain": html["text/html"]}) | health},
         "/openapi.json": {"get": _operation("openapi", "This description", {"application/json": {}})},

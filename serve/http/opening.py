@@ -6,7 +6,9 @@ server.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ import msgspec
 
 from edgetune.serve.batcher import Batcher, BatchRun
 from edgetune.serve.bundle import MANIFEST_NAME, MOST_JSON_BYTES, Bundle, Manifest
+from edgetune.serve.drift import DriftWatch
 from edgetune.serve.errors import BundleError, InputError
 from edgetune.serve.files import read_regular
 from edgetune.serve.golden import replay_all, replay_golden
@@ -32,6 +35,9 @@ from edgetune.serve.stepwise.golden import GenerationGolden, read_golden, replay
 from edgetune.serve.stepwise.report import LanguageReport, report_of
 from edgetune.serve.stepwise.scheduler import Scheduler
 from edgetune.serve.tasks_report import TasksReport
+from edgetune.serve.workload import WORKLOAD_NAME, Workload
+
+logger = logging.getLogger("edgetune.serve")
 
 # A second session holds the weights a second time: larger bundles answer lone requests with the threads of all others.
 LONE_BYTES = 128 * 1024 * 1024
@@ -148,7 +154,19 @@ def _open_classifier(folder: Path, settings: ServerSettings, observe: Callable[[
         observe=observe,
         lone=lone,
     )
-    return Classifier(predictor, batcher)
+    return Classifier(predictor, batcher, drift=_drift_watch(predictor.bundle))
+
+
+def _drift_watch(bundle: Bundle) -> DriftWatch | None:
+    """What watches the inputs; None, with a line in the log, for bundles that do not say what their test part was."""
+    reference = None
+    if WORKLOAD_NAME in bundle.manifest.files:
+        with contextlib.suppress(BundleError):  # answering needs none
+            reference = bundle.read(WORKLOAD_NAME, Workload).drift
+    if reference is None:
+        logger.info("%s does not say how its test part is distributed: drift is not watched", bundle.folder)
+        return None
+    return DriftWatch(str(bundle.folder), reference)
 
 
 def _open_writer(bundle: Bundle, settings: ServerSettings) -> Writer:

@@ -27,7 +27,7 @@ from edgetune.serve.http.errors import Refused, sayable
 from edgetune.serve.http.openai.faults import CHAT_PATH
 from edgetune.serve.http.repository import Repository
 from edgetune.serve.http.served import Served, State
-from edgetune.serve.http.try_form import POLICY, SCRIPT_PATH, try_form
+from edgetune.serve.http.try_form import POLICY, SCRIPT_PATH, judge_form, try_form
 from edgetune.serve.report import Report
 from edgetune.serve.stepwise.report import LanguageReport
 
@@ -90,8 +90,9 @@ def _classify(parts: Sequence[str]) -> str:
 class PageRoutes:
     """The pages for people."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, *, votes: bool = False) -> None:
         self._repository = repository
+        self._votes = votes
 
     async def home(self, request: Request) -> Response:
         """GET /"""
@@ -141,7 +142,10 @@ class PageRoutes:
                 facts |= _facts(served)
                 if not served.generates and state is State.READY:
                     codec, predictor = served.bundle.manifest.codec, served.predictor
-                    form = try_form(name, codec, predictor.codec.parts, ranked=predictor.head.ranked)
+                    votes = self._votes and predictor.head.spec.kind == "label" and not takes_files(codec)
+                    form = try_form(name, codec, predictor.codec.parts, ranked=predictor.head.ranked, votes=votes)
+                elif state is State.READY and self._votes:
+                    form = judge_form(name)
                 if REPORT_PAGE in served.bundle.manifest.files:
                     report = f'<p><a href="/models/{quote(name, safe="")}/report">report of its build</a></p>'
         except EdgetuneError:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from edgetune.serve.bundle import Bundle
 from edgetune.serve.errors import EdgetuneError
+from edgetune.serve.feedback.redaction import Redaction
+from edgetune.serve.feedback.store import check_folder
 from edgetune.serve.http.keys import Keys
 from edgetune.serve.http.settings import ServerSettings
 
@@ -45,13 +47,16 @@ class ServerPlan:
     tls_key: Path | None = None
 
     def check(self) -> None:
-        """Open what can be opened without running it: manifests and digests of all bundles, keys, certificate.
+        """Open what can be opened without running it: manifests, digests, keys, certificate, feedback.
 
         Raises:
             EdgetuneError: the first of them that cannot be used.
         """
         for folder in self.sources.values():
             Bundle.open(folder)
+        if self.settings.feedback is not None:
+            check_folder(self.settings.feedback)
+            Redaction(self.settings.redact, self.settings.redact_pattern)
         if self.key_file:
             Keys.open(self.key_file)
         if self.tls_cert:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgetune.serve.http.feedback import MOST_LABEL, MOST_TEXT
 from edgetune.serve.http.inference import MOST_INPUTS
 from edgetune.serve.http.settings import ServerSettings
 from edgetune.serve.json_types import JsonObject
@@ -101,6 +102,8 @@ def schemas(settings: ServerSettings, interfaces: Interfaces) -> JsonObject:
             _object("name version state reason", {"name": _TEXT, "version": _TEXT, "state": _STATE, "reason": _TEXT})
         ),
         "Done": {"type": "object"},
+        "FeedbackRequest": _feedback_request(),
+        "FeedbackKept": _object("request_id known", {"request_id": _TEXT, "known": _FLAG}),
         "Error": _object("error", {"error": _TEXT}),
     }
 
@@ -143,6 +146,38 @@ def _questions(settings: ServerSettings, interfaces: Interfaces) -> JsonObject:
             ]
         },
         "RepositoryRequest": {"type": "object", "properties": {"ready": _FLAG, "parameters": _PARAMETERS}},
+    }
+
+
+def _feedback_request() -> JsonObject:
+    """A body of /v1/feedback: an answer, and one judgement of it."""
+    number = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+    filled = {"type": "string", "minLength": 1, "maxLength": MOST_LABEL, "pattern": r"[^\s\u001c-\u001f\u0085]"}
+    judgements: dict[str, JsonObject] = {
+        "vote": {"type": "string", "enum": ["up", "down"]},
+        "choice": number,
+        "label": filled,
+        "text": {"type": "string", "maxLength": MOST_TEXT},
+    }
+    answer = {
+        "request_id": {"type": "string", "minLength": 1, "maxLength": 128},
+        "index": number,
+        "person": {"type": "string", "maxLength": 128},
+    }
+    forms = []
+    for name, schema in judgements.items():
+        over = {"over": number} if name == "choice" else {}
+        forms.append(
+            {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {**answer, name: schema, **over},
+                "required": ["request_id", name],
+            }
+        )
+    return {
+        "oneOf": forms,
+        "examples": [{"request_id": "a1", "vote": "up"}, {"request_id": "a1", "label": "card_arrival"}],
     }
 
 

@@ -6,6 +6,7 @@ Must import the standard library alone: the command line shows the defaults with
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,10 @@ class ServerSettings:
         allow_host: names with dots by which a server may be asked, beside addresses; none lets every name.
         allow_origin: origins whose pages may read answers in a browser, "*" for all.
         access_log: write one line a request.
+        feedback: the folder in which answers and what people say about them are kept; None keeps nothing.
+        feedback_bytes: of that folder; past it the oldest file is removed.
+        redact: names of patterns that are replaced in what is kept.
+        redact_pattern: patterns of the user's own, each NAME=REGEX.
     """
 
     max_body_bytes: int = 4 * 1024 * 1024
@@ -73,3 +78,7 @@ class ServerSettings:
     allow_host: tuple[str, ...] = ()
     allow_origin: tuple[str, ...] = ()
     access_log: bool = True
+    feedback: Path | None = None
+    feedback_bytes: int = 1024**3
+    redact: tuple[str, ...] = ("email", "card", "phone")
+    redact_pattern: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ POLICY = (
 )
 
 
-def try_form(name: str, codec: str, parts: Sequence[str], *, ranked: bool) -> str:
+def try_form(name: str, codec: str, parts: Sequence[str], *, ranked: bool, votes: bool = False) -> str:
     """The form of one model, as HTML.
 
     Args:
@@ -31,6 +31,7 @@ def try_form(name: str, codec: str, parts: Sequence[str], *, ranked: bool) -> st
         codec: what its inputs are.
         parts: names of the texts of an input.
         ranked: whether the best few answers can be asked for.
+        votes: whether the server keeps feedback, so that a person can vote on the answer.
     """
     if takes_files(codec):
         field = (
@@ -40,7 +41,15 @@ def try_form(name: str, codec: str, parts: Sequence[str], *, ranked: bool) -> st
     else:
         fields = [f'<textarea name="{escape(part)}" aria-label="{escape(part)}" rows="2"></textarea>' for part in parts]
         field = "".join(fields) + "<button>ask</button>"
-    return f'<form data-ask="{escape(name)}"{" data-ranked=1" if ranked else ""}>{field}<output></output></form>'
+    flags = (" data-ranked=1" if ranked else "") + (" data-votes=1" if votes else "")
+    return f'<form data-ask="{escape(name)}"{flags}>{field}<output></output></form>'
+
+
+def judge_form(name: str) -> str:
+    """The form of one language model whose two answers to a prompt a person judges, as HTML: which is which is not
+    told."""
+    field = '<textarea name="prompt" aria-label="prompt" rows="2"></textarea><button>ask for two answers</button>'
+    return f'<form data-judge="{escape(name)}">{field}<output></output></form>'
 
 
 async def script(request: Request) -> Response:

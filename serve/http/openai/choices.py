@@ -30,12 +30,14 @@ class Choices:
 
     Attributes:
         usage: tokens until now, of all of them.
+        texts: what was written until now, an answer each.
     """
 
     def __init__(self, generating: Generating, served: Served, choices: Sequence[Choice]) -> None:
         self._generating, self._served, self._choices = generating, served, choices
         self._places = asyncio.Semaphore(served.scheduler.rows)
         self.usage = Usage(0, 0)
+        self.texts = [""] * len(choices)
 
     async def whole(self) -> list[JsonObject]:
         """Every answer, in order.
@@ -43,24 +45,26 @@ class Choices:
         Raises:
             Overloaded, Refused, InputError: of the first that failed; the others are given up.
         """
-        tasks = [asyncio.ensure_future(self._whole(choice)) for choice in self._choices]
+        tasks = [asyncio.ensure_future(self._whole(*numbered)) for numbered in enumerate(self._choices)]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
 
-    async def _whole(self, choice: Choice) -> JsonObject:
+    async def _whole(self, place: int, choice: Choice) -> JsonObject:
         async with self._places:
             with self._generating.writing(self._served, choice.task) as writing:
-                answer = choice.shape.answer(await writing.whole())
+                generation = await writing.whole()
+                self.texts[place] = generation.text
+                answer = choice.shape.answer(generation)
                 self._count(choice, writing)
         return answer
 
     async def events(self) -> AsyncIterator[JsonObject]:
         """What is new of any answer, as the choice of an event; raises as `whole` does."""
         events: asyncio.Queue[JsonObject | None] = asyncio.Queue(maxsize=1)  # a slow client holds the writers up
-        tasks = [asyncio.ensure_future(self._events(choice, events)) for choice in self._choices]
+        tasks = [asyncio.ensure_future(self._events(*numbered, events)) for numbered in enumerate(self._choices)]
         ending = asyncio.ensure_future(_end(tasks, events))
         try:
             while (event := await events.get()) is not None:
@@ -70,13 +74,14 @@ class Choices:
             for task in (*tasks, ending):
                 task.cancel()
 
-    async def _events(self, choice: Choice, events: asyncio.Queue[JsonObject | None]) -> None:
+    async def _events(self, place: int, choice: Choice, events: asyncio.Queue[JsonObject | None]) -> None:
         shape, begun = choice.shape, False
         async with self._places:
             with self._generating.writing(self._served, choice.task) as writing:
                 async for piece in writing.pieces():
                     opening = None if begun else shape.opening(writing.handle.answer.prompt_logprobs)
                     begun = True
+                    self.texts[place] += piece.text
                     for event in [*([opening] if opening else []), *shape.piece(piece)]:
                         await events.put(event)
                 self._count(choice, writing)

@@ -29,6 +29,7 @@ from edgetune.serve.stepwise.sampling import Sampling
 from edgetune.serve.tokenizing import read_tokenizer
 
 if TYPE_CHECKING:
+    from edgetune.serve.http.feedback import Recorder
     from edgetune.serve.http.repository import Repository
     from edgetune.serve.stepwise.generator import Generator
 
@@ -50,10 +51,13 @@ class Task:
 class Generating:
     """Makes answers for the routes, from one repository."""
 
-    def __init__(self, repository: Repository, settings: ServerSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, repository: Repository, settings: ServerSettings, metrics: Metrics, recorder: Recorder | None = None
+    ) -> None:
         self.repository = repository
         self.settings = settings
         self.metrics = metrics
+        self.recorder = recorder
         self._texts: weakref.WeakKeyDictionary[Generator, TokenTexts] = weakref.WeakKeyDictionary()
 
     @contextlib.contextmanager

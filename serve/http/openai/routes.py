@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
@@ -53,6 +53,7 @@ class Question:
         default_tokens: of an answer where the client does not say; None takes what is left of the context.
         prefix: of the answer's id.
         shape: how an answer is written.
+        prompts: as the body has them: chats, texts or ids.
         echoes: whether the prompt stands before the answer.
     """
 
@@ -61,6 +62,7 @@ class Question:
     default_tokens: int | None
     prefix: str
     shape: MakeShape
+    prompts: Sequence[Any]
     echoes: bool = False
 
 
@@ -82,7 +84,7 @@ def chat_question(body: bytes) -> Question:
     def shape(head: Head, texts: TokenTexts | None, index: int, prompt: Sequence[int], text: str) -> Shape:
         return ChatShape(head, texts, index, names, several=request.parallel_tool_calls is not False)
 
-    return Question(request, read_prompts, None, "chatcmpl", shape)
+    return Question(request, read_prompts, None, "chatcmpl", shape, [request.messages])
 
 
 def _try_schema(generator: Generator, schema: str) -> None:
@@ -115,7 +117,7 @@ def completion_question(body: bytes) -> Question:
         echo = (given if isinstance(given, str) else text) if request.echo else None
         return CompletionShape(head, texts, index, echo, tuple(prompt))
 
-    return Question(request, read_prompts, DEFAULT_TOKENS, "cmpl", shape, echoes=bool(request.echo))
+    return Question(request, read_prompts, DEFAULT_TOKENS, "cmpl", shape, prompts, echoes=bool(request.echo))
 
 
 class GenerationRoute:
@@ -163,10 +165,22 @@ class GenerationRoute:
             if request.wants_stream:
                 kind = ChatShape.stream_kind if isinstance(request, ChatRequest) else CompletionShape.stream_kind
                 await _stream(choices, head, kind, stream, usage=request.wants_usage)
+                self._keep(visit, served, question, choices)
+                await stream.end()
                 return None
             kind = ChatShape.kind if isinstance(request, ChatRequest) else CompletionShape.kind
             answers = await choices.whole()
+            self._keep(visit, served, question, choices)
             return json_reply({**head.object(kind, answers), "usage": choices.usage.object()})
+
+    def _keep(self, visit: Visit, served: Served, question: Question, choices: Choices) -> None:
+        if self._generating.recorder is None:
+            return
+        prompts = [
+            served.generator.text_of(prompt) if prompt and isinstance(prompt[0], int) else prompt
+            for prompt in question.prompts
+        ]
+        self._generating.recorder.keep_texts(visit, served, prompts, choices.texts)
 
     async def _choices(self, served: Served, adapter: str | None, question: Question, head: Head) -> list[Choice]:
         """The answers to come, in the order of the prompts and of each prompt's answers."""
@@ -201,7 +215,6 @@ async def _stream(choices: Choices, head: Head, kind: str, stream: EventStream, 
         await stream.tell({**head.object(kind, [choice]), **rest})
     if usage:
         await stream.tell({**head.object(kind, []), "usage": choices.usage.object()})
-    await stream.end()
 
 
 def _fingerprint(served: Served) -> str:
