@@ -183,6 +183,11 @@ def _nats(tokens: NDArray[np.int64], nats: NDArray[np.float64]) -> Statistics:
     return np.stack([np.asarray(nats, dtype=np.float64), np.asarray(tokens, dtype=np.float64)], axis=1)
 
 
+def _preferred(none: NDArray[np.float64], margins: NDArray[np.float64]) -> Statistics:
+    """Of a pair of answers whether the chosen one has the larger reward: margins (pairs,) float64, 0 for a tie."""
+    return np.stack([np.asarray(margins > 0, dtype=np.float64), np.ones(len(margins))], axis=1)
+
+
 def _perplexity(sums: Statistics) -> NDArray[np.float64]:
     with np.errstate(over="ignore"):
         return np.asarray(np.exp(_quotient(sums)))
@@ -207,5 +212,8 @@ RMSE = Metric("rmse", _squared, lambda sums: np.sqrt(_quotient(sums)), higher_is
 
 # Of generated text: expected are the rows' scored tokens, answers their nats.
 PERPLEXITY = Metric("perplexity", _nats, _perplexity, higher_is_better=False)
+
+# Of judged pairs of answers: answers are margins, and nothing is expected but that they are above 0.
+PREFERENCE_ACCURACY = Metric("preference_accuracy", _preferred, _quotient, is_share=True)
 
 ERRORS = frozenset(metric.name for metric in (MAE, RMSE, PERPLEXITY))
