@@ -11,8 +11,11 @@ from typing import Any
 
 from edgetune.evidence import Evidence
 from edgetune.serve.errors import RecipeError
+from edgetune.serve.json_types import JsonObject
 from edgetune.serve.tasks_report import SEVERAL_TASKS
-from edgetune.tasks import DEFAULT_TASK, FAMILIES, TASKS, Task, load
+from edgetune.tasks import DEFAULT_TASK, FAMILIES, GENERATION, TASKS, Task, load
+from edgetune.tune.stepwise.objectives import OBJECTIVES, objective_fault
+from edgetune.tune.stepwise.objectives.objective import Objective
 from edgetune.tune.tasks.task import Guess
 
 NEAR = 0.1  # guesses whose strengths differ by less do not decide
@@ -36,6 +39,9 @@ def choose_task(values: Mapping[str, Any]) -> TaskChoice:
         RecipeError: there is no task of that name, or two fit equally well.
     """
     name = values.get("task")
+    if (objective := _objective(values)) is not None and name in (None, objective.task):
+        task = objective.task or GENERATION
+        return TaskChoice(task, f"Task {task}, since the objective is {objective.name}.")
     if "tasks" in values and name in (None, SEVERAL_TASKS):
         _refuse_one_task(values)
         return TaskChoice(SEVERAL_TASKS)
@@ -61,6 +67,30 @@ def choose_task(values: Mapping[str, Any]) -> TaskChoice:
     if len(near) > 1:
         raise _undecided(near)
     return _choice(best, guesses[best].reason)
+
+
+def _objective(values: Mapping[str, Any]) -> Objective | None:
+    """The objective that a recipe names.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    section = values.get("tune")
+    name = section.get("objective") if isinstance(section, dict) else None
+    if name is None:
+        return None
+    if fault := objective_fault(name):
+        raise RecipeError(f"tune.objective is {name!r:.80}: {fault}.")
+    return OBJECTIVES[name]
+
+
+def without_task_objective(values: JsonObject) -> JsonObject:
+    """The values without an objective that has a task of its own, which says it all."""
+    objective = _objective(values)
+    if objective is None or not objective.task:
+        return values
+    tune = {key: value for key, value in values["tune"].items() if key != "objective"}
+    return {**values, "tune": tune}
 
 
 def _refuse_one_task(values: Mapping[str, Any]) -> None:

@@ -336,6 +336,8 @@ def remark_on_tuning(
     """
     if objective is not None:
         remark = f"{gained_by(objective)} The perplexity went from {before.value:.4g} to {after.value:.4g}."
+        if OBJECTIVES[objective.objective].is_online:  # its curve is of rewards
+            return remark
     elif after.loss < before.loss:
         remark = f"The perplexity fell from {before.value:.4g} to {after.value:.4g} on {len(after.tokens):,} rows."
     else:
