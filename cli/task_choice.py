@@ -13,9 +13,8 @@ from edgetune.evidence import Evidence
 from edgetune.serve.errors import RecipeError
 from edgetune.serve.json_types import JsonObject
 from edgetune.serve.tasks_report import SEVERAL_TASKS
-from edgetune.tasks import DEFAULT_TASK, FAMILIES, GENERATION, TASKS, Task, load
-from edgetune.tune.stepwise.objectives import OBJECTIVES, objective_fault
-from edgetune.tune.stepwise.objectives.objective import Objective
+from edgetune.tasks import DEFAULT_TASK, FAMILIES, GENERATION, OBJECTIVE_TASKS, TASKS, Task, load
+from edgetune.tune.stepwise.objectives import objective_fault
 from edgetune.tune.tasks.task import Guess
 
 NEAR = 0.1  # guesses whose strengths differ by less do not decide
@@ -39,9 +38,10 @@ def choose_task(values: Mapping[str, Any]) -> TaskChoice:
         RecipeError: there is no task of that name, or two fit equally well.
     """
     name = values.get("task")
-    if (objective := _objective(values)) is not None and name in (None, objective.task):
-        task = objective.task or GENERATION
-        return TaskChoice(task, f"Task {task}, since the objective is {objective.name}.")
+    objective = _objective(values)
+    if objective is not None and name is None:
+        task = OBJECTIVE_TASKS.get(objective, GENERATION)
+        return TaskChoice(task, f"Task {task}, since the objective is {objective}.")
     if "tasks" in values and name in (None, SEVERAL_TASKS):
         _refuse_one_task(values)
         return TaskChoice(SEVERAL_TASKS)
@@ -69,7 +69,7 @@ def choose_task(values: Mapping[str, Any]) -> TaskChoice:
     return _choice(best, guesses[best].reason)
 
 
-def _objective(values: Mapping[str, Any]) -> Objective | None:
+def _objective(values: Mapping[str, Any]) -> str | None:
     """The objective that a recipe names.
 
     Raises:
@@ -81,13 +81,13 @@ def _objective(values: Mapping[str, Any]) -> Objective | None:
         return None
     if fault := objective_fault(name):
         raise RecipeError(f"tune.objective is {name!r:.80}: {fault}.")
-    return OBJECTIVES[name]
+    return str(name)
 
 
 def without_task_objective(values: JsonObject) -> JsonObject:
     """The values without an objective that has a task of its own, which says it all."""
     objective = _objective(values)
-    if objective is None or not objective.task:
+    if objective not in OBJECTIVE_TASKS or values.get("task", OBJECTIVE_TASKS[objective]) != OBJECTIVE_TASKS[objective]:
         return values
     tune = {key: value for key, value in values["tune"].items() if key != "objective"}
     return {**values, "tune": tune}

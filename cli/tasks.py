@@ -93,6 +93,8 @@ def load(reference: str) -> Any:
 
 
 GENERATION = "text-generation"
+# Objectives of `--objective` that are tasks of their own, of encoders.
+OBJECTIVE_TASKS = {"reward": "reward-model"}
 # The first is the one that is taken where nothing speaks for any.
 TASKS: dict[str, Task] = {
     task.name: task
@@ -114,7 +116,7 @@ _PIPELINE_TAGS = {
     "multi-label-classification": "text-classification",
     "text-regression": "text-classification",
     "text-pair-regression": "text-classification",
-    "reward": "text-classification",
+    "reward-model": "text-classification",
 }
 
 

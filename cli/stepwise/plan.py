@@ -26,6 +26,7 @@ from edgetune.tune.stepwise.encoded import EncodedConversations
 from edgetune.tune.stepwise.methods import METHODS
 from edgetune.tune.stepwise.model import open_pretrained
 from edgetune.tune.stepwise.objectives import OBJECTIVES
+from edgetune.tune.stepwise.objectives.rewards import Rewards
 from edgetune.tune.stepwise.perplexity import measure_perplexity
 from edgetune.tune.stepwise.recipe import GenerationTuneRecipe
 from edgetune.tune.stepwise.traces import EncodedRow
@@ -45,6 +46,7 @@ def plan(recipe: StepwiseRecipe) -> Plan:
     check_base(recipe, base)
     conversations = Conversations.load(recipe.data, seed=recipe.seed)
     check_objective(recipe, conversations)
+    Rewards.open(recipe.tune.reward)  # what is missing there is told now, and not by the build
     encoded = EncodedConversations.of(conversations, base, recipe.data, trust_remote_code=recipe.tune.trust_remote_code)
     costs = estimate(recipe, base, encoded)
     llm, parts = installed_extras()["llm"], costs.parts

@@ -32,6 +32,7 @@ from edgetune.tune.data.slices import frozen_rows
 from edgetune.tune.stepwise.conversations import Conversations
 from edgetune.tune.stepwise.encoded import EncodedConversations
 from edgetune.tune.stepwise.model import TunedLanguageModel
+from edgetune.tune.stepwise.objectives.rewards import rewards_state
 from edgetune.tune.stepwise.traces import prompt_tokens
 from edgetune.tune.stepwise.tuning import tune_language_model
 
@@ -90,7 +91,9 @@ class TuneStage(Stage[StepwiseRecipe, TunedLanguageModel]):
 
     def inputs(self, build: StepwiseBuild) -> Any:
         recipe, template = build.recipe, build.result(EncodedConversations).parts.template
-        return [plain(recipe.tune), build.base.digest, recipe.task, recipe.gate.rows, recipe.device, template]
+        rewards = rewards_state(recipe.tune.reward)
+        said = [plain(recipe.tune), build.base.digest, recipe.task, recipe.gate.rows, recipe.device, template]
+        return [*said, rewards] if rewards else said
 
     def make(self, build: StepwiseBuild, folder: Path) -> None:
         recipe, encoded = build.recipe, build.result(EncodedConversations)

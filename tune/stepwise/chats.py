@@ -71,9 +71,9 @@ class Chat:
 
     turns: tuple[Turn, ...]
     tools: str = ""
+    place: str = field(default="", compare=False)
     rejected: Turn | None = None
     liked: bool | None = None
-    place: str = field(default="", compare=False)
 
     @property
     def answers(self) -> tuple[int, ...]:

@@ -89,10 +89,10 @@ class GenerationTuneRecipe(BaseModel):
     def _known_objective(cls, objective: str) -> str:
         if fault := objective_fault(objective):
             raise ValueError(fault)
-        if OBJECTIVES[objective].task:
+        if not OBJECTIVES[objective].of_decoders:
             raise ValueError(
-                f"{objective} is learnt by the task {OBJECTIVES[objective].task}, of an encoder; expected such a base, "
-                "as all-MiniLM-L6-v2, and no task or that one"
+                f"{objective} is learnt by a task of encoders; expected such a base, as all-MiniLM-L6-v2, and no "
+                "other task"
             )
         return objective
 

@@ -217,8 +217,16 @@ class _Job:
         if "position_ids" in self.rows.train[0] and len(self.rows.validation) > 1:
             with exact_arithmetic(model):
                 check_packing(model, self.rows.validation[:4])
-        known = self.base_pairs("validation"), self.rewards
-        lesson = Lesson.of(self.rows, recipe, model, *known, self.folder, self.seed, progress)
+        lesson = Lesson.of(
+            self.rows,
+            recipe,
+            model,
+            base=self.base_pairs("validation"),
+            rewards=self.rewards,
+            folder=self.folder,
+            seed=self.seed,
+            progress=progress,
+        )
         set_seed(self.seed)
         model = method.prepare(model, recipe)
         plan = LanguagePlan(

@@ -49,7 +49,7 @@ class Reward(Number):
     def rows_together(self) -> int:
         return 2
 
-    def expected(self, targets: Sequence[Target]) -> NDArray[np.int64]:
+    def expected(self, targets: Sequence[Target]) -> NDArray[Any]:
         return np.asarray(targets, dtype=np.int64).reshape(-1, 2)
 
     def learnt(self, targets: Sequence[Target]) -> NDArray[np.int64]:  # type: ignore[override]
@@ -114,7 +114,8 @@ class PairSolver:
         """The head of one strength; see `Solver`."""
         from sklearn.linear_model import LogisticRegression
 
-        chosen, rejected = pair_rows(np.asarray(learnt))
+        # By their order, which whole pairs keep: of two parts that are joined the numbers of pairs are not unique.
+        chosen, rejected = (np.flatnonzero(np.asarray(learnt)[:, 1] == kind) for kind in (1, 0))
         apart = features[chosen] - features[rejected]
         signs = np.where(np.arange(apart.shape[0]) % 2, -1.0, 1.0)  # half of them turned round: two classes are needed
         turned = apart.multiply(signs[:, None]).tocsr() if hasattr(apart, "multiply") else apart * signs[:, None]
@@ -127,7 +128,7 @@ class PairSolver:
 class RewardModel(TextPairRegression):
     """A reward for a prompt and its answer."""
 
-    name: ClassVar[str] = "reward"
+    name: ClassVar[str] = "reward-model"
     alone: ClassVar[str] = "answers are learnt by pairs"
     summary: ClassVar[str] = "A reward for a prompt and its answer, larger for answers that people prefer."
     stratum: ClassVar[str] = "prompt"
@@ -173,7 +174,7 @@ class RewardModel(TextPairRegression):
             )
         return ()
 
-    def target(self, word: str, labels: Mapping[str, int]) -> Target:
+    def target(self, word: str, labels: Mapping[str, int]) -> float:
         return 0
 
     def strata(self, targets: Sequence[Target]) -> list[Hashable]:

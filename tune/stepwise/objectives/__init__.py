@@ -45,7 +45,7 @@ OBJECTIVES: dict[str, Objective] = {
             rate_share=0.5,
             is_online=True,
         ),
-        Objective("reward", "A score for a prompt and its answer, on an encoder.", reads=("pairs",), task="reward"),
+        Objective("reward", "A score for a prompt and its answer, on an encoder.", reads=("pairs",), of_decoders=False),
     )
 }
 # What has been an objective elsewhere and is none here, with the reason.

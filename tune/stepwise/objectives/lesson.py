@@ -69,6 +69,7 @@ class Lesson:
         rows: Rows,
         recipe: GenerationTuneRecipe,
         model: Model,
+        *,
         base: PairNats | None,
         rewards: Rewards | None,
         folder: Path,

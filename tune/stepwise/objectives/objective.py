@@ -23,7 +23,7 @@ class Objective:
             models of billions of weights and move none of a hundred million.
         needs_reference: whether it is learnt against the base's log-probabilities, which are taken once before.
         is_online: whether it learns from answers that the model draws while it learns.
-        task: what learns it, where that is a task of its own; "" for language models.
+        of_decoders: whether a language model learns it; what does not is a task of encoders.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Objective:
     rate_share: float = 1.0
     needs_reference: bool = False
     is_online: bool = False
-    task: str = ""
+    of_decoders: bool = True
 
     @property
     def is_judged(self) -> bool:

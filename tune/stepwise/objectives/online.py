@@ -88,9 +88,7 @@ def train_on_rewards(
             action="lower tune.batch_size, or add rows",
         )
 
-    def scored(
-        prompts: object, completions: Sequence[str], asked: Sequence[str], completion_ids: object, **_: object
-    ) -> list[float]:
+    def scored(prompts: object, completions: Sequence[str], asked: Sequence[str], **_: object) -> list[float]:
         return rewards.score(asked, completions).tolist()
 
     return Run(recipe, plan, prompts.rows, folder, progress).train(

@@ -5,7 +5,8 @@ A bundle answers by the runtime that it is served with. Must not import torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,16 @@ class Rewards:
         for name, scorer in self.scorers.items():
             total += self.weights[name] * scorer(prompts, answers)
         return total
+
+
+def rewards_state(named: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of what scores, by name: of a bundle its manifest, of a function its file; "" for a module's."""
+    files = {name: Path(name) / MANIFEST_NAME for name in named if (Path(name) / MANIFEST_NAME).is_file()}
+    functions = {name: Path(name.rpartition(":")[0]) for name in named if name not in files}
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for name, path in {**files, **functions}.items()
+    }
 
 
 def _scorer(name: str) -> Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]:
