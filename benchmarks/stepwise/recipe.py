@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edgetune.benchmarks.recipe import CommonBudgetRecipe, GateRecipe
+from edgetune.serve.json_types import JsonObject
+from edgetune.tune.metrics import Metric
 
 
 class GenerationGateRecipe(GateRecipe):
@@ -27,6 +29,11 @@ class GenerationGateRecipe(GateRecipe):
         if max_drop != GateRecipe.model_fields["max_drop"].default:
             raise ValueError("is a limit of scores, and perplexity is an error; set gate.max_rise")
         return max_drop
+
+    def as_used(self, metric: Metric, second: Metric | None = None) -> JsonObject:
+        """The terms that hold, as a report has them; those of preferences where they are judged."""
+        terms = super().as_used(metric, second)
+        return terms if second else {name: term for name, term in terms.items() if name != "max_preference_drop"}
 
     @property
     def of_preferences(self) -> GateRecipe:

@@ -98,7 +98,7 @@ def assemble_language_report(contest: LanguageContest, judged: Judged, measured:
             base=sum(path.stat().st_size for path in base.iterdir() if path.is_file()),
             bundle=measured.draft.size_bytes if measured else None,
         ),
-        gate=contest.gate.as_used(PERPLEXITY),
+        gate=contest.gate.as_used(PERPLEXITY, PREFERENCE_ACCURACY if judged.margins else None),
         samples=list(measured.answered.samples) if measured else [],
         engines=timing.engines if timing else [],
         notes=_notes(contest, judged, measured),

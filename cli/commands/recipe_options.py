@@ -35,7 +35,7 @@ _OPTIONS = (
     click.option("--method", help="Tuning method, such as probe, lora or full.", show_default="the task's"),
     click.option(
         "--objective",
-        help="What is learnt of the rows, such as sft, dpo, kto, orpo, grpo, rloo or reward.",
+        help="Objective that is learnt of the rows: sft, dpo, kto, orpo, grpo, rloo or reward.",
         show_default="sft",
     ),
     click.option("--scheme", multiple=True, help="Compression scheme; may be repeated.", show_default="all that suit"),

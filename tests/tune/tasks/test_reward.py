@@ -62,7 +62,7 @@ def test_pairs_are_read_from_every_format(load, row, expected):
 def test_what_is_no_pair_is_refused(fault):
     votes = [{"prompt": f"{n}", "completion": "x", "label": True} for n in range(8)]
     assert "is read as prompt-completion, and a reward is learnt of pairs of answers" in fault(
-        "reward", votes, suffix="jsonl"
+        "reward-model", votes, suffix="jsonl"
     )
     same = [{"prompt": f"{n}", "chosen": "x", "rejected": "X "} for n in range(8)]
     assert "prefer an answer to itself" in fault("reward-model", same, suffix="jsonl", error=DataError)
