@@ -250,8 +250,8 @@ def judge_divergence(
     verdict = judge(PERPLEXITY, *scores.statistics, gate, agreement=scores.top1_agreement, looks=looks)
     if margins is None:
         return verdict
-    statistics = (PREFERENCE_ACCURACY.rows(None, one) for one in (margins.reference, margins.candidate))
-    second = judge(PREFERENCE_ACCURACY, *statistics, gate.of_preferences, looks=looks)
+    before, after = (PREFERENCE_ACCURACY.rows(None, one) for one in (margins.reference, margins.candidate))
+    second = judge(PREFERENCE_ACCURACY, before, after, gate.of_preferences, looks=looks)
     return both(verdict, second, PREFERENCE_ACCURACY.name, margins.accuracy)
 
 

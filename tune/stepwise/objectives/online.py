@@ -54,7 +54,7 @@ class Prompts:
         Raises:
             DataError: no row has a prompt.
         """
-        found = {}
+        found: dict[tuple[int, ...], tuple[EncodedRow, str]] = {}
         for row, asked in zip(rows, words, strict=True):
             for question in find_questions([row]):
                 found.setdefault(question.prompt, (row, asked))

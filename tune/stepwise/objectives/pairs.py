@@ -7,10 +7,10 @@ base itself has no margins: it is right on half of the pairs by definition, wher
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,12 +45,12 @@ class PairNats:
             return cls(stored["chosen"], stored["rejected"])
 
 
-def rejected_rows(rows: Sequence[EncodedRow]) -> list[EncodedRow]:
+def rejected_rows(rows: Sequence[Mapping[str, Any]]) -> list[EncodedRow]:
     """The rejected answers of pairs, as rows of their own."""
     return [{"input_ids": row["rejected_ids"], "labels": row["rejected_labels"]} for row in rows]
 
 
-def chosen_rows(rows: Sequence[EncodedRow]) -> list[EncodedRow]:
+def chosen_rows(rows: Sequence[Mapping[str, Any]]) -> list[EncodedRow]:
     """The chosen answers of pairs, as rows of their own."""
     return [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in rows]
 
