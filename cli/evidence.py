@@ -211,8 +211,8 @@ def _observe(rows: tuple[RawRow, ...], name: str) -> Rows:
     folded = {column.casefold() for column in columns}
     if folded >= _DOLLY:
         labels = [column for column in labels if column.casefold() != "category"]
-    if any(folded.issuperset(pair) for pair in PREFERENCES):
-        return Rows("chats", f"the rows of {name} hold preferences")  # which reading them refuses, with its reason
+    if any(folded.issuperset(pair) for pair in PREFERENCES) or (written is not None and written.judged):
+        return Rows("chats", f"the rows of {name} hold preferences")  # which an objective of their own learns
     if written is None or (labels and written.name not in _PLAINLY_CHATS):
         shown = ", ".join(map(repr, columns[:6])) + ", ..." * (len(columns) > 6)
         return Rows("labelled", f"{name} has the columns {shown}" if not labels else f"{name} has labels ({labels[0]})")

@@ -18,7 +18,7 @@ from edgetune.benchmarks.target_recipe import TargetRecipe, Targets
 from edgetune.recipe_yaml import NotYaml, read_yaml, shown, yaml_value
 from edgetune.serve.errors import RecipeError
 from edgetune.serve.json_types import JsonObject
-from edgetune.task_choice import TaskChoice, choose_task
+from edgetune.task_choice import TaskChoice, choose_task, without_task_objective
 from edgetune.tasks import TASKS
 from edgetune.tune.data.source_names import SOURCES
 
@@ -103,7 +103,7 @@ def read_recipe(path: Path | None, overrides: Mapping[str, object]) -> tuple[Rec
     values = recipe_values(path, overrides)
     choice = choose_task(values)
     recipe: type[Recipe] = TASKS[choice.task].load("recipe")
-    return recipe.of_values({**values, "task": choice.task}, path), choice
+    return recipe.of_values({**without_task_objective(values), "task": choice.task}, path), choice
 
 
 def recipe_values(path: Path | None, overrides: Mapping[str, object]) -> JsonObject:

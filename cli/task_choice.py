@@ -11,8 +11,10 @@ from typing import Any
 
 from edgetune.evidence import Evidence
 from edgetune.serve.errors import RecipeError
+from edgetune.serve.json_types import JsonObject
 from edgetune.serve.tasks_report import SEVERAL_TASKS
-from edgetune.tasks import DEFAULT_TASK, FAMILIES, TASKS, Task, load
+from edgetune.tasks import DEFAULT_TASK, FAMILIES, GENERATION, OBJECTIVE_TASKS, TASKS, Task, load
+from edgetune.tune.stepwise.objectives import objective_fault
 from edgetune.tune.tasks.task import Guess
 
 NEAR = 0.1  # guesses whose strengths differ by less do not decide
@@ -36,6 +38,10 @@ def choose_task(values: Mapping[str, Any]) -> TaskChoice:
         RecipeError: there is no task of that name, or two fit equally well.
     """
     name = values.get("task")
+    objective = _objective(values)
+    if objective is not None and name is None:
+        task = OBJECTIVE_TASKS.get(objective, GENERATION)
+        return TaskChoice(task, f"Task {task}, since the objective is {objective}.")
     if "tasks" in values and name in (None, SEVERAL_TASKS):
         _refuse_one_task(values)
         return TaskChoice(SEVERAL_TASKS)
@@ -61,6 +67,30 @@ def choose_task(values: Mapping[str, Any]) -> TaskChoice:
     if len(near) > 1:
         raise _undecided(near)
     return _choice(best, guesses[best].reason)
+
+
+def _objective(values: Mapping[str, Any]) -> str | None:
+    """The objective that a recipe names.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    section = values.get("tune")
+    name = section.get("objective") if isinstance(section, dict) else None
+    if name is None:
+        return None
+    if fault := objective_fault(name):
+        raise RecipeError(f"tune.objective is {name!r:.80}: {fault}.")
+    return str(name)
+
+
+def without_task_objective(values: JsonObject) -> JsonObject:
+    """The values without an objective that has a task of its own, which says it all."""
+    objective = _objective(values)
+    if objective not in OBJECTIVE_TASKS or values.get("task", OBJECTIVE_TASKS[objective]) != OBJECTIVE_TASKS[objective]:
+        return values
+    tune = {key: value for key, value in values["tune"].items() if key != "objective"}
+    return {**values, "tune": tune}
 
 
 def _refuse_one_task(values: Mapping[str, Any]) -> None:

@@ -92,12 +92,15 @@ def load(reference: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+GENERATION = "text-generation"
+# Objectives of `--objective` that are tasks of their own, of encoders.
+OBJECTIVE_TASKS = {"reward": "reward-model"}
 # The first is the one that is taken where nothing speaks for any.
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         *(Task(task.name, task.summary, task.family) for task in ONCE_TASKS.values()),
-        Task("text-generation", "Text that continues or answers a prompt.", "stepwise"),
+        Task(GENERATION, "Text that continues or answers a prompt.", "stepwise"),
         Task(
             SEVERAL_TASKS,
             "Several answers to a text, each of a task of its own, by one encoder in one pass.",
@@ -113,6 +116,7 @@ _PIPELINE_TAGS = {
     "multi-label-classification": "text-classification",
     "text-regression": "text-classification",
     "text-pair-regression": "text-classification",
+    "reward-model": "text-classification",
 }
 
 

@@ -51,6 +51,7 @@ def parts() -> dict[str, Callable[[], str]]:
         "decoder schemes": tables.decoder_schemes,
         "layouts": tables.layouts,
         "row formats": tables.row_formats,
+        "objectives": tables.objectives,
         "figures": tables.figures,
         "tree": lambda: f"```text\n{file_tree()}\n```\n",
     }

@@ -117,6 +117,23 @@ def row_formats() -> str:
     return markdown_table(["format", "a row"], ([f"`{name}`", f"`{form.example}`"] for name, form in FORMATS.items()))
 
 
+def objectives() -> str:
+    """Every objective of a language model: what it learns, of which rows, and at which share of the method's rate."""
+    from edgetune.tune.stepwise.objectives import OBJECTIVES
+
+    rows = (
+        [
+            f"`{one.name}`" + " (default)" * (one.name == "sft"),
+            one.summary,
+            " or ".join(read or "answers" for read in one.reads),
+            f"{one.rate_share:g}" if one.of_decoders else "",
+            "yes" if one.needs_reference else "with adapters" if one.is_online else "no",
+        ]
+        for one in OBJECTIVES.values()
+    )
+    return markdown_table(["objective", "what is learnt", "rows", "share of the rate", "reference"], rows)
+
+
 def figures() -> str:
     """The first table of docs/measurements/performance.md, which benchmarks/lab/performance.py writes."""
     page = ROOT / "docs" / "measurements" / "performance.md"

@@ -40,7 +40,10 @@ CATCH_ALLS = {
     "cli/commands/serve.py: command(**limits)",  # the fields of ServerSettings
     "cli/commands/sweep.py: command(**options)",
     "cli/commands/tune.py: command(**options)",
-    "tune/stepwise/training.py: __init__(**arguments)",  # TRL's trainer
+    "tune/stepwise/language_trainer.py: __init__(**arguments)",  # TRL's trainers
+    "tune/stepwise/objectives/offline.py: __init__(**arguments)",
+    "tune/stepwise/objectives/online.py: __init__(**arguments)",
+    "tune/stepwise/objectives/online.py: scored(**_)",  # what TRL tells a reward
     "tune/training/evaluations.py: on_evaluate(**_)",
     "tune/training/interruption.py: on_epoch_end(**_)",
     "tune/training/interruption.py: on_step_end(**_)",

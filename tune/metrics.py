@@ -183,6 +183,28 @@ def _nats(tokens: NDArray[np.int64], nats: NDArray[np.float64]) -> Statistics:
     return np.stack([np.asarray(nats, dtype=np.float64), np.asarray(tokens, dtype=np.float64)], axis=1)
 
 
+def _preferred(none: NDArray[np.float64], margins: NDArray[np.float64]) -> Statistics:
+    """Of a pair of answers whether the chosen one has the larger reward: margins (pairs,) float64, 0 for a tie."""
+    return np.stack([np.asarray(margins > 0, dtype=np.float64), np.ones(len(margins))], axis=1)
+
+
+def pair_rows(expected: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of the chosen and of the rejected answer of each pair, (pairs,) int64 each.
+
+    Args:
+        expected: the number of its pair and 1 for a chosen answer or 0, (rows, 2) int64; whole pairs.
+    """
+    order = np.lexsort((expected[:, 1], expected[:, 0]))
+    return order[1::2], order[::2]
+
+
+def _ordered(expected: NDArray[np.int64], rewards: NDArray[np.float64]) -> Statistics:
+    """Of each pair whether its chosen answer has the larger reward; a tie prefers nothing, and is lost."""
+    chosen, rejected = pair_rows(expected)
+    right = np.asarray(rewards[chosen] > rewards[rejected], dtype=np.float64)
+    return np.stack([right, np.ones(len(right))], axis=1)
+
+
 def _perplexity(sums: Statistics) -> NDArray[np.float64]:
     with np.errstate(over="ignore"):
         return np.asarray(np.exp(_quotient(sums)))
@@ -205,7 +227,13 @@ ENTITY_MACRO_F1 = Metric("type_macro_f1", _span_counts, _macro_f1)
 MAE = Metric("mae", _absolute, _quotient, higher_is_better=False)
 RMSE = Metric("rmse", _squared, lambda sums: np.sqrt(_quotient(sums)), higher_is_better=False)
 
+# Of a reward for each answer: expected are (pair, is chosen), answers rewards.
+PAIR_ACCURACY = Metric("pair_accuracy", _ordered, _quotient, is_share=True, compares_rows=True)
+
 # Of generated text: expected are the rows' scored tokens, answers their nats.
 PERPLEXITY = Metric("perplexity", _nats, _perplexity, higher_is_better=False)
+
+# Of judged pairs of answers: answers are margins, and nothing is expected but that they are above 0.
+PREFERENCE_ACCURACY = Metric("preference_accuracy", _preferred, _quotient, is_share=True)
 
 ERRORS = frozenset(metric.name for metric in (MAE, RMSE, PERPLEXITY))

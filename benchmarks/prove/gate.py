@@ -131,10 +131,10 @@ def judge_answers(
     if second is None:
         return verdict
     other = by(second, recipe.model_copy(update={"min_agreement": 0.0}))  # the first has looked at it
-    return _both(verdict, other, second.name, second.of(expected, candidate))
+    return both(verdict, other, second.name, second.of(expected, candidate))
 
 
-def _both(first: Verdict, second: Verdict, name: str, value: float) -> Verdict:
+def both(first: Verdict, second: Verdict, name: str, value: float) -> Verdict:
     """The worse of two verdicts on one candidate; `name` and `value` are of the second's metric."""
     worst = max(first, second, key=lambda verdict: GATES.index(verdict.gate))
     needed = [verdict.rows_needed for verdict in (first, second) if verdict.gate == "inconclusive"]

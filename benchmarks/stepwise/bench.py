@@ -9,19 +9,20 @@ from pathlib import Path
 from edgetune.benchmarks.prove.choice import check_budget, megabytes
 from edgetune.benchmarks.prove.gate import Verdict
 from edgetune.benchmarks.prove.proof import prove
-from edgetune.benchmarks.recipe import GateRecipe
 from edgetune.benchmarks.stepwise.bundle_answers import BundleAnswers, Interview, answer_held_out
 from edgetune.benchmarks.stepwise.choice import Schemes
 from edgetune.benchmarks.stepwise.divergence import Divergence
 from edgetune.benchmarks.stepwise.fidelity import graph_fidelity
 from edgetune.benchmarks.stepwise.figures import GenerationTiming, compared
-from edgetune.benchmarks.stepwise.ladder import Climbed, JudgedRows, diverges, judge_divergence
+from edgetune.benchmarks.stepwise.judged_rows import JudgedPairs, JudgedRows, Margins
+from edgetune.benchmarks.stepwise.ladder import Climbed, diverges, judge_divergence
 from edgetune.benchmarks.stepwise.llama_cpp import NAME as LLAMA_CPP
 from edgetune.benchmarks.stepwise.llama_cpp import llama_cpp_side
 from edgetune.benchmarks.stepwise.race import Workload, race, weight_bytes
 from edgetune.benchmarks.stepwise.recipe import (
     GenerationBenchmarkRecipe,
     GenerationBudgetRecipe,
+    GenerationGateRecipe,
 )
 from edgetune.benchmarks.stepwise.reporting import Judged, Measured, assemble_language_report
 from edgetune.benchmarks.stepwise.side import GenerationSide
@@ -53,7 +54,7 @@ class LanguageContest:
     base: Base
     encoded: EncodedConversations
     packing: LanguagePacking
-    gate: GateRecipe
+    gate: GenerationGateRecipe
     budget: GenerationBudgetRecipe
     benchmark: GenerationBenchmarkRecipe
     seed: int
@@ -70,6 +71,12 @@ class LanguageContest:
     def rows(self) -> JudgedRows:
         """The rows of the test part that judge; of the validation part where there is no test part."""
         return JudgedRows.of(self.encoded.judging, self.gate.rows, self.seed)
+
+    @property
+    def pairs(self) -> JudgedPairs | None:
+        """The rejected answers to these rows, where an objective of judged answers was learnt."""
+        base = self.tuned.base_pairs(self.tuned.measured_on)
+        return JudgedPairs.of(self.encoded.judging, base, self.gate.rows, self.seed)
 
     def judged_sums(self, sums: Perplexity) -> Perplexity:
         """Of the rows that were measured in tuning those that judge: without a test part they are fewer."""
@@ -112,14 +119,20 @@ def bench_language_model(contest: LanguageContest, folder: Path, kept_report: Pa
 
 def _prove(contest: LanguageContest, progress: Progress) -> Judged:
     """The candidate that is proven on the test part, and how far it lies from the tuned model there."""
-    rows, scores = contest.rows, dict[str, Divergence]()
+    rows, pairs = contest.rows, contest.pairs
+    scores, margins = dict[str, Divergence](), dict[str, Margins]()
 
     def judge_candidate(name: str, looks: int) -> Verdict:
-        scores[name] = diverges(contest.graph, contest.climbed.graph(name), rows, contest.threads)
-        return judge_divergence(scores[name], contest.gate, looks=looks)
+        graph = contest.climbed.graph(name)
+        scores[name] = diverges(contest.graph, graph, rows, contest.threads)
+        if pairs is not None:
+            rejected = diverges(contest.graph, graph, pairs.rejected, contest.threads)
+            margins[name] = pairs.margins(scores[name], rejected)
+        return judge_divergence(scores[name], contest.gate, looks=looks, margins=margins.get(name))
 
     final = prove(contest.climbed.order, judge_candidate, len(rows), progress)
-    return Judged(final.chosen, scores.get(final.chosen), final.verdict, final.looks, final.fallen)
+    found = scores.get(final.chosen), final.verdict, final.looks, final.fallen, margins.get(final.chosen)
+    return Judged(final.chosen, *found)
 
 
 def _draft(contest: LanguageContest, judged: Judged, folder: Path) -> Bundle:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgetune.benchmarks.stepwise.divergence import UNSCORED, Divergence, TextScore, text_score
-from edgetune.benchmarks.stepwise.ladder import JudgedRows
+from edgetune.benchmarks.stepwise.judged_rows import JudgedRows
 from edgetune.compress.gptq.head import write_all_positions
 from edgetune.compress.gptq.prefill import prefill_feed, starting_past
 from edgetune.serve.errors import GateError

@@ -150,6 +150,11 @@ def best_point(report: LanguageReport) -> CurvePoint | None:
     return max(reached, key=lambda point: point.epoch, default=None)
 
 
+def shares(interval: Sequence[float] | None) -> str:
+    """An interval of a share, "" where there is none."""
+    return f"{charts.share(interval[0])} to {charts.share(interval[1])}" if interval and len(interval) == 2 else ""
+
+
 def render_language_html(report: LanguageReport) -> str:
     """`report` as one HTML page that needs nothing beside itself."""
     training = report.training
@@ -164,6 +169,7 @@ def render_language_html(report: LanguageReport) -> str:
         "first_token_rows": first_token_rows(report),
         "training_chart": charts.training_curve(training.curve, "token_accuracy", None, training.best_epoch),
         "best_point": best_point(report),
+        "shares": shares,
         "sample_answers": sample_answers,
         "sample_limit": SAMPLE_LIMIT,
     }

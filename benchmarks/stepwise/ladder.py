@@ -15,11 +15,12 @@ from typing import ClassVar, Self
 
 import msgspec
 
-from edgetune.benchmarks.prove.gate import Verdict, judge
+from edgetune.benchmarks.prove.gate import Verdict, both, judge
 from edgetune.benchmarks.prove.trials import Kept, require_made
-from edgetune.benchmarks.recipe import GateRecipe
 from edgetune.benchmarks.stepwise.divergence import Divergence, divergences
+from edgetune.benchmarks.stepwise.judged_rows import JudgedPairs, JudgedRows, Margins
 from edgetune.benchmarks.stepwise.mixed import smallest_within
+from edgetune.benchmarks.stepwise.recipe import GenerationGateRecipe
 from edgetune.compress.gptq.coverage import Coverage, read_coverage
 from edgetune.compress.gptq.own_texts import OwnTexts, draw_texts
 from edgetune.compress.gptq.quantization import Choice
@@ -31,38 +32,14 @@ from edgetune.serve.bundle import GRAPH_NAME
 from edgetune.serve.digest import value_sha256
 from edgetune.serve.errors import CompressError, GateError
 from edgetune.serve.stepwise.report import LanguageCandidate
-from edgetune.tune.data.slices import frozen_rows
-from edgetune.tune.metrics import PERPLEXITY
+from edgetune.tune.metrics import PERPLEXITY, PREFERENCE_ACCURACY
 from edgetune.tune.models.stored import Stored
 from edgetune.tune.seal import content_sha256
-from edgetune.tune.stepwise.traces import EncodedRow
 from edgetune.tune.training.progress import Progress
 
 _SCORES_NAME = "scores.json"
 _OWN_NAME = "texts.json"
 _SENSITIVITIES_NAME = "sensitivities.json"
-
-
-@dataclass(frozen=True)
-class JudgedRows:
-    """Encoded rows that judge: token ids, and labels of -100 where a token is no answer's."""
-
-    ids: tuple[tuple[int, ...], ...]
-    labels: tuple[tuple[int, ...], ...]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @classmethod
-    def of(cls, rows: Sequence[EncodedRow], most: int, seed: int) -> Self:
-        """At most `most` of encoded rows, drawn by `seed`."""
-        drawn = frozen_rows(rows, most, seed)
-        return cls(tuple(tuple(row["input_ids"]) for row in drawn), tuple(tuple(row["labels"]) for row in drawn))
-
-    def drawn(self, most: int, seed: int) -> Self:
-        """At most `most` of these."""
-        pairs = frozen_rows(list(zip(self.ids, self.labels, strict=True)), most, seed)
-        return type(self)(tuple(ids for ids, _ in pairs), tuple(labels for _, labels in pairs))
 
 
 @dataclass(frozen=True)
@@ -108,12 +85,13 @@ class Ladder:
     The digest of `kept` stands for the graph. `own_texts` is how many the graph draws itself by `seed`: GPTQ sees them
     beside the rows, and each candidate is also held against the graph on others of them, outside of what was tuned on.
     `shared` is a folder whose graph is judged instead of making one.
+    `pairs` are the rejected answers to the rows, where an objective of judged answers was learnt.
     """
 
     graph: DecoderGraph
     rows: JudgedRows
     calibration: Sequence[Sequence[int]]
-    gate: GateRecipe
+    gate: GenerationGateRecipe
     block: int
     threads: int | None
     kept: Kept
@@ -121,6 +99,7 @@ class Ladder:
     own_texts: int = 0
     seed: int = 0
     shared: Path | None = None
+    pairs: JudgedPairs | None = None
 
     def climb(self, schemes: Sequence[LanguageScheme]) -> Climbed:
         """Make and judge each scheme in turn, until two are accepted: the second is there if the first fails the proof.
@@ -209,19 +188,29 @@ class Ladder:
             write_scheme(scheme, self.graph.path, target, calibration=texts, spec=spec, block=block, choices=choices)
 
         graph = made.place(name, write) / GRAPH_NAME
-        scored = replace(made, digest=value_sha256([made.digest, self.rows.ids, self.rows.labels]))
-
-        def score(folder: Path) -> None:
-            diverges(self.graph, graph, self.rows, self.threads).save(folder / _SCORES_NAME)
-
-        scores = Divergence.open(scored.place(f"{name}.scores", score) / _SCORES_NAME)
+        scores = self._scored(name, graph, made, self.rows)
+        pairs = (
+            None if self.pairs is None else self.pairs.margins(scores, self._rejected(name, graph, made, self.pairs))
+        )
         outside = self._outside(name, graph, made, own) if own is not None else None
         coverage = read_coverage(graph)
         remarks = coverage.remarks(block)
         for remark in remarks:
             self.progress.say(f"{scheme.name}: {remark}")
-        candidate = _report(scheme, coverage, scores, judge_divergence(scores, self.gate), outside)
+        candidate = _report(scheme, coverage, scores, judge_divergence(scores, self.gate, margins=pairs), outside)
         return msgspec.structs.replace(candidate, remarks=list(remarks))
+
+    def _scored(self, name: str, graph: Path, made: Kept, rows: JudgedRows) -> Divergence:
+        """How far a candidate lies from the graph on rows, or what an earlier search found."""
+
+        def score(folder: Path) -> None:
+            diverges(self.graph, graph, rows, self.threads).save(folder / _SCORES_NAME)
+
+        scored = replace(made, digest=value_sha256([made.digest, rows.ids, rows.labels]))
+        return Divergence.open(scored.place(f"{name}.scores", score) / _SCORES_NAME)
+
+    def _rejected(self, name: str, graph: Path, made: Kept, pairs: JudgedPairs) -> Divergence:
+        return self._scored(f"{name}.rejected", graph, made, pairs.rejected)
 
     def _own_texts(self) -> OwnTexts:
         """What the graph draws, or what an earlier search left of it."""
@@ -257,9 +246,20 @@ def diverges(reference: DecoderGraph, candidate: Path, rows: JudgedRows, threads
     return divergences(reference.path, graphs, rows.ids, spec=spec, labels=rows.labels, threads=threads)[name]
 
 
-def judge_divergence(scores: Divergence, gate: GateRecipe, *, looks: int = 1) -> Verdict:
-    """The gate's verdict on a candidate, row by row beside the tuned model."""
-    return judge(PERPLEXITY, *scores.statistics, gate, agreement=scores.top1_agreement, looks=looks)
+def judge_divergence(
+    scores: Divergence, gate: GenerationGateRecipe, *, looks: int = 1, margins: Margins | None = None
+) -> Verdict:
+    """The gate's verdict on a candidate, row by row beside the tuned model.
+
+    Where there are pairs both must pass, perplexity and preference accuracy, so that neither interval is widened for
+    the other.
+    """
+    verdict = judge(PERPLEXITY, *scores.statistics, gate, agreement=scores.top1_agreement, looks=looks)
+    if margins is None:
+        return verdict
+    before, after = (PREFERENCE_ACCURACY.rows(None, one) for one in (margins.reference, margins.candidate))
+    second = judge(PREFERENCE_ACCURACY, before, after, gate.of_preferences, looks=looks)
+    return both(verdict, second, PREFERENCE_ACCURACY.name, margins.accuracy)
 
 
 def _report(
@@ -282,4 +282,5 @@ def _report(
         left=[f"{matrix.name}: {matrix.why}" for matrix in coverage.left],
         own_kl=None if outside is None else outside.kl_nats,
         own_rise=None if outside is None else outside.relative_rise,
+        second=verdict.second,
     )

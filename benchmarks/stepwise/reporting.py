@@ -17,6 +17,7 @@ from edgetune.benchmarks.stepwise.bundle_answers import BundleAnswers
 from edgetune.benchmarks.stepwise.choice import skipped_schemes, why_chosen
 from edgetune.benchmarks.stepwise.divergence import Divergence
 from edgetune.benchmarks.stepwise.figures import GenerationTiming
+from edgetune.benchmarks.stepwise.judged_rows import Margins
 from edgetune.benchmarks.stepwise.llama_cpp import engine_notes
 from edgetune.benchmarks.timing.machine import describe_machine
 from edgetune.compress.gptq.coverage import MOSTLY
@@ -29,8 +30,10 @@ from edgetune.serve.stepwise.report import (
     ConversationSummary,
     LanguageProof,
     LanguageReport,
+    ObjectiveQuality,
+    ObjectiveStage,
 )
-from edgetune.tune.metrics import PERPLEXITY, Statistics
+from edgetune.tune.metrics import PERPLEXITY, PREFERENCE_ACCURACY, Statistics
 
 if TYPE_CHECKING:
     from edgetune.benchmarks.stepwise.bench import LanguageContest
@@ -38,13 +41,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Judged:
-    """What the test part said: the scheme that may be packed ("" for none), how far it lies, and what fell before."""
+    """What the test part said: the scheme that may be packed ("" for none), how far it lies, and what fell before.
+
+    `margins` are of judged pairs of answers, where there are any.
+    """
 
     chosen: str
     divergence: Divergence | None
     verdict: Verdict | None
     looks: int
     fallen: Mapping[str, str]
+    margins: Margins | None = None
 
 
 @dataclass(frozen=True)
@@ -91,11 +98,26 @@ def assemble_language_report(contest: LanguageContest, judged: Judged, measured:
             base=sum(path.stat().st_size for path in base.iterdir() if path.is_file()),
             bundle=measured.draft.size_bytes if measured else None,
         ),
-        gate=contest.gate.as_used(PERPLEXITY),
+        gate=contest.gate.as_used(PERPLEXITY, PREFERENCE_ACCURACY if judged.margins else None),
         samples=list(measured.answered.samples) if measured else [],
         engines=timing.engines if timing else [],
         notes=_notes(contest, judged, measured),
+        objective=_objective(contest, judged),
     )
+
+
+def _objective(contest: LanguageContest, judged: Judged) -> ObjectiveQuality | None:
+    """What the objective came to, with the packed candidate's preferences beside those of base and tuned model."""
+    quality, margins = contest.tuned.objective, judged.margins
+    if quality is None or margins is None:
+        return quality
+    packed = ObjectiveStage(
+        stage=judged.chosen,
+        preference_accuracy=margins.accuracy,
+        ci95=list(metric_interval(PREFERENCE_ACCURACY, PREFERENCE_ACCURACY.rows(None, margins.candidate))),
+        margin=float(margins.candidate.mean()),
+    )
+    return msgspec.structs.replace(quality, stages=[*quality.stages, packed])
 
 
 def _quality(contest: LanguageContest, judged: Judged, measured: Measured | None) -> AnswersQuality:
@@ -172,6 +194,7 @@ def _proof(judged: Judged) -> LanguageProof | None:
         reason=verdict.reason,
         rows=len(divergence.texts),
         looks=judged.looks,
+        second=verdict.second,
     )
 
 
@@ -201,6 +224,12 @@ def _chosen_name(contest: LanguageContest, judged: Judged) -> str:
 def _verdict(quality: AnswersQuality, judged: Judged, timing: GenerationTiming | None, name: str) -> str:
     base, tuned = quality.stages[:2]
     gained = f"Tuning took the perplexity from {base.value:.4g} to {tuned.value:.4g}"
+    if judged.margins is not None:
+        right = float((judged.margins.reference > 0).mean())
+        gained = (
+            f"Tuned, it prefers the chosen answer in {100 * right:.1f}% of the pairs, packed in "
+            f"{100 * judged.margins.accuracy:.1f}%. {gained}"
+        )
     if judged.verdict is None or judged.divergence is None:
         return f"{gained}; no scheme passed the gate, so nothing was packed."
     rise, agreement = judged.verdict.loss.loss, judged.divergence.top1_agreement

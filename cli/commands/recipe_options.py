@@ -33,6 +33,11 @@ _OPTIONS = (
     click.option("--data", help="Labelled rows, texts or chats: csv, tsv, json, jsonl, parquet, a folder or a hub id."),
     click.option("--task", help=f"Task to learn: {', '.join(TASKS)}.", show_default="guessed from data and base"),
     click.option("--method", help="Tuning method, such as probe, lora or full.", show_default="the task's"),
+    click.option(
+        "--objective",
+        help="Objective that is learnt of the rows: sft, dpo, kto, orpo, grpo, rloo or reward.",
+        show_default="sft",
+    ),
     click.option("--scheme", multiple=True, help="Compression scheme; may be repeated.", show_default="all that suit"),
     click.option(
         "--target", multiple=True, help="Class of processors to prove it for; may be repeated.", show_default="here"
@@ -60,6 +65,7 @@ _KEYS = {
     "data": "data.path",
     "task": "task",
     "method": "tune.method",
+    "objective": "tune.objective",
     "scheme": "compress.schemes",
     "target": "target",
     "out": "out",

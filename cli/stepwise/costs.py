@@ -13,7 +13,7 @@ from typing import Any
 from edgetune.compress.gptq.schemes import LADDER, SCHEMES
 from edgetune.stepwise.recipe import StepwiseRecipe
 from edgetune.tune.stepwise.methods import METHODS
-from edgetune.tune.stepwise.traces import EncodedRow, learnt_tokens
+from edgetune.tune.stepwise.traces import EncodedRow, learnt_tokens, longest_side
 
 # Epochs that gain on the validation part before one does not, where the number of epochs is left to the tool.
 GAINING_EPOCHS = 2
@@ -29,7 +29,7 @@ PROCESS_BYTES, WEIGHT_COPIES = 950_000_000, 11
 
 @dataclass(frozen=True)
 class PartTokens:
-    """One part as the model would see it."""
+    """One part as the model would see it; of pairs the tokens are those of both answers."""
 
     rows: int
     tokens: int
@@ -39,8 +39,8 @@ class PartTokens:
     @classmethod
     def of(cls, rows: tuple[EncodedRow, ...]) -> PartTokens:
         """Counted from encoded rows."""
-        lengths = [len(row["input_ids"]) for row in rows]
-        return cls(len(rows), sum(lengths), sum(map(learnt_tokens, rows)), max(lengths, default=0))
+        lengths = [len(row["input_ids"]) + len(row.get("rejected_ids", ())) for row in rows]
+        return cls(len(rows), sum(lengths), sum(map(learnt_tokens, rows)), max(map(longest_side, rows), default=0))
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ class StepwiseCosts:
         layers, width = int(self.config.num_hidden_layers), int(self.config.hidden_size)
         kept = 4 * layers + 68 if tune.gradient_checkpointing else 68 * layers
         logits = 3 * 4 * int(self.config.vocab_size)  # themselves, their softmax and their gradient
-        tokens = tune.batch_size * self.parts["train"].longest_tokens
+        sides = 2 if tune.objective in ("dpo", "orpo") else 1  # both answers of a pair go through at once
+        tokens = sides * tune.batch_size * self.parts["train"].longest_tokens
         return int(held * self.parameters) + STATE_BYTES * self.trained_parameters + tokens * (kept * width + logits)
 
     @property

@@ -25,11 +25,12 @@ from edgetune.tune.stepwise.conversations import Conversations
 from edgetune.tune.stepwise.encoded import EncodedConversations
 from edgetune.tune.stepwise.methods import METHODS
 from edgetune.tune.stepwise.model import open_pretrained
+from edgetune.tune.stepwise.objectives import OBJECTIVES
+from edgetune.tune.stepwise.objectives.rewards import Rewards
 from edgetune.tune.stepwise.perplexity import measure_perplexity
 from edgetune.tune.stepwise.recipe import GenerationTuneRecipe
 from edgetune.tune.stepwise.traces import EncodedRow
 from edgetune.tune.training.hardware import choose_device, fast_bf16
-from edgetune.tune.training.length import automatic_epochs
 from edgetune.tune.training.memory import told_out_of_memory
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def plan(recipe: StepwiseRecipe) -> Plan:
     base = find_base(recipe.base, allow_pickle=recipe.tune.allow_pickle)
     check_base(recipe, base)
     conversations = Conversations.load(recipe.data, seed=recipe.seed)
+    check_objective(recipe, conversations)
+    Rewards.open(recipe.tune.reward)  # what is missing there is told now, and not by the build
     encoded = EncodedConversations.of(conversations, base, recipe.data, trust_remote_code=recipe.tune.trust_remote_code)
     costs = estimate(recipe, base, encoded)
     llm, parts = installed_extras()["llm"], costs.parts
@@ -92,6 +95,15 @@ def check_base(recipe: StepwiseRecipe, base: Base) -> None:
     check_exportable(base, trust_remote_code=code, batch_one=recipe.export.batch == "one")
 
 
+def check_objective(recipe: StepwiseRecipe, conversations: Conversations) -> None:
+    """Refuse rows that cannot teach the recipe's objective.
+
+    Raises:
+        DataError: with what they could teach.
+    """
+    OBJECTIVES[recipe.tune.objective].check(conversations.judged, conversations.kind, conversations.source)
+
+
 def _words(costs: StepwiseCosts, conversations: Conversations, context: int) -> dict[str, str]:
     longest = ", ".join(f"{part.longest_tokens:,} {name}" for name, part in costs.parts.items() if part.rows)
     share = costs.trained_parameters / costs.parameters
@@ -135,7 +147,7 @@ def estimate(recipe: StepwiseRecipe, base: Base, encoded: EncodedConversations) 
         step_seconds=step,
         parameters=parameters,
         trained_parameters=sum(weight.numel() for weight in prepared.parameters() if weight.requires_grad),
-        epochs=float(automatic_epochs(len(train), tune.batch_size) if tune.epochs == "auto" else tune.epochs),
+        epochs=tune.passes(len(train)),
         device=device,
         bf16=bf16,
     )

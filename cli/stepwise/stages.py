@@ -12,7 +12,8 @@ from edgetune import __version__
 from edgetune.benchmarks.prove.trials import Kept
 from edgetune.benchmarks.stepwise.bench import LanguageBenched, LanguageContest, bench_language_model
 from edgetune.benchmarks.stepwise.html import render_language_html
-from edgetune.benchmarks.stepwise.ladder import Climbed, JudgedRows, Ladder
+from edgetune.benchmarks.stepwise.judged_rows import JudgedPairs, JudgedRows
+from edgetune.benchmarks.stepwise.ladder import Climbed, Ladder
 from edgetune.compress.gptq.schemes import LADDER, SCHEMES
 from edgetune.export.once.pack import package_versions
 from edgetune.export.stepwise.export import export_generation
@@ -26,13 +27,14 @@ from edgetune.serve.bundle import REPORT_NAME, BaseIdentity, Bundle
 from edgetune.serve.json_types import JsonObject
 from edgetune.serve.stepwise.report import LanguageReport
 from edgetune.serve.workload import Workload
-from edgetune.stepwise.plan import check_base, estimate
+from edgetune.stepwise.plan import check_base, check_objective, estimate
 from edgetune.stepwise.recipe import StepwiseRecipe
 from edgetune.stepwise.table import print_language_report
 from edgetune.tune.data.slices import frozen_rows
 from edgetune.tune.stepwise.conversations import Conversations
 from edgetune.tune.stepwise.encoded import EncodedConversations
 from edgetune.tune.stepwise.model import TunedLanguageModel
+from edgetune.tune.stepwise.objectives.rewards import rewards_state
 from edgetune.tune.stepwise.traces import prompt_tokens
 from edgetune.tune.stepwise.tuning import tune_language_model
 
@@ -60,9 +62,10 @@ class DataStage(Stage[StepwiseRecipe, EncodedConversations]):
         Conversations.load(build.recipe.data, seed=build.recipe.seed).save(folder)
 
     def open(self, build: StepwiseBuild, folder: Path) -> EncodedConversations:
-        recipe = build.recipe
+        recipe, conversations = build.recipe, Conversations.open(folder)
+        check_objective(recipe, conversations)
         return EncodedConversations.of(
-            Conversations.open(folder), build.base, recipe.data, trust_remote_code=recipe.tune.trust_remote_code
+            conversations, build.base, recipe.data, trust_remote_code=recipe.tune.trust_remote_code
         )
 
     def outcome(self, build: StepwiseBuild, result: EncodedConversations) -> Any:
@@ -90,7 +93,9 @@ class TuneStage(Stage[StepwiseRecipe, TunedLanguageModel]):
 
     def inputs(self, build: StepwiseBuild) -> Any:
         recipe, template = build.recipe, build.result(EncodedConversations).parts.template
-        return [plain(recipe.tune), build.base.digest, recipe.task, recipe.gate.rows, recipe.device, template]
+        rewards = rewards_state(recipe.tune.reward)
+        said = [plain(recipe.tune), build.base.digest, recipe.task, recipe.gate.rows, recipe.device, template]
+        return [*said, rewards] if rewards else said
 
     def make(self, build: StepwiseBuild, folder: Path) -> None:
         recipe, encoded = build.recipe, build.result(EncodedConversations)
@@ -110,7 +115,13 @@ class TuneStage(Stage[StepwiseRecipe, TunedLanguageModel]):
         return TunedLanguageModel.open(folder)
 
     def line(self, result: TunedLanguageModel) -> str:
-        return f"perplexity {result.base.perplexity:.4g} to {result.tuned.perplexity:.4g}"
+        line = f"perplexity {result.base.perplexity:.4g} to {result.tuned.perplexity:.4g}"
+        tuned = result.objective.stage("tuned") if result.objective else None
+        if tuned is not None and tuned.preference_accuracy is not None:
+            line = f"preference accuracy {tuned.preference_accuracy:.3f}, {line}"
+        if tuned is not None and tuned.reward is not None:
+            line = f"mean reward {tuned.reward:.4g}, {line}"
+        return line
 
     def summary(self, result: TunedLanguageModel) -> JsonObject:
         return {
@@ -118,6 +129,7 @@ class TuneStage(Stage[StepwiseRecipe, TunedLanguageModel]):
                 "folder": str(result.model_folder),
                 "method": result.training.method,
                 "perplexity": {"base": result.base.perplexity, "tuned": result.tuned.perplexity},
+                **({"objective": msgspec.to_builtins(result.objective)} if result.objective else {}),
             }
         }
 
@@ -235,6 +247,12 @@ def _ladder(build: StepwiseBuild) -> Ladder:
         progress=build.progress,
         own_texts=recipe.compress.own_texts,
         seed=recipe.seed,
+        pairs=JudgedPairs.of(
+            parts.validation,
+            build.result(TunedLanguageModel).base_pairs("validation"),
+            recipe.gate.rows,
+            recipe.seed,
+        ),
     )
 
 

@@ -18,7 +18,14 @@ from edgetune.terminal import Row, footprint_rows, timed_row
 
 def figure_rows(report: LanguageReport) -> tuple[Row, ...]:
     """The rows of the table: a figure of base, bundle and how the bundle differs."""
-    return (_quality(report), *_answers(report), *_decoding(report), *_first_token(report), *footprint_rows(report))
+    return (
+        *_objective(report),
+        _quality(report),
+        *_answers(report),
+        *_decoding(report),
+        *_first_token(report),
+        *footprint_rows(report),
+    )
 
 
 def print_language_report(report: LanguageReport, bundle: str, html: str, console: Console) -> None:
@@ -39,6 +46,26 @@ def _quality(report: LanguageReport) -> Row:
     before, after = base.value if base else None, packed.value if packed else None
     change = figures.rise(after / before - 1) if before and after is not None else ""
     return name, figures.perplexity(before), figures.perplexity(after), change
+
+
+def _objective(report: LanguageReport) -> list[Row]:
+    """What an objective of preferences or rewards was for; of the packed bundle, or where it was not asked of tuned."""
+    if report.objective is None:
+        return []
+    base, tuned, packed = (report.objective.stage(name) for name in ("base", "tuned", report.chosen))
+    names = {
+        "preference accuracy": "preference_accuracy",
+        "preference margin, nats": "margin",
+        "mean reward": "reward",
+        "tokens of an answer": "answer_tokens",
+    }
+    rows = []
+    for title, name in names.items():
+        before, learnt, after = (None if one is None else getattr(one, name) for one in (base, tuned, packed))
+        after, whose = (learnt, ", tuned") if after is None else (after, "")
+        if before is not None and after is not None:
+            rows.append((title + whose, _score(before), _score(after), _gain(after - before)))
+    return rows
 
 
 def _answers(report: LanguageReport) -> list[Row]:

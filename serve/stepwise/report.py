@@ -8,7 +8,17 @@ from __future__ import annotations
 import msgspec
 
 from edgetune.serve.bundle import REPORT_NAME, Bundle
-from edgetune.serve.report import BuildReport, JudgedCandidate, JudgedChoice, Ledger, Report, RowsSummary, Stage, Tuning
+from edgetune.serve.report import (
+    BuildReport,
+    JudgedCandidate,
+    JudgedChoice,
+    Ledger,
+    Report,
+    RowsSummary,
+    SecondGate,
+    Stage,
+    Tuning,
+)
 from edgetune.serve.tasks_report import TasksReport
 
 
@@ -47,7 +57,8 @@ class LanguageCandidate(JudgedCandidate, frozen=True, kw_only=True):
     take, scales included, read from the file; `rise_interval` the paired interval of `rise` at the gate's confidence;
     `left` the matrices that stayed, with the reason. `own_kl` and `own_rise` are as `kl` and `rise`, on texts that the
     tuned model drew itself, outside of what it was tuned on; None where none were drawn. `remarks` tell what the
-    scheme's name does not: narrower blocks, or most of the bytes left in floats.
+    scheme's name does not: narrower blocks, or most of the bytes left in floats. `second` is the verdict by preference
+    accuracy, which an objective of preferences is judged by beside the perplexity.
     """
 
     quantized: float
@@ -59,6 +70,7 @@ class LanguageCandidate(JudgedCandidate, frozen=True, kw_only=True):
     own_kl: float | None = None
     own_rise: float | None = None
     remarks: list[str] = msgspec.field(default_factory=list)
+    second: SecondGate | None = None
 
 
 class LanguageProof(JudgedChoice, frozen=True, kw_only=True):
@@ -68,6 +80,7 @@ class LanguageProof(JudgedChoice, frozen=True, kw_only=True):
     rise_interval: list[float]
     kl: float
     agreement: float
+    second: SecondGate | None = None
 
 
 class FirstToken(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +125,40 @@ class ConversationSummary(RowsSummary, frozen=True, kw_only=True):
     kind: str
 
 
+class ObjectiveStage(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage by what an objective of preferences or rewards is for, on held-out rows.
+
+    `preference_accuracy` is the share of pairs whose chosen answer it prefers more than the base does, `ci95` its
+    interval; `margin` the mean of how much more, in nats: log p(chosen) - log p(rejected), less the same of the base.
+    `reward` is the mean over greedy answers with its interval, `answer_tokens` their mean length, `kl` the divergence
+    from the base over them in nats a token. None where a stage was not measured by it.
+    """
+
+    stage: str
+    preference_accuracy: float | None = None
+    ci95: list[float] | None = None
+    margin: float | None = None
+    reward: float | None = None
+    reward_ci95: list[float] | None = None
+    answer_tokens: float | None = None
+    kl: float | None = None
+
+
+class ObjectiveQuality(msgspec.Struct, frozen=True, kw_only=True):
+    """What an objective came to: `pairs` held-out pairs, `answers` prompts answered with at most `answer_tokens`
+    tokens each."""
+
+    objective: str
+    pairs: int
+    answers: int
+    answer_tokens: int
+    stages: list[ObjectiveStage]
+
+    def stage(self, name: str | None) -> ObjectiveStage | None:
+        """The row of a stage, None where it was not measured."""
+        return next((stage for stage in self.stages if stage.stage == name), None)
+
+
 class LanguageTraining(Tuning, frozen=True, kw_only=True):
     """How the model was tuned; losses of the curve in nats a token, its `validation_value` is the token accuracy."""
 
@@ -143,6 +190,7 @@ class LanguageReport(BuildReport, frozen=True, kw_only=True):
     decoding: list[Decoding] = msgspec.field(default_factory=list)
     samples: list[SampleAnswers] = msgspec.field(default_factory=list)
     engines: list[OtherEngine] = msgspec.field(default_factory=list)
+    objective: ObjectiveQuality | None = None
 
     @property
     def packed(self) -> LanguageProof | LanguageCandidate | None:

@@ -70,7 +70,7 @@ def test_chats_are_for_a_language_model(base, data, name, architecture):
     choice = choose_task({**named, "data": data(ROWS[name])})
     assert choice.task == "text-generation"
     assert choice.reason.startswith("Task text-generation, since ")
-    assert "the rows of rows.jsonl are written as " in choice.reason
+    assert f"the rows of rows.jsonl {'hold preferences' if 'judged' in name else 'are written as '}" in choice.reason
     assert (f"is a decoder ({architecture})" in choice.reason) is bool(architecture)
     assert choice.reason.endswith("; --task says otherwise.")
 
@@ -245,7 +245,7 @@ def test_the_better_fit_of_one_family_is_taken_and_announced(base, data, sibling
     assert choose_task({"task": "colour", "base": "b", "data": section}).task == "colour"
 
 
-def test_preferences_are_a_language_models_which_refuses_them(data):
+def test_preferences_without_a_base_are_a_language_models(data):
     choice = choose_task({"data": data({"prompt": "Hi", "chosen": "Hello!", "rejected": "Go away."})})
     assert choice.task == "text-generation"
     assert "the rows of rows.jsonl hold preferences" in choice.reason

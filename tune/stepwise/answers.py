@@ -88,6 +88,23 @@ def generate_answers(
 ) -> list[str]:
     """What `model` answers to each question, plainly greedily whatever its own settings, without special tokens.
 
+    Args: as `generate_ids` takes them.
+    """
+    ids = generate_ids(model, tokenizer, questions, max_tokens=max_tokens, ends=ends, progress=progress)
+    return answer_texts(tokenizer, ids)
+
+
+def generate_ids(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    *,
+    max_tokens: int | None = None,
+    ends: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> list[list[int]]:
+    """As `generate_answers`, token ids up to and with the one that ends each answer.
+
     Args:
         model: a causal language model of transformers, asked on the device where it is.
         tokenizer: the one that encoded the questions.
@@ -99,16 +116,22 @@ def generate_answers(
     progress = progress or Silent()
     most = max_tokens or answer_tokens(questions)
     ends = _ends(model, tokenizer, questions) if ends is None else ends
-    texts: dict[int, str] = {}
+    answers: dict[int, list[int]] = {}
     model.eval()
     for indices, room in _batches(questions, most, _context_tokens(model, tokenizer)):
         ids, mask = _left_padded([questions[index].prompt for index in indices])
         with torch.inference_mode(), _greedy(model, min(most, room), ends):
             generated = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
-        answers = answer_texts(tokenizer, generated[:, ids.shape[1] :].cpu().tolist())
-        texts.update(zip(indices, answers, strict=True))
-        progress.advance(len(texts), len(questions), "answers")
-    return [texts[index] for index in range(len(questions))]
+        drawn = generated[:, ids.shape[1] :].cpu().tolist()
+        answers.update((index, _ended(one, ends)) for index, one in zip(indices, drawn, strict=True))
+        progress.advance(len(answers), len(questions), "answers")
+    return [answers[index] for index in range(len(questions))]
+
+
+def _ended(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """Ids up to the first that ends an answer, that one included: a batch goes on to its longest."""
+    last = next((place for place, token in enumerate(ids) if token in ends), len(ids) - 1)
+    return list(ids[: last + 1])
 
 
 def answer_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]) -> list[str]:

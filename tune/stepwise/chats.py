@@ -19,6 +19,8 @@ _INDENTED = re.compile(r"(?m)^(?:\t| {2,})\S")
 
 Role = Literal["system", "user", "assistant", "tool"]
 Kind = Literal["text", "completion", "chat"]
+# What somebody said of the answers: of two which is better, of one whether it is good; "" where nobody judged.
+Judged = Literal["", "pairs", "votes"]
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,16 @@ class Chat:
     Args:
         turns: a plain text is one assistant turn, a prompt with its completion a user and an assistant turn.
         tools: the tools offered, a JSON list of function schemas as text; empty where there are none.
+        rejected: the answer that the last turn was preferred to, by somebody's judgement; None where nobody judged.
+        liked: whether somebody liked the last turn; None where nobody said so.
         place: where it was read, such as "chats.jsonl, line 7"; not part of what makes two chats equal.
     """
 
     turns: tuple[Turn, ...]
     tools: str = ""
     place: str = field(default="", compare=False)
+    rejected: Turn | None = None
+    liked: bool | None = None
 
     @property
     def answers(self) -> tuple[int, ...]:
@@ -76,9 +82,16 @@ class Chat:
             i for i, turn in enumerate(self.turns) if turn.role == "assistant" and turn.learnt and not turn.is_empty
         )
 
-    def mapped(self, change: Callable[[str], str]) -> Chat:
-        """The same chat with every turn's content changed."""
-        return replace(self, turns=tuple(replace(turn, content=change(turn.content)) for turn in self.turns))
+    def mapped(self, change: Callable[[Turn], Turn]) -> Chat:
+        """The same chat with every turn changed, the rejected answer too."""
+        rejected = None if self.rejected is None else change(self.rejected)
+        return replace(self, turns=tuple(map(change, self.turns)), rejected=rejected)
+
+    @property
+    def with_rejected(self) -> Chat:
+        """The chat as it would be had the rejected answer been given."""
+        assert self.rejected is not None
+        return replace(self, turns=(*self.turns[:-1], self.rejected), rejected=None)
 
     def without_open_end(self) -> Chat:
         """The chat up to its last answer: nothing can be learnt from a question that nobody answers."""
@@ -92,8 +105,9 @@ def pair(prompt: str, answer: str, *, system: str = "") -> Chat:
 
 
 def whole_key(chat: Chat) -> str:
-    """What makes two chats the same: roles, words and calls, whatever their case and spacing."""
-    return _joined(chat.turns)
+    """What makes two chats the same: roles, words, calls and judgement, whatever their case and spacing."""
+    judged = _joined((chat.rejected,)) if chat.rejected is not None else "" if chat.liked is None else str(chat.liked)
+    return _joined(chat.turns) + (f"\0{judged}" if judged else "")
 
 
 def prompt_key(chat: Chat, kind: Kind) -> str:
@@ -130,15 +144,20 @@ def message(turn: Turn) -> JsonObject:
 
 def chat_to_json(chat: Chat) -> JsonObject:
     """The chat as a JSON object, without what is empty: what a data set's digest is made of."""
-    turns = []
-    for turn in chat.turns:
-        fields: dict[str, Any] = {"role": turn.role, "content": turn.content}
-        if turn.calls:
-            fields["calls"] = [{"name": call.name, "arguments": call.arguments, "id": call.id} for call in turn.calls]
-        more = {"call_id": turn.call_id, "reasoning": turn.reasoning, "name": turn.name}
-        fields |= {name: value for name, value in more.items() if value}
-        if not turn.learnt:
-            fields["learnt"] = False
-        turns.append(fields)
-    rest = {name: value for name, value in (("tools", chat.tools), ("place", chat.place)) if value}
-    return {"turns": turns, **rest}
+    rest: JsonObject = {name: value for name, value in (("tools", chat.tools), ("place", chat.place)) if value}
+    if chat.rejected is not None:
+        rest["rejected"] = _turn_to_json(chat.rejected)
+    if chat.liked is not None:
+        rest["liked"] = chat.liked
+    return {"turns": list(map(_turn_to_json, chat.turns)), **rest}
+
+
+def _turn_to_json(turn: Turn) -> JsonObject:
+    fields: dict[str, Any] = {"role": turn.role, "content": turn.content}
+    if turn.calls:
+        fields["calls"] = [{"name": call.name, "arguments": call.arguments, "id": call.id} for call in turn.calls]
+    more = {"call_id": turn.call_id, "reasoning": turn.reasoning, "name": turn.name}
+    fields |= {name: value for name, value in more.items() if value}
+    if not turn.learnt:
+        fields["learnt"] = False
+    return fields

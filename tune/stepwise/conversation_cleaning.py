@@ -48,6 +48,7 @@ def clean_chats(parts: ChatParts, recipe: CleanRecipe, kind: Kind) -> ChatParts:
             continue
         parts = _tidy(parts, name, kind) if recipe.normalize else parts
         parts = _without_empty(parts, name, kind)
+        parts = _without_ties(parts, name)
         parts = _deduplicated(parts, name, remove=recipe.deduplicate and name == "train")
     for part, others in (("train", ("validation", "test")), ("validation", ("test",))):
         for other in others:
@@ -66,13 +67,18 @@ def _tidy(parts: ChatParts, name: str, kind: Kind) -> ChatParts:
 
 
 def _tidied(chat: Chat, kind: Kind) -> Chat:
-    chat = chat.mapped(visible)
+    chat = chat.mapped(lambda turn: replace(turn, content=visible(turn.content)))
     if kind != "completion":
-        return replace(chat, turns=tuple(map(_tidied_turn, chat.turns)))
+        return chat.mapped(_tidied_turn)
     # The white space between a prompt and its completion belongs to what is learnt.
     *before, prompt, completion = chat.turns
-    outer = (replace(prompt, content=prompt.content.lstrip()), replace(completion, content=completion.content.rstrip()))
-    return replace(chat, turns=(*before, *outer))
+    outer = (replace(prompt, content=prompt.content.lstrip()), _right_stripped(completion))
+    rejected = None if chat.rejected is None else _right_stripped(chat.rejected)
+    return replace(chat, turns=(*before, *outer), rejected=rejected)
+
+
+def _right_stripped(turn: Turn) -> Turn:
+    return replace(turn, content=turn.content.rstrip())
 
 
 def _tidied_turn(turn: Turn) -> Turn:
@@ -105,6 +111,16 @@ def _without_empty(parts: ChatParts, name: str, kind: Kind) -> ChatParts:
     if len(asked) < len(closed):
         parts = parts.saying(_dropped([chat for chat in closed if not _asks(chat)], "without a prompt", name))
     return parts.having(name, tuple(asked))
+
+
+def _without_ties(parts: ChatParts, name: str) -> ChatParts:
+    """The chats whose answer was not preferred to itself."""
+    chats: Chats = getattr(parts, name)
+    tied = [chat for chat in chats if chat.rejected is not None and chat.rejected == chat.turns[-1]]
+    if not tied:
+        return parts
+    parts = parts.saying(_dropped(tied, "whose two answers are the same", name))
+    return parts.having(name, tuple(chat for chat in chats if chat.rejected is None or chat.rejected != chat.turns[-1]))
 
 
 def _asks(chat: Chat) -> bool:

@@ -18,7 +18,7 @@ from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.dataset import MOST_HELD_OUT_ROWS, PART_NAMES
 from edgetune.tune.data.split import split_rows
 from edgetune.tune.models.stored import Stored, changed_rows
-from edgetune.tune.stepwise.chats import Chat, Kind, chat_to_json, prompt_key
+from edgetune.tune.stepwise.chats import Chat, Judged, Kind, chat_to_json, prompt_key
 from edgetune.tune.stepwise.conversation_cleaning import ChatParts, clean_chats
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
 from edgetune.tune.stepwise.format_choice import FormatChoice, chats_of, choose_format
@@ -38,6 +38,7 @@ class Conversations(Stored):
         source: what the user named.
         findings: sentences on what was guessed, dropped, counted and split.
         prompt_columns: the column that holds prompts and nothing else does; none where there is no such column.
+        judged: what somebody said of the answers: "pairs", "votes", or "" where nobody judged.
     """
 
     file_name: ClassVar[str] = "conversations.json"
@@ -55,6 +56,7 @@ class Conversations(Stored):
     source: str
     findings: tuple[str, ...]
     prompt_columns: tuple[str, ...] = ()
+    judged: Judged = ""
 
     @classmethod
     def load(cls, recipe: ConversationRecipe, *, seed: int) -> Conversations:
@@ -79,7 +81,7 @@ class Conversations(Stored):
         digest = _digest(kind, recipe.separator, (train, validation, test))
         return cls(
             *(train, validation, test, kind, choice.format.name, recipe.template, recipe.separator),
-            *(digest, recipe.source, parts.findings, choice.prompt_columns),
+            *(digest, recipe.source, parts.findings, choice.prompt_columns, choice.format.judged),
         )
 
     def without(self, refused: Sequence[Chat]) -> Self:

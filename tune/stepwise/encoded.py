@@ -64,7 +64,10 @@ class EncodedConversations:
 
     def language_rows(self, most_judged: int, seed: int) -> LanguageRows:
         """The rows as tuning takes them; at most `most_judged` of the test part, drawn by `seed`."""
-        return LanguageRows(self.parts.train, self.parts.validation, frozen_rows(self.parts.test, most_judged, seed))
+        parts, asked = self.parts, dict(self.parts.asked)
+        if "test" in asked:
+            asked["test"] = frozen_rows(asked["test"], most_judged, seed)
+        return LanguageRows(parts.train, parts.validation, frozen_rows(parts.test, most_judged, seed), asked)
 
     def prompt_texts(self, chats: Sequence[Chat]) -> list[str]:
         """What each chat asks, as text; of a plain text its own words."""

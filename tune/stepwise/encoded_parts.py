@@ -5,17 +5,19 @@ What the data section of a recipe says and what a model can take meet here; trai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgetune.serve.errors import RecipeError
-from edgetune.tune.data.cleaning import counted
+from edgetune.serve.errors import DataError, RecipeError
+from edgetune.tune.data.cleaning import counted, title
 from edgetune.tune.stepwise.chats import Chat
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
 from edgetune.tune.stepwise.conversations import Conversations
 from edgetune.tune.stepwise.encoding import Encoder
 from edgetune.tune.stepwise.formats import FORMATS
+from edgetune.tune.stepwise.objectives.pairs import paired_votes
+from edgetune.tune.stepwise.objectives.rewards import asked_words
 from edgetune.tune.stepwise.packing import pack
 from edgetune.tune.stepwise.template import choose_template
 from edgetune.tune.stepwise.traces import EncodedRow
@@ -38,6 +40,7 @@ class EncodedParts:
         packed: whether the training rows are packed; then `check_packing` is due before training.
         findings: what was chosen, cut, dropped and counted.
         refused: chats of all parts that the template cannot render.
+        asked: of each part what its rows ask, in words, a row each; none of plain texts.
     """
 
     train: tuple[EncodedRow, ...]
@@ -49,6 +52,7 @@ class EncodedParts:
     packed: bool
     findings: tuple[str, ...]
     refused: tuple[Chat, ...] = ()
+    asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def encode_parts(
@@ -98,6 +102,14 @@ def encode_parts(
         *(finding for part in parts.values() for finding in part.findings),
     ]
     rows = {name: part.rows for name, part in parts.items()}
+    if conversations.judged == "votes":
+        for name in [part for part in rows if part != "train"]:
+            rows[name], finding = _judging_pairs(rows[name], name)
+            findings.append(finding)
+    if recipe.packing and conversations.judged:
+        raise RecipeError(
+            "data.packing is true, and the rows are judged answers.", expected="rows that are not packed for these"
+        )
     if recipe.packing:
         rows["train"], finding = _packed(rows["train"], most)
         findings.append(finding)
@@ -110,8 +122,26 @@ def encode_parts(
         encoder=encoder,
         refused=tuple(chat for part in parts.values() for chat in part.refused),
         packed=recipe.packing,
+        asked={}
+        if conversations.kind == "text" or conversations.judged == "votes"
+        else {name: tuple(asked_words(chat.turns[:-1]) for chat in part.chats) for name, part in parts.items()},
         findings=tuple(findings),
     )
+
+
+def _judging_pairs(rows: Sequence[EncodedRow], name: str) -> tuple[tuple[EncodedRow, ...], str]:
+    """Held-out votes as pairs of a liked and a disliked answer, which judge."""
+    pairs, left = paired_votes(rows)
+    if not pairs:
+        raise DataError(
+            f"The {title(name)} has {counted(len(rows), 'vote')}, all of one kind.",
+            expected="answers that were liked and answers that were not, in every part.",
+            action=f"add rows, or name a file of both with --set data.{name}=...",
+        )
+    rest = f"; {counted(left, 'vote')} without a partner left out" if left else ""
+    return tuple(
+        pairs
+    ), f"Paired the votes of the {title(name)}, liked with disliked: {counted(len(pairs), 'pair')}{rest}."
 
 
 def _packed(rows: Sequence[EncodedRow], most: int) -> tuple[tuple[EncodedRow, ...], str]:

@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgetune.serve.errors import DataError, ModelError
@@ -123,7 +123,7 @@ class Encoder:
         traces, refused, faults = [], [], []
         for chat in chats:
             try:
-                traces.append(self._trace(chat))
+                traces.append(self._judged(chat))
             except TemplateFault as fault:
                 refused.append(chat)
                 faults.append(Fault(chat.place, f"{fault}."))
@@ -175,6 +175,17 @@ class Encoder:
             return Request(chat.turns[-2].content, None, ids)
         messages = [message(turn) for turn in chat.turns[:-1]]
         return Request(messages, json.loads(chat.tools) if chat.tools else None, ids)
+
+    def _judged(self, chat: Chat) -> Trace:
+        """The row with what somebody said of its answer: the rejected one beside it, or the vote."""
+        trace = self._trace(chat)
+        if chat.liked is not None:
+            return replace(trace, row={**trace.row, "liked": [int(chat.liked)]})
+        if chat.rejected is None:
+            return trace
+        other = self._trace(chat.with_rejected)
+        sides = {"rejected_ids": other.row["input_ids"], "rejected_labels": other.row["labels"]}
+        return replace(trace, row={**trace.row, **sides}, crossed=trace.crossed or other.crossed)
 
     def _trace(self, chat: Chat) -> Trace:
         if self._kind == "text":

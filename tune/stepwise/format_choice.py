@@ -48,9 +48,8 @@ def choose_format(rows: RawRows, name: str | None, recipe_columns: Mapping[str, 
         recipe_columns: columns by field, by the user's word.
 
     Raises:
-        DataError: no format fits, a column is not there, or the rows hold preferences, which cannot be learnt here.
+        DataError: no format fits, or a column is not there.
     """
-    _refuse_preferences(rows)
     chosen = FORMATS[name] if name else _guess(rows, recipe_columns)
     columns = _columns(chosen, rows, recipe_columns)
     for field in chosen.required:
@@ -85,7 +84,8 @@ def chats_of(parts: Sequence[RawRows], choice: FormatChoice) -> list[tuple[Chat,
 def _read(rows: RawRows, choice: FormatChoice) -> tuple[tuple[Chat, ...], list[Fault]]:
     chats, faults = [], []
     for row in rows.rows:
-        reason = row.fault or _preference(row.values) or _lack(row, choice)
+        judged = "" if choice.format.judged else judgement(row.values)
+        reason = row.fault or judged or _lack(row, choice)
         if not reason:
             try:
                 chats.append(replace(choice.format.chat_of(cells(row.values, choice.columns)), place=row.place))
@@ -97,7 +97,9 @@ def _read(rows: RawRows, choice: FormatChoice) -> tuple[tuple[Chat, ...], list[F
 
 
 def _guess(rows: RawRows, recipe_columns: Mapping[str, str]) -> Format:
-    counts = {name: sum(one.may_be(row.values, recipe_columns) for row in rows.rows) for name, one in FORMATS.items()}
+    judged = sum(bool(judgement(row.values)) for row in rows.rows)
+    known = {name: one for name, one in FORMATS.items() if bool(one.judged) or judged < MOST_ROWS * len(rows)}
+    counts = {name: sum(one.may_be(row.values, recipe_columns) for row in rows.rows) for name, one in known.items()}
     readable = sum(not row.fault for row in rows.rows)
     likely = next((name for name, count in counts.items() if count >= MOST_ROWS * readable), None)
     best = likely or max(counts, key=lambda name: counts[name])
@@ -107,7 +109,7 @@ def _guess(rows: RawRows, recipe_columns: Mapping[str, str]) -> Format:
             raise _no_column(missing, recipe_columns, rows)
         raise DataError(
             f"{rows.source} is written in no format that is known: its columns are {_names(rows)}.",
-            expected="one of " + "; ".join(f"{one.name}, such as {one.example}" for one in FORMATS.values()),
+            expected="one of " + "; ".join(f"{one.name}, such as {one.example}" for one in known.values()),
             action="name the format and its columns: --set data.format=prompt-completion "
             "--set data.columns.prompt=... --set data.columns.completion=...",
         )
@@ -161,7 +163,7 @@ def _findings(
     return tuple(findings)
 
 
-def _preference(values: Mapping[str, object]) -> str:
+def judgement(values: Mapping[str, object]) -> str:
     """What a row holds that ranks or judges answers instead of giving one; empty where it holds none."""
     names = {name.casefold() for name in values}
     for pair in PREFERENCES:
@@ -171,19 +173,6 @@ def _preference(values: Mapping[str, object]) -> str:
     if judged or "kto_tag" in names:
         return "it holds a judgement of its answer (true or false), not an answer alone"
     return ""
-
-
-def _refuse_preferences(rows: RawRows) -> None:
-    reasons = Counter(_preference(row.values) for row in rows.rows)
-    reason, count = reasons.most_common(1)[0]
-    if reason and count >= MOST_ROWS * len(rows):
-        raise DataError(
-            f"{rows.source} is preference data: in {counted(count, 'row')} of {len(rows):,}, {reason}. "
-            "Supervised fine-tuning learns answers and cannot use it.",
-            expected="rows with one answer each to be learnt: a prompt and its completion, or a chat.",
-            action="write the chosen answers alone, such as "
-            '{"prompt": ..., "completion": <the chosen one>}, and name that file.',
-        )
 
 
 def _all_names(rows: RawRows) -> list[str]:

@@ -65,7 +65,7 @@ def score_answers(metric: str, answers: Sequence[str], references: Sequence[str]
     if metric in METRICS:
         return METRICS[metric](answers, references)
     function = load_function(metric)
-    rows = np.array([_checked(metric, function(*pair)) for pair in zip(answers, references, strict=True)])
+    rows = np.array([checked_score(metric, function(*pair)) for pair in zip(answers, references, strict=True)])
     return GenerationScores(metric, float(rows.mean()), rows)
 
 
@@ -122,51 +122,58 @@ METRICS: dict[str, Callable[[Sequence[str], Sequence[str]], GenerationScores]] =
 }
 
 
-def load_function(name: str) -> Score:
-    """The function that `module:function` or `file.py:function` names; it takes an answer and its reference.
+def load_function(name: str, *, noun: str = "metric", takes: str = "an answer and its reference") -> Score:
+    """The function of two texts that `module:function` or `file.py:function` names.
+
+    Args:
+        noun: what it is, for errors.
+        takes: what it is called with.
 
     Raises:
         RecipeError: there is no such metric, module, file or function, or it takes no two arguments.
     """
     place, _, function_name = name.rpartition(":")
     if not place or not function_name.isidentifier():
-        raise RecipeError(
-            f"There is no metric {name!r}.",
-            expected=f"{', '.join(METRICS)}, or a function as module:function or file.py:function",
-        )
-    module = _module_of_file(Path(place)) if place.endswith(".py") else _module(place)
+        known = f"{', '.join(METRICS)}, or a function" if noun == "metric" else "a function"
+        raise RecipeError(f"There is no {noun} {name!r}.", expected=f"{known} as module:function or file.py:function")
+    module = _module_of_file(Path(place), noun) if place.endswith(".py") else _module(place, noun)
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise RecipeError(f"{place} has no function {function_name!r}.", expected="a function(answer, reference)")
+        raise RecipeError(f"{place} has no function {function_name!r}.", expected=f"a function of {takes}")
     try:
         inspect.signature(function).bind("", "")
     except TypeError as error:
-        raise RecipeError(f"{name} cannot be called with an answer and its reference: {error}.") from error
+        raise RecipeError(f"{name} cannot be called with {takes}: {error}.") from error
     return function
 
 
-def _module(name: str) -> ModuleType:
+def _module(name: str, noun: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise RecipeError(
-            f"The metric's module {name!r} cannot be imported: {error}.",
+            f"The {noun}'s module {name!r} cannot be imported: {error}.",
             action="install it, or name the file: path/to/file.py:function",
         ) from error
 
 
-def _module_of_file(path: Path) -> ModuleType:
+def _module_of_file(path: Path, noun: str) -> ModuleType:
     if not path.is_file():
-        raise RecipeError(f"The metric's file {path} does not exist.", action="check its path")
-    spec = importlib.util.spec_from_file_location(f"edgetune_metric_{path.stem}", path)
+        raise RecipeError(f"The {noun}'s file {path} does not exist.", action="check its path")
+    spec = importlib.util.spec_from_file_location(f"edgetune_{noun}_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise RecipeError(f"The metric's file {path} cannot be imported.", expected="a Python file")
+        raise RecipeError(f"The {noun}'s file {path} cannot be imported.", expected="a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def _checked(metric: str, value: object) -> float:
+def checked_score(metric: str, value: object) -> float:
+    """The number that a function of the user's gave.
+
+    Raises:
+        RecipeError: it is none, or no finite one.
+    """
     if not isinstance(value, int | float | np.integer | np.floating) or not math.isfinite(value):
         raise RecipeError(f"{metric} gave {value!r} for an answer.", expected="a finite number")
     return float(value)

@@ -16,10 +16,11 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from edgetune.serve.errors import ModelError
-from edgetune.serve.stepwise.report import LanguageTraining
+from edgetune.serve.stepwise.report import LanguageTraining, ObjectiveQuality
 from edgetune.tune.models.base import UNREADABLE, Base, read_config, unopenable_weights
 from edgetune.tune.models.stored import Stored
 from edgetune.tune.stepwise.first_cache import FirstCache, put_before
+from edgetune.tune.stepwise.objectives.pairs import PairNats
 from edgetune.tune.stepwise.perplexity import Perplexity
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class TunedLanguageModel(Stored):
         merge_max_abs_diff: largest logit difference of merging, saving and opening again.
         training: curve, settings and a remark.
         answers: scores of generated answers, one a metric that the recipe asks for.
+        objective: what an objective of preferences or rewards came to; None for supervised fine-tuning.
     """
 
     file_name: ClassVar[str] = "tuned.json"
@@ -89,6 +91,15 @@ class TunedLanguageModel(Stored):
     merge_max_abs_diff: float
     training: LanguageTraining
     answers: tuple[AnswerScore, ...] = ()
+    objective: ObjectiveQuality | None = None
+
+    def base_pairs(self, part: str) -> PairNats | None:
+        """What the base thinks of the pairs of a part that judges, "validation" or "test"; None where there are none.
+
+        Of the test part those that tuning measured.
+        """
+        path = self.folder / f"base_{part}_pairs.npz"
+        return PairNats.load(path) if path.is_file() else None
 
     @property
     def model_folder(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -9,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from edgetune.tune.recipe import AdapterRecipe, Auto, FreezeRecipe, PromptRecipe, check_anchor
 from edgetune.tune.stepwise.methods import METHODS
 from edgetune.tune.stepwise.metrics import METRICS
+from edgetune.tune.stepwise.objectives import OBJECTIVES, objective_fault
+from edgetune.tune.stepwise.objectives.recipe import OnlineRecipe, PreferenceRecipe, Weight
+from edgetune.tune.training.length import automatic_epochs
 from edgetune.tune.training.reporters import Reporter
 
 
@@ -27,6 +31,7 @@ class GenerationTuneRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str = Field("lora", description="How to tune: " + ", ".join(METHODS) + ".")
+    objective: str = Field("sft", description="What is learnt of the rows: " + ", ".join(OBJECTIVES) + ".")
     epochs: Annotated[float, Field(gt=0)] | Auto = Field(
         "auto", description="Most passes over the training part; auto is 3 to 10 by its size."
     )
@@ -56,6 +61,13 @@ class GenerationTuneRecipe(BaseModel):
         + ", or a function of yours as module:function or file.py:function.",
     )
     metric_rows: int = Field(100, ge=1, description="Most rows that are answered for the metrics.")
+    reward: dict[str, Weight] = Field(
+        {},
+        description="grpo and rloo: what scores the drawn answers, with its weight: folders of reward bundles, and "
+        "functions as module:function or file.py:function; one alone may stand here as it is.",
+    )
+    preference: PreferenceRecipe = PreferenceRecipe()
+    online: OnlineRecipe = OnlineRecipe()
     adapter: AdapterRecipe = AdapterRecipe()
     qlora: QloraRecipe = QloraRecipe()
     prompt: PromptRecipe = PromptRecipe()
@@ -72,6 +84,63 @@ class GenerationTuneRecipe(BaseModel):
         if method not in METHODS:
             raise ValueError(f"there is no method {method!r}; expected one of {', '.join(METHODS)}")
         return method
+
+    @field_validator("objective")
+    @classmethod
+    def _known_objective(cls, objective: str) -> str:
+        if fault := objective_fault(objective):
+            raise ValueError(fault)
+        if not OBJECTIVES[objective].of_decoders:
+            raise ValueError(
+                f"{objective} is learnt by a task of encoders; expected such a base, as all-MiniLM-L6-v2, and no "
+                "other task"
+            )
+        return objective
+
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _with_weights(cls, reward: object) -> object:
+        """One alone, and a list of several, weigh 1 each."""
+        named = [reward] if isinstance(reward, str) else reward
+        return {str(one): 1.0 for one in named} if isinstance(named, list | tuple) else named
+
+    @model_validator(mode="after")
+    def _rewarded(self) -> GenerationTuneRecipe:
+        online = OBJECTIVES[self.objective].is_online
+        if online and not self.reward:
+            raise ValueError(
+                f"objective is {self.objective}, which needs a reward; expected tune.reward: a reward bundle, or a "
+                "function as module:function or file.py:function"
+            )
+        if self.reward and not online:
+            raise ValueError(f"reward is given, which {self.objective} does not use; expected objective grpo or rloo")
+        if online and self.batch_size % self.online.generations:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, and each prompt is answered online.generations = "
+                f"{self.online.generations} times; expected a multiple of that"
+            )
+        if self.objective == "kto" and self.batch_size < 2:
+            raise ValueError("batch_size is 1, and kto compares the answers of a batch; expected 2 or more")
+        return self
+
+    def passes(self, rows: int) -> float:
+        """Epochs over so many training rows: the recipe's, else by their number.
+
+        Online, where each step draws answers, so that about 100 steps are taken, in 1 to 3 passes.
+        """
+        if self.epochs != "auto":
+            return self.epochs
+        if OBJECTIVES[self.objective].is_online:
+            steps = math.ceil(rows * self.online.generations / self.batch_size)
+            return float(max(1, min(3, math.ceil(100 / max(1, steps)))))
+        return float(automatic_epochs(rows, self.batch_size))
+
+    @property
+    def rate(self) -> float:
+        """The peak learning rate: the recipe's, else the method's times the objective's share."""
+        if self.learning_rate != "auto":
+            return self.learning_rate
+        return METHODS[self.method].rate * OBJECTIVES[self.objective].rate_share
 
     @model_validator(mode="after")
     def _anchored_weights(self) -> GenerationTuneRecipe:

@@ -16,7 +16,8 @@ from edgetune.tune.stepwise.chats import Chat
 from edgetune.tune.stepwise.faults import places_of
 
 OverLong = Literal["cut", "drop"]
-# A row as a causal model learns it: input_ids and labels with a value a token each; the labels are not shifted.
+# A row as a causal model learns it: input_ids and labels with a value a token each; the labels are not shifted. A pair
+# has rejected_ids and rejected_labels beside them, a row with a vote `liked`, which is [1] or [0].
 EncodedRow = dict[str, list[int]]
 
 
@@ -47,6 +48,22 @@ def learnt_tokens(row: EncodedRow) -> int:
     return sum(label != IGNORED for label in row["labels"][1:])
 
 
+def longest_side(row: EncodedRow) -> int:
+    """Tokens of a row; of a pair those of its longer side."""
+    return max(len(row["input_ids"]), len(row.get("rejected_ids", ())))
+
+
+def is_learnable(row: EncodedRow) -> bool:
+    """Whether a row has something to learn; of a pair, whether its sides do and differ."""
+    if "rejected_ids" not in row:
+        return learnt_tokens(row) > 0
+    other = {"labels": row["rejected_labels"]}
+    differ = [label for label in row["labels"] if label != IGNORED] != [
+        label for label in row["rejected_labels"] if label != IGNORED
+    ]
+    return learnt_tokens(row) > 0 and learnt_tokens(other) > 0 and differ
+
+
 def prompt_tokens(row: EncodedRow) -> int:
     """Tokens before the first that is learnt; of a text that is learnt whole, all of them."""
     labels = row["labels"]
@@ -62,13 +79,13 @@ def fit(
     Args:
         pieces: whether a row that is cut gives as many rows as it needs, as a text does; else its end is lost.
     """
-    longest = max((len(trace.row["input_ids"]) for trace in traces), default=0)
+    longest = max((longest_side(trace.row) for trace in traces), default=0)
     kept, cut = [], 0
     lost: dict[str, list[str]] = {"dropped": [], "behind": [], "unfound": []}
     for trace in traces:
-        whole = len(trace.row["input_ids"]) <= most
-        fitting = [one for one in _cut(trace, most, pieces=pieces) if learnt_tokens(one.row)]
-        if not learnt_tokens(trace.row):
+        whole = longest_side(trace.row) <= most
+        fitting = [one for one in _cut(trace, most, pieces=pieces) if is_learnable(one.row)]
+        if not is_learnable(trace.row):
             lost["unfound"].append(trace.chat.place)
         elif not whole and over_long == "drop":
             lost["dropped"].append(trace.chat.place)
@@ -82,7 +99,12 @@ def fit(
     findings = [
         f"Cut {counted(cut, 'row')} {of} {how}; the longest had {longest:,}." if cut else "",
         _lost(lost["dropped"], f"{of} longer than {most:,} tokens, the longest of {longest:,}"),
-        _lost(lost["behind"], f"{of} whose answers lie wholly behind token {most:,}"),
+        _lost(
+            lost["behind"],
+            f"{of} whose answers lie wholly behind token {most:,}, or differ only there"
+            if any("rejected_ids" in trace.row for trace in traces)
+            else f"{of} whose answers lie wholly behind token {most:,}",
+        ),
         _lost(lost["unfound"], f"{of} in which no token to learn was found"),
     ]
     return kept, tuple(filter(None, findings))

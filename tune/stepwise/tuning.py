@@ -6,8 +6,8 @@ Under `accelerate launch` every process trains, and the main one alone measures,
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from transformers import set_seed
 from edgetune.serve.dependencies import require
 from edgetune.serve.errors import DataError
 from edgetune.serve.report import CurvePoint
-from edgetune.serve.stepwise.report import LanguageTraining
+from edgetune.serve.stepwise.report import LanguageTraining, ObjectiveQuality
 from edgetune.tune.data.slices import frozen_rows
 from edgetune.tune.models.base import Base
 from edgetune.tune.stepwise.answers import questions_of, score_model
@@ -32,13 +32,18 @@ from edgetune.tune.stepwise.model import (
     open_language_model,
     open_pretrained,
 )
+from edgetune.tune.stepwise.objectives import OBJECTIVES
+from edgetune.tune.stepwise.objectives.lesson import REFERENCES_NAME, Lesson, asked_of
+from edgetune.tune.stepwise.objectives.pairs import PairNats, are_pairs, measure_pairs
+from edgetune.tune.stepwise.objectives.quality import ObjectiveMeasure, gained_by
+from edgetune.tune.stepwise.objectives.rewards import Rewards
 from edgetune.tune.stepwise.packing import check_packing
 from edgetune.tune.stepwise.perplexity import Perplexity, measure_perplexity
 from edgetune.tune.stepwise.qlora import exact_arithmetic, open_quantized
 from edgetune.tune.stepwise.recipe import GenerationTuneRecipe
 from edgetune.tune.stepwise.tokenizer import open_language_tokenizer
+from edgetune.tune.stepwise.traces import EncodedRow
 from edgetune.tune.training.hardware import choose_device, fast_bf16
-from edgetune.tune.training.length import automatic_epochs
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.training.progress import Progress
 from edgetune.tune.training.rates import Rates
@@ -47,7 +52,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from edgetune.tune.models.types import Model
-    from edgetune.tune.stepwise.training import EncodedRows, LanguageResult
+    from edgetune.tune.stepwise.language_trainer import LanguageResult
+
+
+EncodedRows = Sequence[EncodedRow]
 
 
 @dataclass(frozen=True)
@@ -55,11 +63,18 @@ class LanguageRows:
     """Encoded rows: `input_ids`, `labels` (-100 where no loss is wanted) and, where a part is packed, `position_ids`.
 
     Base and tuned model are measured on `test`, one row a sample, so it is not packed; without it on `validation`.
+    `asked` has what the rows of each part ask, in words, where a reward is to score answers.
     """
 
     train: EncodedRows
     validation: EncodedRows
     test: EncodedRows = ()
+    asked: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def words(self) -> Sequence[str]:
+        """What the rows that are measured ask; empty words where that is not known."""
+        return self.asked.get(self.measured_on) or [""] * len(self.measured)
 
     @property
     def measured_on(self) -> str:
@@ -142,6 +157,7 @@ def tune_language_model(
     config = language_config(base, trust_remote_code=recipe.trust_remote_code)
     rows.check(int(config.get_text_config().vocab_size))
     _check_room(rows, recipe, position_limit(config.get_text_config()))
+    rewards = Rewards.open(recipe.reward) if recipe.reward else None
     if recipe.metrics:
         questions_of(rows.measured)  # rows without a question are told before hours of training
     set_seed(seed)
@@ -156,6 +172,7 @@ def tune_language_model(
         bf16=fast_bf16(where) if recipe.precision == "auto" else recipe.precision == "bf16",
         seed=seed,
         folder=folder,
+        rewards=rewards,
     )
     with main_first():
         before = job.measure_base(progress)
@@ -180,13 +197,18 @@ class _Job:
     bf16: bool
     seed: int
     folder: Path
+    rewards: Rewards | None = None
 
     def measure_base(self, progress: Progress) -> Perplexity:
         """The base's perplexity, or what an interrupted build has measured."""
         measured = self.folder / "base_perplexity.npz"
         if measured.is_file():
             return Perplexity.load(measured)
-        quality = self._measured(self._opened(), progress)
+        model = self._opened()
+        quality = self._measured(model, progress)
+        for part, rows in (("validation", self.rows.validation), ("test", self.rows.test)):
+            if are_pairs(rows):
+                measure_pairs(model, rows, progress=progress).save(self.folder / f"base_{part}_pairs.npz")
         quality.save(measured)
         progress.say(f"base: {self.rows.measured_on} perplexity {quality.value:.4g}")
         return quality
@@ -199,7 +221,7 @@ class _Job:
 
     def train(self, progress: Progress) -> tuple[Model, LanguageResult]:
         """Train by the recipe's method; the model with its best epoch in place, and its curve."""
-        from edgetune.tune.stepwise.training import LanguagePlan, train_language_model
+        from edgetune.tune.stepwise.language_trainer import LanguagePlan
 
         recipe, method = self.recipe, METHODS[self.recipe.method]
         if method.quantized:
@@ -209,13 +231,22 @@ class _Job:
         if "position_ids" in self.rows.train[0] and len(self.rows.validation) > 1:
             with exact_arithmetic(model):
                 check_packing(model, self.rows.validation[:4])
+        lesson = Lesson.of(
+            self.rows,
+            recipe,
+            model,
+            base=self.base_pairs("validation"),
+            rewards=self.rewards,
+            folder=self.folder,
+            seed=self.seed,
+            progress=progress,
+        )
         set_seed(self.seed)
         model = method.prepare(model, recipe)
-        epochs = automatic_epochs(len(self.rows.train), recipe.batch_size) if recipe.epochs == "auto" else recipe.epochs
         plan = LanguagePlan(
-            epochs=epochs,
+            epochs=recipe.passes(len(self.rows.train)),
             rates=Rates(
-                trunk=method.rate if recipe.learning_rate == "auto" else recipe.learning_rate,
+                trunk=recipe.rate,
                 ratio=method.rate_ratio(recipe),
                 layer_decay=recipe.layer_decay,
             ),
@@ -223,17 +254,12 @@ class _Job:
             device=self.device,
             seed=self.seed,
         )
-        result = train_language_model(
-            model,
-            self.tokenizer,
-            self.rows.train,
-            self.rows.validation,
-            recipe=recipe,
-            plan=plan,
-            folder=self.folder / "checkpoints",
-            progress=progress,
-        )
-        return model, result
+        return model, lesson.learn(model, self.tokenizer, plan, self.folder / "checkpoints", progress)
+
+    def base_pairs(self, part: str) -> PairNats | None:
+        """What the base thinks of the pairs of a part, None where it has none."""
+        path = self.folder / f"base_{part}_pairs.npz"
+        return PairNats.load(path) if path.is_file() else None
 
     def finish(self, model: Model, result: LanguageResult, before: Perplexity, progress: Progress) -> None:
         """Merge, prove, measure and write the facts; drop the checkpoints."""
@@ -244,7 +270,8 @@ class _Job:
         )
         after = self._measured(open_language_model(merged), progress)
         answers = self._answers(merged, progress) if self.recipe.metrics else ()
-        remark = remark_on_tuning(result.curve, before, after)
+        objective = self._objective(merged, progress)
+        remark = remark_on_tuning(result.curve, before, after, objective)
         progress.say(remark)
         before.save(self.folder / "base_perplexity.npz")
         after.save(self.folder / "tuned_perplexity.npz")
@@ -258,8 +285,26 @@ class _Job:
             merge_max_abs_diff=difference,
             training=self._summary(result, remark, trained),
             answers=answers,
+            objective=objective,
         ).save(self.folder)
+        (self.folder / REFERENCES_NAME).unlink(missing_ok=True)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    def _objective(self, merged: Path, progress: Progress) -> ObjectiveQuality | None:
+        """Base and tuned model by what the objective is for; None for supervised fine-tuning."""
+        objective = OBJECTIVES[self.recipe.objective]
+        if not (objective.is_judged or objective.is_online):
+            return None
+        base, tuned = (model.to(self.device).eval() for model in (self._opened(), open_language_model(merged)))
+        after = measure_pairs(tuned, self.rows.measured, progress=progress) if are_pairs(self.rows.measured) else None
+        measure = ObjectiveMeasure(
+            objective.name,
+            asked_of(self.rows.measured, self.rows.words, self.recipe, self.seed),
+            self.base_pairs(self.rows.measured_on),
+            after,
+            self.rewards,
+        )
+        return measure.measure(base, tuned, self.tokenizer, progress)
 
     def _answers(self, merged: Path, progress: Progress) -> tuple[AnswerScore, ...]:
         """Scores of the answers that base and tuned model generate to the same rows."""
@@ -288,7 +333,7 @@ class _Job:
             settings={
                 "batch_size": self.recipe.batch_size,
                 "gradient_accumulation": self.recipe.gradient_accumulation,
-                "learning_rate": method.rate if self.recipe.learning_rate == "auto" else self.recipe.learning_rate,
+                "learning_rate": self.recipe.rate,
                 "longest_row_tokens": max(len(row["input_ids"]) for row in self.rows.train),
                 "precision": "bf16" if self.bf16 else "fp32",
                 "frozen_weights": self.recipe.qlora.weights if method.quantized else "fp32",
@@ -296,17 +341,26 @@ class _Job:
                 "train_rows": len(self.rows.train),
                 "processes": process_count(),
                 "trained_parameters": trained,
+                **({} if self.recipe.objective == "sft" else {"objective": self.recipe.objective}),
             },
         )
 
 
-def remark_on_tuning(curve: Sequence[CurvePoint], before: Perplexity, after: Perplexity) -> str:
+def remark_on_tuning(
+    curve: Sequence[CurvePoint], before: Perplexity, after: Perplexity, objective: ObjectiveQuality | None = None
+) -> str:
     """One or two plain sentences: what was gained, and whether the curve shows over- or underfitting.
+
+    Of an objective of preferences or rewards what it was for is told first.
 
     Overfitting: the validation loss ends more than 2% above its lowest. Underfitting: the last epoch lowered it by
     more than 2%.
     """
-    if after.loss < before.loss:
+    if objective is not None:
+        remark = f"{gained_by(objective)} The perplexity went from {before.value:.4g} to {after.value:.4g}."
+        if OBJECTIVES[objective.objective].is_online:  # its curve is of rewards
+            return remark
+    elif after.loss < before.loss:
         remark = f"The perplexity fell from {before.value:.4g} to {after.value:.4g} on {len(after.tokens):,} rows."
     else:
         remark = (

@@ -5,6 +5,7 @@ from edgetune.tune.tasks.feature_extraction import FeatureExtraction
 from edgetune.tune.tasks.image_classification import ImageClassification
 from edgetune.tune.tasks.multi_label import MultiLabelClassification
 from edgetune.tune.tasks.regression import TextRegression
+from edgetune.tune.tasks.reward import RewardModel
 from edgetune.tune.tasks.task import Task
 from edgetune.tune.tasks.text_classification import TextClassification
 from edgetune.tune.tasks.text_pairs import TextPairClassification, TextPairRegression
@@ -20,5 +21,6 @@ TASKS: dict[str, Task] = {
         TokenClassification(),
         FeatureExtraction(),
         ImageClassification(),
+        RewardModel(),
     )
 }

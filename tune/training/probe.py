@@ -7,6 +7,7 @@ features while a random head settles. On a checkpoint trained for sentences the 
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,8 @@ def fit_probe(
     _, strength = best
     solver = _ScaledSolver(train[0], objective, balanced=balanced)
     start = solver.solve(strength, train)
-    logits = _held_out(solver, train, validation, start, strength)
+    together = max(1, objective.rows_together)
+    logits = _held_out(solver, train, validation, start, strength, together=together)
     final = solver.solve(strength, joined(train, validation))
     value = objective.value(validation[1], logits)
     progress.advance(len(strengths) + 1, len(strengths) + 1, f"probe {value:.4f}")
@@ -122,20 +124,21 @@ def headless(validation: Learnable, objective: Objective) -> Probe:
 
 
 def _held_out(
-    solver: _ScaledSolver, train: Learnable, validation: Learnable, start: Head, strength: float
+    solver: _ScaledSolver, train: Learnable, validation: Learnable, start: Head, strength: float, *, together: int = 1
 ) -> NDArray[np.float32]:
     """Logits (rows, width) of the validation rows by heads that have learnt all others but those of their fold; of a
     large validation part, for which a fold more or less says nothing, by the head of the training part alone.
 
     `solver` has solved `start`, from which each fold goes on: from a head that has learnt the fold's own rows, a solver
-    that stops where little changes would keep much of what it knows of them.
+    that stops where little changes would keep much of what it knows of them. Of rows that are learnt beside each other
+    `together` in a row are in one fold.
     """
     features, targets = validation
     logits = start.logits(features)
     if len(features) > MOST_FOLDED_ROWS:
         return logits
-    folds = np.arange(len(features)) % FOLDS
-    for fold in range(min(FOLDS, len(features))):
+    folds = np.arange(len(features)) // together % FOLDS
+    for fold in range(min(FOLDS, math.ceil(len(features) / together))):
         inside = folds != fold
         head = copy.deepcopy(solver).solve(strength, joined(train, (features[inside], targets[inside])))
         logits[~inside] = head.logits(features[~inside])

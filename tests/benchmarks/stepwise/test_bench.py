@@ -21,7 +21,8 @@ from edgetune.benchmarks.stepwise.bench import LanguageBenched, LanguageContest,
 from edgetune.benchmarks.stepwise.bundle_answers import SAMPLES
 from edgetune.benchmarks.stepwise.figures import RaceFigures, SideFigures
 from edgetune.benchmarks.stepwise.html import render_language_html
-from edgetune.benchmarks.stepwise.ladder import JudgedRows, Ladder
+from edgetune.benchmarks.stepwise.judged_rows import JudgedRows
+from edgetune.benchmarks.stepwise.ladder import Ladder
 from edgetune.benchmarks.stepwise.recipe import (
     GenerationBenchmarkRecipe,
     GenerationBudgetRecipe,

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.lab.language.artefacts import FILE, FP32, Artefacts, place_of
 from edgetune.benchmarks.stepwise import fidelity
 from edgetune.benchmarks.stepwise.fidelity import graph_fidelity
-from edgetune.benchmarks.stepwise.ladder import JudgedRows
+from edgetune.benchmarks.stepwise.judged_rows import JudgedRows
 from edgetune.serve.errors import GateError
 from edgetune.serve.stepwise.spec import GenerationSpec
 from edgetune.tune.stepwise.model import open_language_model

@@ -16,7 +16,8 @@ from onnx import numpy_helper
 from benchmarks.lab.language.artefacts import FILE, FP32, Artefacts, place_of
 from edgetune.benchmarks.prove.trials import Kept
 from edgetune.benchmarks.stepwise import ladder as ladder_module
-from edgetune.benchmarks.stepwise.ladder import Climbed, JudgedRows, Ladder
+from edgetune.benchmarks.stepwise.judged_rows import JudgedRows
+from edgetune.benchmarks.stepwise.ladder import Climbed, Ladder
 from edgetune.benchmarks.stepwise.mixed import MOST_TRIES
 from edgetune.benchmarks.stepwise.recipe import GenerationGateRecipe
 from edgetune.compress.gptq.coverage import read_coverage

@@ -11,6 +11,7 @@ from edgetune.tune.data.source_recipe import CleanRecipe
 from edgetune.tune.stepwise.chats import Chat, ToolCall, Turn, prompt_key
 from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
 from edgetune.tune.stepwise.conversations import Conversations, _digest
+from edgetune.tune.stepwise.objectives import OBJECTIVES
 
 
 def jsonl(path, rows):
@@ -253,10 +254,16 @@ def test_real_files_are_read(name, form, rows):
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real instruction files are not here (EDGETUNE_DATA)")
-@pytest.mark.parametrize("name", ["dpo_en_demo.json", "dpo_zh_demo.json", "kto_en_demo.json", "v1_dpo_demo.jsonl"])
-def test_real_preferences_are_refused(name):
+@pytest.mark.parametrize(
+    ("name", "judged", "rows"),
+    [("dpo_en_demo.json", "pairs", 295), ("kto_en_demo.json", "votes", 300), ("v1_dpo_demo.jsonl", "pairs", 10)],
+)
+def test_real_preferences_are_read(name, judged, rows):
+    found = load(path=str(REAL / "llama_factory" / name))
+    assert (found.judged, len(found.train) + len(found.validation) + len(found.test)) == (judged, rows)
+    assert all((chat.rejected is not None) is (judged == "pairs") for chat in found.train)
     with pytest.raises(DataError, match="is preference data"):
-        load(path=str(REAL / "llama_factory" / name))
+        OBJECTIVES["sft"].check(found.judged, found.kind, found.source)
 
 
 def test_indentation_is_kept_and_makes_programs_unlike(tmp_path):

@@ -10,12 +10,13 @@ from edgetune.tune.models.base import find_base, open_tokenizer
 from edgetune.tune.recipe import FreezeRecipe
 from edgetune.tune.stepwise import training
 from edgetune.tune.stepwise.batches import pad_rows
+from edgetune.tune.stepwise.language_trainer import LanguagePlan
 from edgetune.tune.stepwise.methods import METHODS
 from edgetune.tune.stepwise.model import open_pretrained
 from edgetune.tune.stepwise.perplexity import measure_perplexity
 from edgetune.tune.stepwise.qlora import open_quantized
 from edgetune.tune.stepwise.recipe import AdapterRecipe, GenerationTuneRecipe
-from edgetune.tune.stepwise.training import LanguagePlan, _LanguageTrainer, train_language_model
+from edgetune.tune.stepwise.training import _SupervisedTrainer, train_language_model
 from edgetune.tune.training.progress import Silent
 from edgetune.tune.training.rates import Rates
 
@@ -159,14 +160,14 @@ def test_nothing_is_reported_and_no_card_is_written(trained, tmp_path, monkeypat
 
 def test_lora_plus_gives_the_second_factor_its_own_rate(trained, monkeypatch):
     seen = {}
-    making = _LanguageTrainer.create_optimizer
+    making = _SupervisedTrainer.create_optimizer
 
     def watching(self, model=None):
         optimizer = making(self, model)
         seen.update(optimizer=optimizer, names={id(w): name for name, w in self.model.named_parameters()})
         return optimizer
 
-    monkeypatch.setattr(_LanguageTrainer, "create_optimizer", watching)
+    monkeypatch.setattr(_SupervisedTrainer, "create_optimizer", watching)
     trained("run", Stopping(), method="loraplus", epochs=1, rate=1e-3)
     rates = {
         seen["names"][id(weight)].split(".")[-3]: group["initial_lr"]
@@ -201,7 +202,7 @@ def test_memory_that_runs_out_is_said_with_what_to_lower(trained, monkeypatch, k
             torch.empty(1 << 55)  # what torch's allocator really says
         raise MemoryError if kind == "python" else RuntimeError("a bug")
 
-    monkeypatch.setattr(_LanguageTrainer, "training_step", greedy)
+    monkeypatch.setattr(_SupervisedTrainer, "training_step", greedy)
     if kind == "other":
         with pytest.raises(RuntimeError, match="a bug"):
             trained("run", Stopping())
@@ -228,7 +229,7 @@ def test_a_training_that_diverges_is_said(trained, monkeypatch):
             next(weight for weight in model.parameters() if weight.requires_grad).fill_(float("nan"))
         return torch.tensor(0.0)
 
-    monkeypatch.setattr(_LanguageTrainer, "training_step", diverged)
+    monkeypatch.setattr(_SupervisedTrainer, "training_step", diverged)
     with pytest.raises(ModelError, match=r"Training diverged: after epoch 1.0 the loss is no number"):
         trained("run", Stopping())
 

@@ -12,15 +12,25 @@ from edgetune.tune.stepwise.formats import (
     messages,
     pairs,
     plain,
+    preferences,
     question_answer,
+    rankings,
     sharegpt,
     turn_pairs,
+    votes,
 )
 from edgetune.tune.stepwise.formats.format import Format
 
 FORMATS: dict[str, Format] = {
     one.name: one
     for one in (
+        preferences.PAIRS_OF_SHAREGPT,
+        preferences.PAIRS_OF_MESSAGES,
+        preferences.PAIRS,
+        votes.VOTES_ON_MESSAGES,
+        votes.VOTES_ON_ALPACA,
+        votes.VOTES_ON_WORDS,
+        rankings.FORMAT,
         messages.FORMAT,
         messages.PROMPT_AND_COMPLETION,
         sharegpt.FORMAT,

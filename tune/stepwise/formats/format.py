@@ -13,7 +13,7 @@ from typing import Any
 
 from edgetune.tune.data.json_text import NotJson, json_value
 from edgetune.tune.data.reading import word
-from edgetune.tune.stepwise.chats import Chat, Kind, Role, ToolCall, Turn
+from edgetune.tune.stepwise.chats import Chat, Judged, Kind, Role, ToolCall, Turn
 from edgetune.tune.stepwise.faults import kind_of
 
 Cells = Mapping[str, Any]
@@ -57,6 +57,7 @@ class Format:
         fits: whether cells by field look like this format.
         template: the named chat template that goes with it where a model has none.
         asks: the fields that a prompt is made of, where they are texts.
+        judged: what its rows say of their answers beside giving them; "" for nothing.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Format:
     fits: Callable[[Cells], bool]
     template: str = "plain"
     asks: tuple[str, ...] = ()
+    judged: Judged = ""
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -120,6 +122,16 @@ def listed(value: object) -> list[Any] | None:
         except NotJson:
             return None
     return value if isinstance(value, list) else None
+
+
+def object_of(value: object) -> Mapping[str, Any] | None:
+    """An object, also where a table holds it as JSON text; None where it is none."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json_value(value)
+        except NotJson:
+            return None
+    return value if isinstance(value, dict) else None
 
 
 def turns_in(value: object, field: str) -> list[Mapping[str, Any]]:

@@ -29,17 +29,22 @@ from edgetune.tune.stepwise.formats.format import (
 
 
 def _chat(cells: Cells) -> Chat:
-    turns = with_system(_turns(cells, "messages"), words(cells.get("system"), "system"))
+    turns = with_system(turns_of(cells, "messages"), words(cells.get("system"), "system"))
     return Chat(turns, tools_of(cells.get("tools")))
 
 
 def _completed(cells: Cells) -> Chat:
     """The completion's answers alone are learnt, as by TRL."""
-    prompt = tuple(replace(turn, learnt=turn.role != "assistant") for turn in _turns(cells, "prompt"))
-    return Chat((*prompt, *_turns(cells, "completion")), tools_of(cells.get("tools")))
+    prompt = tuple(replace(turn, learnt=turn.role != "assistant") for turn in turns_of(cells, "prompt"))
+    return Chat((*prompt, *turns_of(cells, "completion")), tools_of(cells.get("tools")))
 
 
-def _turns(cells: Cells, field: str) -> tuple[Turn, ...]:
+def turns_of(cells: Cells, field: str) -> tuple[Turn, ...]:
+    """The turns that a field holds.
+
+    Raises:
+        FormatFault: it holds none, or one of them is not written as a turn.
+    """
     return tuple(_turn(turn, number) for number, turn in enumerate(turns_in(cells[field], field), start=1))
 
 
@@ -79,7 +84,8 @@ def _content(value: object, number: int) -> str:
     return "".join(pieces)
 
 
-def _are_messages(value: object) -> bool:
+def are_messages(value: object) -> bool:
+    """Whether it is a list of turns that say their role."""
     turns = listed(value)
     return turns is not None and all(isinstance(turn, dict) and "role" in turn for turn in turns)
 
@@ -94,7 +100,7 @@ FORMAT = Format(
         Field("tools", ("tools",), required=False),
     ),
     chat_of=_chat,
-    fits=lambda cells: _are_messages(cells["messages"]),
+    fits=lambda cells: are_messages(cells["messages"]),
 )
 
 PROMPT_AND_COMPLETION = Format(
@@ -108,5 +114,5 @@ PROMPT_AND_COMPLETION = Format(
         Field("tools", ("tools",), required=False),
     ),
     chat_of=_completed,
-    fits=lambda cells: _are_messages(cells["prompt"]) and _are_messages(cells["completion"]),
+    fits=lambda cells: are_messages(cells["prompt"]) and are_messages(cells["completion"]),
 )

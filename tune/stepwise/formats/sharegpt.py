@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from edgetune.tune.data.json_text import NotJson, json_value
 from edgetune.tune.stepwise.chats import Chat, Turn
 from edgetune.tune.stepwise.formats.format import (
@@ -24,12 +27,22 @@ from edgetune.tune.stepwise.formats.format import (
 
 
 def _chat(cells: Cells) -> Chat:
-    turns = []
-    for number, turn in enumerate(turns_in(cells["conversations"], "conversations"), start=1):
-        if "from" not in turn or "value" not in turn:
-            raise FormatFault(f"turn {number} has the keys {', '.join(turn) or 'none'}, not from and value")
-        turns.append(_turn(turn["from"], turn["value"], number))
-    return Chat(with_system(tuple(turns), words(cells.get("system"), "system")), tools_of(cells.get("tools")))
+    turns = enumerate(turns_in(cells["conversations"], "conversations"), start=1)
+    return Chat(
+        with_system(tuple(turn_of(turn, number) for number, turn in turns), words(cells.get("system"), "system")),
+        tools_of(cells.get("tools")),
+    )
+
+
+def turn_of(written: Mapping[str, Any], number: int) -> Turn:
+    """The turn that an object with `from` and `value` is.
+
+    Raises:
+        FormatFault: it has not these keys, an unknown speaker, or a call that is none.
+    """
+    if "from" not in written or "value" not in written:
+        raise FormatFault(f"turn {number} has the keys {', '.join(written) or 'none'}, not from and value")
+    return _turn(written["from"], written["value"], number)
 
 
 def _turn(speaker: object, value: object, number: int) -> Turn:
