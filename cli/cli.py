@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("edgetune.commands.verify", "Check a bundle's bytes and replay its golden answers."),
     "measure": ("edgetune.commands.measure", "Measure a bundle on this machine: answers, times, memory, cold start."),
     "check": ("edgetune.commands.check", "Hold a bundle against a budget: size, times, memory, metric."),
+    "compare": ("edgetune.commands.compare", "Compare two models on the same rows, or arms of live traffic by votes."),
     "report": ("edgetune.commands.report", "Join a build's report and measurements in one HTML page."),
     "sign": ("edgetune.commands.sign", "Sign a bundle's files with a private key."),
     "pack": ("edgetune.commands.pack", "Write a bundle as the folder that another server opens."),

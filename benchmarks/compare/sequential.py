@@ -139,21 +139,23 @@ def sequential_verdict(
     """
     pairs = [(bool(value), arm == names[1]) for value, arm in zip(good, arms, strict=True) if arm in names]
     values, is_arm = (np.array([pair[place] for pair in pairs], dtype=bool) for place in (0, 1))
-    blocks = blocks_of(values, is_arm)
+    control, arm = (
+        ArmCounts(name, int(side.sum()), int(values[side].sum()))
+        for name, side in zip(names, (~is_arm, is_arm), strict=True)
+    )
+    return blocks_verdict(blocks_of(values, is_arm), control, arm, alpha)
+
+
+def blocks_verdict(blocks: Blocks, control: ArmCounts, arm: ArmCounts, alpha: float = 0.05) -> SequentialVerdict:
+    """The verdict on two arms whose outcomes are in blocks already."""
     wealth, needed = blocks.log_wealth(), -math.log(alpha)
     reached = np.flatnonzero(wealth >= needed)
     winner = decided_at = None
     if len(reached):
         decided_at = int(blocks.ends[reached[0]])
-        winner = names[int(blocks.differences[: reached[0] + 1].mean() > 0)]
-    control, arm = (
-        ArmCounts(name, int(side.sum()), int(values[side].sum()))
-        for name, side in zip(names, (~is_arm, is_arm), strict=True)
-    )
-    most = float(wealth.max(initial=0.0))
-    return SequentialVerdict(
-        control, arm, winner, decided_at, math.exp(min(most, 700.0)), 1 / alpha, confidence_sequence(blocks, alpha)
-    )
+        winner = arm.name if blocks.differences[: reached[0] + 1].mean() > 0 else control.name
+    most = math.exp(min(float(wealth.max(initial=0.0)), 700.0))
+    return SequentialVerdict(control, arm, winner, decided_at, most, 1 / alpha, confidence_sequence(blocks, alpha))
 
 
 def confidence_sequence(blocks: Blocks, alpha: float = 0.05) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""False alarms and power of the sequential test of `edgetune votes`, by simulation; peeked at after every outcome.
+"""False alarms and power of the sequential test of `edgetune compare --votes`, by simulation; peeked at after every outcome.
 
 python -m edgetune.benchmarks.lab.sequential [--runs 2000] [--outcomes 2000]
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 
+import click
 import numpy as np
 
 from edgetune.benchmarks.compare.sequential import blocks_of
@@ -44,19 +45,19 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--outcomes", type=int, default=2000)
     given = parser.parse_args()
-    print(f"{given.runs:,} runs of {given.outcomes:,} outcomes each, alpha 0.05\n")
-    print("| rate of both arms | share of the second | a winner was named |\n|---|---|---|")
+    click.echo(f"{given.runs:,} runs of {given.outcomes:,} outcomes each, alpha 0.05\n")
+    click.echo("| rate of both arms | share of the second | a winner was named |\n|---|---|---|")
     for rate, share in NO_DIFFERENCE:
         ends = decided((rate, rate), share, given.runs, given.outcomes)
-        print(f"| {rate} | {share} | {100 * np.mean([end is not None for end in ends]):.2f}% |")
-    print("\n| rates | share of the second | a winner was named | median outcomes until then |\n|---|---|---|---|")
+        click.echo(f"| {rate} | {share} | {100 * np.mean([end is not None for end in ends]):.2f}% |")
+    click.echo("\n| rates | share of the second | a winner was named | median outcomes until then |\n|---|---|---|---|")
     for rates in DIFFERENCES:
         for share in SHARES:
             ends = decided(rates, share, given.runs, given.outcomes)
             named = [end for end in ends if end is not None]
             found = f"{100 * len(named) / len(ends):.1f}%"
             median = f"{np.median(named):,.0f}" if named else ""
-            print(f"| {rates[0]} and {rates[1]} | {share} | {found} | {median} |")
+            click.echo(f"| {rates[0]} and {rates[1]} | {share} | {found} | {median} |")
 
 
 if __name__ == "__main__":
