@@ -1,4 +1,4 @@
-"""False alarms and power of the sequential test of `edgetune compare --votes`, by simulation; peeked at after every outcome.
+"""False alarms and power of the sequential test of `edgetune compare --votes`, by simulation, peeked at each outcome.
 
 python -m edgetune.benchmarks.lab.sequential [--runs 2000] [--outcomes 2000]
 """

@@ -1,11 +1,15 @@
 """What a server is told when it starts: its limits and times, each with a default that holds on a small machine.
 
-Must import the standard library alone: the command line shows the defaults without loading a web server.
+Must import nothing but the standard library and what does the same: the command line shows the defaults without loading
+a web server.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from edgetune.serve.http.split import Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,9 @@ class ServerSettings:
         allow_host: names with dots by which a server may be asked, beside addresses; none lets every name.
         allow_origin: origins whose pages may read answers in a browser, "*" for all.
         access_log: write one line a request.
+        split: models that answer under one name, each with its share; None where every model has its own alone.
+        shadow: model that is asked beside the one that answers, and whose answers nobody gets; "" for none.
+        shadow_log: file of JSON Lines of both answers; None writes none.
     """
 
     max_body_bytes: int = 4 * 1024 * 1024
@@ -73,3 +80,6 @@ class ServerSettings:
     allow_host: tuple[str, ...] = ()
     allow_origin: tuple[str, ...] = ()
     access_log: bool = True
+    split: Split | None = None
+    shadow: str = ""
+    shadow_log: Path | None = None
