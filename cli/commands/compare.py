@@ -18,7 +18,7 @@ from edgetune.writing import check_writable, write_text
 if TYPE_CHECKING:
     from edgetune.benchmarks.compare.comparison import Compared
     from edgetune.benchmarks.compare.sequential import SequentialVerdict
-    from edgetune.tune.data.dataset import DataRecipe
+    from edgetune.serve.json_types import JsonObject
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 REQUIRED = ("better", "not-worse")
@@ -43,6 +43,8 @@ NOT_MET = 3
     default=0.01,
     help="Loss that still counts as not worse: of a score 0.01 is a point, of an error one percent.",
 )
+@click.option("--judge", default="", help="Reward bundle, or address of a judge model, for generated answers.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=128, help="Of a generated answer.")
 @click.option("--votes", type=click.Path(path_type=Path), multiple=True, help="File or folder of votes; repeatable.")
 @click.option("--control", default="", help="Arm that the others are held against.", show_default="the first vote's")
 @click.option("--html", type=FILE, help="Write the comparison to an HTML page.")
@@ -62,6 +64,8 @@ def command(
     api_key_env: str | None,
     require: str | None,
     max_drop: float,
+    judge: str,
+    max_tokens: int,
     votes: tuple[Path, ...],
     control: str,
     html: Path | None,
@@ -78,6 +82,7 @@ def command(
       edgetune compare bundles/old bundles/new --data test.csv
       edgetune compare bundles/old bundles/new --data test.csv --require not-worse --html compare.html
       edgetune compare bundles/x http://127.0.0.1:8080/v2/models/x --data test.csv --set data.label=intent
+      edgetune compare bundles/talk-a bundles/talk-b --data chats.jsonl --judge bundles/reward
       edgetune compare bundles/a bundles/b bundles/c
       edgetune compare --votes feedback/ --control a
     """
@@ -92,15 +97,16 @@ def command(
     if data is None:
         _print_reports(models, as_json=as_json)
         return
-    from edgetune.benchmarks.compare.comparison import ComparisonRequest
-
     _require_extra()
+    from edgetune.api.comparison import judge_on_rows
     from edgetune.benchmarks.compare.address import key_of
-    from edgetune.benchmarks.compare.comparison import compare_answers
+    from edgetune.benchmarks.compare.comparison import ComparisonRequest
+    from edgetune.benchmarks.compare.generation import Judging
     from edgetune.commands.measure import StandardError
 
     request = ComparisonRequest(task, metric, rows, seed, confidence, calls, key_of(api_key_env))
-    compared = compare_answers((models[0], models[1]), _recipe(data, settings), request, StandardError())
+    values = _values(data, settings)
+    compared = judge_on_rows((models[0], models[1]), values, request, Judging(judge, max_tokens), StandardError())
     if html is not None:
         from edgetune.benchmarks.compare.page import comparison_page
 
@@ -129,28 +135,20 @@ def _require_extra() -> None:
         )
 
 
-def _recipe(data: Path, settings: tuple[str, ...]) -> DataRecipe:
-    """The data section that the options give.
+def _values(data: Path, settings: tuple[str, ...]) -> JsonObject:
+    """The values of the data section that the options give.
 
     Raises:
-        RecipeError: a setting is of another section, or of no key.
+        RecipeError: a setting is of another section.
     """
-    from pydantic import ValidationError
-
     from edgetune.recipe import parse_settings, recipe_values
     from edgetune.serve.errors import RecipeError
-    from edgetune.tune.data.dataset import DataRecipe
 
     values = recipe_values(None, {"data.path": str(data), **parse_settings(settings)})
     if others := sorted(values.keys() - {"data"}):
         raise RecipeError(f"--set gives values of {', '.join(others)}.", expected="keys of the data section alone")
-    try:
-        return DataRecipe.model_validate(values["data"])
-    except ValidationError as error:
-        faults = "; ".join(
-            f"data.{fault['loc'][0] if fault['loc'] else ''}: {fault['msg']}" for fault in error.errors()
-        )
-        raise RecipeError(f"The rows cannot be read so: {faults}.", expected="keys of the data section") from error
+    section: JsonObject = values["data"]
+    return section
 
 
 def _print(compared: Compared) -> None:
