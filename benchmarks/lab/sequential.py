@@ -1,6 +1,6 @@
 """False alarms and power of the sequential test of `edgetune compare --votes`, by simulation, peeked at each outcome.
 
-python -m edgetune.benchmarks.lab.sequential [--runs 2000] [--outcomes 2000]
+python -m benchmarks.lab.sequential [--runs 2000] [--outcomes 2000]
 """
 
 from __future__ import annotations

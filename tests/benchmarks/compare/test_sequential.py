@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.lab.sequential import decided
 from edgetune.benchmarks.compare.sequential import blocks_of, sequential_verdict
 from edgetune.benchmarks.compare.votes import judge_votes, read_votes
-from edgetune.benchmarks.lab.sequential import decided
 from edgetune.serve.errors import InputError
 
 
