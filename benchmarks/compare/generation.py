@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
     from edgetune.tune.training.progress import Progress
 
-TASK = "text-generation"
-
 
 def _bits(size: Any, nats: Any) -> Statistics:
     return np.stack([np.asarray(nats) / math.log(2), np.asarray(size, dtype=np.float64)], axis=1)
@@ -81,7 +79,7 @@ def compare_writers(
         )
         alike = [one == other for one, other in zip(*answers, strict=True)]
         return Compared(
-            *(names[0], names[1], TASK, len(questions), tuple(gains)),
+            *(names[0], names[1], _task_of(writers), len(questions), tuple(gains)),
             agreement=float(np.mean(alike)) if alike else None,
             a_bytes=writers[0].size_bytes,
             b_bytes=writers[1].size_bytes,
@@ -92,6 +90,11 @@ def compare_writers(
     finally:
         for writer in writers:
             writer.close()
+
+
+def _task_of(writers: Sequence[Writer]) -> str:
+    """The task of a bundle among them, in words where there is none."""
+    return next((writer.task for writer in writers if isinstance(writer, BundleWriter)), "generated text")
 
 
 def _answers(

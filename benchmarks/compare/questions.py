@@ -101,6 +101,7 @@ class BundleWriter:
     name: str
     generator: Generator
     size_bytes: int | None
+    task: str
     tokenizer_digest: str
 
     @classmethod
@@ -108,7 +109,8 @@ class BundleWriter:
         """Open a bundle of the task text-generation."""
         bundle = Bundle.open(folder, verify=False)
         generator = Generator.open(folder)
-        return cls(str(folder), generator, bundle.size_bytes, bundle.manifest.files[TOKENIZER_NAME].sha256)
+        manifest = bundle.manifest
+        return cls(str(folder), generator, bundle.size_bytes, manifest.task, manifest.files[TOKENIZER_NAME].sha256)
 
     def write(self, question: Question, max_tokens: int) -> str:
         return self.generator.generate(question.prompt, Sampling(max_tokens=max_tokens)).text
