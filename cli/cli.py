@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("edgetune.commands.verify", "Check a bundle's bytes and replay its golden answers."),
     "measure": ("edgetune.commands.measure", "Measure a bundle on this machine: answers, times, memory, cold start."),
     "check": ("edgetune.commands.check", "Hold a bundle against a budget: size, times, memory, metric."),
+    "compare": ("edgetune.commands.compare", "Compare two models on the same rows, or arms of live traffic by votes."),
     "report": ("edgetune.commands.report", "Join a build's report and measurements in one HTML page."),
     "feedback": ("edgetune.commands.feedback", "Turn what people said about answers into data and figures."),
     "loop": ("edgetune.commands.loop", "Take a turn: corrections join the data, a better bundle the old one's place."),

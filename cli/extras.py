@@ -12,7 +12,7 @@ import re
 import sys
 from dataclasses import dataclass
 
-EXTRAS = ("base", "cpu", "gpu", "serve", "pictures", "build", "llm", "review", "sweep", "sign")
+EXTRAS = ("base", "cpu", "gpu", "serve", "pictures", "build", "compare", "llm", "review", "sweep", "sign")
 
 # Every wheel that brings the module `onnxruntime`: two of them in one environment overwrite each other.
 RUNTIME_WHEELS = (

@@ -14,7 +14,7 @@ from edgetune.benchmarks.report import charts
 from edgetune.benchmarks.report.summary import metric_of
 from edgetune.serve.report import BuildReport
 
-_PAGE = """<!doctype html>
+PAGE = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width">
@@ -41,7 +41,7 @@ def measured_page(measurements: Sequence[Measurement], report: BuildReport | Non
     columns = [*([of_report(report)] if report else []), *map(of_measurement, measurements)]
     parts = [_introduction(report), _side_by_side(columns), *_remarks(columns)]
     parts += [_section(measurement) for measurement in measurements]
-    return _PAGE.format(title=escape(f"{name} where it runs"), body="\n".join(parts))
+    return PAGE.format(title=escape(f"{name} where it runs"), body="\n".join(parts))
 
 
 def _introduction(report: BuildReport | None) -> str:
@@ -55,10 +55,10 @@ def _introduction(report: BuildReport | None) -> str:
 
 def _side_by_side(columns: Sequence[MachineFigures]) -> str:
     """A row for each figure, a column for each machine."""
-    tables = [dict(rows(figures)) for figures in columns]
-    names = list(dict.fromkeys(name for table in tables for name in table))
-    cells = [[name, *(table.get(name, "") for table in tables)] for name in names]
-    return _table(["", *(figures.title for figures in columns)], cells)
+    by_machine = [dict(rows(figures)) for figures in columns]
+    names = list(dict.fromkeys(name for values in by_machine for name in values))
+    cells = [[name, *(values.get(name, "") for values in by_machine)] for name in names]
+    return table(["", *(figures.title for figures in columns)], cells)
 
 
 def _remarks(columns: Iterable[MachineFigures]) -> list[str]:
@@ -83,16 +83,16 @@ def _section(measurement: Measurement) -> str:
             for name, replay in measurement.golden.items()
         ),
     ]
-    parts = [f"<section><h2>{escape(machine.cpu)}</h2>", _table(["", ""], [list(fact) for fact in facts])]
+    parts = [f"<section><h2>{escape(machine.cpu)}</h2>", table(["", ""], [list(fact) for fact in facts])]
     if measurement.settings:
         cells = [
             [str(entry.threads), "yes" if entry.spinning else "no", charts.milliseconds(entry.p50_ms)]
             for entry in measurement.settings
         ]
-        parts.append(_table(["threads", "spinning", "median"], cells))
+        parts.append(table(["threads", "spinning", "median"], cells))
     if measurement.first_token_ms:
         cells = [[f"{entry.prompt_tokens:,}", charts.milliseconds(entry.ms)] for entry in measurement.first_token_ms]
-        parts.append(_table(["prompt tokens", "first token"], cells))
+        parts.append(table(["prompt tokens", "first token"], cells))
     if measurement.drift:
         parts.append(f"<p>{escape(drift_line(measurement))}</p>")
     return "".join([*parts, "</section>"])
@@ -121,7 +121,8 @@ def _cores(others: float | None) -> str:
     return charts.NOT_MEASURED if others is None else f"{others:.1f} cores"
 
 
-def _table(heading: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+def table(heading: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A table of texts, which are escaped."""
     head = "".join(f"<th>{escape(name)}</th>" for name in heading)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in cells)
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 from edgetune.api.result import BuildResult, html_table, report_rows
 from edgetune.serve.bundle import REPORT_NAME, Bundle
 from edgetune.serve.dependencies import require
-from edgetune.serve.errors import InputError
+from edgetune.serve.errors import InputError, RecipeError
 from edgetune.serve.report import BuildReport, Report
 from edgetune.serve.stepwise.report import LanguageReport, report_of
+
+if TYPE_CHECKING:
+    from edgetune.benchmarks.compare.comparison import Compared, ComparisonRequest
+    from edgetune.benchmarks.compare.generation import Judging
+    from edgetune.serve.json_types import JsonObject
+    from edgetune.tune.training.progress import Progress
 
 _COLUMNS = 2  # of a report's row: its name and the base come first
 
@@ -70,14 +77,31 @@ class Comparison:
         return html_table(("bundle", "base", "scheme", *names), rows, (sentence, self.remark))
 
 
-def compare(bundles: Sequence[str | Path | BuildResult]) -> Comparison:
-    """Put bundles of the same data side by side, by the reports of their builds.
+@overload
+def compare(bundles: Sequence[str | Path | BuildResult]) -> Comparison: ...
+@overload
+def compare(
+    bundles: Sequence[str | Path | BuildResult], data: str | Path, *, metric: str = ..., judge: str = ...
+) -> Compared: ...
+def compare(
+    bundles: Sequence[str | Path | BuildResult], data: str | Path | None = None, *, metric: str = "", judge: str = ""
+) -> Comparison | Compared:
+    """Put bundles side by side: by the reports of their builds, or two of them on rows that both answer.
+
+    Args:
+        bundles: two or more; with `data` two, one of which may be an address, as `edgetune compare` takes it.
+        data: labelled rows, or conversations for language models; None compares reports.
+        metric: that gives the verdict on rows; "" for the task's own.
+        judge: of generated answers, a reward bundle or the address of a judge model; "" for none.
 
     Raises:
         BundleError: a folder is no bundle.
-        InputError: there are fewer than two bundles, one has no report, or they were measured on different test rows.
+        InputError: there are fewer than two bundles, one has no report, or they were measured on different test rows;
+            or, with `data`, they cannot be compared on it.
         MissingDependency: the extra `build` is not installed.
     """
+    if data is not None:
+        return _on_rows(bundles, data, metric, judge)
     require("build", "rich")
     if isinstance(bundles, (str, Path)) or len(bundles) < 2:
         raise InputError("There are no two bundles to compare.", expected="a list of two folders or more")
@@ -87,6 +111,59 @@ def compare(bundles: Sequence[str | Path | BuildResult]) -> Comparison:
     first = reports[0]
     lines = tuple(map(_line, folders, reports))
     return Comparison(first.quality.metric, first.quality.n, lines, _remark(reports))
+
+
+def _on_rows(bundles: Sequence[str | Path | BuildResult], data: str | Path, metric: str, judge: str) -> Compared:
+    from edgetune.benchmarks.compare.comparison import ComparisonRequest
+    from edgetune.benchmarks.compare.generation import Judging
+    from edgetune.tune.training.progress import Silent
+
+    if isinstance(bundles, (str, Path)) or len(bundles) != 2:
+        raise InputError(f"Rows judge two models, and {len(bundles)} are given.", expected="a list of two")
+    first, second = (str(bundle.folder if isinstance(bundle, BuildResult) else bundle) for bundle in bundles)
+    request = ComparisonRequest(metric=metric)
+    return judge_on_rows((first, second), {"path": str(data)}, request, Judging(judge), Silent())
+
+
+def judge_on_rows(
+    names: tuple[str, str], section: JsonObject, request: ComparisonRequest, judging: Judging, progress: Progress
+) -> Compared:
+    """Judge two models on the same rows, by the task of the first that is a bundle.
+
+    Args:
+        names: folders of bundles, or one and an address.
+        section: of a recipe's data: `path` and how it is read.
+        request: by what they are judged.
+        judging: of generated answers.
+        progress: told how far it is.
+
+    Raises:
+        RecipeError: the section has other keys than the task's.
+        EdgetuneError: as `compare_answers` and `compare_writers`.
+    """
+    from pydantic import ValidationError
+
+    from edgetune.benchmarks.compare.address import is_address
+    from edgetune.benchmarks.compare.comparison import compare_answers
+    from edgetune.benchmarks.compare.generation import compare_writers
+    from edgetune.tune.data.dataset import DataRecipe
+    from edgetune.tune.stepwise.conversation_recipe import ConversationRecipe
+
+    folder = next((name for name in names if not is_address(name)), None)
+    writes = folder is None or Bundle.open(folder, verify=False).manifest.generation is not None
+    try:
+        if writes:
+            conversations = ConversationRecipe.model_validate(section)
+        else:
+            recipe = DataRecipe.model_validate(section)
+    except ValidationError as error:
+        faults = "; ".join(f"data.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise RecipeError(f"The rows cannot be read so: {faults}.", expected="keys of the data section") from error
+    if writes:
+        return compare_writers(names, conversations, request, judging, progress)
+    if judging.judge:
+        raise InputError("A judge is given, and the models generate nothing.", action="leave --judge away")
+    return compare_answers(names, recipe, request, progress)
 
 
 def _report(folder: Path) -> Report | LanguageReport:

@@ -14,6 +14,7 @@ from edgetune.commands.options import json_option, print_json
 from edgetune.extras import pip_install
 from edgetune.serve.errors import MissingDependency
 from edgetune.serve.http.settings import ServerSettings
+from edgetune.serve.http.split import DEFAULT_NAME, DEFAULT_SALT, Split
 
 if TYPE_CHECKING:
     from edgetune.serve.http.launch import Started
@@ -155,6 +156,13 @@ def _origins(context: click.Context, parameter: click.Parameter, given: tuple[st
     is_flag=True,
     help="Guess the tokens of a lone answer ahead from its prompt: fewer steps for answers that quote it.",
 )
+@click.option(
+    "--split", "shares", metavar="A=0.9,B=0.1", help="Answer one name by several models, each with its share of keys."
+)
+@click.option("--split-name", default=DEFAULT_NAME, help="Name that a split answers to, and requests without a model.")
+@click.option("--split-salt", default=DEFAULT_SALT, help="Salt of the hash of keys; another one deals them anew.")
+@click.option("--shadow", default="", metavar="B", help="Model that is asked beside the one that answers.")
+@click.option("--shadow-log", type=FILE, help="Append both answers to a file of JSON Lines, without the requests.")
 @click.option("--access-log/--no-access-log", default=DEFAULTS.access_log, help="Write one line a request to stderr.")
 @click.option(
     "--feedback",
@@ -193,6 +201,9 @@ def command(
     tls_key: Path | None,
     workers: int,
     redact: tuple[str, ...],
+    shares: str | None,
+    split_name: str,
+    split_salt: str,
     as_json: bool,
     **limits: Any,
 ) -> None:
@@ -207,12 +218,16 @@ def command(
       edgetune serve bundles/banking77
       edgetune serve intents=bundles/banking77 mood=bundles/sst2 --port 9000
       edgetune serve bundles/x --host 0.0.0.0 --api-key-file keys.txt --workers 4
+      edgetune serve a=bundles/old b=bundles/new --split a=0.9,b=0.1
+      edgetune serve a=bundles/old b=bundles/new --shadow b --shadow-log shadow.jsonl
       edgetune serve bundles/talk        # a language model: /v1/chat/completions, for OpenAI's clients
       curl 127.0.0.1:8080/v1/classify -d '{"texts": ["my card has not arrived"]}'
     """
     if tls_key and not tls_cert:
         raise click.UsageError("--tls-key goes with --tls-cert.")
     sources = _sources(bundles)
+    split = _split(shares, split_name, split_salt, sources)
+    _check_shadow(sources, split, str(limits["shadow"]), limits["shadow_log"])
     _require_extra()
     from edgetune.serve.http.launch import serve
     from edgetune.serve.http.plan import ServerPlan, is_loopback
@@ -223,7 +238,7 @@ def command(
     hosts = tuple(name.lower() for name in (allow_host if public or api_key_file else (host, *allow_host)))
     plan = ServerPlan(
         sources=sources,
-        settings=ServerSettings(allow_host=hosts, redact=_redacted(redact), **limits),
+        settings=ServerSettings(allow_host=hosts, redact=_redacted(redact), split=split, **limits),
         host=host,
         port=port,
         workers=workers,
@@ -241,6 +256,34 @@ def _redacted(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(names) > 1:
         raise click.UsageError("--redact none goes with no other name.")
     return ()
+
+
+def _split(shares: str | None, name: str, salt: str, sources: dict[str, Path]) -> Split | None:
+    """The split that is asked for, held against the models.
+
+    Raises:
+        InputError: it cannot be.
+    """
+    from edgetune.serve.http.names import check_name
+
+    if shares is None:
+        if (name, salt) != (DEFAULT_NAME, DEFAULT_SALT):
+            raise click.UsageError("--split-name and --split-salt go with --split.")
+        return None
+    check_name(name)
+    split = Split.of(shares, name, salt)
+    split.check(sources)
+    return split
+
+
+def _check_shadow(sources: dict[str, Path], split: Split | None, shadow: str, log: Path | None) -> None:
+    """Refuse a shadow that is no served model, or has nobody to stand beside."""
+    if log and not shadow:
+        raise click.UsageError("--shadow-log goes with --shadow.")
+    if shadow and (shadow not in sources or len(sources) < 2):
+        raise click.UsageError(f"--shadow {shadow} is none of several models here: {', '.join(sources)}.")
+    if split is not None and shadow in dict(split.shares):
+        raise click.UsageError(f"--shadow {shadow} is an arm of --split: it answers already.")
 
 
 def _sources(bundles: tuple[str, ...]) -> dict[str, Path]:

@@ -44,11 +44,11 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 )
 @click.option("--space", multiple=True, metavar="KEY=RANGE", help="Key and what is tried of it; may be repeated.")
 @click.option(
-    "--objective",
+    "--pareto",
     "objectives",
     multiple=True,
     type=click.Choice(["metric", "size", "latency"]),
-    help="Figure that judges trials beside the metric; may be repeated.",
+    help="Figure that judges trials beside the metric; the front of both is reported. May be repeated.",
 )
 @json_option
 def command(

@@ -30,8 +30,10 @@ from edgetune.serve.http.settings import ServerSettings
 
 if TYPE_CHECKING:
     from edgetune.serve.http.keys import Keys
+    from edgetune.serve.http.split import Split
 
 VISIT = "edgetune.serve.visit"
+KEY_HEADER, ARM_HEADER = b"x-edgetune-key", b"x-edgetune-arm"
 LOGGER = logging.getLogger("edgetune.access-log")
 SERVER_LOGGER = logging.getLogger("edgetune.serve")
 LOGGER.setLevel(logging.WARNING)  # closed until it is opened, whatever an embedding program's root logger lets through
@@ -44,7 +46,11 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
 
 @dataclass(slots=True)
 class Visit:
-    """One request while it is answered; `started` by time.perf_counter, `status` 0 until an answer begins."""
+    """One request while it is answered; `started` by time.perf_counter, `status` 0 until an answer begins.
+
+    Where traffic is split, `key` is the header's, and `arm` the model that answers, "" before that is settled. `forced`
+    is the model of a shadow, which answers whatever the request names.
+    """
 
     request_id: str
     started: float
@@ -52,6 +58,24 @@ class Visit:
     model: str = ""
     texts: int = 0
     status: int = 0
+    split: Split | None = None
+    key: str = ""
+    arm: str = ""
+    forced: str = ""
+
+    def asked(self, wished: str | None, user: str = "") -> str | None:
+        """The model that answers who wishes for one by name, None where none is named: an arm where there is a split.
+
+        Args:
+            wished: by the client.
+            user: whom the body names, where the header names no key.
+        """
+        if self.forced:
+            return self.forced
+        if self.split is None or wished not in (None, self.split.name):
+            return wished
+        self.arm = self.split.arm_of(self.key or user or self.request_id)
+        return self.arm
 
 
 def visit_of(scope: Scope) -> Visit:
@@ -94,6 +118,7 @@ class Access:
         self._metrics = metrics
         self._keys = keys
         self._allow_host, self._allow_origin = settings.allow_host, settings.allow_origin
+        self._split = settings.split
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -101,6 +126,8 @@ class Access:
             return
         visit = Visit(_request_id(header(scope, b"x-request-id")), time.perf_counter())
         scope[VISIT] = visit
+        if self._split is not None:
+            visit.split, visit.key = self._split, header(scope, KEY_HEADER) or ""
         origin = header(scope, b"origin") if self._allow_origin else None
         added = [(b"x-request-id", visit.request_id.encode()), *cors_headers(origin, self._allow_origin)]
 
@@ -108,6 +135,8 @@ class Access:
             if message["type"] == "http.response.start":
                 visit.status = message["status"]
                 message["headers"] = [*message["headers"], *added]
+                if visit.arm:
+                    message["headers"].append((ARM_HEADER, visit.arm.encode()))
             await send(message)
 
         try:
@@ -151,6 +180,8 @@ class Access:
         seconds = time.perf_counter() - visit.started
         visit.status = visit.status or 500
         self._metrics.observe_request(visit.model, visit.route, visit.status, seconds)
+        if visit.arm:
+            self._metrics.observe_arm(visit.arm, visit.status, seconds)
         if LOGGER.isEnabledFor(logging.INFO):
             LOGGER.info(_line(visit, scope, seconds))
 
@@ -187,7 +218,7 @@ def _line(visit: Visit, scope: Scope, seconds: float) -> str:
         "model": visit.model,
         "request_id": visit.request_id,
         "client": client[0] if client else "",
-    }
+    } | ({"arm": visit.arm} if visit.arm else {})
     return msgspec.json.encode(facts).decode()
 
 

@@ -45,6 +45,7 @@ from edgetune.serve.http.page import PageRoutes, html_response
 from edgetune.serve.http.repository import Repository
 from edgetune.serve.http.schemas import Interfaces
 from edgetune.serve.http.settings import ServerSettings
+from edgetune.serve.http.shadow import Shadow
 from edgetune.serve.http.triton import TritonRoutes
 from edgetune.serve.http.try_form import SCRIPT_PATH, script
 from edgetune.serve.json_types import JsonObject
@@ -87,12 +88,21 @@ def create_app(
             *_generation_routes(generating, limits),
             Route(FEEDBACK_PATH, FeedbackRoute(recorder, limits), methods=["POST"]),
         ],
-        middleware=[Middleware(Access, limits=limits, metrics=metrics, keys=keys, settings=settings)],
+        middleware=[
+            Middleware(Access, limits=limits, metrics=metrics, keys=keys, settings=settings),
+            *_shadows(settings, limits, metrics),
+        ],
         exception_handlers={HTTPException: _no_route, Exception: _fault},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _shadows(settings: ServerSettings, limits: Limits, metrics: Metrics) -> list[Middleware]:
+    if not settings.shadow:
+        return []
+    return [Middleware(Shadow, model=settings.shadow, limits=limits, metrics=metrics, log=settings.shadow_log)]
 
 
 def _routes(answering: Answering, limits: Limits, settings: ServerSettings, *, guarded: bool) -> list[Route]:

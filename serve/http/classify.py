@@ -148,7 +148,7 @@ class ClassifyRoute:
         files = read_pictures(scope, body)
         request, inputs = (_of_query(scope), files) if files is not None else read_request(body)
         seconds = time.perf_counter() - begun
-        with self._answering.repository.lease(self._model(request.model)) as served:
+        with self._answering.repository.lease(self._model(visit.asked(request.model))) as served:
             visit.model, visit.texts = served.name, len(inputs)
             if self._name == "extract" and served.predictor.head.spec.kind not in PER_TOKEN:
                 raise unanswerable(
@@ -173,6 +173,7 @@ class ClassifyRoute:
             return wished
         states = self._answering.repository.states()
         names = [name for name, (state, _, _) in states.items() if state is State.READY] or list(states)
+        names = [name for name in names if name != self._answering.settings.shadow]  # which answers nobody
         if len(names) != 1:
             raise invalid(
                 f"There are {len(names)} models here, and the body names none.",

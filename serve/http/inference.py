@@ -277,7 +277,7 @@ class InferRoute:
 
     async def _answer(self, scope: Scope, visit: Visit, body: bytes) -> Reply:
         path: dict[str, str] = scope["path_params"]
-        with self._answering.repository.lease(path["name"], path.get("version")) as served:
+        with self._answering.repository.lease(visit.asked(path["name"]) or "", path.get("version")) as served:
             visit.model = served.name
             begun = time.perf_counter()
             predictor = served.predictor

@@ -82,6 +82,19 @@ class Metrics:
             registry=registry,
         )
         self._texts = Counter("edgetune_texts", "Texts run.", ("model",), registry=registry)
+        self._arms = Histogram(
+            "edgetune_arm_seconds",
+            "Whole time of requests to a split, by the arm that answered; its count is the arm's requests.",
+            ("arm", "status"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._shadows = Counter(
+            "edgetune_shadow_answers",
+            "Requests that a shadow was to answer too: agreed, differed, not_compared, failed or dropped.",
+            ("model", "outcome"),
+            registry=registry,
+        )
         self._request_counts: dict[tuple[str, str, int], tuple[Counter, Counter | None, Histogram]] = {}
         self._stage_times: dict[tuple[str, str], Histogram] = {}
         self._runs: dict[str, tuple[Histogram, Counter, Counter, Counter, Histogram, Histogram]] = {}
@@ -100,6 +113,14 @@ class Metrics:
             errors.inc()
         if model:
             total.observe(seconds)
+
+    def observe_arm(self, arm: str, status: int, seconds: float) -> None:
+        """Count one request to a split, and its whole time, by the arm that answered."""
+        self._arms.labels(arm, str(status)).observe(seconds)
+
+    def observe_shadow(self, model: str, outcome: str) -> None:
+        """Count what became of one request that a shadow was to answer too."""
+        self._shadows.labels(model, outcome).inc()
 
     def observe_stage(self, model: str, stage: str, seconds: float) -> None:
         """Count the time of one stage of a request."""

@@ -194,7 +194,9 @@ class Repository:
             await asyncio.gather(*(self._retire(lent, seconds) for lent in lents))
 
     def _find(self, name: str, version: str | None) -> Lent:
-        slot = self._slots.get(name)
+        split = self._settings.split
+        # Who asks what stands behind a split's name, and nothing else, is told of its first arm.
+        slot = self._slots.get(split.shares[0][0] if split is not None and name == split.name else name)
         if slot is None:
             raise _unknown(name)
         if slot.lent is None:

@@ -1,12 +1,15 @@
 """What a server is told when it starts: its limits and times, each with a default that holds on a small machine.
 
-Must import the standard library alone: the command line shows the defaults without loading a web server.
+Must import nothing but the standard library and what does the same: the command line shows the defaults without loading
+a web server.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from edgetune.serve.http.split import Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,9 @@ class ServerSettings:
         feedback_bytes: of that folder; past it the oldest file is removed.
         redact: names of patterns that are replaced in what is kept.
         redact_pattern: patterns of the user's own, each NAME=REGEX.
+        split: models that answer under one name, each with its share; None where every model has its own alone.
+        shadow: model that is asked beside the one that answers, and whose answers nobody gets; "" for none.
+        shadow_log: file of JSON Lines of both answers; None writes none.
     """
 
     max_body_bytes: int = 4 * 1024 * 1024
@@ -82,3 +88,6 @@ class ServerSettings:
     feedback_bytes: int = 1024**3
     redact: tuple[str, ...] = ("email", "card", "phone")
     redact_pattern: tuple[str, ...] = ()
+    split: Split | None = None
+    shadow: str = ""
+    shadow_log: Path | None = None

@@ -33,13 +33,14 @@ EXAMPLE = '{"model": "...", "input": ["my card has not arrived"]}'
 
 
 class EmbeddingsRequest(msgspec.Struct):
-    """The body; members that are not named here, such as `user`, change nothing."""
+    """The body; members that are not named here, change nothing; `user` is a key of a split."""
 
     input: str | list[str | int | list[int]]
     model: str
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
     prompt_name: str | None = None
+    user: str | None = None
 
 
 _DECODER = msgspec.json.Decoder(EmbeddingsRequest)
@@ -78,7 +79,7 @@ class EmbeddingsRoute:
 
     async def _reply(self, visit: Visit, body: bytes) -> Reply:
         request, texts = read_request(body)
-        with self._answering.repository.lease(request.model) as served:
+        with self._answering.repository.lease(visit.asked(request.model, request.user or "") or "") as served:
             visit.model, visit.texts = served.name, len(texts)
             head = _embedding_head(served)
             try:

@@ -105,7 +105,7 @@ class Generating:
     def _name(self, wished: str | None) -> str:
         if wished is not None:
             return wished
-        names = self.names()
+        names = [name for name in self.names() if name != self.settings.shadow]  # which answers nobody
         if len(names) == 1:
             return names[0]
         if not names and not self.repository.ready:

@@ -158,7 +158,7 @@ class GenerationRoute:
     async def _answer(self, visit: Visit, stream: EventStream, body: bytes) -> Reply | None:
         question = self._understand(body)
         request = question.request
-        with self._generating.lease(request.model) as (served, adapter):
+        with self._generating.lease(visit.asked(request.model, request.user or "")) as (served, adapter):
             visit.model, visit.texts = served.name, 1
             head = Head.new(question.prefix, asked_name(served, adapter), _fingerprint(served))
             choices = Choices(self._generating, served, await self._choices(served, adapter, question, head))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -128,6 +129,19 @@ def make_service(loop_thread: LoopThread) -> Iterator[Callable[..., Service]]:
     yield make
     for repository in made:
         loop_thread.wait(repository.close(1))
+
+
+def until(reached: Callable[[], object], seconds: float = WAIT_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., None]:
+    """`eventually(lambda: condition, seconds=20)` waits until the condition holds, and fails if it never does."""
+    return until
 
 
 @pytest.fixture(scope="module")

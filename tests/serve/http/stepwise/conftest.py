@@ -165,7 +165,7 @@ RunServer = Callable[..., RunningServer]
 
 
 @pytest.fixture(scope="module")
-def run_server(loop_thread: Any, tiny_bundle: Path) -> Iterator[RunServer]:
+def run_server(loop_thread: Any, tiny_bundle: Path, eventually: Callable[..., None]) -> Iterator[RunServer]:
     """`run_server(max_prompts=1)` serves the tiny bundle as "tiny", or `sources`, until the module's tests end."""
     running: list[RunningServer] = []
 
@@ -183,7 +183,7 @@ def run_server(loop_thread: Any, tiny_bundle: Path) -> Iterator[RunServer]:
         server = uvicorn.Server(config)
         server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
         ending = loop_thread.begin(server.serve())
-        until(lambda: server.started)
+        eventually(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         attended = next(each for each in app.user_middleware).kwargs["limits"]
         url = f"http://127.0.0.1:{port}"
@@ -224,19 +224,6 @@ def slowed(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunningServer, float], 
         return pace
 
     return slow
-
-
-def until(reached: Callable[[], object], seconds: float = WAIT_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-
-
-@pytest.fixture(scope="session")
-def eventually() -> Callable[..., None]:
-    """`eventually(lambda: condition, seconds=20)` waits until the condition holds, and fails if it never does."""
-    return until
 
 
 @pytest.fixture
