@@ -2,12 +2,14 @@
 
 A line has an `arm` and a `vote` (true or false, 1 or 0, "up" or "down"), or `preferred`, the arm that was preferred of
 `arms`, two names, or "tie". Where requests and votes are kept apart, both have a `request_id`: the request's line tells
-the arm and the vote's the vote. Of several votes on one request the last counts, at its place.
+the arm and the vote's the vote. So does a folder of `edgetune serve --split --feedback`, where a corrected label or
+text is a vote too: good where the label is the one that was answered. Of several votes on one request the last counts,
+at its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,7 @@ def read_votes(paths: Sequence[Path]) -> Votes:
         InputError: a file cannot be read, or there is no vote in any.
     """
     arm_of: dict[str, str] = {}
+    answers_of: dict[str, list[Any]] = {}
     votes: dict[object, tuple[str | None, bool]] = {}
     pairs: list[tuple[str, str, int]] = []
     skipped = 0
@@ -68,9 +71,10 @@ def read_votes(paths: Sequence[Path]) -> Votes:
         request, arm = record.get("request_id"), record.get("arm")
         if isinstance(request, str) and isinstance(arm, str):
             arm_of[request] = arm
+            answers_of[request] = record.get("answers") or []
         if (pair := _preference(record)) is not None:
             pairs.append(pair)
-        elif (good := _good(record.get("vote"))) is not None:
+        elif (good := _good(record, answers_of)) is not None:
             key = request if isinstance(request, str) else number
             votes.pop(key, None)
             votes[key] = (arm if isinstance(arm, str) else None, good)
@@ -140,8 +144,15 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
 
 
-def _good(vote: object) -> bool | None:
-    return _GOOD.get(vote) if isinstance(vote, (bool, int, str)) else None
+def _good(record: dict[str, Any], answers_of: Mapping[str, Sequence[Any]]) -> bool | None:
+    """Whether a line finds an answer good; None where it is no vote."""
+    vote, label = record.get("vote"), record.get("label")
+    if isinstance(vote, (bool, int, str)):
+        return _GOOD.get(vote)
+    if record.get("kind") != "vote" or not (label or record.get("text")):
+        return None
+    given = dict(enumerate(answers_of.get(str(record.get("request_id")), ()))).get(record.get("index", 0))
+    return isinstance(given, dict) and label is not None and given.get("label") == label
 
 
 def _preference(record: dict[str, Any]) -> tuple[str, str, int] | None:

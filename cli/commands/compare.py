@@ -29,12 +29,14 @@ NOT_MET = 3
 @click.argument("models", nargs=-1, metavar="A B...")
 @click.option("--data", type=click.Path(path_type=Path), help="Labelled rows that both answer; a file or folder.")
 @click.option("--set", "settings", multiple=True, metavar="data.KEY=VALUE", help="How the rows are read; repeatable.")
-@click.option("--task", default="", help="Of bundles of several tasks, the one to compare.")
+@click.option("--task", default="", help="Task to compare, of bundles of several.")
 @click.option("--metric", default="", help="Metric that gives the verdict.", show_default="the task's own")
 @click.option("--rows", type=click.IntRange(min=2), default=2_000, help="Rows at most; more are drawn by the seed.")
-@click.option("--confidence", type=click.FloatRange(0.5, 0.9999), default=0.95, help="Of the paired interval.")
+@click.option(
+    "--confidence", type=click.FloatRange(0.5, 0.9999), default=0.95, help="Confidence of the paired interval."
+)
 @click.option("--calls", type=click.IntRange(min=0), default=200, help="Timed calls of each side; 0 times nothing.")
-@click.option("--seed", type=int, default=0, help="Of drawn rows and bootstraps.")
+@click.option("--seed", type=int, default=0, help="Seed of drawn rows and bootstraps.")
 @click.option("--api-key-env", metavar="NAME", help="Environment variable with the key of an address.")
 @click.option("--require", type=click.Choice(REQUIRED), help="Exit with 3 unless B is proven better, or not worse.")
 @click.option(
@@ -44,7 +46,7 @@ NOT_MET = 3
     help="Loss that still counts as not worse: of a score 0.01 is a point, of an error one percent.",
 )
 @click.option("--judge", default="", help="Reward bundle, or address of a judge model, for generated answers.")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=128, help="Of a generated answer.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=128, help="Tokens of a generated answer at most.")
 @click.option("--votes", type=click.Path(path_type=Path), multiple=True, help="File or folder of votes; repeatable.")
 @click.option("--control", default="", help="Arm that the others are held against.", show_default="the first vote's")
 @click.option("--html", type=FILE, help="Write the comparison to an HTML page.")

@@ -30,6 +30,7 @@ class Answered(msgspec.Struct, frozen=True, tag="answer", tag_field="kind", omit
         model, version: what answered, and which bundle of it: the beginning of its graph's digest.
         inputs: texts, pairs of texts as lists, or a chat's messages.
         answers: of classifiers one an input, of language models one or several a prompt.
+        arm: where traffic is split, the model that the request was dealt to.
     """
 
     time: str
@@ -38,6 +39,7 @@ class Answered(msgspec.Struct, frozen=True, tag="answer", tag_field="kind", omit
     version: str
     inputs: list[Any]
     answers: list[GivenAnswer]
+    arm: str = ""
 
 
 class Vote(msgspec.Struct, frozen=True, tag="vote", tag_field="kind", omit_defaults=True):

@@ -114,6 +114,7 @@ class Recorder:
             version=bundle_digest(served.bundle)[:19],
             inputs=[self._redaction.value(each) for each in inputs],
             answers=redacted,
+            arm=visit.arm,
         )
         if self.store.write_soon_synced(entry):
             self._known[visit.request_id] = (len(answers), served.generates)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from edgetune.benchmarks.compare.votes import read_votes
 from edgetune.serve.feedback.reading import read_feedback
 from edgetune.serve.http.settings import ServerSettings
+from edgetune.serve.http.split import Split
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "bundle-v1"
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +97,26 @@ def test_a_server_without_a_folder_says_so(service):
 def test_the_page_lets_a_person_vote_where_feedback_is_kept(keeping, service):
     assert 'data-votes=1><textarea name="text"' in keeping.get("/").text
     assert "data-votes" not in service.get("/").text
+
+
+def test_votes_on_a_split_are_read_by_its_arms(make_service, tmp_path):
+    """A vote is one as it stands; a corrected label is one too: good where it is the label that was answered."""
+    settings = ServerSettings(watch_seconds=0, feedback=tmp_path, split=Split.of("a=0.5,b=0.5", "split"))
+    service = make_service(settings, sources=dict.fromkeys("ab", GOLDEN))
+    expected = {}
+    for number, said in enumerate(("up", "down", "same", "other", "later")):
+        answer = service.post("/v1/classify", {"texts": ["where is my card"]}, {"x-edgetune-key": f"person-{number}"})
+        label = answer.json()["predictions"][0]["label"]
+        other = next(each for each in ("account", "delivery", "payment") if each != label)
+        judgement = {"up": {"vote": "up"}, "down": {"vote": "down"}, "same": {"label": label}}.get(
+            said, {"label": other}
+        )
+        name = answer.headers["x-request-id"]
+        if said == "later":  # the last word counts
+            service.post("/v1/feedback", {"request_id": name, "vote": "up"})
+        assert service.post("/v1/feedback", {"request_id": name, **judgement}).json()["known"]
+        expected[said] = (answer.headers["x-edgetune-arm"], said in ("up", "same"))
+    service.post("/v1/feedback", {"request_id": "elsewhere", "vote": "up"})
+    votes = read_votes([tmp_path])
+    assert dict(zip(expected, zip(votes.arms, votes.good, strict=True), strict=True)) == expected
+    assert votes.skipped == 1
