@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgetune.serve.bundle import Bundle, HeadSpec, Manifest
-from edgetune.serve.codecs import Codec, open_codec
+from edgetune.serve.codecs import Codec, codec_alone, open_codec
 from edgetune.serve.errors import BundleFormatError, InputError, ProviderError
 from edgetune.serve.heads import PER_TOKEN, abstaining
 
@@ -74,5 +74,5 @@ def asked_codec(bundle: Bundle, task: str = "") -> Codec:
     """
     manifest, name = bundle.manifest, bundle.manifest.codec
     if task and len(manifest.answer_heads) > 1:
-        name = "tokens" if asked_heads(bundle, task)[0].kind in PER_TOKEN else "text"
+        name = codec_alone(name, per_token=asked_heads(bundle, task)[0].kind in PER_TOKEN)
     return open_codec(name, bundle.folder, manifest.max_tokens, strip=manifest.strip_inputs)

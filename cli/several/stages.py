@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -41,6 +42,7 @@ from edgetune.tune.data.source_names import SOURCES
 from edgetune.tune.models.model import TunedModel
 from edgetune.tune.several.tuned import TunedTasks
 from edgetune.tune.several.tuning import Part, tune_together
+from edgetune.tune.tasks import TASKS
 from edgetune.tune.training.hardware import choose_device
 
 SeveralBuild = Build[SeveralRecipe]
@@ -286,6 +288,12 @@ def _material(build: SeveralBuild) -> Material:
     )
 
 
+def _token_codec(tuned: Mapping[str, TunedModel]) -> str:
+    """That of the tasks on tokens, which have one together (tune/several/tuning.py): `tokens` or `words`."""
+    (codec,) = {model.codec for model in tuned.values() if TASKS[model.task].per_token}
+    return codec
+
+
 def _packing(build: SeveralBuild) -> Packing:
     recipe, datasets, tuned = build.recipe, build.result(TaskDatasets), _tuned(build)
     on_tokens = any(part.task.per_token for part in recipe.tasks.values())
@@ -303,7 +311,7 @@ def _packing(build: SeveralBuild) -> Packing:
         strip_inputs=not on_tokens and all(part.data.clean.normalize for part in recipe.tasks.values()),
         heads=heads,
         task=SEVERAL_TASKS,
-        codec="text-and-tokens" if on_tokens else "text",
+        codec=f"text-and-{_token_codec(tuned)}" if on_tokens else "text",
     )
 
 

@@ -22,6 +22,7 @@ from edgetune.serve.bundle import (
     Bundle,
     HeadSpec,
 )
+from edgetune.serve.codecs import codec_alone
 from edgetune.serve.errors import BundleDamaged, BundleError
 from edgetune.serve.golden_cases import Golden
 from edgetune.serve.heads import PER_TOKEN
@@ -120,7 +121,7 @@ def _write_manifest(bundle: Bundle, folder: Path, head: HeadSpec) -> None:
             task=next(task.name for task in TASKS.values() if task.kind == head.kind),
             labels=head.labels,
             outputs=[msgspec.structs.replace(output, name="logits")],
-            codec="tokens" if head.kind in PER_TOKEN else "text",
+            codec=codec_alone(manifest.codec, per_token=head.kind in PER_TOKEN),
             heads=listed_heads([alone]),
             files={},
         ),

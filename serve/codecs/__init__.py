@@ -44,6 +44,9 @@ CODECS = {
     "text-and-tokens": CodecKind(
         "edgetune.serve.codecs.tokens:TextAndTokensCodec", ("text",), "a text, read as a whole and token by token"
     ),
+    "text-and-words": CodecKind(
+        "edgetune.serve.codecs.tokens:TextAndWordsCodec", ("text",), "a text, read as a whole and word by word"
+    ),
     "picture": CodecKind(
         "edgetune.serve.codecs.picture:PictureCodec", ("image",), "a picture", settings="picture.json", in_files=True
     ),
@@ -126,6 +129,11 @@ def codec_parts(name: str) -> tuple[str, ...]:
         BundleFormatError: this release has no such codec.
     """
     return _kind(name).parts
+
+
+def codec_alone(codec: str, *, per_token: bool) -> str:
+    """The codec of one of several tasks by itself, of that which they share."""
+    return codec.removeprefix("text-and-") if per_token else "text"
 
 
 def takes_files(name: str) -> bool:

@@ -123,6 +123,12 @@ class TextAndTokensCodec(TokensCodec):
         return [msgspec.structs.replace(row, truncated=True) if len(windows(row)) > 1 else row for row in rows]
 
 
+class TextAndWordsCodec(TextAndTokensCodec):
+    """As `WordsCodec`, for tasks on whole texts beside those on words."""
+
+    by_word = True
+
+
 def windows(row: EncodedText) -> tuple[EncodedText, ...]:
     """The windows of a text, one where it was not encoded by tokens."""
     return row.windows if isinstance(row, EncodedTokens) else (row,)

@@ -66,6 +66,15 @@ def _rounded(value):
     return pytest.approx(value, abs=1e-3) if isinstance(value, float) else value
 
 
+def test_the_float_graph_answers_as_the_tuned_models_do(several_bundle):
+    """Words are one token each here, or many: what bears a tag in the graph is what bore it in training."""
+    work = several_bundle.with_name("desk.work")
+    tuned = TunedTasks.open(work / "tune").models
+    assert tuned["people"].codec == "words"
+    for name, report in TasksReport.load(several_bundle / "report.json").tasks.items():
+        assert report.stage("fused").value == pytest.approx(report.stage("tuned").value), name
+
+
 def test_every_way_to_ask_gives_the_same(together):
     plain = [answer.plain for answer in together.predict(TEXTS)]
     for given in (
@@ -79,7 +88,7 @@ def test_every_way_to_ask_gives_the_same(together):
 
 def test_the_manifest_lists_the_heads_and_one_graph_has_their_outputs(several_bundle):
     manifest = Bundle.open(several_bundle).manifest
-    assert (manifest.task, manifest.labels, manifest.codec) == ("multi-task", [], "text-and-tokens")
+    assert (manifest.task, manifest.labels, manifest.codec) == ("multi-task", [], "text-and-words")
     assert [(head.name, head.kind, head.output) for head in manifest.heads] == [
         ("intent", "label", "logits.intent"),
         ("words", "number", "logits.words"),

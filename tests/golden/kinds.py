@@ -14,7 +14,7 @@ from edgetune.serve.heads import HEADS, PER_TOKEN
 GOLDEN = Path(__file__).parent / "bundle-v1"
 # Those that answer for a whole text, each with each; heads on tokens have a codec of their own.
 ROW_KINDS = tuple(kind for kind in HEADS if kind not in PER_TOKEN)
-_OF_TOKENS = ("tokens", "words", "text-and-tokens")
+_OF_TOKENS = ("tokens", "words", "text-and-tokens", "text-and-words")
 ROW_CODECS = tuple(codec for codec in CODECS if codec not in _OF_TOKENS and not CODECS[codec].in_files)
 PROBLEMS = {"labels": "multi_label_classification", "number": "regression"}
 PROMPTS = {"query": "query: ", "document": "passage: "}

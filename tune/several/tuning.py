@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +92,7 @@ def tune_together(
         )
         for name, part in parts.items()
     }
+    jobs = _of_one_tag_unit(jobs)
     share_trunk({name: job.model for name, job in jobs.items()})
     if is_main():
         for remark in dict.fromkeys(remark for job in jobs.values() for remark in job.remarks):
@@ -108,6 +109,17 @@ def tune_together(
     tuned = TunedTasks.open(folder)
     wait_for_all()  # what comes next moves the folder, and another process may be opening it still
     return tuned
+
+
+def _of_one_tag_unit(jobs: Mapping[str, Job]) -> dict[str, Job]:
+    """The jobs, those on tokens read by words all together or not at all: one graph's inputs are read in one way."""
+    by = {job.encoder.codec for job in jobs.values() if job.objective.per_token}
+    if len(by) < 2:
+        return dict(jobs)
+    return {
+        name: replace(job, encoder=job.encoder.by("tokens")) if job.objective.per_token else job
+        for name, job in jobs.items()
+    }
 
 
 def _probed(name: str, job: Job, progress: Progress) -> _Step:
