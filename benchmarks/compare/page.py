@@ -23,7 +23,7 @@ def comparison_page(compared: Compared) -> str:
     if compared.examples:
         rows = [[one.input, one.expected, one.a, one.b] for one in compared.examples]
         parts += ["<h2>Rows on which they differ</h2>", table(["input", "expected", "A", "B"], rows)]
-    return PAGE.format(title=escape("A against B"), body="\n".join(parts))
+    return PAGE.format(style="", title=escape("A against B"), body="\n".join(parts))
 
 
 def metric_cells(gain: Gain) -> list[str]:

@@ -27,7 +27,7 @@ th:first-child, td:first-child {{ text-align: left }}
 section {{ border-top: 2px solid #888; margin-top: 2rem }}
 small, .remark {{ color: #555 }}
 .wide {{ overflow-x: auto }}
-</style></head>
+{style}</style></head>
 <body>
 <h1>{title}</h1>
 {body}
@@ -41,7 +41,7 @@ def measured_page(measurements: Sequence[Measurement], report: BuildReport | Non
     columns = [*([of_report(report)] if report else []), *map(of_measurement, measurements)]
     parts = [_introduction(report), _side_by_side(columns), *_remarks(columns)]
     parts += [_section(measurement) for measurement in measurements]
-    return PAGE.format(title=escape(f"{name} where it runs"), body="\n".join(parts))
+    return PAGE.format(style="", title=escape(f"{name} where it runs"), body="\n".join(parts))
 
 
 def _introduction(report: BuildReport | None) -> str:

@@ -10,33 +10,17 @@ from html import escape
 
 from markupsafe import Markup
 
+from edgetune.benchmarks.measure.page import PAGE
 from edgetune.benchmarks.report.charts import Axis, draw, line, seconds, share, share_bar, text_at
 from edgetune.sweep.study import ERROR, OWN, has_result
 from edgetune.sweep.sweep import Swept, counted_trials, evaluation_words, objective_words, setting_words, value_word
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width">
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1a1a1a; background: #fff }}
-table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }}
-th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }}
-th:first-child, td:first-child {{ text-align: left }}
-.winner td {{ background: #e7f3ee }}
-.share {{ width: 16rem }}
-small, .remark {{ color: #555 }}
-.wide {{ overflow-x: auto }}
-svg text {{ font: 12px system-ui, sans-serif; fill: #555 }}
-.rail {{ fill: #eee }} .area {{ fill: #1f7a5c }} .grid {{ stroke: #e5e5e5 }}
-.best {{ stroke: #1f7a5c; stroke-width: 2 }}
-.dot {{ fill: #8a8a8a }} .dot.winner {{ fill: #1f7a5c }}
-</style></head>
-<body>
-<h1>{title}</h1>
-{body}
-</body></html>
+_STYLE = """.winner td { background: #e7f3ee }
+.share { width: 16rem }
+svg text { font: 12px system-ui, sans-serif; fill: #555 }
+.rail { fill: #eee } .area { fill: #1f7a5c } .grid { stroke: #e5e5e5 }
+.best { stroke: #1f7a5c; stroke-width: 2 }
+.dot { fill: #8a8a8a } .dot.winner { fill: #1f7a5c }
 """
 _HEIGHT, _TOP, _BOTTOM = 230, 14, 196
 
@@ -45,7 +29,7 @@ def sweep_page(swept: Swept) -> str:
     """The page of a sweep."""
     name = escape(swept.recipe.out)
     parts = [_introduction(swept), _history(swept), _importance(swept), _trials(swept), _space(swept)]
-    return _PAGE.format(title=f"Sweep of {name}", body="\n".join(parts))
+    return PAGE.format(style=_STYLE, title=f"Sweep of {name}", body="\n".join(parts))
 
 
 def summary_lines(swept: Swept) -> list[str]:
