@@ -59,6 +59,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         *(() if spec else _answers(manifest)),
         ("scheme", f"{manifest.scheme} for {manifest.provider} ({dtypes})"),
         *_engines(manifest),
+        *_targets(manifest),
         ("size", f"{bundle.size_bytes:,} bytes in {len(manifest.files) + 1} files"),
         *(_decoder(spec) if spec else _tensors(manifest)),
         ("base", f"{manifest.base.id} ({manifest.base.digest[:19]}...)"),
@@ -78,6 +79,22 @@ def _engines(manifest: Manifest) -> list[tuple[str, str]]:
         return []
     return [
         ("cascade", f"{cascade.scheme} answers where its margin is {cascade.threshold:.3f} or more, then the scheme")
+    ]
+
+
+def _targets(manifest: Manifest) -> list[tuple[str, str]]:
+    """What it answers with on each class of processors, and how far that was proven."""
+    return [
+        (
+            "target",
+            f"{entry.name}: {entry.scheme}, "
+            + (
+                entry.proof
+                if entry.agreement is None
+                else f"{100 * entry.agreement:.1f}% of {entry.rows:,} rows answered as here, {entry.proof}"
+            ),
+        )
+        for entry in manifest.targets
     ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -275,3 +276,17 @@ def test_inspect_tells_what_the_bundle_is(edgetune, bundle):
     found = json.loads(edgetune("inspect", bundle, "--json").out)
     assert found["manifest"]["format"] == found["report"]["format"] == 1
     assert found["report"]["verdict"] in ended.out
+
+
+def test_inspect_tells_what_the_bundle_was_proven_for(edgetune, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(Path(__file__).parents[1] / "golden" / "bundle-v1", folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["targets"] = [
+        {"name": "arm64", "scheme": "int8_dynamic", "proof": "emulated", "rows": 500, "agreement": 0.998},
+        {"name": "x86-64-v2", "scheme": "fused", "proof": "unproven"},
+    ]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    shown = edgetune("inspect", folder).out
+    assert "target      arm64: int8_dynamic, 99.8% of 500 rows answered as here, emulated\n" in shown
+    assert "target      x86-64-v2: fused, unproven\n" in shown
