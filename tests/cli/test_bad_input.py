@@ -322,9 +322,9 @@ def test_a_bundle_with_files_missing_names_all_of_them(edgetune, bundle, command
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_a_bundle_of_a_newer_format(edgetune, bundle, command):
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    (bundle / "manifest.json").write_text(json.dumps({**manifest, "format": 2, "files": "elsewhere"}), encoding="utf-8")
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, "format": 3, "files": "elsewhere"}), encoding="utf-8")
     ended = edgetune(command[0], bundle, *command[1:])
-    assert_told(ended, 1, "bundle has bundle format 2.", "install a newer edgetune")
+    assert_told(ended, 1, "bundle has bundle format 3.", "install a newer edgetune")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])

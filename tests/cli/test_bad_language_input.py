@@ -182,7 +182,7 @@ def test_answers_that_are_empty_after_cutting(tune):
     [
         ("tune.method=nonsense", "there is no method 'nonsense'; expected one of lora, rslora"),
         ("tune.mehtod=full", "there is no such key; did you mean 'method'?"),
-        ("data.format=yaml", "there is no format 'yaml'; expected one of messages"),
+        ("data.format=yaml", "there is no format 'yaml'; expected one of"),
         ("data.split=[1, 1, 1]", "sum to 1"),
         ("data.columns.question=a", "columns names 'question'"),
         ("data.template=''", "data.template: "),

@@ -141,7 +141,7 @@ def test_the_commands_know_a_language_model(built, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--task", "poetry"], "or image-classification or text-generation"),
+        (["--task", "poetry"], "or reward-model or text-generation"),
         (["--task", "text-generation", "--method", "magic"], "expected one of lora"),
         (
             ["--task", "text-generation", "--set", "gate.max_drop=0.1"],

@@ -43,7 +43,9 @@ def sorted_by_topic() -> EncodedConversations:
         for row in range(ROWS)
     ]
     encoder = SimpleNamespace(request=lambda chat: chat.turns[0].content)
-    parts: Any = SimpleNamespace(train=rows, validation=rows, test=rows, template=None, stop_ids=(2,), encoder=encoder)
+    parts: Any = SimpleNamespace(
+        train=rows, validation=rows, test=rows, template=None, stop_ids=(2,), encoder=encoder, asked={}
+    )
     conversations: Any = SimpleNamespace(
         train=chats, validation=chats, test=chats, kind="completion", digest="sha256:1", prompt_columns=()
     )

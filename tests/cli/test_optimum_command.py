@@ -20,13 +20,13 @@ CLI = "from optimum.commands.optimum_cli import main; main()"
 
 def test_the_command_stands_where_optimum_looks():
     """Without optimum: the module's file is there, and `optimum` is no package that anything could take for it."""
-    spec = importlib.util.find_spec("optimum.commands.register")
-    if spec is None:
-        pytest.skip("edgetune runs from the checkout here, and is not installed")
-    assert any((Path(place) / "edgetune.py").is_file() for place in spec.submodule_search_locations)
     optimum = importlib.util.find_spec("optimum")
-    assert optimum is not None
+    if optimum is None:
+        pytest.skip("edgetune runs from the checkout here, and is not installed")
     assert optimum.origin is None
+    spec = importlib.util.find_spec("optimum.commands.register")
+    assert spec is not None
+    assert any((Path(place) / "edgetune.py").is_file() for place in spec.submodule_search_locations)
 
 
 @pytest.fixture(scope="module")

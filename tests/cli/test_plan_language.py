@@ -86,6 +86,12 @@ def test_the_weights_that_every_method_trains_are_counted(plan, method):
         assert trained == 14 * 256 + OUTPUTS
     elif method == "ia3":
         assert trained == OUTPUTS
+    elif method == "prompt":
+        assert trained == 8 * 64  # eight virtual tokens
+    elif method == "p-tuning":
+        assert trained == 8 * 64 + 3 * (64 * 64 + 64)  # and a network of three layers
+    elif method == "prefix":
+        assert trained == 8 * 2 * 2 * 32  # keys and values of two layers
     else:
         assert trained == LORA_16
 

@@ -81,7 +81,8 @@ def test_what_is_no_origin_is_refused(edgetune, asked, origin):
 
 
 def test_every_setting_has_an_option():
-    names = {option.name for option in command.params}
+    names = {option.name for option in command.params} | {"split"}  # of --split, --split-name and --split-salt
+    assert {"shares", "split_name", "split_salt"} <= names
     assert set(ServerSettings.__dataclass_fields__) <= names
 
 

@@ -104,10 +104,10 @@ def test_without_verifying_damage_is_not_looked_for(bundle_copy):
 
 def test_a_newer_format_is_named(bundle_copy):
     # A newer manifest may look quite unlike ours: only its format is read.
-    bundle_copy.path("manifest.json").write_text('{"format": 2, "files": "elsewhere"}')
+    bundle_copy.path("manifest.json").write_text('{"format": 3, "files": "elsewhere"}')
     error = refused(bundle_copy.folder, BundleFormatError)
-    assert error.found == f"{bundle_copy.folder} has bundle format 2."
-    assert error.expected.startswith("format 1")
+    assert error.found == f"{bundle_copy.folder} has bundle format 3."
+    assert error.expected.startswith("format 2")
     assert error.action == "install a newer edgetune"
 
 

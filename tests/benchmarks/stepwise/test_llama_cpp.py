@@ -23,7 +23,7 @@ class Heard(Silent):
 
 
 def draft(scheme: str) -> Any:
-    return SimpleNamespace(manifest=SimpleNamespace(scheme=scheme))
+    return SimpleNamespace(manifest=SimpleNamespace(scheme=scheme, generation=None))
 
 
 @pytest.fixture
