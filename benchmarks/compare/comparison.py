@@ -142,8 +142,9 @@ def open_sides(names: tuple[str, str], request: ComparisonRequest) -> tuple[Side
     first = open_side(names[0], request.task, None, request.key)
     second = open_side(names[1], request.task, _bundle(first), request.key)
     if isinstance(second, BundleSide):
-        kinds = [side.head.kind for side in (_bundle(first), second)]
-        codecs = [len(side.predictor.codec.parts) for side in (_bundle(first), second)]
+        bundles = (_bundle(first), second)
+        kinds = [side.head.kind for side in bundles]
+        codecs = [len(side.predictor.codec.parts) for side in bundles]
         if kinds[0] != kinds[1] or codecs[0] != codecs[1]:
             raise InputError(
                 f"{names[0]} answers with a {kinds[0]} and {names[1]} with a {kinds[1]}, or they read other inputs.",
@@ -160,7 +161,7 @@ def _bundle(side: Side) -> BundleSide:
 def _compared(
     names: tuple[str, str], sides: tuple[Side, Side], recipe: DataRecipe, request: ComparisonRequest, progress: Progress
 ) -> Compared:
-    bundle = next(side for side in sides if isinstance(side, BundleSide))
+    bundle = next(_bundle(side) for side in sides if isinstance(side, BundleSide))
     manifest = bundle.predictor.bundle.manifest
     task = task_of_head(manifest.task, bundle.head)
     if bundle.head.kind == "embedding" and bundle.head.prompts:

@@ -28,7 +28,10 @@ def comparison_page(compared: Compared) -> str:
 
 def metric_cells(gain: Gain) -> list[str]:
     """A metric's row of the table: name, both values, the gain and its interval."""
-    value = (lambda number: f"{100 * number:.2f}%") if is_percent(gain.metric) else (lambda number: f"{number:.4g}")
+
+    def value(number: float) -> str:
+        return f"{100 * number:.2f}%" if is_percent(gain.metric) else f"{number:.4g}"
+
     low, high = (f"{100 * end:+.2f}" for end in gain.gain_ci)
     return [
         title_of(gain.metric),

@@ -23,8 +23,12 @@ class Side(Protocol):
     """Who answers. `labels` are those it can answer with, none where it does not say; `size_bytes` None if unknown."""
 
     name: str
-    labels: tuple[str, ...]
-    size_bytes: int | None
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def size_bytes(self) -> int | None: ...
 
     def answer(self, given: Input) -> Any:
         """The answer to one input, as the head's `plain` gives it."""

@@ -11,7 +11,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def main(
     }
     (out / "brevity.py").write_text(BREVITY, encoding="utf-8")
     reward = f"{out / 'brevity.py'}:brevity"
-    steps = {
+    steps: dict[str, Callable[[], Row]] = {
         "dpo": lambda: _tune("dpo", decoder, files["pairs"], out / "dpo"),
         "kto": lambda: _tune("kto", decoder, files["pairs"], out / "kto"),
         "dpo, the shorter answer": lambda: _build_int4(decoder, files["shorter"], out / "shorter"),
