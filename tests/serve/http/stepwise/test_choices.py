@@ -270,3 +270,13 @@ def test_a_response_format_is_followed(client: Any, stream: bool) -> None:
 def test_a_response_format_that_is_none_is_refused(server: Any, form: dict[str, Any]) -> None:
     reply = server.post("/v1/chat/completions", {"messages": USER, "response_format": form or {"type": None}})
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "response_format")
+
+
+def test_an_echo_counts_the_token_that_ends_the_answer(client: Any, generator: Generator) -> None:
+    """lm-evaluation-harness leaves out the last of the list, the one token that it asks for: here it is the end."""
+    end = generator.decoder.spec.eos_ids[0]
+    request: dict[str, Any] = {"model": NAME, "prompt": TEXTS[0], "max_tokens": 1, "temperature": 0, "echo": True}
+    answer = client.completions.create(**request, logprobs=1, logit_bias={str(end): 100}).choices[0]
+    assert answer.finish_reason == "stop"
+    prompt = generator.codec.encode(TEXTS[0])
+    assert len(answer.logprobs.token_logprobs) == len(prompt) + 1
