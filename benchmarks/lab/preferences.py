@@ -40,10 +40,18 @@ Row = dict[str, Any]
 @click.option("--out", type=click.Path(path_type=Path), default=Path("bundles/preferences"), help="Where builds go.")
 @click.option("--rows", default=300, show_default=True, help="Pairs that are learnt and judged, at most.")
 @click.option("--prompts", default=60, show_default=True, help="Prompts that GRPO answers, at most.")
+@click.option("--tokens", default=MOST_TOKENS, show_default=True, help="Tokens of a prompt and its answer, at most.")
 @click.option("--only", multiple=True, help="Rows of the tables to make, such as dpo; may be repeated.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="File for the tables; stdout when not said.")
 def main(
-    data: Path, decoder: Path, out: Path, rows: int, prompts: int, only: tuple[str, ...], markdown: Path | None
+    data: Path,
+    decoder: Path,
+    out: Path,
+    rows: int,
+    prompts: int,
+    tokens: int,
+    only: tuple[str, ...],
+    markdown: Path | None,
 ) -> None:
     """Tune, build and measure each row, and print the tables."""
     out.mkdir(parents=True, exist_ok=True)
@@ -54,13 +62,20 @@ def main(
         "prompts": _written(out / "prompts.jsonl", [_answered(pair) for pair in pairs[:prompts]]),
     }
     (out / "brevity.py").write_text(BREVITY, encoding="utf-8")
+    length = f"data.max_tokens={tokens}"
     reward = f"{out / 'brevity.py'}:brevity"
     steps: dict[str, Callable[[], Row]] = {
-        "dpo": lambda: _tune("dpo", decoder, files["pairs"], out / "dpo"),
-        "kto": lambda: _tune("kto", decoder, files["pairs"], out / "kto"),
-        "dpo, the shorter answer": lambda: _build_int4(decoder, files["shorter"], out / "shorter"),
+        "dpo": lambda: _tune("dpo", decoder, files["pairs"], out / "dpo", length),
+        "kto": lambda: _tune("kto", decoder, files["pairs"], out / "kto", length),
+        "dpo, the shorter answer": lambda: _build_int4(decoder, files["shorter"], out / "shorter", length),
         "grpo, brevity": lambda: _tune(
-            "grpo", decoder, files["prompts"], out / "grpo", f"tune.reward={reward}", "tune.online.answer_tokens=64"
+            "grpo",
+            decoder,
+            files["prompts"],
+            out / "grpo",
+            length,
+            f"tune.reward={reward}",
+            "tune.online.answer_tokens=64",
         ),
     }
     wanted = {name: make for name, make in steps.items() if not only or name in only}
@@ -123,7 +138,7 @@ def _edgetune(*arguments: object) -> Row:
 
 def _tune(objective: str, base: Path, data: Path, out: Path, *settings: str) -> Row:
     """Tune alone, and return what the objective came to."""
-    more = [f"--set={setting}" for setting in (SPLIT, f"data.max_tokens={MOST_TOKENS}", *settings)]
+    more = [f"--set={setting}" for setting in (SPLIT, *settings)]
     told = _edgetune("tune", "--base", base, "--data", data, "--objective", objective, "--out", out, *more)
     return _objective(told)
 
@@ -133,12 +148,12 @@ def _objective(told: Row) -> Row:
     return quality
 
 
-def _build_int4(base: Path, data: Path, out: Path) -> Row:
+def _build_int4(base: Path, data: Path, out: Path, length: str) -> Row:
     """Build whole, in four bits, and return what the objective came to, the bundle's preferences included.
 
     The gate is open: it is the loss that is looked for.
     """
-    settings = [SPLIT, f"data.max_tokens={MOST_TOKENS}", "gate.max_rise=10", "gate.max_preference_drop=0.9"]
+    settings = [SPLIT, length, "gate.max_rise=10", "gate.max_preference_drop=0.9"]
     settings += [
         "benchmark.rounds=2",
         "benchmark.new_tokens=16",
