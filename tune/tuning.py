@@ -26,13 +26,12 @@ from edgetune.tune.models.base import Base, known_labels
 from edgetune.tune.models.classifier import head_names, replace_weights, set_head, trained_head
 from edgetune.tune.models.dropout import quicken_dropout, remove_dropout
 from edgetune.tune.models.encoder import Encoder
-from edgetune.tune.models.forward import head_features
 from edgetune.tune.models.merge import merge_and_save
 from edgetune.tune.models.model import FEATURES_NAME, HELD_OUT_NAME, TOKENS, TunedModel, chosen_pooling, open_model
 from edgetune.tune.models.opening import open_base
 from edgetune.tune.models.picture_encoder import PictureEncoder
 from edgetune.tune.models.picture_model import trunk_rate
-from edgetune.tune.models.picture_size import encoder_of_side, smaller_encoders
+from edgetune.tune.models.picture_size import encoder_of_side, size_sentence, smaller_encoders
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
 from edgetune.tune.tasks.objective import Head, Objective, TokenObjective
@@ -44,20 +43,20 @@ from edgetune.tune.training.gain import paired_gain
 from edgetune.tune.training.hardware import choose_device, fast_bf16
 from edgetune.tune.training.length import TrainingLength
 from edgetune.tune.training.outcome import Outcome, choose, settled_by_probe
-from edgetune.tune.training.probe import Learnable, Probe, fit_probe, headless, joined
+from edgetune.tune.training.probe import Probe, headless
 from edgetune.tune.training.processes import is_main, main_first, process_count, wait_for_all
 from edgetune.tune.training.progress import Progress
 from edgetune.tune.training.rates import Rates
 from edgetune.tune.training.token_probe import fit_token_probe, labelled_windows, padded_tags, with_tag_unit
 from edgetune.tune.training.trainer import TrainingPlan, TrainingResult, train
+from edgetune.tune.training.trunk_probe import Trunk, probe_gain
+from edgetune.tune.training.useful_copies import CopiesChoice, choose_copies
 
 if TYPE_CHECKING:
     from edgetune.tune.models.types import EncodedRow, Model
 
 MERGE_SLICE = 64
-# The trunks that features are computed of, and the most values of one that are stored: 256 MB.
-FROZEN, TRAINED = "frozen", "trained"
-MOST_FEATURES = 2**27
+FROZEN, TRAINED = "frozen", "trained"  # the trunks that features are computed of
 
 
 def tune(
@@ -86,6 +85,7 @@ def tune(
         for remark in job.remarks:
             progress.say(remark)
     with main_first():
+        job = job.with_useful_copies(progress)
         probe = job.solve_probe(progress)
         if is_main():
             job.save_base(probe.final)
@@ -116,7 +116,8 @@ class Trained:
 class Job:
     """One tuning: the data, the base as a model with a head, and how it is tuned. `model` is changed in place.
 
-    `side` is that of the pictures in pixels where it is not the base's own.
+    `side` is that of the pictures in pixels where it is not the base's own, `copies` whether changed copies are learnt,
+    where that was judged.
     """
 
     dataset: Dataset
@@ -131,6 +132,7 @@ class Job:
     bf16: bool
     remarks: tuple[str, ...]
     side: int | None = None
+    copies: CopiesChoice | None = None
 
     @classmethod
     def open(
@@ -165,14 +167,26 @@ class Job:
             remarks=(*opened.remarks, *filter(None, [tagged])),
         )
 
+    def with_useful_copies(self, progress: Progress) -> Job:
+        """The job without the changed copies of training texts where the probe gains nothing by them.
+
+        The probe that is chosen lies where `solve_probe` finds it.
+        """
+        if self.dataset.copies is None or not self.dataset.copies.must_gain:
+            return self
+        if not (self.folder / CopiesChoice.file_name).is_file():
+            trunk = self._trunk(self.model.to(self.device), progress)
+            choose_copies(trunk, self.dataset, self.folder, self._features_path(FROZEN), self._probe_path)
+        choice = CopiesChoice.open(self.folder)
+        return replace(self, copies=choice, dataset=self.dataset if choice.kept else self.dataset.without_copies())
+
     def solve_probe(self, progress: Progress) -> Probe:
         """Solve the head on the frozen trunk, or read what an interrupted build has solved."""
-        solved = self.folder / (f"probe-{self.side}.npz" if self.side else "probe.npz")
-        if solved.is_file():
-            return Probe.load(solved)
+        if self._probe_path.is_file():
+            return Probe.load(self._probe_path)
         self.model.to(self.device)
         probe = self._fit_probe(self.model, FROZEN, progress)
-        probe.save(solved)
+        probe.save(self._probe_path)
         solved_by = "probe" if self.encoder.task.has_head else "base"
         size = f", pictures of {self.side} pixels" if self.side else ""
         progress.say(f"{solved_by}: validation {probe.value:.4f} with the trunk frozen{size}")
@@ -189,47 +203,37 @@ class Job:
         if size != "auto":
             named = replace(self, encoder=encoder_of_side(encoder, self.model, self.base, size), side=size)
             return named, named.solve_probe(progress)
-        expected = self.objective.expected(self.dataset.validation.targets)
         for smaller in smaller_encoders(encoder, self.model, self.base, self.dataset.train.texts):
             job = replace(self, encoder=smaller, side=smaller.spec.shape[0])
             probe = job.solve_probe(progress)
-            answers = (self.objective.answers(own.logits), self.objective.answers(probe.logits))
-            gain = paired_gain(self.objective.metric, expected, *answers)
+            gain = probe_gain(self.objective, self.dataset.validation, own, probe)
             if gain.value + gain.error >= 0:
-                progress.say(
-                    f"pictures are read at {job.side} pixels a side, where the base reads {encoder.spec.shape[0]} and "
-                    f"most of the data has no more: the probe reaches {probe.value:.4f} there against {own.value:.4f}, "
-                    f"standard error {gain.error:.4f}. tune.picture_size says otherwise."
-                )
+                progress.say(size_sentence(smaller.spec, encoder.spec, probe.value, own.value, gain.error))
                 return job, probe
         return self, own
 
-    def _fit_probe(self, model: Model, trunk: str | None, progress: Progress) -> Probe:
+    def _fit_probe(self, model: Model, name: str | None, progress: Progress) -> Probe:
         """The probe on a trunk, whose features of both parts are stored under that name, if it has one."""
         if isinstance(self.objective, TokenObjective):
             return fit_token_probe(model, self.encoder, self.dataset, self.objective, bf16=self.bf16, progress=progress)
-
-        def learnable(part: Part) -> Learnable:
-            features = head_features(model, self.encoder, part.texts, bf16=self.bf16, progress=progress)
-            return features, self.objective.learnt(part.targets)
-
+        trunk = self._trunk(model, progress)
         if not self.encoder.task.has_head:
-            return headless(learnable(self.dataset.validation), self.objective)
-        train, validation = learnable(self.dataset.train), learnable(self.dataset.validation)
-        if trunk is not None and self.encoder.reads_text and train[0].size < MOST_FEATURES:
-            np.save(
-                self.folder / f"{trunk}-{FEATURES_NAME}", np.concatenate([train[0], validation[0]]).astype(np.float16)
-            )
-        earlier = self.dataset.remembered
-        if earlier is not None and len(earlier.unseen):
-            train = joined(train, learnable(earlier.unseen))
-        return fit_probe(
-            train,
-            validation,
-            self.objective,
-            balanced=self.recipe.class_weights == "balanced",
-            progress=progress,
-        )
+            return headless(trunk.learnable(self.dataset.validation), self.objective)
+        features = trunk.features(self.dataset)
+        if name is not None:
+            trunk.keep(features, self._features_path(name))
+        return trunk.solve(features)
+
+    def _trunk(self, model: Model, progress: Progress) -> Trunk:
+        balanced = self.recipe.class_weights == "balanced"
+        return Trunk(model, self.encoder, self.objective, balanced, self.bf16, progress)
+
+    @property
+    def _probe_path(self) -> Path:
+        return self.folder / (f"probe-{self.side}.npz" if self.side else "probe.npz")
+
+    def _features_path(self, name: str) -> Path:
+        return self.folder / f"{name}-{FEATURES_NAME}"
 
     def save_base(self, head: Head) -> None:
         """Write the frozen trunk with its best head: the base of every comparison."""
@@ -367,6 +371,7 @@ class Job:
             max_tokens=self.encoder.max_tokens,
             merge_max_abs_diff=difference,
             training=self._summary(probe, trained, outcome, progress),
+            learns_copies=self.copies is None or self.copies.kept,
         ).save(self.folder)
 
     def _choose(
@@ -439,7 +444,7 @@ class Job:
     def _settle_features(self, trunk: str) -> None:
         """Leave the features of the trunk that is handed on, where they were computed, for its students."""
         for name in (FROZEN, TRAINED):
-            path = self.folder / f"{name}-{FEATURES_NAME}"
+            path = self._features_path(name)
             if name != trunk:
                 path.unlink(missing_ok=True)
             elif path.is_file():
@@ -460,6 +465,8 @@ class Job:
         curve, remembered = list(result.curve) if result else [], remark_on_memory(memory)
         if remembered:
             progress.say(remembered)
+        remarks = [outcome.why, remark_on(curve) if curve or not outcome.why else "", remembered]
+        remarks += [self.copies.why] if self.copies else []
         return Training(
             method=self.recipe.method,
             handed_on=outcome.handed_on,
@@ -470,9 +477,7 @@ class Job:
             best_value=outcome.value,
             best_epoch=result.best_epoch if result else None,
             epochs=result.epochs if result else 0.0,
-            remark=" ".join(
-                filter(None, [outcome.why, remark_on(curve) if curve or not outcome.why else "", remembered])
-            ),
+            remark=" ".join(filter(None, remarks)),
             curve=curve,
             memory=memory,
             settings={
@@ -482,6 +487,7 @@ class Job:
                 "device": self.device,
                 "probe_strength": probe.strength,
                 "train_rows": len(self.dataset.train),
+                **({"changed_copies": self.dataset.copies.rows} if self.dataset.copies else {}),
                 "processes": process_count(),
                 "trained_parameters": trained.parameters
                 if trained

@@ -37,6 +37,12 @@ from edgetune.tune.tasks.task import Task
 from edgetune.writing import write_text
 
 CONFIDENCE = 0.95
+_KEPT_KEYS = (
+    "clean",
+    "unlabeled",
+    "out_of_scope",
+    "augment",
+)  # of the recipe's data section; the rest says where rows are
 REPLACED, KEPT, FAILED, NOTHING = "replaced", "kept", "gate not passed", "nothing new"
 
 
@@ -192,7 +198,7 @@ def _built(
     command: str,
 ) -> TurnReport:
     values = recipe.model_dump(mode="json", exclude_unset=True)
-    data = {name: value for name, value in values["data"].items() if name in ("clean", "unlabeled", "out_of_scope")}
+    data = {name: value for name, value in values["data"].items() if name in _KEPT_KEYS}
     values |= {"data": {**data, **rows.write(place.folder / "data")}, "out": str(place.built), "task": recipe.task}
     turned, _ = read_recipe(None, values)
     try:

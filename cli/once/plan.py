@@ -18,6 +18,7 @@ from edgetune.plan import Plan
 from edgetune.serve.cores import usable_cores
 from edgetune.serve.errors import RecipeError
 from edgetune.serve.report import Training
+from edgetune.tune.augmentation.copies import with_copies
 from edgetune.tune.data.coverage import Coverage
 from edgetune.tune.data.dataset import DataRecipe, Dataset
 from edgetune.tune.data.remembered import earlier_recipe, with_remembered
@@ -98,6 +99,8 @@ def load_data(recipe: OnceRecipe, base: Base) -> Dataset:
     data = prompted_data(recipe, base)
     task = TASKS[recipe.task]
     dataset = Dataset.load(data, task, seed=recipe.seed, label_order=known_labels(base))
+    if data.augment.kinds:
+        return with_copies(dataset, data.augment, recipe.seed)
     if data.remember is None:
         return dataset
     earlier = Dataset.load(earlier_recipe(data), task, seed=recipe.seed, label_order=known_labels(base))

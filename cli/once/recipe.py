@@ -43,6 +43,8 @@ class OnceRecipe(Recipe):
             raise ValueError(f"replay is {data.replay:g}, and there is no remember to draw rows from; expected 0")
         if task is not None and data.remember is not None and (not task.one_label or not task.reads_text):
             raise ValueError(f"remember is given, but {task.name} has not one label a text; expected none")
+        if data.augment.kinds and (problem := _unaugmented(task, data)):
+            raise ValueError(f"augment is given, but {problem}; expected none")
         given = [name for name in ("negative", "prompts") if getattr(data, name) is not None]
         if task is not None and task.has_head and given:
             raise ValueError(f"{given[0]} is given, which {task.name} does not use; expected it for embeddings alone")
@@ -95,6 +97,19 @@ class OnceRecipe(Recipe):
             name = "max_error" if answer.abstain_below is None else "abstain_below"
             raise ValueError(f"{name} is {getattr(answer, name):g}, but {_never_unsure(task)}; expected none")
         return answer
+
+
+def _unaugmented(task: Task | None, data: DataRecipe) -> str:
+    """Why the texts of a task are not copied with changes; "" where they can be."""
+    if data.remember is not None:
+        return "with remember the earlier task's rows stand where the copies would"
+    if task is None or (task.has_labels and task.codec == "text" and not task.per_token):
+        return ""
+    if not task.reads_text:
+        return f"the inputs of {task.name} are pictures, which tune.augment varies"
+    if task.per_token:
+        return f"in {task.name} a changed word would move the borders of spans"
+    return f"{task.name} has not labels of single texts, which a few changed words leave as they are"
 
 
 def _never_unsure(task: Task) -> str:

@@ -58,7 +58,7 @@ class DataStage(Stage[OnceRecipe, Dataset]):
         data = build.recipe.data
         return [
             plain(prompted_data(build.recipe, build.base)),
-            source_state(*(getattr(data, name) for name in SOURCES)),
+            source_state(*(getattr(data, name) for name in SOURCES), data.augment.lexicon),
             build.recipe.seed,
             build.recipe.task,
             known_labels(build.base),
@@ -82,6 +82,7 @@ class DataStage(Stage[OnceRecipe, Dataset]):
         return [
             result.digest,
             result.findings,
+            *([result.copies.must_gain] if result.copies else []),
             build.recipe.seed,
             build.recipe.task,
             {"edgetune": __version__, **package_versions()},
@@ -90,6 +91,8 @@ class DataStage(Stage[OnceRecipe, Dataset]):
     def line(self, result: Dataset) -> str:
         parts = {"train": result.train, "validation": result.validation, "test": result.test}
         counts = [f"{len(part):,} {name}" for name, part in parts.items()]
+        if result.copies:
+            counts[0] += f" ({result.copies.rows:,} of them changed copies)"
         return ", ".join(counts + ([f"{len(result.labels)} labels"] if result.labels else []))
 
 
@@ -168,7 +171,7 @@ class CompressStage(Stage[OnceRecipe, Searched]):
         return [*map(plain, sections), recipe.benchmark.threads, recipe.device, *decode, *elsewhere]
 
     def make(self, build: OnceBuild, folder: Path) -> None:
-        recipe, dataset, tuned = build.recipe, build.result(Dataset), _tuned(build)
+        recipe, dataset, tuned = build.recipe, _learnt(build), _tuned(build)
         rows = frozen_slice(tuned, recipe.gate.metric, dataset.validation, dataset.train, recipe.gate.rows, recipe.seed)
         metric = rows.objective.metric
         material = _material(build)
@@ -223,7 +226,7 @@ class BenchStage(Stage[OnceRecipe, Benched]):
             trials=build.work.trials,
             graph=build.result(Graph),
             packing=_packing(build),
-            dataset=build.result(Dataset),
+            dataset=_learnt(build),
             gate=recipe.gate,
             budget=recipe.budget,
             benchmark=recipe.benchmark,
@@ -248,6 +251,12 @@ def _variants(recipe: OnceRecipe) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*recipe.compress.variants, *last]))
 
 
+def _learnt(build: OnceBuild) -> Dataset:
+    """The rows as tuning has learnt them: without changed copies of texts where it left them out."""
+    dataset = build.result(Dataset)
+    return dataset if build.result(TunedModel).learns_copies else dataset.without_copies()
+
+
 def _tuned(build: OnceBuild) -> TunedModel:
     """The tuned model, whose head decodes as the recipe says."""
     tuned, decode = build.result(TunedModel), build.recipe.answer.decode
@@ -258,7 +267,7 @@ def _tuned(build: OnceBuild) -> TunedModel:
 
 def _material(build: OnceBuild) -> Material:
     """What the schemes work with."""
-    recipe, dataset = build.recipe, build.result(Dataset)
+    recipe, dataset = build.recipe, _learnt(build)
     return Material(
         model=_tuned(build),
         train=dataset.train,
@@ -272,7 +281,7 @@ def _material(build: OnceBuild) -> Material:
 
 
 def _packing(build: OnceBuild) -> Packing:
-    recipe, dataset = build.recipe, build.result(Dataset)
+    recipe, dataset = build.recipe, _learnt(build)
     tuned, task = _tuned(build), TASKS[recipe.task]
     texts = golden_inputs(tuned.codec, dataset.validation.texts, GOLDEN_CHARACTERS if task.per_token else None)
     # Borders of entities are those of the text as it is given.
@@ -295,7 +304,7 @@ def _estimate(build: OnceBuild) -> dict[str, float]:
 
 def _workload(build: OnceBuild, draft: Bundle) -> Workload | None:
     """Inputs as long as the test part's, or these themselves where the recipe allows it."""
-    recipe, dataset = build.recipe, build.result(Dataset)
+    recipe, dataset = build.recipe, _learnt(build)
     if recipe.benchmark.workload == "none":
         return None
     if takes_files(draft.manifest.codec):

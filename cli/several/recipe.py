@@ -170,6 +170,8 @@ def _check_part(name: str, part: PartRecipe) -> None:
     for key in ("unlabeled", "out_of_scope", "remember", "negative", "prompts", "image", "text_pair"):
         if getattr(part.data, key) is not None:
             raise ValueError(f"{name}: data.{key} is given, which one of several tasks does not use; expected none")
+    if part.data.augment.kinds:
+        raise ValueError(f"{name}: data.augment is given, which one of several tasks does not use; expected none")
     if not task.one_label and part.answer.abstains:
         raise ValueError(
             f"{name}: answers of the kind {part.kind} are never unsure; expected no abstain_below, max_error"

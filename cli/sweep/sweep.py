@@ -146,7 +146,8 @@ class Sweep:
     def digest(self) -> str:
         """Of all that makes trials comparable."""
         values = self.recipe.model_dump(mode="json", exclude={"out", "sweep"})
-        data = source_state(*(getattr(self.recipe.data, name) for name in SOURCES))
+        section = self.recipe.data
+        data = source_state(*(getattr(section, name) for name in SOURCES), section.augment.lexicon)
         return value_sha256([values, data, list(map(str, self.space)), list(self.objectives)])
 
     def run(self, console: Console, say: Callable[[str], None], command: str = "") -> Swept:

@@ -39,6 +39,7 @@ from edgetune.tune.models.forward import model_logits
 from edgetune.tune.models.model import TunedModel, open_model
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks import TASKS
+from edgetune.tune.training import trunk_probe
 from edgetune.tune.training.progress import Silent
 
 LABELLING = TASKS["text-classification"]
@@ -127,7 +128,7 @@ def produce(
 
     With `cut`, every other feed-forward column and all but a layer or two are taken away before the graph is made.
     """
-    solve = tuning.fit_probe
+    solve = trunk_probe.fit_probe
 
     def worthless(*arguments: Any, **options: Any) -> Any:
         probe = solve(*arguments, **options)
@@ -135,7 +136,7 @@ def produce(
         return dataclasses.replace(probe, value=0.0, logits=np.eye(probe.logits.shape[1], dtype=np.float32)[wrong])
 
     # A random trunk learns little in a second: without this the probe would often be handed on instead.
-    monkeypatch.setattr(tuning, "fit_probe", worthless)
+    monkeypatch.setattr(trunk_probe, "fit_probe", worthless)
 
     def run(base: str | Path, cut: bool = False, **options: Any) -> Line:
         folder = tiny_base(base) if isinstance(base, str) else base

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from edgetune.serve.errors import DataError, RecipeError, UndecidedColumns
+from edgetune.tune.augmentation import TextAugmentRecipe
 from edgetune.tune.data.classes import check_rows, label_findings, without_empty_parts
 from edgetune.tune.data.cleaning import counted
 from edgetune.tune.data.columns import Columns
@@ -105,6 +106,9 @@ class DataRecipe(SourceRecipe):
     separator: str | None = Field(
         default=None, min_length=1, description="What separates the labels of a text that has several; else detected."
     )
+    augment: TextAugmentRecipe = Field(
+        TextAugmentRecipe(), description="Of texts with labels, changed copies of the training rows."
+    )
 
     @field_validator("prompts")
     @classmethod
@@ -148,6 +152,15 @@ class Remembered:
 
 
 @dataclass(frozen=True)
+class Copies:
+    """Changed copies of training texts: how many rows at the end of the training part they are, and whether tuning
+    leaves them out where they gain nothing."""
+
+    rows: int
+    must_gain: bool
+
+
+@dataclass(frozen=True)
 class Dataset(Stored):
     """Rows to learn from, to choose by and to judge by, and the order of their labels.
 
@@ -165,6 +178,7 @@ class Dataset(Stored):
             is of; empty where inputs are texts.
         depth_range: levels of pictures of more than 8 bits that become black and white; None without such.
         remembered: rows of an earlier task; None without one.
+        copies: changed copies in the training part; None without any, as where rows of an earlier task are.
     """
 
     file_name: ClassVar[str] = "dataset.json"
@@ -185,6 +199,7 @@ class Dataset(Stored):
     contents: tuple[tuple[str, ...], ...] = ()
     depth_range: tuple[float, float] | None = None
     remembered: Remembered | None = None
+    copies: Copies | None = None
 
     @classmethod
     def load(cls, recipe: DataRecipe, task: Task, *, seed: int, label_order: Sequence[str] | None = None) -> Dataset:
@@ -283,6 +298,14 @@ class Dataset(Stored):
         parts, earlier = [self.train, self.validation, self.test], self.remembered
         parts += [] if earlier is None else [earlier.unseen]
         return replace(self, digest=_digest(self.labels, parts, self.unlabeled, self.contents))
+
+    def without_copies(self) -> Self:
+        """The same with no changed copies of training texts."""
+        if self.copies is None:
+            return self
+        first = len(self.train) - self.copies.rows
+        train = Part(self.train.texts[:first], self.train.targets[:first])
+        return replace(self, train=train, copies=None).with_digest()
 
 
 def _named_columns(recipe: DataRecipe) -> tuple[str | None, ...]:

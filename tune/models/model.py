@@ -71,6 +71,7 @@ class TunedModel(Stored):
         merge_max_abs_diff: largest logit difference of merging, saving and opening again.
         training: curve, settings and scores.
         codec: how its inputs become arrays.
+        learns_copies: whether it has learnt the changed copies of training texts, where the data set has any.
     """
 
     file_name: ClassVar[str] = "tuned.json"
@@ -86,6 +87,7 @@ class TunedModel(Stored):
     merge_max_abs_diff: float
     training: Training
     codec: str = "text"
+    learns_copies: bool = True
 
     @property
     def labels(self) -> tuple[str, ...]:

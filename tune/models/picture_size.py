@@ -43,6 +43,15 @@ def smaller_encoders(
             yield at_side(encoder, base, side)
 
 
+def size_sentence(read: PictureSpec, own: PictureSpec, value: float, own_value: float, error: float) -> str:
+    """That pictures are read at another size than the base's own, with what the probe reaches at both."""
+    return (
+        f"pictures are read at {read.shape[0]} pixels a side, where the base reads {own.shape[0]} and most of the data "
+        f"has no more: the probe reaches {value:.4f} there against {own_value:.4f}, standard error {error:.4f}. "
+        "tune.picture_size says otherwise."
+    )
+
+
 def smaller_sides(spec: PictureSpec, short_side: float) -> tuple[int, ...]:
     """Sides below the base's own, in pixels, ascending, to which a picture of that short side is not made smaller."""
     own, other = spec.shape

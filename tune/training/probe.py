@@ -80,6 +80,7 @@ def fit_probe(
     objective: Objective,
     *,
     balanced: bool = False,
+    copies: int = 0,
     progress: Progress | None = None,
 ) -> Probe:
     """Solve the head for each strength, keep the one that does best on the validation part, solve it on both parts,
@@ -92,11 +93,15 @@ def fit_probe(
         train, validation: features and targets.
         objective: what is learnt; ties go to the stronger regularization.
         balanced: weigh outputs by their rarity.
+        copies: how many of the last training rows are changed copies of others. The strength is chosen without them:
+            in another fold than its row, a copy would tell the row's answer.
     """
     progress, metric = progress or Silent(), objective.metric
     solver = _ScaledSolver(train[0], objective, balanced=balanced)
     best: tuple[float, float] | None = None
-    strengths = _cross_validated(train, validation, objective, balanced=balanced, progress=progress)
+    first = len(train[0]) - copies
+    plain = train[0][:first], train[1][:first]
+    strengths = _cross_validated(plain, validation, objective, balanced=balanced, progress=progress)
     for step, strength in enumerate(strengths, start=1):
         head = solver.solve(strength, train)
         value = objective.value(validation[1], head.logits(validation[0]))

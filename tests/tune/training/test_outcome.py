@@ -16,6 +16,7 @@ from edgetune.tune.models.model import open_model
 from edgetune.tune.recipe import TuneRecipe
 from edgetune.tune.tasks.objective import Head
 from edgetune.tune.tasks.text_classification import SingleLabel
+from edgetune.tune.training import trunk_probe
 from edgetune.tune.training.gain import Gain
 from edgetune.tune.training.outcome import choose, settled_by_probe
 from edgetune.tune.training.progress import Silent
@@ -92,13 +93,13 @@ def tuned(tiny_base, toy_dataset, tmp_path):
 @pytest.mark.parametrize("trained_by", ["layers", "lora"])
 def test_auto_hands_on_what_gains(tuned, monkeypatch, trained_by):
     monkeypatch.setattr("edgetune.tune.methods.auto.settle", lambda model, device: trained_by)
-    solve = tuning.fit_probe
+    solve = trunk_probe.fit_probe
 
     def poor(*arguments, **options):  # whatever a tiny frozen trunk is good for
         probe = solve(*arguments, **options)
         return replace(probe, value=0.0, logits=-probe.logits)
 
-    monkeypatch.setattr(tuning, "fit_probe", poor)
+    monkeypatch.setattr(trunk_probe, "fit_probe", poor)
     found = tuned(epochs=8, batch_size=8, learning_rate=5e-3, head_learning_rate=5e-3, patience=8)
     training = found.training
     assert training.probe_value < training.best_value
@@ -120,7 +121,7 @@ def test_auto_hands_on_what_gains(tuned, monkeypatch, trained_by):
 def test_the_head_that_is_solved_again_on_the_trained_layers_is_put_in_place_where_it_does_better(
     tuned, monkeypatch, value
 ):
-    solve, solved = tuning.fit_probe, []
+    solve, solved = trunk_probe.fit_probe, []
 
     def watching(*arguments, **options):
         probe = solve(*arguments, **options)
@@ -135,7 +136,7 @@ def test_the_head_that_is_solved_again_on_the_trained_layers_is_put_in_place_whe
         solved.append(probe)
         return probe
 
-    monkeypatch.setattr(tuning, "fit_probe", watching)
+    monkeypatch.setattr(trunk_probe, "fit_probe", watching)
     found = tuned(epochs=1, batch_size=8)
     assert len(solved) == 2
     head = head_linear(open_model(found.model.model_folder))[1]
