@@ -240,12 +240,12 @@ class Sweep:
     def _test_figures(self, bench: Bench, winner: FrozenTrial, trials: Sequence[FrozenTrial]) -> TestFigures:
         """The winner's answers to the test rows, and those of the recipe's own values, which trial 0 has."""
         dataset = Dataset.open(bench.work / "data")
-        if not (bench.kept(winner.number) / TunedModel.file_name).is_file():  # removed, or stopped just then
+        if not (bench.tuned_folder(winner.number) / TunedModel.file_name).is_file():  # removed, or stopped just then
             bench.built(winner.user_attrs["settings"], StageLines(Console(quiet=True)))
             bench.keep(winner.number)
 
         def answered(number: int) -> tuple[Any, Any]:
-            tuned = TunedModel.open(bench.kept(number))
+            tuned = TunedModel.open(bench.tuned_folder(number))
             rows = frozen_slice(
                 *(tuned, self.recipe.gate.metric, dataset.test, dataset.train, len(dataset.test), self.recipe.seed)
             )
@@ -257,7 +257,7 @@ class Sweep:
         low, high = metric_interval(metric, metric.rows(expected, answers))
         figures = TestFigures(value, (low, high), len(dataset.test))
         first = trials[0]
-        if not has_result(first) or first.number == winner.number or not bench.kept(first.number).is_dir():
+        if not has_result(first) or first.number == winner.number or not bench.tuned_folder(first.number).is_dir():
             return figures
         _, own = answered(first.number)
         gain = paired_gain(metric, expected, own, answers)

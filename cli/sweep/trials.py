@@ -162,13 +162,13 @@ class Bench:
 
         return watch
 
-    def kept(self, number: int) -> Path:
+    def tuned_folder(self, number: int) -> Path:
         """Where the tuned model of a trial is kept."""
         return self.folder / "kept" / str(number)
 
     def keep(self, number: int) -> None:
         """Keep the tuned model that lies in the work folder, as links: the next trial replaces the folder."""
-        whole = self.kept(number)
+        whole = self.tuned_folder(number)
         part = whole.with_name(f"{number}.part")
         for folder in (part, whole):
             shutil.rmtree(folder, ignore_errors=True)

@@ -148,7 +148,7 @@ class GenerationTuneRecipe(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _kept_cache(self) -> GenerationTuneRecipe:
+    def _cache_without_checkpointing(self) -> GenerationTuneRecipe:
         """A layer that is computed again would write its keys and values behind the virtual tokens' a second time."""
         if self.gradient_checkpointing and METHODS[self.method].has_prompt:
             raise ValueError(
